@@ -1,0 +1,1 @@
+"""One module per runbook step; each activity is safe to run twice."""

@@ -1,0 +1,1 @@
+"""The drivers behind small Protocols: one module per system."""

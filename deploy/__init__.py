@@ -1,0 +1,1 @@
+"""How the runbook is deployed."""

@@ -1,0 +1,1 @@
+"""Real servers from packages, supervised in one place."""

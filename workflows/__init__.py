@@ -1,0 +1,1 @@
+"""Deterministic order, waiting and compensation; imports no driver."""
