@@ -1,0 +1,198 @@
+"""The JSON of constitution-service's HTTP API: shared by the service and its clients. Routes: docs/architecture.md."""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import Field, StringConstraints
+
+from constitution.checksum import Checksum
+from constitution.errors import Issue
+from constitution.messages import ChangeRequestId, Reason
+from constitution.model import Model
+from constitution.release import Envelope, Kind, Standing, Verdict
+
+UpdateId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
+"""A lower-case UUID, made once at the start and carried by everything of one update or rollback."""
+
+
+class Problem(Model):
+    """RFC 9457 problem details (``application/problem+json``). ``type`` is ``urn:somaagenthub:problem:<code>``."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    issues: tuple[Issue, ...] = ()
+    hint: str = ""
+    current: dict[str, Any] | None = None  # on 409: what is current, or who holds the lease
+
+
+class Artifact(Model):
+    """Answer of ``POST /v1/constitution/artifacts``; the same bytes again give the same body."""
+
+    checksum: Checksum
+    version: str
+    signers: tuple[str, ...]
+    storage_uri: str
+
+
+class ArtifactSignatures(Model):
+    """Answer of ``GET /v1/constitution/artifacts/{checksum}/signatures``: base64 files."""
+
+    signatures: tuple[str, ...]
+
+
+class ChangeRequest(Model):
+    """What an author asks the board for; travels as the payload of a DSSE envelope signed by ``author``."""
+
+    id: ChangeRequestId
+    author: str
+    checksum: Checksum
+    reason: Reason
+
+
+class ChangeRequestRecord(Model):
+    """A stored change request."""
+
+    request: ChangeRequest
+    envelope: Envelope
+    created_at: datetime
+
+
+class ValidateRequest(Model):
+    """Body of ``POST /v1/constitution/validate`` by checksum."""
+
+    checksum: Checksum
+
+
+class ValidateResult(Model):
+    """Answer of validate; ``checksum`` is of the bytes looked at, also when they are not valid."""
+
+    valid: bool
+    checksum: Checksum
+    version: str | None = None
+    signers: tuple[str, ...] = ()
+    issues: tuple[Issue, ...] = ()
+
+
+class EvidenceRecord(Model):
+    """What the regression gate and the preparation found; stored under its own checksum (RFC 8785 bytes).
+
+    ``gate_digest`` is the digest of the gate's directory; ``suites`` count what ran.
+    """
+
+    class Suite(Model):
+        """One of ``policy`` and ``chaos``."""
+
+        name: str
+        tests: int
+        failures: int
+        errors: int
+        skipped: int
+        seconds: float
+        junit: Checksum
+        served: tuple[Checksum, ...] = ()
+
+    environment: str
+    checksum: Checksum
+    version: str
+    previous: Checksum | None
+    change_request: str
+    gate_digest: Checksum
+    suites: tuple[Suite, ...]
+    diff: tuple[str, ...] = ()
+    prediction: dict[str, Any] | None = None
+
+
+class LeaseRequest(Model):
+    """Body of ``POST /v1/constitution/lease``."""
+
+    update_id: UpdateId
+    kind: Kind
+    workflow_id: str = ""
+
+
+class Lease(Model):
+    """The lease, and the token that fences everyone who held it before."""
+
+    update_id: UpdateId
+    kind: Kind
+    fencing_token: int
+    workflow_id: str = ""
+    acquired_at: datetime
+
+
+class LeaseRelease(Model):
+    """Body of ``DELETE /v1/constitution/lease``; an old token is a no-op."""
+
+    update_id: UpdateId
+    fencing_token: int
+
+
+class WorkflowRef(Model):
+    """Which run did it."""
+
+    workflow_id: str
+    run_id: str
+
+
+class LoadRequest(Model):
+    """Body of ``POST /v1/constitution/load``. ``checksum`` is null for kind ``withdraw``."""
+
+    update_id: UpdateId
+    kind: Kind
+    checksum: Checksum | None
+    rings: Annotated[tuple[str, ...], Field(min_length=1)]
+    expected_generation: Annotated[int, Field(ge=0)]
+    fencing_token: int
+    change_request: ChangeRequestId | None = None
+    approvals: tuple[Envelope, ...] = ()
+    test_evidence: Checksum | None = None
+    rollback_of: int | None = None
+    reason: Reason
+    workflow: WorkflowRef
+
+
+class LoadResult(Model):
+    """Answer of load."""
+
+    generation: int
+    version: str | None
+    checksum: Checksum | None
+    event_id: str
+    effective_at: datetime
+    statement: Envelope
+
+
+class StandingRequest(Model):
+    """Body of ``POST /v1/constitution/releases/{generation}/standing``; needs the current fencing token."""
+
+    standing: Standing
+    verdict: Verdict | None = None
+    reason: Reason
+    update_id: UpdateId
+    fencing_token: int
+
+
+class AuditEvent(Model):
+    """Body of ``POST /v1/constitution/audit``: a decision or refusal that did not pass through the service itself.
+
+    ``id`` makes the call idempotent. The service turns it into OCSF and sends it through its outbox.
+    """
+
+    id: str
+    update_id: str
+    workflow: WorkflowRef
+    activity: str  # e.g. ``update.rejected``, ``decision.refused``, ``update.completed``
+    success: bool
+    actor: str = ""
+    message: str
+    details: dict[str, Any] = Field(default_factory=dict)
+
+
+class ReadyReport(Model):
+    """Answer of ``/readyz``: ``ok``, ``degraded`` or ``unavailable``, and why, per dependency."""
+
+    status: str
+    checks: dict[str, str]

@@ -1,0 +1,57 @@
+"""Approvals: what a board member signs. An in-toto Statement v1 in RFC 8785 bytes inside a DSSE envelope."""
+
+from datetime import datetime
+from enum import StrEnum
+
+from constitution.checksum import Checksum
+from constitution.model import Model
+from constitution.release import Kind, Previous
+
+APPROVAL_PREDICATE = "urn:somaagenthub:constitution:approval:v1"
+"""``predicateType`` of a decision about a release."""
+
+ORDER_PREDICATE = "urn:somaagenthub:constitution:order:v1"
+"""``predicateType`` of a signed order to a running workflow (skip, promote)."""
+
+
+class Verb(StrEnum):
+    """What the board member decided."""
+
+    APPROVE = "approve"
+    DENY = "deny"
+
+
+class ApprovalPredicate(Model):
+    """A decision, bound to everything that could be swapped under it.
+
+    For ``kind`` update: ``checksum``/``version``/``previous`` of the document, the change request and the evidence
+    digest. It also pre-authorises the rollback from ``checksum`` to ``previous`` (withdraw if ``previous`` is null)
+    until the next confirmed release, or 72 h after the verdict. For ``kind`` rollback or withdraw: ``rollback_of``
+    is the bad generation, ``checksum`` what to restore (null: withdraw); ``evidence`` and ``change_request`` null.
+    """
+
+    kind: Kind
+    environment: str
+    checksum: Checksum | None
+    version: str | None
+    previous: Previous | None
+    change_request: str | None
+    evidence: Checksum | None
+    rollback_of: int | None = None
+    decision: Verb
+    reason: str
+    issued_at: datetime
+    expires_at: datetime
+
+
+class OrderPredicate(Model):
+    """A signed order to one run: skip a stuck step after confirmation, or promote without waiting for the watch."""
+
+    environment: str
+    workflow_id: str
+    update_id: str
+    order: str  # "skip" | "promote"
+    step: str | None = None
+    reason: str
+    issued_at: datetime
+    expires_at: datetime

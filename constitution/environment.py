@@ -1,0 +1,115 @@
+"""One deployment of all this: its targets, tenants, trust, gate and strategies, as ``environment.toml`` says."""
+
+import tomllib
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints, ValidationError
+
+from constitution.errors import InvalidRequestError, Issue
+from constitution.model import Model
+from constitution.names import DEFAULT_RING
+
+Identifier = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+"""A name that is safe in paths, labels, topics and workflow ids."""
+
+Action = Literal["continue", "hold", "rollback", "extend_once"]
+"""What a strategy does about a verdict."""
+
+
+class Target(Model):
+    """One replica of a consumer that must obey."""
+
+    id: Identifier
+    kind: Literal["orchestrator", "policy_engine"]
+    ring: Identifier = DEFAULT_RING
+    url: str
+
+
+class Strategy(Model):
+    """How a release goes live (v1: all at once) and how it is watched.
+
+    Args:
+        watch_seconds: length of the watch; 0 means no watch (verdict ``not_watched``).
+        baseline_seconds: how much traffic before publish the watch compares with.
+        scrape_seconds: the scrape interval of the watched metric.
+        measure: ``rate`` compares per second, ``share`` per evaluation (immune to load).
+        alpha: budget of false rollbacks per release.
+        delta: relative rise that is tolerated.
+        min_rate: absolute slack in events per second (or share).
+        direction: which way a change is an anomaly.
+    """
+
+    watch_seconds: Annotated[int, Field(ge=0, le=7 * 86400)] = 1800
+    baseline_seconds: Annotated[int, Field(ge=30, le=7 * 86400)] = 3600
+    scrape_seconds: Annotated[float, Field(gt=0, le=300)] = 5.0
+    measure: Literal["rate", "share"] = "rate"
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
+    delta: Annotated[float, Field(ge=0, le=10)] = 0.10
+    min_rate: Annotated[float, Field(ge=0)] = 0.05
+    direction: Literal["up", "down", "both"] = "both"
+    on_anomaly: Action = "rollback"
+    on_no_data: Action = "rollback"
+    on_cannot_tell: Action = "hold"
+
+
+class Deadlines(Model):
+    """How long waits last, in seconds, before the run rejects (before publish) or rolls back (after it)."""
+
+    decisions: Annotated[int, Field(ge=1)] = 7 * 86400
+    person: Annotated[int, Field(ge=1)] = 3600  # `needs a person`, before confirmation: then it rolls back
+    hold: Annotated[int, Field(ge=1)] = 4 * 3600
+    sync: Annotated[int, Field(ge=1)] = 60
+    gate: Annotated[int, Field(ge=1)] = 300
+
+
+class Environment(Model):
+    """``environment.toml``. Paths are relative to the file's own folder.
+
+    Args:
+        trust: path of ``trust.toml``.
+        gate: folder that holds the regression gate (``policy/`` and ``chaos/``).
+        inbox: folder from which ``document`` and ``signatures`` of an update may be taken by name.
+    """
+
+    schema_version: Literal[1] = 1
+    environment: Identifier
+    tenants: Annotated[tuple[Identifier, ...], Field(min_length=1)] = ("global",)
+    trust: str = "trust/trust.toml"
+    gate: str
+    inbox: str = "inbox"
+    channel: str = "#release"
+    targets: tuple[Target, ...] = ()
+    strategies: dict[Identifier, Strategy] = Field(default_factory=lambda: {"default": Strategy()})
+    deadlines: Deadlines = Deadlines()
+
+    @classmethod
+    def parse(cls, text: str) -> "Environment":
+        """Read ``environment.toml``.
+
+        Raises:
+            InvalidRequestError: with every problem listed.
+        """
+        try:
+            data = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise InvalidRequestError(f"environment.toml is not TOML: {error}") from error
+        try:
+            environment = cls.model_validate(data)
+        except ValidationError as error:
+            raise InvalidRequestError("environment.toml is not valid", issues=issues_of(error)) from error
+        ids = [target.id for target in environment.targets]
+        if len(ids) != len(set(ids)):
+            raise InvalidRequestError("environment.toml names a target twice: " + ", ".join(sorted(ids)))
+        return environment
+
+    def rings(self) -> tuple[str, ...]:
+        """Return the rings that have targets, ``default`` at least."""
+        return tuple(sorted({target.ring for target in self.targets} | {DEFAULT_RING}))
+
+
+def issues_of(error: ValidationError) -> tuple[Issue, ...]:
+    """Return every problem of a pydantic error as an Issue whose path is a JSON pointer; values are not repeated."""
+    return tuple(
+        Issue(code=item["type"], path="/" + "/".join(str(part) for part in item["loc"]), message=item["msg"])
+        for item in error.errors(include_url=False, include_input=False, include_context=False)
+    )

@@ -1,0 +1,164 @@
+"""The error tree. Content errors never heal by a retry; transport errors may.
+
+::
+
+    ConstitutionError
+    ├── ContentError              permanent: the bytes, the request or the right to do it is wrong
+    │   ├── InvalidRequestError   what was typed cannot be read as a request
+    │   ├── InvalidDocumentError  the constitution breaks its schema or its rules of validity
+    │   ├── UntrustedError        signatures do not meet the trust policy
+    │   ├── NotApprovedError      the board has not approved, or has denied
+    │   ├── EvidenceError         the regression gate's evidence is missing, failed or of other bytes
+    │   ├── ForbiddenError        the token lacks the scope, or there is none
+    │   ├── NotFoundError         no such artifact, release or change request
+    │   └── ConflictError         the world moved: another holder, another generation
+    │       ├── LeaseHeldError    another update or rollback holds the lease
+    │       ├── LeaseLostError    the fencing token is not the current one
+    │       └── StaleGenerationError  expected_generation is not the highest
+    └── TransportError            transient: ask again
+        ├── UnavailableError      a system did not answer, or answered that it cannot now
+        └── NotYetError           it answered, and what is waited for has not happened yet
+
+``code`` is stable and is the ``type`` of the RFC 9457 problem and of Temporal's ApplicationError; decisions
+read it, never the message.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from constitution.model import Model
+
+
+class Issue(Model):
+    """One thing that is wrong: a stable code, where (a JSON pointer, a field, a file), what, and what to do."""
+
+    code: str
+    path: str = ""
+    message: str
+    hint: str = ""
+
+
+class ConstitutionError(Exception):
+    """Base of every error this product raises on purpose.
+
+    Args:
+        message: what is wrong, in one sentence.
+        issues: every single problem found, when there are several.
+        hint: what to do next, as a command where there is one.
+    """
+
+    code: ClassVar[str] = "constitution-error"
+    permanent: ClassVar[bool] = True
+    status: ClassVar[int] = 500
+
+    def __init__(self, message: str, *, issues: Sequence[Issue] = (), hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.issues = tuple(issues)
+        self.hint = hint
+
+    def diagnostics(self) -> str:
+        """Return the message, each issue on a line of its own, and the hint: text for a person."""
+        lines = [self.message]
+        lines += [f"  - {i.path + ': ' if i.path else ''}{i.message} [{i.code}]" for i in self.issues]
+        if self.hint:
+            lines.append(f"next: {self.hint}")
+        return "\n".join(lines)
+
+
+class ContentError(ConstitutionError):
+    """Permanent: a retry with the same input can only fail again."""
+
+    code = "content-error"
+    status = 422
+
+
+class InvalidRequestError(ContentError):
+    """What was typed or sent cannot be read as the request it should be."""
+
+    code = "invalid-request"
+    status = 400
+
+
+class InvalidDocumentError(ContentError):
+    """The constitution breaks its schema, its size limits or the rules of validity of its kind."""
+
+    code = "invalid-document"
+
+
+class UntrustedError(ContentError):
+    """Signatures, or a statement, do not meet the trust policy."""
+
+    code = "untrusted"
+
+
+class NotApprovedError(ContentError):
+    """The board has not approved these very bytes for this change request and evidence, or one member denied."""
+
+    code = "not-approved"
+    status = 403
+
+
+class EvidenceError(ContentError):
+    """The regression gate's evidence is missing, reports a failure, or was made for other bytes."""
+
+    code = "evidence-refused"
+
+
+class ForbiddenError(ContentError):
+    """No token, an invalid token, or one without the scope."""
+
+    code = "forbidden"
+    status = 403
+
+
+class NotFoundError(ContentError):
+    """There is no such artifact, release, change request or person."""
+
+    code = "not-found"
+    status = 404
+
+
+class ConflictError(ContentError):
+    """The world moved on since the caller looked."""
+
+    code = "conflict"
+    status = 409
+
+
+class LeaseHeldError(ConflictError):
+    """Another update or rollback holds the environment's lease; the message names it."""
+
+    code = "lease-held"
+
+
+class LeaseLostError(ConflictError):
+    """The fencing token is not the current one: somebody newer has taken the lease."""
+
+    code = "lease-lost"
+
+
+class StaleGenerationError(ConflictError):
+    """``expected_generation`` is not the highest generation of the environment."""
+
+    code = "stale-generation"
+
+
+class TransportError(ConstitutionError):
+    """Transient: the same call may succeed later."""
+
+    code = "transport-error"
+    permanent = False
+    status = 503
+
+
+class UnavailableError(TransportError):
+    """A system did not answer in time, refused the connection, or said that it cannot serve now."""
+
+    code = "unavailable"
+
+
+class NotYetError(TransportError):
+    """Everything answered; what is being waited for has not happened yet."""
+
+    code = "not-yet"

@@ -1,0 +1,45 @@
+"""What a rule may read (request schema v1) and what it says."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from constitution.model import Model
+
+Text = Annotated[str, StringConstraints(max_length=256)]
+
+
+class Decision(StrEnum):
+    """Order of precedence: deny, require_approval, allow, then the document's default effect."""
+
+    ALLOW = "allow"
+    DENY = "deny"
+    REQUIRE_APPROVAL = "require_approval"
+
+
+class EvaluationRequest(Model):
+    """Request schema v1: everything a rule's ``when`` may read, all of it always present."""
+
+    tenant: Text
+    user: Text = ""
+    agent: Text = ""
+    action: Text = ""
+    tool: Text = ""
+    amount: Annotated[float, Field(allow_inf_nan=False)] = 0.0
+    currency: Annotated[str, StringConstraints(max_length=3)] = ""
+    data_class: Text = ""
+    prompt: Annotated[str, StringConstraints(max_length=16384)] = ""
+    time: datetime
+
+
+class PolicyDecision(Model):
+    """A decision and its reason. ``rule`` is null when the default effect or a reserved reason decided."""
+
+    decision: Decision
+    rule: str | None = None
+    severity: str = "none"
+    message: str = ""
+    reason: Literal["rule", "default", "no_constitution", "expired", "stale", "budget"] = "rule"
+    errors: int = 0  # CEL errors met while deciding

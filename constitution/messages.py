@@ -1,0 +1,193 @@
+"""What people type and read: requests, messages and status of the workflows. All JSON; unknown fields refused."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints, model_validator
+
+from constitution.checksum import Checksum
+from constitution.environment import Identifier
+from constitution.model import Model
+from constitution.release import Envelope, Verdict
+
+ChangeRequestId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$")]
+"""A name inside the inbox: no path, no URL."""
+Reason = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
+
+
+class UpdateRequest(Model):
+    """Input of ``ConstitutionUpdate``: one JSON object that a person can type in the Temporal UI.
+
+    Either ``checksum`` (the artifact was pushed) or ``document`` and ``signatures`` (names inside the inbox).
+    """
+
+    checksum: Checksum | None = None
+    document: FileName | None = None
+    signatures: tuple[FileName, ...] | None = None
+    change_request: ChangeRequestId
+    strategy: Identifier = "default"
+    not_before: datetime | None = None
+    dry_run: bool = False
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "UpdateRequest":
+        if (self.checksum is None) == (self.document is None):
+            raise ValueError("give either checksum, or document and signatures")
+        if self.document is not None and not self.signatures:
+            raise ValueError("document needs at least one name in signatures")
+        if self.document is None and self.signatures:
+            raise ValueError("signatures go with document; an artifact named by checksum has its own")
+        if self.not_before is not None and self.not_before.tzinfo is None:
+            raise ValueError("not_before needs a time zone, e.g. 2026-11-22T10:00:00Z")
+        return self
+
+
+class RollbackRequest(Model):
+    """Input of ``ConstitutionRollback``. By hand ``reason`` is enough; the rest is filled by a parent.
+
+    ``to`` is the generation whose artifact is restored; default: the newest confirmed artifact that is not current.
+    ``bad_generation`` is the release to undo; default: the current one.
+    """
+
+    reason: Reason
+    to: Annotated[int, Field(ge=1)] | None = None
+    bad_generation: Annotated[int, Field(ge=1)] | None = None
+    update_id: str | None = None  # of the update that is undone; a rollback by hand makes its own
+    verdict: Verdict | None = None  # ``anomaly`` marks the bad release poisoned, all else withdrawn
+
+
+class DecideMessage(Model):
+    """A signed approval or denial (constitution.approval.ApprovalPredicate in a DSSE envelope)."""
+
+    approval: Envelope
+
+
+class AbortMessage(Model):
+    """Stop, and undo what is live. Wins in every waiting state before confirmation."""
+
+    reason: Reason
+
+
+class RetryMessage(Model):
+    """Try the stuck step again."""
+
+    reason: Reason = "retry"
+
+
+class SkipMessage(Model):
+    """Go on without the stuck step; only after confirmation. Carries a signed order."""
+
+    order: Envelope
+
+
+class PromoteMessage(Model):
+    """Confirm without waiting for the end of the watch. Carries a signed order."""
+
+    order: Envelope
+
+
+class HoldMessage(Model):
+    """Do not confirm when the watch ends; wait for resume, abort or the hold's deadline."""
+
+    reason: Reason
+
+
+class ResumeMessage(Model):
+    """End a hold."""
+
+    reason: Reason = "resume"
+
+
+class Outcome(StrEnum):
+    """How a run ended; exactly one."""
+
+    COMPLETED = "completed"
+    REJECTED = "rejected"
+    ROLLED_BACK = "rolled_back"
+
+
+class Phase(StrEnum):
+    """Where a run is."""
+
+    RUNNING = "running"
+    WAITING = "waiting"
+    NEEDS_A_PERSON = "needs a person"
+    ROLLING_BACK = "rolling back"
+    RECORDS_PENDING = "live, records pending"
+    CLOSED = "closed"
+
+
+class StepStatus(Model):
+    """One step of the runbook: ``pending | running | waiting | done | failed | skipped | undone``."""
+
+    name: str
+    state: Literal["pending", "running", "waiting", "done", "failed", "skipped", "undone"] = "pending"
+    detail: str = ""
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    first_error: str | None = None
+    last_error: str | None = None
+
+
+class Status(Model):
+    """Answer of the query ``status``."""
+
+    workflow: str
+    environment: str | None = None
+    update_id: str | None = None
+    phase: Phase
+    step: str | None = None
+    waiting_for: str = ""  # on whom or what, in words
+    next_command: str = ""
+    checksum: Checksum | None = None
+    version: str | None = None
+    previous: Checksum | None = None
+    change_request: str | None = None
+    evidence: Checksum | None = None
+    generation: int | None = None
+    approvers: tuple[str, ...] = ()
+    refusals: tuple[str, ...] = ()  # messages that were refused, and why
+    steps: tuple[StepStatus, ...] = ()
+    verdict: Verdict | None = None
+    rollback_workflow: str | None = None
+    outcome: Outcome | None = None
+    outcome_detail: str = ""
+
+
+class UpdateResult(Model):
+    """Result of a completed ``ConstitutionUpdate`` (a dry run has no generation)."""
+
+    outcome: Outcome
+    environment: str
+    update_id: str
+    version: str
+    checksum: Checksum
+    generation: int | None
+    effective_at: datetime | None
+    verdict: Verdict | None
+    approvers: tuple[str, ...] = ()
+    slack_permalink: str = ""
+    archive_commit: str = ""
+    unreachable: tuple[str, ...] = ()
+
+
+class RollbackResult(Model):
+    """Result of a completed ``ConstitutionRollback``.
+
+    ``generation`` is null when the lease showed that nothing had been published: then nothing was changed.
+    """
+
+    outcome: Outcome
+    environment: str
+    update_id: str
+    bad_generation: int | None
+    generation: int | None
+    version: str | None
+    checksum: Checksum | None
+    effective_at: datetime | None
+    reason: str
+    unreachable: tuple[str, ...] = ()
+    slack_permalink: str = ""
+    archive_commit: str = ""
