@@ -1,1 +1,4 @@
-"""The typed client and the command line."""
+"""The typed client and the command line.
+
+Imports nothing here: ``constitution --help`` must not pay for httpx, Temporal or Sigstore.
+"""
