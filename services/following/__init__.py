@@ -1,0 +1,1 @@
+"""Fetch, verify, obey: what policy engine and orchestrator share."""

@@ -1,0 +1,1 @@
+"""The orchestrator: starts agent sessions that the policy engine allows."""

@@ -1,0 +1,1 @@
+"""The policy engine: decides by the constitution in force."""

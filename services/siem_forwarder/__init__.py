@@ -1,0 +1,1 @@
+"""The SIEM forwarder: hands both topics to a SIEM, losing nothing."""
