@@ -1,0 +1,195 @@
+"""What activities need from the outside, as Protocols. ``worker.py`` hands in what implements them.
+
+Every method raises errors of ``constitution.errors`` only: permanent and transient are told apart by the adapter.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Protocol
+
+from constitution.api import (
+    Artifact,
+    AuditEvent,
+    ChangeRequestRecord,
+    EvidenceRecord,
+    Lease,
+    LeaseRelease,
+    LeaseRequest,
+    LoadRequest,
+    LoadResult,
+    StandingRequest,
+    ValidateResult,
+)
+from constitution.environment import Environment, Target
+from constitution.release import CurrentConstitution, Release
+from constitution.trust import TrustPolicy
+
+
+class ConstitutionService(Protocol):
+    """constitution-service over HTTP (``constitution_client.service.ConstitutionServiceClient``)."""
+
+    async def push(self, document: bytes, signatures: Sequence[bytes]) -> Artifact: ...
+    async def artifact(self, checksum: str) -> bytes: ...
+    async def artifact_signatures(self, checksum: str) -> list[bytes]: ...
+    async def change_request(self, change_request_id: str) -> ChangeRequestRecord: ...
+    async def validate(self, checksum: str) -> ValidateResult: ...
+    async def put_evidence(self, evidence: EvidenceRecord) -> str: ...
+    async def evidence(self, digest: str) -> EvidenceRecord: ...
+    async def put_blob(self, data: bytes) -> str: ...
+    async def blob(self, digest: str) -> bytes: ...
+    async def acquire_lease(self, request: LeaseRequest, key: str) -> Lease: ...
+    async def release_lease(self, request: LeaseRelease, key: str) -> None: ...
+    async def lease(self) -> Lease | None: ...
+    async def load(self, request: LoadRequest, key: str) -> LoadResult: ...
+    async def current(self, ring: str = "default", min_generation: int = 0) -> CurrentConstitution | None: ...
+    async def releases(self) -> list[Release]: ...
+    async def release(self, generation: int) -> Release: ...
+    async def record_standing(self, generation: int, request: StandingRequest, key: str) -> Release: ...
+    async def audit(self, event: AuditEvent) -> None: ...
+
+
+class Deployment(Protocol):
+    """This deployment: read once by the worker."""
+
+    @property
+    def environment(self) -> Environment: ...
+    @property
+    def trust(self) -> TrustPolicy: ...
+    @property
+    def gate_directory(self) -> Path: ...
+    @property
+    def inbox_directory(self) -> Path: ...
+    @property
+    def links(self) -> dict[str, str]: ...  # {"temporal_ui": url, "constitution_service": url}: for people
+
+
+class GateRunner(Protocol):
+    """The regression gate in a subprocess (``adapters.regression_gate``)."""
+
+    async def __call__(
+        self,
+        *,
+        gate_directory: Path,
+        document: bytes,
+        previous: bytes | None,
+        deadline: timedelta,
+        heartbeat: Callable[[str], None],
+        scratch: Path,
+    ) -> Any: ...
+
+
+class Ledger(Protocol):
+    """Independent read-back from Postgres (a read-only role)."""
+
+    async def current_row(self, ring: str) -> tuple[int, str | None] | None:
+        """Return (generation, checksum) of the ring's current release, or None."""
+        ...
+
+    async def locked(self, name: str, work: Callable[[], Awaitable[Any]]) -> Any:
+        """Run ``work`` while holding the advisory lock ``name``: two executions of one activity never interleave."""
+        ...
+
+
+class Cache(Protocol):
+    """Independent read-back from Redis, and the runbook's manual DEL."""
+
+    async def read(self, ring: str) -> bytes | None: ...
+    async def delete(self, ring: str) -> None: ...
+
+
+class EventLog(Protocol):
+    """Independent read-back from Kafka (read_committed)."""
+
+    async def find_events(self, generation: int, since: datetime) -> list[dict[str, Any]]:
+        """Return the records of a generation: ``{tenant, event_id, partition, offset, checksum, generation}``."""
+        ...
+
+    async def group_position(self, group: str, partition: int) -> int | None:
+        """Return the committed offset of a consumer group on ``constitution.updated``, or None."""
+        ...
+
+
+class TargetClient(Protocol):
+    """A consumer's HTTP API."""
+
+    async def policy(self, target: Target, *, force: bool) -> dict[str, Any]:
+        """Return ``{version, checksum, generation, …}`` of a target.
+
+        With ``force``, an orchestrator is asked by ``POST /v1/sessions/start`` with ``deployment_mode``
+        ``production-debug``, an engine by ``POST /v1/policy/refresh``.
+
+        Raises:
+            UnavailableError: it did not answer; never the same as converged.
+        """
+        ...
+
+    async def evaluate(self, target: Target, request: dict[str, Any]) -> dict[str, Any]:
+        """Ask a policy engine for a decision as tenant ``runbook-probe``."""
+        ...
+
+
+class Metrics(Protocol):
+    """Raw samples from Prometheus (prometheus-api-client)."""
+
+    async def matrix(self, query: str, at: datetime) -> list[dict[str, Any]]:
+        """Return the entries of a range-vector query ``metric[…]`` evaluated at ``at``: raw samples, never rate()."""
+        ...
+
+    async def instant(self, query: str) -> list[dict[str, Any]]:
+        """Return the entries of an instant query."""
+        ...
+
+
+class Channel(Protocol):
+    """Slack (slack-sdk). The cloud behind it cannot be self-hosted: the embedded stack runs an emulator of its API."""
+
+    async def find(self, channel: str, key: str) -> tuple[str, str] | None:
+        """Return (channel id, ts) of the message whose metadata carries ``key``, or None."""
+        ...
+
+    async def post(
+        self, channel: str, *, key: str, text: str, blocks: list[dict[str, Any]], thread_ts: str | None = None
+    ) -> tuple[str, str]:
+        """Post a message (a reply is also broadcast to the channel) and return (channel id, ts)."""
+        ...
+
+    async def edit(self, channel_id: str, ts: str, *, text: str, blocks: list[dict[str, Any]]) -> None:
+        """Replace a message of ours."""
+        ...
+
+    async def permalink(self, channel_id: str, ts: str) -> str:
+        """Return the address of a message."""
+        ...
+
+
+class Archive(Protocol):
+    """The legal archive: a git repository (dulwich)."""
+
+    async def commit(self, files: dict[str, bytes], *, change_log_row: tuple[str, str] | None, message: str) -> str:
+        """Write files and at most one change-log row, commit once, return the commit id.
+
+        ``change_log_row`` is (key, row): the row is added only if no row with that key exists. The same files and
+        row again make no new commit and return the commit that holds them. Safe under concurrent callers.
+        """
+        ...
+
+    async def read(self, path: str) -> bytes | None:
+        """Return a file at HEAD, or None."""
+        ...
+
+
+class Runs(Protocol):
+    """Temporal's own view of runs (``temporalio.client.Client`` behind it)."""
+
+    async def describe(self, workflow_id: str, run_id: str | None) -> dict[str, Any]:
+        """Return ``{status, workflow_id, run_id, type, close_time, outcome}``; status is Temporal's name in capitals.
+
+        Raises:
+            NotFoundError: no such run.
+        """
+        ...
+
+    async def history(self, workflow_id: str, run_id: str | None) -> bytes:
+        """Return the history as JSON bytes, the format that the Replayer accepts."""
+        ...

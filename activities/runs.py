@@ -1,0 +1,74 @@
+"""What Temporal itself says about a run; only activities may ask, so that replays never do."""
+
+import asyncio
+from datetime import timedelta
+
+from temporalio import activity
+
+from activities.failures import classified
+from activities.ports import Runs
+from constitution.model import Model
+
+POLL = timedelta(seconds=1)  # a closed parent is noticed at once by its cancel; this only paces the wait for the rest
+
+
+class RunRef(Model):
+    """One run; ``run_id`` null means the latest run of the workflow id."""
+
+    workflow_id: str
+    run_id: str | None = None
+
+
+class RunState(Model):
+    """Temporal's word: ``status`` is its name in capitals (RUNNING, COMPLETED, FAILED, TERMINATED, …)."""
+
+    status: str
+    workflow_id: str
+    run_id: str
+    workflow_type: str
+    closed: bool
+
+
+class RunsActivities:
+    """Looks at runs; changes nothing, so running it twice or late is harmless."""
+
+    def __init__(self, *, runs: Runs) -> None:
+        self._runs = runs
+
+    @activity.defn
+    @classified
+    async def describe_run(self, x: RunRef) -> RunState:
+        """Return the state of a run.
+
+        Twice, killed half-way, or late: only reads.
+
+        Raises:
+            NotFoundError: no such run.
+        """
+        said = await self._runs.describe(x.workflow_id, x.run_id)
+        return RunState(
+            status=said["status"],
+            workflow_id=said["workflow_id"],
+            run_id=said["run_id"],
+            workflow_type=said["type"],
+            closed=said["close_time"] is not None,
+        )
+
+    @activity.defn
+    @classified
+    async def await_closed(self, x: RunRef) -> RunState:
+        """Wait until a run has closed, heartbeating; returns its last state.
+
+        A cancel is noticed at the next heartbeat. Twice, killed half-way, or late: only reads; a retry waits on.
+        The first look pins the run id, so that a new run under the same workflow id does not prolong the wait.
+
+        Raises:
+            NotFoundError: no such run.
+        """
+        state = await self.describe_run(x)
+        pinned = RunRef(workflow_id=state.workflow_id, run_id=state.run_id)
+        while not state.closed:
+            activity.heartbeat(state.status)
+            await asyncio.sleep(POLL.total_seconds())
+            state = await self.describe_run(pinned)
+        return state
