@@ -1,10 +1,9 @@
 """What a rule may read (request schema v1) and what it says."""
 
-from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import AwareDatetime, Field, StringConstraints
 
 from constitution.model import Model
 
@@ -31,7 +30,7 @@ class EvaluationRequest(Model):
     currency: Annotated[str, StringConstraints(max_length=3)] = ""
     data_class: Text = ""
     prompt: Annotated[str, StringConstraints(max_length=16384)] = ""
-    time: datetime
+    time: AwareDatetime
 
 
 class PolicyDecision(Model):

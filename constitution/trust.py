@@ -1,0 +1,274 @@
+"""The trust policy: who may sign, approve, publish and call, and how many of them it takes.
+
+``trust.toml`` is pinned by whoever runs a process; nothing in it is ever taken from the network. Certificates and the
+Sigstore root are files beside it. What is checked here needs no cryptography; the certificates' contents are checked
+when the files are loaded (signatures/trust_files.py) and again at each verification (signatures/openpgp.py).
+"""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import tomllib
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints, ValidationError
+
+from constitution.environment import Identifier, issues_of
+from constitution.errors import InvalidRequestError, Issue
+from constitution.model import Model
+
+Role = Literal["maintainer", "board", "author"]
+Scope = Literal[
+    "artifacts:write",
+    "change-requests:write",
+    "evidence:write",
+    "lease:write",
+    "load:write",
+    "standing:write",
+    "audit:write",
+    "policy:refresh",
+    "probe",
+]
+NonBlank = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^\S(.*\S)?$")]
+Fingerprint = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})$", to_lower=True)]
+"""A whole OpenPGP fingerprint: 40 hex digits (version 4) or 64 (version 6). Key ids collide, so none is taken."""
+
+
+class Thresholds(Model):
+    """How many distinct people each act takes; each at least 1 and at most the number who can meet it."""
+
+    document: Annotated[int, Field(ge=1)] = 1  # maintainers whose signature covers the document
+    approval: Annotated[int, Field(ge=1)] = 2  # board
+    first_release: Annotated[int, Field(ge=1)] = 2  # board
+    rollback: Annotated[int, Field(ge=1)] = 2  # board; later than the pre-authorisation
+    withdraw: Annotated[int, Field(ge=1)] = 2  # board
+    override: Annotated[int, Field(ge=1)] = 1  # board: skip, promote, reissue
+
+
+class OpenPgpKey(Model):
+    """A certificate, by whole fingerprint; ``certificate`` is a path relative to trust.toml."""
+
+    fingerprint: Fingerprint
+    certificate: NonBlank
+
+
+class SigstoreIdentity(Model):
+    """A keyless identity. Both parts are compared exactly; neither may be empty: an empty issuer would skip it."""
+
+    identity: NonBlank
+    issuer: Annotated[str, StringConstraints(pattern=r"^https?://\S+$", max_length=512)]
+
+
+class Person(Model):
+    """Somebody who signs. All keys and identities of one person count once."""
+
+    id: Identifier
+    name: NonBlank
+    roles: Annotated[tuple[Role, ...], Field(min_length=1)]
+    openpgp: tuple[OpenPgpKey, ...] = ()
+    sigstore: tuple[SigstoreIdentity, ...] = ()
+
+
+class SigstoreRoot(Model):
+    """The pinned Sigstore trusted root; ``sha256`` is of the file's bytes."""
+
+    trusted_root: NonBlank
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$", to_lower=True)]
+
+
+class ServiceKey(Model):
+    """A key that signs release statements; raw Ed25519, base64url."""
+
+    id: Identifier
+    public_key: NonBlank
+
+    def raw(self) -> bytes:
+        """Return the 32 bytes of the key."""
+        return decode_key(self.public_key)
+
+
+class ClientKeyEntry(Model):
+    """A key that mints service tokens, and what those may do."""
+
+    id: Identifier
+    public_key: NonBlank
+    scopes: tuple[Scope, ...] = ()
+
+    def raw(self) -> bytes:
+        """Return the 32 bytes of the key."""
+        return decode_key(self.public_key)
+
+
+def decode_key(text: str) -> bytes:
+    """Decode a raw Ed25519 public key: 32 bytes in unpadded base64url.
+
+    Raises:
+        ValueError: anything else.
+    """
+    try:
+        raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except (binascii.Error, ValueError) as error:
+        raise ValueError("is not base64url") from error
+    if len(raw) != 32 or base64.urlsafe_b64encode(raw).rstrip(b"=").decode() != text:
+        raise ValueError("is not 32 bytes in unpadded base64url")
+    return raw
+
+
+class TrustPolicy(Model):
+    """``trust.toml`` with the files that it names."""
+
+    schema_version: Literal[1]
+    environment: Identifier
+    version: Annotated[int, Field(ge=1)]
+    thresholds: Thresholds = Thresholds()
+    people: Annotated[tuple[Person, ...], Field(min_length=1)]
+    sigstore: SigstoreRoot | None = None
+    services: Annotated[tuple[ServiceKey, ...], Field(min_length=1)]
+    clients: tuple[ClientKeyEntry, ...] = ()
+    files: Mapping[str, bytes] = Field(default_factory=dict, repr=False)
+
+    @classmethod
+    def parse(cls, toml_text: str, files: Mapping[str, bytes]) -> "TrustPolicy":
+        """Read a trust policy.
+
+        Args:
+            toml_text: the text of trust.toml.
+            files: contents of every path of `referenced_files`.
+
+        Raises:
+            InvalidRequestError: with every problem: a threshold below 1 or above the number of people who can meet
+                it, an empty identity or issuer, a short fingerprint, a missing file, the same key under two people
+                or uses, another root than the pinned one.
+        """
+        data = _toml(toml_text)
+        data.pop("files", None)
+        try:
+            policy = cls.model_validate({**data, "files": {}})
+        except ValidationError as error:
+            raise InvalidRequestError("trust.toml is not valid", issues=issues_of(error)) from error
+        named = referenced_files(toml_text)
+        policy = policy.model_copy(update={"files": {name: files[name] for name in named if name in files}})
+        issues = [
+            Issue(code="missing-file", path=name, message="is named by trust.toml but was not found")
+            for name in named
+            if name not in files
+        ]
+        issues += _threshold_issues(policy) + _person_issues(policy) + _key_issues(policy) + _root_issues(policy)
+        if issues:
+            raise InvalidRequestError("trust.toml is not valid", issues=issues)
+        return policy
+
+    def person(self, person_id: str) -> Person | None:
+        """Return a person by id, or None."""
+        return next((p for p in self.people if p.id == person_id), None)
+
+    def with_role(self, role: Role) -> tuple[str, ...]:
+        """Return the ids of the people who have a role."""
+        return tuple(p.id for p in self.people if role in p.roles)
+
+    def service(self, service_id: str) -> ServiceKey | None:
+        """Return a service key by id, or None."""
+        return next((s for s in self.services if s.id == service_id), None)
+
+    def client(self, client_id: str) -> ClientKeyEntry | None:
+        """Return a client key by id, or None."""
+        return next((c for c in self.clients if c.id == client_id), None)
+
+
+def _toml(text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise InvalidRequestError(f"trust.toml is not TOML: {error}") from error
+
+
+def referenced_files(toml_text: str) -> tuple[str, ...]:
+    """Return the relative paths that trust.toml names: certificates and the Sigstore root.
+
+    Raises:
+        InvalidRequestError: not TOML, or a path that leaves the folder of trust.toml.
+    """
+    data = _toml(toml_text)
+    names: list[str] = []
+    people = data.get("people")
+    for person in people if isinstance(people, list) else []:
+        keys = person.get("openpgp") if isinstance(person, dict) else None
+        names += [str(k["certificate"]) for k in keys or [] if isinstance(k, dict) and "certificate" in k]
+    root = data.get("sigstore")
+    if isinstance(root, dict) and "trusted_root" in root:
+        names.append(str(root["trusted_root"]))
+    for name in names:
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or "\0" in name:
+            raise InvalidRequestError(f"trust.toml names the file {name!r} outside its own folder")
+    return tuple(dict.fromkeys(names))
+
+
+def _threshold_issues(policy: TrustPolicy) -> list[Issue]:
+    maintainers, board = len(policy.with_role("maintainer")), len(policy.with_role("board"))
+    issues = []
+    for name, needed in policy.thresholds.model_dump().items():
+        role, available = ("maintainer", maintainers) if name == "document" else ("board", board)
+        if needed > available:
+            message = f"takes {needed} people with role {role}, but there are {available}"
+            issues.append(Issue(code="threshold", path=f"/thresholds/{name}", message=message))
+    return issues
+
+
+def _person_issues(policy: TrustPolicy) -> list[Issue]:
+    issues = [
+        Issue(code="no-key", path=f"/people/{person.id}", message="has neither an OpenPGP key nor a Sigstore identity")
+        for person in policy.people
+        if not person.openpgp and not person.sigstore
+    ]
+    for kind, entries in (("people", policy.people), ("services", policy.services), ("clients", policy.clients)):
+        ids = [entry.id for entry in entries]
+        issues += [
+            Issue(code="duplicate-id", path=f"/{kind}", message=f"the id {twice} stands twice")
+            for twice in sorted({i for i in ids if ids.count(i) > 1})
+        ]
+    return issues
+
+
+def _key_issues(policy: TrustPolicy) -> list[Issue]:
+    """No key may stand for two people, or for two uses: a client that mints tokens must not sign statements."""
+    issues = []
+    owners: dict[str, str] = {}
+
+    def claim(key: str, owner: str, path: str) -> None:
+        if key in owners:
+            message = f"is the key of {owners[key]} too" if owners[key] != owner else "stands twice"
+            issues.append(Issue(code="shared-key", path=path, message=message))
+        owners.setdefault(key, owner)
+
+    for person in policy.people:
+        for key in person.openpgp:
+            claim(f"openpgp {key.fingerprint}", f"person {person.id}", f"/people/{person.id}/openpgp")
+        for identity in person.sigstore:
+            key_name = f"sigstore {identity.identity} {identity.issuer}"
+            claim(key_name, f"person {person.id}", f"/people/{person.id}/sigstore")
+    holders = [("service", service) for service in policy.services] + [("client", c) for c in policy.clients]
+    for kind, entry in holders:
+        path = f"/{kind}s/{entry.id}/public_key"
+        try:
+            claim(f"ed25519 {entry.raw().hex()}", f"{kind} {entry.id}", path)
+        except ValueError as error:
+            issues.append(Issue(code="bad-key", path=path, message=str(error)))
+    return issues
+
+
+def _root_issues(policy: TrustPolicy) -> list[Issue]:
+    if policy.sigstore is None:
+        if any(person.sigstore for person in policy.people):
+            message = "somebody has a Sigstore identity, so a trusted root must be pinned"
+            return [Issue(code="no-root", path="/sigstore", message=message)]
+        return []
+    content = policy.files.get(policy.sigstore.trusted_root)
+    if content is not None and not hmac.compare_digest(hashlib.sha256(content).hexdigest(), policy.sigstore.sha256):
+        return [
+            Issue(code="root-digest", path="/sigstore/sha256", message="is not the digest of the trusted root file")
+        ]
+    return []
