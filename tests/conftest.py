@@ -1,0 +1,304 @@
+"""Real servers for tests: each started once, when the first test needs it, and isolated per test.
+
+The servers live in `var/test-<pid>` and end with the test process, however it ends. They are always the test
+run's own: settings of the user's servers (DATABASE_URL, …) are ignored here, so that no test touches them.
+A server that does not start is a failure, never a skip.
+
+Set TEST_STACK to the directory of a running stack to use that one, and leave it running.
+"""
+
+import asyncio
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from deploy.embedded.stack import Stack
+
+if TYPE_CHECKING:
+    from temporalio.client import Client  # takes a second to import: only for tests that use it
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+MIGRATIONS = CHECKOUT / "deploy" / "sql" / "migrations"
+
+# The session fixture of each server.
+FIXTURES = {
+    "temporal_settings": "temporal",
+    "postgres_settings": "postgres",
+    "valkey_settings": "valkey",
+    "kafka_settings": "kafka",
+    "prometheus_settings": "prometheus",
+    "slack_settings": "slack-emulator",
+}
+
+
+@pytest.fixture(scope="session")
+def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
+    """The servers of this test run; those that the selected tests need start at once in the background."""
+    shared = os.environ.get("TEST_STACK")
+    directory = Path(shared) if shared else CHECKOUT / "var" / f"test-{os.getpid()}"
+    stack = Stack(directory, (), environment={})
+    needed = {FIXTURES[name] for item in request.session.items for name in item.fixturenames if name in FIXTURES}  # type: ignore[attr-defined]
+    if needed:
+        stack.begin(*sorted(needed))
+    yield stack
+    if shared:
+        return
+    stack.stop()
+    if request.session.testsfailed == 0:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def temporal_settings(stack: Stack) -> dict[str, str]:
+    """TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE, TEMPORAL_UI_URL."""
+    return _started(stack, "temporal")
+
+
+@pytest.fixture(scope="session")
+def postgres_settings(stack: Stack) -> dict[str, str]:
+    """DATABASE_ADMIN_URL and the stack's own database; tests use `database`."""
+    return _started(stack, "postgres")
+
+
+@pytest.fixture(scope="session")
+def valkey_settings(stack: Stack) -> dict[str, str]:
+    """REDIS_URL."""
+    return _started(stack, "valkey")
+
+
+@pytest.fixture(scope="session")
+def kafka_settings(stack: Stack) -> dict[str, str]:
+    """KAFKA_BOOTSTRAP_SERVERS, KAFKA_USERNAME, KAFKA_PASSWORD, KAFKA_SECURITY_PROTOCOL."""
+    return _started(stack, "kafka")
+
+
+@pytest.fixture(scope="session")
+def prometheus_settings(stack: Stack) -> dict[str, str]:
+    """PROMETHEUS_URL, PROMETHEUS_TARGETS."""
+    return _started(stack, "prometheus")
+
+
+@pytest.fixture(scope="session")
+def slack_settings(stack: Stack) -> dict[str, str]:
+    """SLACK_BOT_TOKEN, SLACK_API_URL of the emulator."""
+    return _started(stack, "slack-emulator")
+
+
+def _started(stack: Stack, name: str) -> dict[str, str]:
+    stack.start(name)
+    return stack.settings()
+
+
+# --- isolation per test
+
+
+@pytest.fixture
+def namespace() -> str:
+    """A fresh value for the setting NAMESPACE: prefixes topics, groups, keys, task queues, workflow ids."""
+    return f"t{secrets.token_hex(4)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Database:
+    """One test's own database, with all migrations applied.
+
+    Args:
+        url: As the service's role (DATABASE_URL).
+        reader_url: As the read-only role (DATABASE_READER_URL).
+        owner_url: As the owner, who migrates (DATABASE_MIGRATION_URL).
+    """
+
+    url: str
+    reader_url: str
+    owner_url: str
+
+
+@pytest.fixture(scope="session")
+async def template_database(postgres_settings: dict[str, str]) -> AsyncIterator[str]:
+    """Name of a database to which `deploy/sql/migrations` were applied once."""
+    import asyncpg
+
+    from deploy.embedded.postgres import OWNER, grant
+
+    name = f"template_{secrets.token_hex(6)}"
+    admin = await asyncpg.connect(postgres_settings["DATABASE_ADMIN_URL"])
+    try:
+        await admin.execute(f"CREATE DATABASE {name} OWNER {OWNER}")
+        owner_url = _in_database(postgres_settings["DATABASE_MIGRATION_URL"], name)
+        await grant(owner_url)
+        if any(MIGRATIONS.glob("*.sql")):
+            await asyncio.to_thread(_migrate, owner_url)
+        yield name
+        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    finally:
+        await admin.close()
+
+
+def _migrate(owner_url: str) -> None:
+    command = [Path(sys.executable).parent / "dbmate", "--migrations-dir", MIGRATIONS, "--no-dump-schema", "up"]
+    # The address holds a password: it travels in the environment, never in the arguments.
+    environment = {"PATH": os.environ["PATH"], "DATABASE_URL": owner_url}
+    done = subprocess.run(command, check=False, env=environment, capture_output=True, text=True, cwd=CHECKOUT)  # noqa: S603
+    assert done.returncode == 0, f"the migrations failed: {done.stdout}{done.stderr}"
+
+
+@pytest.fixture
+async def database(postgres_settings: dict[str, str], template_database: str) -> AsyncIterator[Database]:
+    """A fresh database, cloned from the template (about 30 ms), dropped afterwards."""
+    import asyncpg
+
+    from deploy.embedded.postgres import OWNER
+
+    name = f"test_{secrets.token_hex(6)}"
+    admin = await asyncpg.connect(postgres_settings["DATABASE_ADMIN_URL"])
+    try:
+        await admin.execute(f"CREATE DATABASE {name} TEMPLATE {template_database} OWNER {OWNER}")
+        yield Database(
+            url=_in_database(postgres_settings["DATABASE_URL"], name),
+            reader_url=_in_database(postgres_settings["DATABASE_READER_URL"], name),
+            owner_url=_in_database(postgres_settings["DATABASE_MIGRATION_URL"], name),
+        )
+        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    finally:
+        await admin.close()
+
+
+@pytest.fixture
+def database_url(database: Database) -> str:
+    """The fresh database's address as the service's role."""
+    return database.url
+
+
+def _in_database(url: str, name: str) -> str:
+    address, _, options = url.partition("?")
+    return f"{address.rpartition('/')[0]}/{name}?{options}"
+
+
+@pytest.fixture
+def redis_url(valkey_settings: dict[str, str]) -> str:
+    """Address with password; isolate by `namespace`."""
+    return valkey_settings["REDIS_URL"]
+
+
+@pytest.fixture
+def kafka(kafka_settings: dict[str, str]) -> dict[str, str]:
+    """The four KAFKA_* settings; isolate by `namespace`. The broker creates no topic by itself."""
+    return {name: value for name, value in kafka_settings.items() if name.startswith("KAFKA_")}
+
+
+@pytest.fixture
+def kafka_configuration(kafka: dict[str, str]) -> dict[str, str | int]:
+    """The same as librdkafka's configuration, for confluent_kafka's Producer, Consumer and AdminClient."""
+    from deploy.embedded.kafka import client_configuration
+
+    return client_configuration(kafka)
+
+
+@pytest.fixture(scope="session")
+async def temporal_client(temporal_settings: dict[str, str]) -> "Client":
+    """A client with the pydantic data converter; isolate by `namespace` (task queue, workflow ids)."""
+    from temporalio.client import Client
+    from temporalio.contrib.pydantic import pydantic_data_converter
+
+    return await Client.connect(
+        temporal_settings["TEMPORAL_ADDRESS"],
+        namespace=temporal_settings["TEMPORAL_NAMESPACE"],
+        data_converter=pydantic_data_converter,
+    )
+
+
+class Prometheus:
+    """The server's address, and a way to have it scrape something.
+
+    Args:
+        url: PROMETHEUS_URL.
+        targets: Directory of the target files that it follows.
+    """
+
+    def __init__(self, url: str, targets: Path) -> None:
+        self.url = url
+        self._targets = targets
+        self._files: list[Path] = []
+
+    def scrape(self, address: str, *, job: str, **labels: str) -> None:
+        """Scrape http://`address`/metrics once a second from now on, until the test ends."""
+        file = self._targets / f"{secrets.token_hex(6)}.json"
+        entry = {"targets": [address], "labels": {"job": job, **labels}}
+        partial = file.with_suffix(".partial")
+        partial.write_text(json.dumps([entry]))
+        partial.replace(file)
+        self._files.append(file)
+
+    def forget(self) -> None:
+        """Stop scraping all of this test's targets."""
+        for file in self._files:
+            file.unlink()
+
+
+@pytest.fixture
+def prometheus(prometheus_settings: dict[str, str]) -> Iterator[Prometheus]:
+    """Prometheus with a scrape interval of one second; give targets a label that is unique to the test."""
+    server = Prometheus(prometheus_settings["PROMETHEUS_URL"], Path(prometheus_settings["PROMETHEUS_TARGETS"]))
+    yield server
+    server.forget()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slack:
+    """Slack's API, emulated.
+
+    Args:
+        token: SLACK_BOT_TOKEN.
+        api_url: SLACK_API_URL.
+        channel: Id of a channel of this test's own.
+        channel_name: Its name, without `#`.
+    """
+
+    token: str
+    api_url: str
+    channel: str
+    channel_name: str
+
+
+@pytest.fixture
+def slack(slack_settings: dict[str, str], namespace: str) -> Slack:
+    """The emulator with a fresh channel."""
+    from slack_sdk import WebClient
+
+    token, api_url = slack_settings["SLACK_BOT_TOKEN"], slack_settings["SLACK_API_URL"]
+    name = f"release-{namespace}"
+    created = WebClient(token, base_url=api_url).conversations_create(name=name)
+    return Slack(token=token, api_url=api_url, channel=created["channel"]["id"], channel_name=name)
+
+
+# --- the end of the test process
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Remember the exit code for `pytest_unconfigure`."""
+    session.config.stash[_EXIT_STATUS] = int(exitstatus)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Leave without the interpreter's finalisation where Temporal's SDK was used.
+
+    Its runtime threads crash a finalising interpreter now and then (temporalio/sdk-python#300), after all tests
+    have been reported, and a green run would end with SIGSEGV.
+    """
+    if "temporalio.bridge.temporal_sdk_bridge" in sys.modules and _EXIT_STATUS in config.stash:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(config.stash[_EXIT_STATUS])
+
+
+_EXIT_STATUS = pytest.StashKey[int]()

@@ -1,0 +1,56 @@
+"""What tests share that is no fixture."""
+
+import asyncio
+import inspect
+import time
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import TypeVar
+
+T = TypeVar("T")
+
+DEADLINE = timedelta(seconds=20)
+PAUSE = timedelta(milliseconds=20)
+
+
+async def eventually(condition: Callable[[], T | Awaitable[T]], deadline: timedelta = DEADLINE) -> T:
+    """Ask until `condition()` is true (or its awaited result is) and return what it returned.
+
+    An AssertionError inside the condition means "not yet"; any other exception is the test's failure.
+
+    Raises:
+        AssertionError: The deadline passed; with the condition's last answer or assertion.
+    """
+    end = time.monotonic() + deadline.total_seconds()
+    while True:
+        last: object
+        try:
+            answer = condition()
+            result = await answer if inspect.isawaitable(answer) else answer
+        except AssertionError as error:
+            last = error
+        else:
+            if result:
+                return result
+            last = result
+        if time.monotonic() >= end:
+            raise AssertionError(f"not true within {deadline}: {last!r}")
+        await asyncio.sleep(PAUSE.total_seconds())
+
+
+def eventually_sync(condition: Callable[[], T], deadline: timedelta = DEADLINE) -> T:
+    """As `eventually`, for tests without an event loop."""
+    end = time.monotonic() + deadline.total_seconds()
+    while True:
+        last: object
+        try:
+            result = condition()
+        except AssertionError as error:
+            last = error
+        else:
+            if result:
+                return result
+            last = result
+        if time.monotonic() >= end:
+            raise AssertionError(f"not true within {deadline}: {last!r}")
+        time.sleep(PAUSE.total_seconds())

@@ -1,0 +1,93 @@
+"""Each embedded server answers in its own protocol, with its password and not without."""
+
+import asyncpg
+import httpx
+import pytest
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient, NewTopic
+from redis.asyncio import Redis
+from redis.exceptions import AuthenticationError
+from slack_sdk import WebClient
+from temporalio.client import Client
+
+from deploy.embedded.temporal import SEARCH_ATTRIBUTES
+from tests.helpers import eventually
+
+
+class TestPostgres:
+    async def test_the_service_reads_and_writes_and_the_reader_only_reads(self, database) -> None:
+        owner = await asyncpg.connect(database.owner_url)
+        await owner.execute("CREATE SCHEMA probe CREATE TABLE probe.notes (id bigserial PRIMARY KEY, note text)")
+        await owner.close()
+        service = await asyncpg.connect(database.url)
+        await service.execute("INSERT INTO probe.notes (note) VALUES ('hello')")
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await service.execute("DROP TABLE probe.notes")
+        await service.close()
+        reader = await asyncpg.connect(database.reader_url)
+        assert await reader.fetchval("SELECT note FROM probe.notes") == "hello"
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await reader.execute("INSERT INTO probe.notes (note) VALUES ('x')")
+        await reader.close()
+
+    async def test_a_wrong_password_is_refused(self, database) -> None:
+        with pytest.raises(asyncpg.InvalidPasswordError):
+            await asyncpg.connect(database.url, password="wrong")
+
+
+class TestValkey:
+    async def test_a_client_without_password_is_refused(self, redis_url) -> None:
+        async with Redis.from_url(redis_url) as client:
+            assert await client.ping()
+        address = redis_url.rpartition("@")[2]
+        async with Redis.from_url(f"redis://{address}") as stranger:
+            with pytest.raises(AuthenticationError):
+                await stranger.ping()
+
+
+class TestKafka:
+    def test_creates_a_topic_for_who_has_the_password_only(self, kafka_configuration, namespace) -> None:
+        topic = f"{namespace}.probe"
+        admin = AdminClient(kafka_configuration)
+        admin.create_topics([NewTopic(topic, 1, 1)])[topic].result(timeout=20)
+        assert topic in admin.list_topics(timeout=10).topics
+        stranger = AdminClient(kafka_configuration | {"sasl.password": "wrong", "log_level": 0})
+        with pytest.raises(KafkaException):
+            stranger.list_topics(timeout=2)
+
+
+class TestTemporal:
+    async def test_every_search_attribute_is_registered(self, temporal_client: Client) -> None:
+        from temporalio.api.operatorservice.v1 import ListSearchAttributesRequest
+
+        answer = await temporal_client.operator_service.list_search_attributes(
+            ListSearchAttributesRequest(namespace=temporal_client.namespace)
+        )
+        assert SEARCH_ATTRIBUTES.keys() <= answer.custom_attributes.keys()
+
+    async def test_the_ui_answers(self, temporal_settings) -> None:
+        async with httpx.AsyncClient(trust_env=False) as client:
+            page = await client.get(temporal_settings["TEMPORAL_UI_URL"])
+        assert page.status_code == 200
+        assert "<html" in page.text
+
+
+class TestPrometheus:
+    async def test_scrapes_a_target_that_a_test_adds(self, prometheus, namespace) -> None:
+        prometheus.scrape(prometheus.url.removeprefix("http://"), job="probe", test=namespace)
+        async with httpx.AsyncClient(trust_env=False, base_url=prometheus.url) as client:
+
+            async def scraped() -> bool:
+                query = f'up{{job="probe",test="{namespace}"}}'
+                answer = (await client.get("/api/v1/query", params={"query": query})).json()
+                return [sample["value"][1] for sample in answer["data"]["result"]] == ["1"]
+
+            await eventually(scraped)
+
+
+class TestSlackEmulator:
+    def test_keeps_a_message(self, slack) -> None:
+        client = WebClient(slack.token, base_url=slack.api_url)
+        client.chat_postMessage(channel=slack.channel, text="hello")
+        texts = [message["text"] for message in client.conversations_history(channel=slack.channel)["messages"]]
+        assert "hello" in texts
