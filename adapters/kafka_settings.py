@@ -1,0 +1,36 @@
+"""How to reach Kafka: ``KAFKA_*`` variables, and what they mean to librdkafka."""
+
+from typing import Literal
+
+from pydantic import SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class KafkaSettings(BaseSettings):
+    """Mixed into the settings of every process that talks to Kafka.
+
+    Args:
+        kafka_bootstrap_servers: ``KAFKA_BOOTSTRAP_SERVERS``, ``host:port`` separated by commas.
+        kafka_username: ``KAFKA_USERNAME``; unset means no SASL.
+        kafka_password: ``KAFKA_PASSWORD``.
+        kafka_security_protocol: ``KAFKA_SECURITY_PROTOCOL``; default by whether there is a username.
+    """
+
+    model_config = SettingsConfigDict(env_ignore_empty=True, frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    kafka_bootstrap_servers: str
+    kafka_username: str = ""
+    kafka_password: SecretStr = SecretStr("")
+    kafka_security_protocol: Literal["PLAINTEXT", "SASL_PLAINTEXT", "SSL", "SASL_SSL"] | None = None
+
+    def kafka_client(self) -> dict[str, str]:
+        """Return the connection part of a confluent-kafka configuration (holds the password: never log it)."""
+        protocol = self.kafka_security_protocol or ("SASL_PLAINTEXT" if self.kafka_username else "PLAINTEXT")
+        config = {"bootstrap.servers": self.kafka_bootstrap_servers, "security.protocol": protocol}
+        if self.kafka_username:
+            config |= {
+                "sasl.mechanism": "PLAIN",
+                "sasl.username": self.kafka_username,
+                "sasl.password": self.kafka_password.get_secret_value(),
+            }
+        return config

@@ -1,0 +1,71 @@
+"""Builds a service's FastAPI app: problems, body limits, metrics, health. The service adds its own routes.
+
+``app.state.site`` (services.common.site.Site) must be set where ``require_scope`` is used;
+``app.state.on_refused`` may be set to hear of every refused mutating call.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from fastapi import FastAPI, Response
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+from constitution.api import ReadyReport
+from services.common import problems
+from services.common.limits import BodyGuard, BodyLimits
+from services.common.metrics import HttpMetrics, new_registry
+
+Ready = Callable[[], Awaitable[ReadyReport]]
+"""Says how the service's dependencies are; must not raise, and must answer within seconds."""
+
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+
+
+@asynccontextmanager
+async def _nothing(_app: FastAPI) -> AsyncIterator[None]:
+    yield
+
+
+def create_app(
+    *,
+    title: str,
+    ready: Ready,
+    lifespan: Lifespan = _nothing,
+    registry: CollectorRegistry | None = None,
+    limits: BodyLimits | None = None,
+) -> FastAPI:
+    """Return an app with ``/healthz``, ``/readyz``, ``/metrics``, ``/docs`` and problem answers.
+
+    Args:
+        title: name of the service.
+        ready: answers ``/readyz``: 200 for ``ok`` and ``degraded``, 503 for ``unavailable``.
+        lifespan: opens what the service needs, and closes it in reverse.
+        registry: where the service's own metrics live; a new one if None.
+        limits: most bytes per body.
+    """
+    registry = registry if registry is not None else new_registry()
+    app = FastAPI(title=title, version="1", lifespan=lifespan, redoc_url=None)
+    app.state.registry = registry
+    problems.install(app)
+    app.add_middleware(BodyGuard, limits=limits or BodyLimits())
+    app.add_middleware(HttpMetrics, registry=registry)
+
+    @app.get("/healthz", tags=["operations"])
+    async def healthz() -> dict[str, str]:
+        """The process is alive; says nothing about what it needs."""
+        return {"status": "ok"}
+
+    @app.get("/readyz", tags=["operations"])
+    async def readyz(response: Response) -> ReadyReport:
+        """What this service needs, one by one."""
+        report = await ready()
+        if report.status == "unavailable":
+            response.status_code = 503
+            response.headers["Retry-After"] = str(problems.RETRY_AFTER_SECONDS)
+        return report
+
+    @app.get("/metrics", tags=["operations"], include_in_schema=False)
+    async def metrics() -> Response:
+        return Response(generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    return app

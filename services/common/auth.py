@@ -1,0 +1,55 @@
+"""Who calls: a short-lived token, signed with a key that the trust policy names, for one scope (default deny).
+
+The trust policy and the environment are ``app.state.site`` (services.common.site).
+"""
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Annotated
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from constitution.errors import ForbiddenError
+from services.common.site import Site
+from signatures import tokens
+
+MAX_TOKEN = 8192  # characters; ours have about 400
+_bearer = HTTPBearer(auto_error=False, description="EdDSA JWT made by `signatures.tokens.mint`, at most 5 minutes old")
+
+
+def check_token(site: Site, credentials: HTTPAuthorizationCredentials | None, scope: str) -> str:
+    """Return the id of the client whose token allows ``scope``.
+
+    Raises:
+        ForbiddenError: no token, not ours, expired, or without the scope.
+    """
+    if credentials is None or not credentials.credentials:
+        raise ForbiddenError(
+            f"this call needs a token with the scope {scope}", hint="send it as `Authorization: Bearer …`"
+        )
+    if len(credentials.credentials) > MAX_TOKEN:
+        raise ForbiddenError(f"the token is longer than {MAX_TOKEN} characters")
+    return tokens.verify(
+        credentials.credentials,
+        site.trust,
+        environment=site.environment.environment,
+        scope=scope,
+        now=datetime.now(UTC),
+    )
+
+
+def require_scope(scope: str) -> Callable[..., Awaitable[str]]:
+    """Return a FastAPI dependency that gives the caller's client id, or refuses with 403.
+
+    Use: ``client: Annotated[str, Depends(require_scope("load:write"))]``.
+    """
+
+    async def caller(
+        request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+    ) -> str:
+        client = check_token(request.app.state.site, credentials, scope)
+        request.state.client = client
+        return client
+
+    return caller

@@ -1,0 +1,39 @@
+"""One environment as a service sees it: ``environment.toml`` and the trust policy it names, read once at start."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from signatures.trust_files import load_trust
+
+from constitution.environment import Environment
+from constitution.errors import InvalidRequestError
+from constitution.trust import TrustPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """The environment, whom it trusts, and the folder that both were read from."""
+
+    environment: Environment
+    trust: TrustPolicy
+    directory: Path
+
+
+def load_site(environment_file: Path) -> Site:
+    """Read ``environment.toml`` and its trust policy.
+
+    Raises:
+        InvalidRequestError: a file is missing or not valid, or the two name different environments.
+    """
+    try:
+        text = environment_file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidRequestError(f"ENVIRONMENT_FILE {environment_file} cannot be read: {error}") from error
+    environment = Environment.parse(text)
+    directory = environment_file.resolve().parent
+    trust = load_trust(directory / environment.trust)
+    if trust.environment != environment.environment:
+        raise InvalidRequestError(
+            f"{environment_file} is for {environment.environment!r}, its trust policy for {trust.environment!r}"
+        )
+    return Site(environment=environment, trust=trust, directory=directory)
