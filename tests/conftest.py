@@ -8,20 +8,19 @@ Set TEST_STACK to the directory of a running stack to use that one, and leave it
 """
 
 import asyncio
-import json
 import os
 import secrets
 import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from deploy.embedded.stack import Stack
+from tests.resources import Database, Prometheus, Slack
 
 if TYPE_CHECKING:
     from temporalio.client import Client  # takes a second to import: only for tests that use it
@@ -107,21 +106,6 @@ def namespace() -> str:
     return f"t{secrets.token_hex(4)}"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Database:
-    """One test's own database, with all migrations applied.
-
-    Args:
-        url: As the service's role (DATABASE_URL).
-        reader_url: As the read-only role (DATABASE_READER_URL).
-        owner_url: As the owner, who migrates (DATABASE_MIGRATION_URL).
-    """
-
-    url: str
-    reader_url: str
-    owner_url: str
-
-
 @pytest.fixture(scope="session")
 async def template_database(postgres_settings: dict[str, str]) -> AsyncIterator[str]:
     """Name of a database to which `deploy/sql/migrations` were applied once."""
@@ -144,7 +128,8 @@ async def template_database(postgres_settings: dict[str, str]) -> AsyncIterator[
 
 
 def _migrate(owner_url: str) -> None:
-    command = [Path(sys.executable).parent / "dbmate", "--migrations-dir", MIGRATIONS, "--no-dump-schema", "up"]
+    dbmate = str(Path(sys.executable).with_name("dbmate"))
+    command = [dbmate, "--migrations-dir", str(MIGRATIONS), "--no-dump-schema", "up"]
     # The address holds a password: it travels in the environment, never in the arguments.
     environment = {"PATH": os.environ["PATH"], "DATABASE_URL": owner_url}
     done = subprocess.run(command, check=False, env=environment, capture_output=True, text=True, cwd=CHECKOUT)  # noqa: S603
@@ -196,7 +181,7 @@ def kafka(kafka_settings: dict[str, str]) -> dict[str, str]:
 
 
 @pytest.fixture
-def kafka_configuration(kafka: dict[str, str]) -> dict[str, str | int]:
+def kafka_configuration(kafka: dict[str, str]) -> dict[str, str | int | float | bool]:
     """The same as librdkafka's configuration, for confluent_kafka's Producer, Consumer and AdminClient."""
     from deploy.embedded.kafka import client_configuration
 
@@ -216,57 +201,12 @@ async def temporal_client(temporal_settings: dict[str, str]) -> "Client":
     )
 
 
-class Prometheus:
-    """The server's address, and a way to have it scrape something.
-
-    Args:
-        url: PROMETHEUS_URL.
-        targets: Directory of the target files that it follows.
-    """
-
-    def __init__(self, url: str, targets: Path) -> None:
-        self.url = url
-        self._targets = targets
-        self._files: list[Path] = []
-
-    def scrape(self, address: str, *, job: str, **labels: str) -> None:
-        """Scrape http://`address`/metrics once a second from now on, until the test ends."""
-        file = self._targets / f"{secrets.token_hex(6)}.json"
-        entry = {"targets": [address], "labels": {"job": job, **labels}}
-        partial = file.with_suffix(".partial")
-        partial.write_text(json.dumps([entry]))
-        partial.replace(file)
-        self._files.append(file)
-
-    def forget(self) -> None:
-        """Stop scraping all of this test's targets."""
-        for file in self._files:
-            file.unlink()
-
-
 @pytest.fixture
 def prometheus(prometheus_settings: dict[str, str]) -> Iterator[Prometheus]:
     """Prometheus with a scrape interval of one second; give targets a label that is unique to the test."""
     server = Prometheus(prometheus_settings["PROMETHEUS_URL"], Path(prometheus_settings["PROMETHEUS_TARGETS"]))
     yield server
     server.forget()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Slack:
-    """Slack's API, emulated.
-
-    Args:
-        token: SLACK_BOT_TOKEN.
-        api_url: SLACK_API_URL.
-        channel: Id of a channel of this test's own.
-        channel_name: Its name, without `#`.
-    """
-
-    token: str
-    api_url: str
-    channel: str
-    channel_name: str
 
 
 @pytest.fixture

@@ -3,9 +3,9 @@
 import asyncio
 import inspect
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar, overload
 
 T = TypeVar("T")
 
@@ -13,7 +13,11 @@ DEADLINE = timedelta(seconds=20)
 PAUSE = timedelta(milliseconds=20)
 
 
-async def eventually(condition: Callable[[], T | Awaitable[T]], deadline: timedelta = DEADLINE) -> T:
+@overload
+async def eventually(condition: Callable[[], Coroutine[Any, Any, T]], deadline: timedelta = ...) -> T: ...
+@overload
+async def eventually(condition: Callable[[], T], deadline: timedelta = ...) -> T: ...
+async def eventually(condition: Callable[[], Any], deadline: timedelta = DEADLINE) -> Any:
     """Ask until `condition()` is true (or its awaited result is) and return what it returned.
 
     An AssertionError inside the condition means "not yet"; any other exception is the test's failure.

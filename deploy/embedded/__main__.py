@@ -1,7 +1,5 @@
 """The embedded stack's command line: `python -m deploy.embedded up|down|status|restart|kill`."""
 
-import asyncio
-import os
 import signal
 import sys
 from pathlib import Path
@@ -71,7 +69,9 @@ def restart(name: str, directory: Directory = DEFAULT_DIRECTORY) -> None:
 
 
 @app.command()
-def kill(name: str, number: Annotated[str, typer.Option("--signal")] = "KILL", directory: Directory = DEFAULT_DIRECTORY) -> None:
+def kill(
+    name: str, number: Annotated[str, typer.Option("--signal")] = "KILL", directory: Directory = DEFAULT_DIRECTORY
+) -> None:
     """Send a signal to one server's process, to see what happens."""
     _stack(directory).kill(name, signal.Signals[f"SIG{number.removeprefix('SIG')}"])
 
@@ -99,8 +99,8 @@ def main() -> NoReturn:
         typer.echo(f"error: {error}", err=True)
         code = 1
     except typer.TyperException as error:
-        error.show()
-        code = error.exit_code
+        typer.echo(f"error: {error}; see --help", err=True)
+        code = 2
     except (KeyboardInterrupt, typer.Abort):
         typer.echo("interrupted; nothing that this command started is left running", err=True)
         code = 130

@@ -106,7 +106,7 @@ class Kafka(Server):
         shutil.rmtree(data, ignore_errors=True)  # left by an interrupted format
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         tool = ("kafka.tools.StorageTool", "format", "--cluster-id", cluster, "--config", str(self._configuration()))
-        await run_tool(self.site, self._java(*tool), timeout=timedelta(minutes=2))
+        await run_tool(self.site, self._java(*tool), deadline=timedelta(minutes=2))
 
     def command(self) -> Command:
         """Broker and controller in one JVM, no shell between."""
@@ -134,7 +134,7 @@ class Kafka(Server):
         }
 
 
-def client_configuration(settings: dict[str, str]) -> dict[str, str | int]:
+def client_configuration(settings: dict[str, str]) -> dict[str, str | int | float | bool]:
     """The librdkafka settings that reach the broker described by `settings` (KAFKA_* names)."""
     return {
         "bootstrap.servers": settings["KAFKA_BOOTSTRAP_SERVERS"],

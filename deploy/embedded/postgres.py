@@ -101,7 +101,7 @@ class Postgres(Server):
                     user=user,
                     cwd=Path("/"),
                 ),
-                timeout=timedelta(minutes=2),
+                deadline=timedelta(minutes=2),
             )
         finally:
             password_file.unlink(missing_ok=True)
@@ -154,6 +154,7 @@ class Postgres(Server):
         finally:
             await admin.close()
         await grant(self.url(OWNER))
+
     def settings(self) -> dict[str, str]:
         """One address per role, least privilege first in line for each process."""
         return {
@@ -169,9 +170,7 @@ def reachable(path: Path, user: tuple[int, int]) -> bool:
     """Whether `user` may pass through every directory of `path`."""
     for directory in (path, *path.parents):
         status = directory.stat()
-        bit = (
-            stat.S_IXUSR if status.st_uid == user[0] else stat.S_IXGRP if status.st_gid == user[1] else stat.S_IXOTH
-        )
+        bit = stat.S_IXUSR if status.st_uid == user[0] else stat.S_IXGRP if status.st_gid == user[1] else stat.S_IXOTH
         if not status.st_mode & bit:
             return False
     return True

@@ -66,7 +66,7 @@ class Server(ABC):
         self.site = site
         self.say = say
 
-    async def prepare(self) -> None:
+    async def prepare(self) -> None:  # noqa: B027 - most servers need none
         """Download, build, initialise: everything that must be there before the start. Idempotent."""
 
     @abstractmethod
@@ -81,7 +81,7 @@ class Server(ABC):
             Exception: Whatever its client raises, or NotAnswering: it is not ready.
         """
 
-    async def settle(self) -> None:
+    async def settle(self) -> None:  # noqa: B027 - most servers need none
         """Make what clients need inside it (roles, databases), once it answers. Idempotent."""
 
     @abstractmethod
@@ -110,14 +110,18 @@ def guarded(argv: tuple[str, ...], death_signal: signal.Signals, user: tuple[int
 
 
 async def run_tool(
-    site: Site, command: Command, *, timeout: timedelta = timedelta(minutes=15), report: Callable[[str], None] | None = None
+    site: Site,
+    command: Command,
+    *,
+    deadline: timedelta = timedelta(minutes=15),
+    report: Callable[[str], None] | None = None,
 ) -> str:
     """Run a program to its end and return what it printed.
 
     Args:
         site: Whose environment it gets.
         command: What to run.
-        timeout: After this it is killed.
+        deadline: After this it is killed.
         report: Called with each line as it is printed.
 
     Raises:
@@ -135,14 +139,14 @@ async def run_tool(
     assert process.stdout is not None  # noqa: S101 - a pipe was asked for above
     lines: list[str] = []
     try:
-        async with asyncio.timeout(timeout.total_seconds()):
+        async with asyncio.timeout(deadline.total_seconds()):
             async for raw in process.stdout:
                 lines.append(raw.decode(errors="replace").rstrip())
                 if report is not None:
                     report(lines[-1])
             code = await process.wait()
     except TimeoutError:
-        raise ServerError(f"{command.argv[0]} took longer than {timeout}: {_tail(lines)}") from None
+        raise ServerError(f"{command.argv[0]} took longer than {deadline}: {_tail(lines)}") from None
     finally:
         if process.returncode is None:
             os.killpg(process.pid, signal.SIGKILL)

@@ -18,7 +18,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 PORTS = range(20000, 30000)
 
 
-class NoFreePort(OSError):
+class NoFreePortError(OSError):
     """Every port of the range is taken."""
 
 
@@ -75,7 +75,7 @@ class Site:
         """The loopback port called `name`: the same one as last time, or a free one.
 
         Raises:
-            NoFreePort: None is free.
+            NoFreePortError: None is free.
         """
         port = self._ports.get(name)
         if port is not None and (port in self._reservations or self._reserve(port)):
@@ -85,7 +85,7 @@ class Site:
                 self._ports[name] = candidate
                 self._save()
                 return candidate
-        raise NoFreePort(f"no free loopback port between {PORTS.start} and {PORTS.stop}")
+        raise NoFreePortError(f"no free loopback port between {PORTS.start} and {PORTS.stop}")
 
     def _reserve(self, port: int) -> bool:
         directory = cache_directory() / "ports"

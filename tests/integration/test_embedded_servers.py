@@ -1,10 +1,13 @@
 """Each embedded server answers in its own protocol, with its password and not without."""
 
+import secrets
+
 import asyncpg
 import httpx
 import pytest
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError
 from slack_sdk import WebClient
@@ -12,10 +15,11 @@ from temporalio.client import Client
 
 from deploy.embedded.temporal import SEARCH_ATTRIBUTES
 from tests.helpers import eventually
+from tests.resources import Database, Prometheus, Slack
 
 
 class TestPostgres:
-    async def test_the_service_reads_and_writes_and_the_reader_only_reads(self, database) -> None:
+    async def test_the_service_reads_and_writes_and_the_reader_only_reads(self, database: Database) -> None:
         owner = await asyncpg.connect(database.owner_url)
         await owner.execute("CREATE SCHEMA probe CREATE TABLE probe.notes (id bigserial PRIMARY KEY, note text)")
         await owner.close()
@@ -30,13 +34,13 @@ class TestPostgres:
             await reader.execute("INSERT INTO probe.notes (note) VALUES ('x')")
         await reader.close()
 
-    async def test_a_wrong_password_is_refused(self, database) -> None:
+    async def test_a_wrong_password_is_refused(self, database: Database) -> None:
         with pytest.raises(asyncpg.InvalidPasswordError):
-            await asyncpg.connect(database.url, password="wrong")
+            await asyncpg.connect(database.url, password=secrets.token_hex())
 
 
 class TestValkey:
-    async def test_a_client_without_password_is_refused(self, redis_url) -> None:
+    async def test_a_client_without_password_is_refused(self, redis_url: str) -> None:
         async with Redis.from_url(redis_url) as client:
             assert await client.ping()
         address = redis_url.rpartition("@")[2]
@@ -46,7 +50,9 @@ class TestValkey:
 
 
 class TestKafka:
-    def test_creates_a_topic_for_who_has_the_password_only(self, kafka_configuration, namespace) -> None:
+    def test_creates_a_topic_for_who_has_the_password_only(
+        self, kafka_configuration: dict[str, str | int | float | bool], namespace: str
+    ) -> None:
         topic = f"{namespace}.probe"
         admin = AdminClient(kafka_configuration)
         admin.create_topics([NewTopic(topic, 1, 1)])[topic].result(timeout=20)
@@ -65,7 +71,7 @@ class TestTemporal:
         )
         assert SEARCH_ATTRIBUTES.keys() <= answer.custom_attributes.keys()
 
-    async def test_the_ui_answers(self, temporal_settings) -> None:
+    async def test_the_ui_answers(self, temporal_settings: dict[str, str]) -> None:
         async with httpx.AsyncClient(trust_env=False) as client:
             page = await client.get(temporal_settings["TEMPORAL_UI_URL"])
         assert page.status_code == 200
@@ -73,7 +79,7 @@ class TestTemporal:
 
 
 class TestPrometheus:
-    async def test_scrapes_a_target_that_a_test_adds(self, prometheus, namespace) -> None:
+    async def test_scrapes_a_target_that_a_test_adds(self, prometheus: Prometheus, namespace: str) -> None:
         prometheus.scrape(prometheus.url.removeprefix("http://"), job="probe", test=namespace)
         async with httpx.AsyncClient(trust_env=False, base_url=prometheus.url) as client:
 
@@ -86,7 +92,7 @@ class TestPrometheus:
 
 
 class TestSlackEmulator:
-    def test_keeps_a_message(self, slack) -> None:
+    def test_keeps_a_message(self, slack: Slack) -> None:
         client = WebClient(slack.token, base_url=slack.api_url)
         client.chat_postMessage(channel=slack.channel, text="hello")
         texts = [message["text"] for message in client.conversations_history(channel=slack.channel)["messages"]]
