@@ -1,0 +1,308 @@
+"""From raw counter samples to events per scrape: what the watch is fed with.
+
+Input is the ``result`` of a Prometheus matrix (``metric[70m]`` as an instant query), never ``rate()`` or a stepped
+range: those extrapolate, overlap and repeat samples, which is built-in autocorrelation. Rules, per series and then
+in sum:
+
+* **Grid.** Ticks end at ``origin + k * interval`` (origin: publish). An increment belongs to the tick in which its
+  newer sample lies, so replicas scraped at different instants fall into one tick, and feeding live or all at once
+  gives the same.
+* **Reset** (the value drops): the counter began again at zero, so the new value is the increment; what was lost
+  between the last scrape and the restart stays lost (an undercount: conservative for "up"). A drop by less than a
+  tenth is no restart but two scrapers out of step: skipped, the higher value stays the reference.
+* **Birth.** A series that appears while its target (job, instance) was already being scraped had no events before:
+  it counts from zero. A series of a target that was never seen (a replica joins, or the query's window begins) is a
+  reference only.
+* **Gap.** No sample at all in a tick: no evidence, and the next one has the longer exposure; exact. One series
+  alone out for long while others were seen: of its increment only this tick's part counts for a *rate* (the rest
+  belongs to ticks already judged); for a *share* all of it counts, above and below the line.
+* **NaN, infinities, negative values, stale markers**: no sample. **Duplicates** of one instant: the highest value.
+  **Late** samples, older than one already used: ignored, their events are in the newer value.
+* **Replica leaving**: it stops contributing.
+
+Source: Prometheus HTTP API, "Range vectors"; OpenMetrics 1.0 on counters and resets. Pure: no clock, no I/O.
+"""
+
+import math
+from bisect import insort
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+from constitution.baseline import Measure
+
+Labels = Mapping[str, str]
+
+GLITCH = 0.9  # a value that falls to no less than this share of the last one did not restart
+PHASE_SAMPLES = 16  # the newest samples of each series tell its phase
+PARTIAL_GAP = 1.5  # intervals beyond the tick's own exposure before a lone series counts as having been out
+
+
+class InvalidSeriesError(ValueError):
+    """The input is no Prometheus matrix; the message names the place, e.g. ``series[3].values[17]``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """One scrape interval of the sum over all series.
+
+    Attributes:
+        end_s: unix seconds of its end.
+        count: events (for ``share``: those that are counted).
+        exposure: seconds since the last tick with data (``rate``) or all evaluations (``share``).
+        seconds: wall time it covers; 0 if nothing was observed, more than the interval if it closes a gap.
+        resets: series that restarted.
+    """
+
+    end_s: float
+    count: float
+    exposure: float
+    seconds: float
+    resets: int = 0
+
+
+@dataclass(slots=True)
+class _Series:
+    target: tuple[str, str]
+    counted: bool
+    pending: list[tuple[float, float]] = field(default_factory=list)
+    last_t: float = -math.inf
+    last_v: float = math.nan
+    born: bool = False
+
+
+@dataclass(slots=True)
+class _Bin:
+    counted: float = 0.0
+    total: float = 0.0
+    resets: int = 0
+    solid: bool = False  # holds more than first sights of joining replicas
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    tick: int
+    increment: float
+    gap_s: float
+    reset: bool
+    counted: bool
+
+
+def refused(labels: Labels) -> bool:
+    """Whether a series counts decisions other than ``allow``."""
+    return labels.get("decision") != "allow"
+
+
+def everything(_labels: Labels) -> bool:
+    """Every series counts."""
+    return True
+
+
+class CounterGrid:
+    """Collects samples and gives them back as ticks, in order, each once. Not thread-safe.
+
+    Args:
+        origin_s: unix seconds of a tick's edge; publish, for a watch.
+        interval_s: the scrape interval.
+        measure: ``rate`` or ``share``.
+        counted: which series' events are counted; for ``share`` all series make the exposure.
+    """
+
+    def __init__(
+        self, *, origin_s: float, interval_s: float, measure: Measure, counted: Callable[[Labels], bool] = everything
+    ) -> None:
+        if not (math.isfinite(interval_s) and interval_s > 0 and math.isfinite(origin_s)):
+            raise ValueError(f"not a scrape grid: origin {origin_s}, interval {interval_s} s")
+        self._origin_s = origin_s
+        self._interval_s = interval_s
+        self._measure: Measure = measure
+        self._counted = counted
+        self._series: dict[tuple[tuple[str, str], ...], _Series] = {}
+        self._seen: dict[tuple[str, str], float] = {}
+        self._next: int | None = None  # the first tick not given yet
+        self._last: int | None = None  # the last tick with data
+
+    @property
+    def series(self) -> int:
+        """How many series were ever seen."""
+        return len(self._series)
+
+    def feed(self, matrix: Sequence[Mapping[str, Any]]) -> None:
+        """Add the entries of a Prometheus matrix result; samples seen before are ignored.
+
+        Raises:
+            InvalidSeriesError: an entry is malformed. Nothing of this matrix is used then.
+        """
+        for labels, samples in parse_matrix(matrix):
+            key = tuple(sorted(labels.items()))
+            series = self._series.get(key)
+            if series is None:
+                target = (labels.get("job", ""), labels.get("instance", ""))
+                series = self._series[key] = _Series(target=target, counted=self._counted(labels))
+            for t, v in samples:
+                if t <= series.last_t:
+                    continue
+                insort(series.pending, (t, v))
+                self._seen[series.target] = min(t, self._seen.get(series.target, math.inf))
+
+    def ticks(self, until_s: float) -> list[Tick]:
+        """The ticks that ended by ``until_s`` and were not given before, beginning with the first one that has data."""
+        last = math.floor((until_s - self._origin_s) / self._interval_s + 1e-9)
+        if self._next is None:
+            first = min((s.pending[0][0] for s in self._series.values() if s.pending), default=None)
+            if first is None or self._tick_of(first) > last:
+                return []
+            self._next = self._tick_of(first)
+        if last < self._next:
+            return []
+        bins = self._collect(last)
+        found = [self._tick(k, bins.get(k)) for k in range(self._next, last + 1)]
+        self._next = last + 1
+        return found
+
+    def _tick_of(self, t: float) -> int:
+        return math.ceil((t - self._origin_s) / self._interval_s - 1e-9)
+
+    def _collect(self, last: int) -> dict[int, _Bin]:
+        """Take every pending sample up to tick ``last`` into its bin."""
+        bins: dict[int, _Bin] = {}
+        taken = [step for series in self._series.values() for step in self._take(series, last, bins)]
+        if self._last is None and bins:
+            bins[min(bins)].solid = True  # the very first tick is what the second one counts from
+        bins = {k: found for k, found in bins.items() if found.solid}
+        observed = sorted(bins)
+        before = {k: (observed[i - 1] if i else self._last) for i, k in enumerate(observed)}
+        for step in taken:
+            previous = before[step.tick]
+            if previous is None:
+                continue
+            part = 1.0
+            exposure_s = (step.tick - previous) * self._interval_s
+            if self._measure == "rate" and step.gap_s > exposure_s + PARTIAL_GAP * self._interval_s:
+                part = exposure_s / step.gap_s
+            into = bins[step.tick]
+            into.resets += step.reset
+            into.total += step.increment * part
+            if step.counted:
+                into.counted += step.increment * part
+        return bins
+
+    def _take(self, series: _Series, last: int, bins: dict[int, _Bin]) -> Iterator[_Step]:
+        """The increments of one series up to tick ``last``; its bins are opened."""
+        due = 0
+        for t, v in series.pending:
+            tick = self._tick_of(t)
+            if tick > last:
+                break
+            due += 1
+            following = series.pending[due : due + 1]
+            if following and following[0][0] == t:
+                continue  # duplicates of one instant are sorted by value: the last one is the highest
+            if self._next is not None:
+                tick = max(tick, self._next)  # came late: its tick was given already
+            bins.setdefault(tick, _Bin()).solid |= series.born or self._known_before(series, t)
+            increment, gap_s, reset = self._increment(series, t, v)
+            if increment > 0 or reset:
+                yield _Step(tick, increment, gap_s, reset, series.counted)
+        del series.pending[:due]
+
+    def _increment(self, series: _Series, t: float, v: float) -> tuple[float, float, bool]:
+        """Events since the series' last sample, the seconds since then, and whether it restarted."""
+        gap_s, reset = t - series.last_t, False
+        if not series.born:
+            series.born = True
+            gap_s = self._interval_s
+            increment = v if self._known_before(series, t) else 0.0
+        elif v >= series.last_v:
+            increment = v - series.last_v
+        elif v >= GLITCH * series.last_v:
+            return 0.0, gap_s, False
+        else:
+            increment, reset = v, True
+        series.last_t, series.last_v = t, v
+        return increment, gap_s, reset
+
+    def _known_before(self, series: _Series, t: float) -> bool:
+        """Whether the series' target was scraped before ``t``: series of one scrape share their instant."""
+        return self._seen[series.target] < t - 0.5 * self._interval_s
+
+    def _tick(self, k: int, found: _Bin | None) -> Tick:
+        end_s = self._origin_s + k * self._interval_s
+        if found is None:
+            return Tick(end_s=end_s, count=0.0, exposure=0.0, seconds=0.0)
+        seconds = 0.0 if self._last is None else (k - self._last) * self._interval_s
+        self._last = k
+        exposure = seconds if self._measure == "rate" else found.total
+        return Tick(end_s=end_s, count=found.counted, exposure=exposure, seconds=seconds, resets=found.resets)
+
+
+def grid_origin(matrix: Sequence[Mapping[str, Any]], *, publish_s: float, interval_s: float) -> float:
+    """The tick edge nearest to publish that lies farthest from the instants of the samples.
+
+    Scrapes keep their phase but jitter by milliseconds; an edge amid them would throw neighbours into one tick. So the
+    edges are put into the middle of the longest pause. At most half an interval from publish.
+
+    Args:
+        matrix: Prometheus matrix entries; only samples before publish are looked at.
+        publish_s: unix seconds of publish.
+        interval_s: the scrape interval.
+
+    Raises:
+        InvalidSeriesError: an entry is malformed.
+    """
+    phases = sorted(
+        (t - publish_s) % interval_s
+        for _, samples in parse_matrix(matrix)
+        for t, _ in [pair for pair in samples if pair[0] <= publish_s][-PHASE_SAMPLES:]
+    )
+    if not phases:
+        return publish_s
+    pauses = [(later - earlier, earlier) for earlier, later in pairwise([*phases, phases[0] + interval_s])]
+    pause, begins = max(pauses)
+    shift = (begins + 0.5 * pause) % interval_s
+    return publish_s + (shift if shift <= 0.5 * interval_s else shift - interval_s)
+
+
+def parse_matrix(matrix: Any) -> list[tuple[dict[str, str], list[tuple[float, float]]]]:
+    """Check a Prometheus matrix result and give labels and usable samples of each entry.
+
+    Raises:
+        InvalidSeriesError: naming the first malformed place.
+    """
+    if isinstance(matrix, (str, bytes)) or not isinstance(matrix, Sequence):
+        raise InvalidSeriesError("series: not a list of Prometheus matrix entries")
+    return [_entry(entry, f"series[{i}]") for i, entry in enumerate(matrix)]
+
+
+def _entry(entry: Any, where: str) -> tuple[dict[str, str], list[tuple[float, float]]]:
+    if not isinstance(entry, Mapping):
+        raise InvalidSeriesError(f"{where}: not an object")
+    if "histograms" in entry or "histogram" in entry:
+        raise InvalidSeriesError(f"{where}: a native histogram is no counter; query its _count")
+    labels, values = entry.get("metric"), entry.get("values")
+    if not isinstance(labels, Mapping) or not all(isinstance(v, str) for v in labels.values()):
+        raise InvalidSeriesError(f"{where}.metric: not an object of label names and string values")
+    if isinstance(values, (str, bytes)) or not isinstance(values, Sequence):
+        raise InvalidSeriesError(f"{where}.values: not a list of [time, value] pairs")
+    samples = []
+    for j, pair in enumerate(values):
+        place = f"{where}.values[{j}]"
+        if isinstance(pair, (str, bytes)) or not isinstance(pair, Sequence) or len(pair) != 2:
+            raise InvalidSeriesError(f"{place}: not a [time, value] pair")
+        t = _float(pair[0], f"{place}[0]", "a time in unix seconds")
+        v = _float(pair[1], f"{place}[1]", "a number")
+        if not math.isfinite(t):
+            raise InvalidSeriesError(f"{place}[0]: not a time in unix seconds")
+        if math.isfinite(v) and v >= 0:
+            samples.append((t, v))
+    return dict(labels), samples
+
+
+def _float(value: Any, where: str, wanted: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise InvalidSeriesError(f"{where}: not {wanted}")
+    try:
+        return float(value)
+    except (ValueError, OverflowError) as error:
+        raise InvalidSeriesError(f"{where}: not {wanted}") from error
