@@ -23,8 +23,8 @@
 read it, never the message.
 """
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from constitution.model import Model
 
@@ -45,17 +45,21 @@ class ConstitutionError(Exception):
         message: what is wrong, in one sentence.
         issues: every single problem found, when there are several.
         hint: what to do next, as a command where there is one.
+        current: on a conflict, what is current, or who holds the lease.
     """
 
     code: ClassVar[str] = "constitution-error"
     permanent: ClassVar[bool] = True
     status: ClassVar[int] = 500
 
-    def __init__(self, message: str, *, issues: Sequence[Issue] = (), hint: str = "") -> None:
+    def __init__(
+        self, message: str, *, issues: Sequence[Issue] = (), hint: str = "", current: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.issues = tuple(issues)
         self.hint = hint
+        self.current = current
 
     def diagnostics(self) -> str:
         """Return the message, each issue on a line of its own, and the hint: text for a person."""

@@ -63,7 +63,7 @@ def response_of(error: ConstitutionError) -> Response:
         error.message,
         issues=error.issues,
         hint=error.hint,
-        current=getattr(error, "current", None),
+        current=error.current,
     )
 
 

@@ -234,6 +234,9 @@ CREATE TRIGGER releases_no_truncate BEFORE TRUNCATE ON releases FOR EACH STATEME
 CREATE TRIGGER standings_no_truncate BEFORE TRUNCATE ON standings FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER outbox_no_truncate BEFORE TRUNCATE ON outbox FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
+-- Whatever default privileges gave: these roles get what is listed here and nothing else.
+REVOKE ALL ON ALL TABLES IN SCHEMA public FROM constitution_service, constitution_reader;
+REVOKE ALL ON ALL SEQUENCES IN SCHEMA public FROM constitution_service, constitution_reader;
 GRANT USAGE ON SCHEMA public TO constitution_service, constitution_reader;
 GRANT SELECT, INSERT ON artifacts, artifact_signatures, change_requests, evidence, releases, standings,
     cache_deliveries, idempotency_keys TO constitution_service;

@@ -1,0 +1,149 @@
+"""The artifact store (SomaBrain): content-addressed objects, written once, verified whenever they are read.
+
+Local directory, S3, GCS or Azure by URL, through obstore. An object's path is its SHA-256, so whoever may write to
+the store but has no key can only destroy bytes, never change what they mean: a wrong object is found on reading and
+put right by the next write of the right bytes.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+import obstore
+import structlog
+from obstore.exceptions import AlreadyExistsError, BaseError
+from obstore.store import LocalStore, from_url
+
+from constitution.checksum import checksum_of
+from constitution.errors import InvalidRequestError, UnavailableError
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+TIMEOUT = timedelta(seconds=15)  # whole operation; a cloud's own retries happen inside
+_RETRIES = 2
+_log = structlog.get_logger(__name__)
+
+
+def document_path(checksum: str) -> str:
+    """Return where a document lies: ``artifacts/sha256/<hex>/document.json``."""
+    return f"artifacts/sha256/{_hex(checksum)}/document.json"
+
+
+def signature_path(checksum: str, digest: str) -> str:
+    """Return where one detached signature of a document lies, beside it."""
+    return f"artifacts/sha256/{_hex(checksum)}/signatures/{_hex(digest)}.sig"
+
+
+def blob_path(digest: str) -> str:
+    """Return where an attachment of evidence lies."""
+    return f"blobs/sha256/{_hex(digest)}"
+
+
+def _hex(checksum: str) -> str:
+    algorithm, _, digits = checksum.partition(":")
+    if algorithm != "sha256" or len(digits) != 64:
+        raise ValueError("not a checksum")
+    return digits
+
+
+class ArtifactStore:
+    """Objects under their checksums.
+
+    Args:
+        url: ``file:///directory`` (made if missing), ``s3://bucket/prefix``, ``gs://…`` or ``az://…``; credentials
+            come from the cloud's usual environment variables.
+
+    Raises:
+        InvalidRequestError: the URL names no store.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url.rstrip("/")
+        self._store = _open(url)
+
+    def uri(self, path: str) -> str:
+        """Return an object's address for people and records."""
+        return f"{self._url}/{path}"
+
+    async def put(self, path: str, data: bytes) -> None:
+        """Store bytes under a content-addressed path; the same bytes again change nothing.
+
+        Raises:
+            UnavailableError: the store did not take them in time.
+        """
+        async with _translated("write"):
+            try:
+                await obstore.put_async(self._store, path, data, mode="create")
+            except AlreadyExistsError:
+                if await self._read(path) == data:
+                    return
+                # The path is the hash of `data`, so what lies there is damage and nothing to preserve.
+                _log.error("artifact_store_repaired", path=path, digest=checksum_of(data))
+                await obstore.put_async(self._store, path, data, mode="overwrite")
+
+    async def get(self, path: str, digest: str) -> bytes | None:
+        """Return the object's bytes, or None if it is missing or is not what its digest says.
+
+        Raises:
+            UnavailableError: the store did not answer in time.
+        """
+        async with _translated("read"):
+            data = await self._read(path)
+        if data is not None and checksum_of(data) != digest:
+            _log.error("artifact_store_corrupt", path=path, expected=digest, found=checksum_of(data))
+            return None
+        return data
+
+    async def check(self) -> None:
+        """Ask the store for an object that need not exist.
+
+        Raises:
+            UnavailableError: the store did not answer in time.
+        """
+        async with _translated("read"):
+            await self._read("readiness")
+
+    async def _read(self, path: str) -> bytes | None:
+        try:
+            answer = await obstore.get_async(self._store, path)
+            return bytes(await answer.bytes_async())
+        except FileNotFoundError:
+            return None
+
+
+@asynccontextmanager
+async def _translated(act: str) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(TIMEOUT.total_seconds()):
+            yield
+    except TimeoutError as error:
+        raise UnavailableError(f"the artifact store did not {act} within {TIMEOUT.total_seconds():.0f} s") from error
+    except (BaseError, OSError) as error:
+        reason = str(error).split("\n", 1)[0][:300]
+        raise UnavailableError(f"the artifact store could not {act}: {reason}") from error
+
+
+def _open(url: str) -> "ObjectStore":
+    parts = urlsplit(url)
+    try:
+        if parts.scheme == "file":
+            directory = Path(unquote(parts.path))
+            if parts.netloc or not directory.is_absolute():
+                raise InvalidRequestError("ARTIFACT_STORE_URL needs an absolute directory: file:///…")
+            directory.mkdir(parents=True, exist_ok=True, mode=0o750)
+            return LocalStore(directory)
+        if parts.scheme not in {"s3", "gs", "az"}:
+            raise InvalidRequestError("ARTIFACT_STORE_URL must start with file:///, s3://, gs:// or az://")
+        return from_url(
+            url,
+            client_options={"timeout": timedelta(seconds=10), "connect_timeout": timedelta(seconds=3)},
+            retry_config={"max_retries": _RETRIES, "retry_timeout": timedelta(seconds=10)},
+        )
+    except (BaseError, OSError) as error:
+        reason = str(error).split("\n", 1)[0][:300]
+        raise InvalidRequestError(f"ARTIFACT_STORE_URL cannot be opened: {reason}") from error

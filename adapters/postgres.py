@@ -1,0 +1,147 @@
+"""PostgreSQL through asyncpg: one pool per process, timeouts everywhere, and one place that says what is transient."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import TypeAlias
+
+import asyncpg
+from asyncpg.pool import PoolConnectionProxy
+
+from constitution.errors import InvalidRequestError, UnavailableError
+
+Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
+
+CONNECT_TIMEOUT = timedelta(seconds=3)
+ACQUIRE_TIMEOUT = timedelta(seconds=5)  # longer than a connect, so that a restarted server is reached
+COMMAND_TIMEOUT = timedelta(seconds=10)
+LOCK_TIMEOUT = timedelta(seconds=8)  # below COMMAND_TIMEOUT, so that the server says which lock it was
+
+_TRANSIENT = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.InternalClientError,
+    asyncpg.OperatorInterventionError,  # shut down, starting up, statement timeout
+    asyncpg.InsufficientResourcesError,  # too many connections, disk full
+    asyncpg.TransactionRollbackError,  # deadlock, serialisation
+    asyncpg.LockNotAvailableError,
+    asyncpg.ReadOnlySQLTransactionError,  # a standby that is not promoted yet
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,  # database not created yet
+    asyncpg.UndefinedTableError,  # migrations not applied yet
+    asyncpg.UndefinedColumnError,
+    OSError,
+    TimeoutError,
+)
+
+
+@asynccontextmanager
+async def translated() -> AsyncIterator[None]:
+    """Turn what may heal by itself into UnavailableError; defects of ours stay what they are."""
+    try:
+        yield
+    except _TRANSIENT as error:
+        raise UnavailableError(f"PostgreSQL is not available: {_reason(error)}") from error
+    except asyncpg.InterfaceError as error:
+        if isinstance(error, ValueError):  # an argument that does not fit its column: a defect, not an outage
+            raise
+        raise UnavailableError(f"PostgreSQL is not available: {_reason(error)}") from error
+
+
+def _reason(error: BaseException) -> str:
+    text = str(error).split("\n", 1)[0][:200]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+class Database:
+    """A pool that connects when first used, so that a process can start before its database.
+
+    Args:
+        url: ``postgresql://user:password@host:port/name``.
+        application_name: shown in ``pg_stat_activity``.
+        connections: most connections of this process.
+    """
+
+    def __init__(self, url: str, *, application_name: str, connections: int = 10) -> None:
+        self._url = url
+        self._application_name = application_name
+        self._connections = connections
+        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+
+    async def open(self) -> None:
+        """Make the pool; connects to nothing yet.
+
+        Raises:
+            InvalidRequestError: the URL cannot be read.
+        """
+        try:
+            self._pool = await asyncpg.create_pool(
+                self._url,
+                min_size=0,
+                max_size=self._connections,
+                timeout=CONNECT_TIMEOUT.total_seconds(),
+                command_timeout=COMMAND_TIMEOUT.total_seconds(),
+                max_inactive_connection_lifetime=60,
+                server_settings={
+                    "application_name": self._application_name,
+                    "lock_timeout": str(int(LOCK_TIMEOUT.total_seconds() * 1000)),
+                    "idle_in_transaction_session_timeout": "30000",  # a stopped process must not hold the lease row
+                },
+            )
+        except (ValueError, asyncpg.InterfaceError) as error:
+            raise InvalidRequestError(f"DATABASE_URL cannot be read: {type(error).__name__}") from None
+
+    async def close(self) -> None:
+        """Close the connections; those that do not close in time are cut."""
+        if self._pool is None:
+            return
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT.total_seconds()):
+                await self._pool.close()
+        except TimeoutError:
+            self._pool.terminate()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """Lend a connection.
+
+        Raises:
+            UnavailableError: none was to be had in time, or it broke.
+        """
+        if self._pool is None:
+            raise UnavailableError("PostgreSQL is not available: the pool is not open")
+        async with translated(), self._pool.acquire(timeout=ACQUIRE_TIMEOUT.total_seconds()) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """Lend a connection inside one READ COMMITTED transaction: commits at the end, or changes nothing.
+
+        Raises:
+            UnavailableError: as ``connection``; when the commit's answer was lost it may have happened.
+        """
+        async with self.connection() as connection, connection.transaction():
+            yield connection
+
+    @asynccontextmanager
+    async def listening(self, channel: str) -> AsyncIterator[asyncio.Event]:
+        """Give an event that is set whenever ``NOTIFY channel`` arrives, on a connection of its own.
+
+        The event is set once at the start and again when the connection dies, so that nobody waits for a dead one;
+        ask ``closed`` state by leaving and entering again.
+        """
+        woken = asyncio.Event()
+        async with translated():
+            connection = await asyncpg.connect(
+                self._url,
+                timeout=CONNECT_TIMEOUT.total_seconds(),
+                command_timeout=COMMAND_TIMEOUT.total_seconds(),
+                server_settings={"application_name": f"{self._application_name} listen"},
+            )
+            try:
+                connection.add_termination_listener(lambda _: woken.set())
+                await connection.add_listener(channel, lambda *_: woken.set())
+                woken.set()
+                yield woken
+            finally:
+                connection.terminate()

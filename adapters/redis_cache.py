@@ -1,0 +1,143 @@
+"""The Redis value of each ring's current constitution, and the floor that keeps it from going back.
+
+One Lua script for every writer: a generation below the floor is refused. The floor key is never deleted, so
+``redis-cli DEL constitution:current`` by hand is safe at any moment. What is read here is a hint by a stranger:
+the caller verifies it (signatures.current.verify_current).
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError, ResponseError
+
+from constitution.errors import InvalidRequestError, UnavailableError
+from constitution.names import Names
+from constitution.release import CurrentConstitution
+
+TIMEOUT = timedelta(milliseconds=900)  # connect and answer; an event waits at most 1 s for Redis (design §4)
+
+# A floor of another type, or that is no number, was written by a stranger: it counts as none. KEYS: value, floor.
+# ARGV: generation, value, and a floor that may be lowered ('' if none: see `reset`). SET replaces any type.
+_WRITE = """
+local found = redis.pcall('GET', KEYS[2])
+if type(found) ~= 'string' then found = '' end
+local floor = tonumber(found) or 0
+if floor ~= floor then floor = 0 end
+if tonumber(ARGV[1]) < floor and not (ARGV[3] ~= '' and found == ARGV[3]) then return 0 end
+redis.call('SET', KEYS[2], ARGV[1])
+redis.call('SET', KEYS[1], ARGV[2])
+return 1
+"""
+
+
+def connect(url: str) -> "Redis":
+    """Return a client with short timeouts and no retries of its own: callers decide what a silent Redis means.
+
+    Raises:
+        InvalidRequestError: the URL cannot be read.
+    """
+    try:
+        return Redis.from_url(
+            url,
+            socket_timeout=TIMEOUT.total_seconds(),
+            socket_connect_timeout=TIMEOUT.total_seconds(),
+            retry=Retry(NoBackoff(), 0),
+            health_check_interval=0,
+        )
+    except ValueError as error:
+        raise InvalidRequestError("REDIS_URL cannot be read: redis://[:password@]host:port/db") from error
+
+
+class ConstitutionCache:
+    """Reads and writes the value of each ring.
+
+    Args:
+        redis: a client (see ``connect``).
+        names: for the keys.
+    """
+
+    def __init__(self, redis: Redis, names: Names) -> None:
+        self._redis = redis
+        self._names = names
+        self._write = redis.register_script(_WRITE)
+
+    async def write(self, ring: str, current: CurrentConstitution) -> bool:
+        """Write a ring's value; False, and nothing changed, when a higher generation was written before.
+
+        Raises:
+            UnavailableError: Redis did not answer; it may have happened.
+        """
+        return await self._run(ring, current, "")
+
+    async def reset(self, ring: str, current: CurrentConstitution, forged_floor: bytes) -> bool:
+        """Write although the floor is higher, if the floor is still the one that was proved to be forged.
+
+        Only the relay may do so, after it has read in PostgreSQL that no such generation exists.
+
+        Raises:
+            UnavailableError: Redis did not answer; it may have happened.
+        """
+        return await self._run(ring, current, forged_floor)
+
+    async def _run(self, ring: str, current: CurrentConstitution, forged_floor: bytes | str) -> bool:
+        keys = [self._names.redis_current(ring), self._names.redis_floor(ring)]
+        async with _translated():
+            return bool(
+                await self._write(keys=keys, args=[current.generation, current.model_dump_json(), forged_floor])
+            )
+
+    async def read(self, ring: str) -> bytes | None:
+        """Return the ring's value as it is, unverified; None if there is none. A key of another type reads as empty.
+
+        Raises:
+            UnavailableError: Redis did not answer.
+        """
+        return await self._get(self._names.redis_current(ring))
+
+    async def floor(self, ring: str) -> bytes | None:
+        """Return the floor as it is, unverified; None if there is none.
+
+        Raises:
+            UnavailableError: Redis did not answer.
+        """
+        return await self._get(self._names.redis_floor(ring))
+
+    async def delete(self, ring: str) -> None:
+        """Delete the ring's value (never the floor); the next read of the service restores it.
+
+        Raises:
+            UnavailableError: Redis did not answer; it may have happened.
+        """
+        async with _translated():
+            await self._redis.delete(self._names.redis_current(ring))
+
+    async def ping(self) -> None:
+        """Prove that Redis answers.
+
+        Raises:
+            UnavailableError: it does not.
+        """
+        async with _translated():
+            await self._redis.get(self._names.redis_floor())
+
+    async def _get(self, key: str) -> bytes | None:
+        async with _translated():
+            try:
+                value = await self._redis.get(key)
+            except ResponseError as error:
+                if "WRONGTYPE" not in str(error):
+                    raise
+                return b""
+        return value if value is None or isinstance(value, bytes) else str(value).encode()
+
+
+@asynccontextmanager
+async def _translated() -> AsyncIterator[None]:
+    try:
+        yield
+    except (RedisError, OSError, TimeoutError) as error:
+        raise UnavailableError(f"Redis is not available: {type(error).__name__}: {str(error)[:200]}") from error
