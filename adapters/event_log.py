@@ -1,0 +1,193 @@
+"""Reads ``constitution.updated`` back from Kafka, independently of whoever wrote it (read_committed).
+
+Each call has a consumer of its own that joins no group and commits nothing, in a thread: the driver blocks.
+"""
+
+import asyncio
+import json
+import time
+import uuid
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from confluent_kafka import (
+    OFFSET_END,
+    Consumer,
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient
+
+from constitution.errors import ForbiddenError, UnavailableError
+from constitution.names import Names
+
+TIMEOUT = timedelta(seconds=10)  # of each call to a broker
+SCAN = timedelta(seconds=20)  # of reading from ``since`` to the end; the topic holds one small event per release
+MARGIN = timedelta(minutes=1)  # clocks of service and caller may differ
+_PERMANENT = frozenset(
+    {
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError.SASL_AUTHENTICATION_FAILED,
+        KafkaError._AUTHENTICATION,  # noqa: SLF001 - the driver's public constant
+    }
+)
+
+
+class KafkaEventLog:
+    """Implements ``activities.ports.EventLog``.
+
+    Args:
+        connection: librdkafka settings of the connection (``bootstrap.servers``, ``sasl.*``…).
+        names: of topics and groups.
+    """
+
+    def __init__(self, connection: Mapping[str, str], names: Names) -> None:
+        self._connection = dict(connection)
+        self._names = names
+
+    async def find_events(self, generation: int, since: datetime) -> list[dict[str, Any]]:
+        """Return the committed records of a generation, oldest first, duplicates included.
+
+        Args:
+            generation: of the release.
+            since: records older than this (less a minute) are not looked at.
+
+        Returns:
+            ``{tenant, event_id, partition, offset, checksum, generation, raw}`` each; ``event_id`` is the header
+            ``ce_id``, ``raw`` the record's value as text. Records that are no event of ours are passed over: anyone
+            who may write to the topic can put them there.
+
+        Raises:
+            UnavailableError: Kafka did not answer in time.
+            ForbiddenError: these credentials may not read the topic.
+        """
+        return await asyncio.to_thread(self._find, generation, since)
+
+    async def group_position(self, group: str, partition: int) -> int | None:
+        """Return the offset that a group has committed for a partition (the next to be read), or None.
+
+        Args:
+            group: full name of the group.
+            partition: of ``constitution.updated``.
+
+        Raises:
+            UnavailableError, ForbiddenError: as for ``find_events``.
+        """
+        return await asyncio.to_thread(self._position, group, partition)
+
+    def _find(self, generation: int, since: datetime) -> list[dict[str, Any]]:
+        consumer = Consumer(
+            {
+                **self._connection,
+                "group.id": self._names.group(f"read-back-{uuid.uuid4()}"),  # required by the driver, never joined
+                "enable.auto.commit": False,
+                "auto.offset.reset": "earliest",
+                "isolation.level": "read_committed",
+                "allow.auto.create.topics": False,
+                "enable.partition.eof": True,
+                "log_level": 0,
+            }
+        )
+        try:
+            return self._scan(consumer, generation, since)
+        except KafkaException as error:
+            raise _translated(error.args[0]) from error
+        finally:
+            consumer.close()
+
+    def _scan(self, consumer: Consumer, generation: int, since: datetime) -> list[dict[str, Any]]:
+        topic = self._names.topic_updated()
+        timeout = TIMEOUT.total_seconds()
+        metadata = consumer.list_topics(topic, timeout=timeout).topics.get(topic)
+        if metadata is None or metadata.error is not None or not metadata.partitions:
+            return []  # nobody has ever published: the topic does not exist yet
+        start = int((since - MARGIN).timestamp() * 1000)
+        wanted = [TopicPartition(topic, partition, start) for partition in metadata.partitions]
+        places = [p for p in consumer.offsets_for_times(wanted, timeout=timeout) if p.offset != OFFSET_END]
+        if not places:
+            return []
+        consumer.assign(places)
+        found: list[dict[str, Any]] = []
+        open_partitions = {place.partition for place in places}
+        deadline = time.monotonic() + SCAN.total_seconds()
+        while open_partitions:
+            message = consumer.poll(1.0)
+            if time.monotonic() > deadline:
+                raise UnavailableError(f"Kafka did not give all of {topic} within {SCAN.total_seconds():g} s")
+            if message is None:
+                continue
+            error = message.error()
+            if error is None:
+                event = _event(message, generation)
+                if event is not None:
+                    found.append(event)
+            elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - the driver's public constant
+                open_partitions.discard(message.partition())
+            else:
+                raise _translated(error)
+        return sorted(found, key=lambda event: (event["partition"], event["offset"]))
+
+    def _position(self, group: str, partition: int) -> int | None:
+        place = TopicPartition(self._names.topic_updated(), partition)
+        admin = AdminClient({**self._connection, "log_level": 0})
+        try:
+            asked = admin.list_consumer_group_offsets(
+                [ConsumerGroupTopicPartitions(group, [place])], request_timeout=TIMEOUT.total_seconds()
+            )
+            answer = asked[group].result(timeout=TIMEOUT.total_seconds())
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
+                return None
+            raise _translated(error.args[0]) from error
+        except TimeoutError as error:
+            raise UnavailableError("Kafka did not answer in time") from error
+        for given in answer.topic_partitions or []:
+            if given.error is not None:
+                raise _translated(given.error)
+            if given.partition == partition and given.offset >= 0:
+                return int(given.offset)
+        return None
+
+
+def _event(message: Message, generation: int) -> dict[str, Any] | None:
+    headers: dict[str, Any] = {str(name): value for name, value in _headers(message)}
+    value = message.value()
+    identity = headers.get("ce_id")
+    if not isinstance(value, bytes) or not isinstance(identity, bytes):
+        return None
+    try:
+        body = json.loads(value)
+        event_id = identity.decode()
+        raw = value.decode()
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(body, dict) or body.get("generation") != generation or body.get("tenant") is None:
+        return None
+    return {
+        "tenant": str(body["tenant"]),
+        "event_id": event_id,
+        "partition": message.partition(),
+        "offset": message.offset(),
+        "checksum": body.get("checksum"),
+        "generation": generation,
+        "raw": raw,
+    }
+
+
+def _headers(message: Message) -> list[tuple[str, Any]]:
+    headers = message.headers() or []
+    return list(headers.items()) if isinstance(headers, dict) else list(headers)
+
+
+def _translated(error: KafkaError) -> Exception:
+    if error.code() in _PERMANENT:
+        return ForbiddenError(
+            f"Kafka refuses these credentials: {error.str()}", hint="check KAFKA_USERNAME and its ACLs"
+        )
+    return UnavailableError(f"Kafka: {error.str()}", hint="KAFKA_BOOTSTRAP_SERVERS says where it is looked for")

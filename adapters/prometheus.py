@@ -1,0 +1,81 @@
+"""Raw samples from Prometheus, through prometheus-api-client's instant-query API.
+
+A range selector (``metric{…}[600s]``) as an *instant* query gives the samples as they were scraped; ``rate()`` and
+stepped range queries extrapolate and repeat. Requests run in threads: the library is synchronous.
+"""
+
+import asyncio
+from datetime import datetime, timedelta
+from typing import Any
+
+import requests
+from prometheus_api_client import PrometheusConnect
+from urllib3.util.retry import Retry
+
+from constitution.errors import InvalidRequestError, UnavailableError
+
+TIMEOUT = timedelta(seconds=10)  # a six hours' baseline of 1 s scrapes is answered in well under one
+
+
+class PrometheusMetrics:
+    """Implements ``activities.ports.Metrics``; close it.
+
+    Args:
+        url: of the server, e.g. ``http://127.0.0.1:9090``; credentials may be in it.
+    """
+
+    def __init__(self, url: str) -> None:
+        session = requests.Session()
+        session.trust_env = False  # a proxy that is meant for downloads must not see our queries
+        session.hooks["response"].append(_refuse)
+        # No retries of its own: the activity's policy decides, visibly.
+        self._connection = PrometheusConnect(
+            url=url.rstrip("/"), session=session, retry=Retry(0), timeout=int(TIMEOUT.total_seconds()), method="POST"
+        )
+
+    async def matrix(self, query: str, at: datetime) -> list[dict[str, Any]]:
+        """Return the entries of a range selector evaluated at ``at`` (aware).
+
+        Raises:
+            InvalidRequestError: Prometheus refuses the query.
+            UnavailableError: no answer in time, or Prometheus says that it cannot.
+        """
+        return await asyncio.to_thread(self._query, query, {"time": f"{at.timestamp():.3f}"})
+
+    async def instant(self, query: str) -> list[dict[str, Any]]:
+        """Return the entries of an instant query, evaluated now.
+
+        Raises:
+            InvalidRequestError, UnavailableError: as for ``matrix``.
+        """
+        return await asyncio.to_thread(self._query, query, {})
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._connection.close()
+
+    def _query(self, query: str, parameters: dict[str, str]) -> list[dict[str, Any]]:
+        try:
+            found = self._connection.custom_query(query, params=parameters)
+        except (requests.RequestException, KeyError, TypeError) as error:
+            raise UnavailableError(
+                f"Prometheus did not answer: {type(error).__name__}",
+                hint="PROMETHEUS_URL says where it is looked for; make status shows whether it runs",
+            ) from error
+        if not isinstance(found, list):
+            raise InvalidRequestError(f"Prometheus answered {query!r} with something that is no list of series")
+        return found
+
+
+def _refuse(response: requests.Response, *_: Any, **__: Any) -> None:
+    """Tell a refused query from a server in trouble; the library's own exception carries no status.
+
+    Source: Prometheus HTTP API: 400 and 422 say that the expression is wrong or cannot be executed, 503 that it
+    timed out or was aborted.
+    """
+    if response.status_code == requests.codes.ok:
+        return
+    said = response.text[:300]
+    if response.status_code in {400, 401, 403, 404, 422}:
+        raise InvalidRequestError(f"Prometheus refuses the query with HTTP {response.status_code}: {said}")
+    raise UnavailableError(f"Prometheus cannot answer now: HTTP {response.status_code}: {said}")

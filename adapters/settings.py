@@ -1,0 +1,100 @@
+"""The worker's settings: environment variables, read once, blank = unset, every problem listed at once.
+
+Temporal's own (``TEMPORAL_ADDRESS``, profiles, TLS, API key) are read by ``temporalio.envconfig``, as its CLI does.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import DirectoryPath, Field, FilePath, SecretStr, StringConstraints, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+from adapters.kafka_settings import KafkaSettings
+from constitution.errors import InvalidRequestError, Issue
+
+Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/]+\S*$")]
+
+
+class WorkerSettings(KafkaSettings):
+    """Everything the worker is told from outside.
+
+    Args:
+        namespace: ``NAMESPACE``, prefix in shared servers; empty in production.
+        environment_file: ``ENVIRONMENT_FILE``.
+        log_level: ``LOG_LEVEL``.
+        database_reader_url: ``DATABASE_READER_URL``, a role that may only read.
+        redis_url: ``REDIS_URL``.
+        prometheus_url: ``PROMETHEUS_URL``.
+        slack_bot_token: ``SLACK_BOT_TOKEN``.
+        slack_api_url: ``SLACK_API_URL`` of an emulator; unset: Slack's own cloud.
+        constitution_service_url: ``CONSTITUTION_SERVICE_URL``.
+        client_key_file: ``CLIENT_KEY_FILE``, the worker's JWK.
+        archive_repository: ``ARCHIVE_REPOSITORY``, a git repository, bare or not.
+        evidence_directory: ``EVIDENCE_DIRECTORY``, private scratch folder; made when missing.
+        host: ``HOST`` that the metrics listen on.
+        metrics_port: ``METRICS_PORT``.
+        temporal_ui_url: ``TEMPORAL_UI_URL``, for links in messages.
+        drain_seconds: ``DRAIN_SECONDS``: after SIGTERM, how long running activities may go on.
+    """
+
+    model_config = SettingsConfigDict(env_ignore_empty=True, frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    namespace: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]{0,32}$")] = ""
+    environment_file: FilePath
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    database_reader_url: SecretStr
+    redis_url: SecretStr
+    prometheus_url: Url
+    slack_bot_token: SecretStr
+    slack_api_url: Url | None = None
+    constitution_service_url: Url
+    client_key_file: FilePath
+    archive_repository: DirectoryPath
+    evidence_directory: Path
+    host: str = "127.0.0.1"
+    metrics_port: Annotated[int, Field(ge=1, le=65535)]
+    temporal_ui_url: Url | None = None
+    drain_seconds: Annotated[int, Field(ge=1, le=3600)] = 20
+
+    @field_validator("database_reader_url")
+    @classmethod
+    def _postgres(cls, value: SecretStr) -> SecretStr:
+        if not value.get_secret_value().startswith(("postgresql://", "postgres://")):
+            raise ValueError("must begin with postgresql://")
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis(cls, value: SecretStr) -> SecretStr:
+        if not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("must begin with redis:// or rediss://")
+        return value
+
+
+_S = TypeVar("_S", bound=BaseSettings)
+
+
+def read_settings(kind: type[_S]) -> _S:
+    """Read settings from the process's environment.
+
+    Raises:
+        InvalidRequestError: with every problem, each under the name of its variable; no value is repeated.
+    """
+    try:
+        return kind()
+    except ValidationError as error:
+        issues = tuple(
+            Issue(
+                code=item["type"],
+                path="_".join(str(part) for part in item["loc"]).upper() or "settings",
+                message=item["msg"],
+            )
+            for item in error.errors(include_url=False, include_input=False, include_context=False)
+        )
+        raise InvalidRequestError(
+            "the worker's settings are not complete",
+            issues=issues,
+            hint="make up writes all of them to var/stack.env",
+        ) from None
+    except SettingsError as error:
+        raise InvalidRequestError(f"the settings cannot be read: {error}") from error

@@ -1,0 +1,203 @@
+"""Slack's Web API, through slack-sdk. Without ``SLACK_API_URL`` it is Slack's own cloud.
+
+Slack cannot be hosted by oneself, so the embedded stack runs an *emulator* of its API, kinder than the real one; what
+Slack needs (``include_all_metadata``, channel membership) is sent all the same. The token wants the scopes
+``chat:write channels:read channels:history`` (``groups:*`` for a private channel), and the bot must be a member.
+
+Messages are found again by their metadata ``{event_type: constitution_outcome, event_payload: {key}}``: a
+``chat.postMessage`` whose answer was lost has happened or has not, and only a look-up can tell. For the same reason the
+SDK's own retries are off: a retry after a connection error would post twice.
+"""
+
+import asyncio
+import http.client
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.error import URLError
+
+from slack_sdk import WebClient
+from slack_sdk.errors import SlackApiError, SlackClientError
+
+from constitution.errors import ForbiddenError, InvalidRequestError, NotFoundError, UnavailableError
+
+EVENT_TYPE = "constitution_outcome"
+TIMEOUT = timedelta(seconds=15)  # Slack's own limit for a call is far below; its slow days are not
+LOOK_BACK = timedelta(days=8)  # longer than the longest watch and hold together: an outcome is never older than its run
+PAGE = 200  # Slack recommends no more than 200 a page
+MAX_PAGES = 50
+
+# Errors of the Web API by what heals them. Source: docs.slack.dev, chat.postMessage and conversations.history, Errors.
+_TRANSIENT = frozenset(
+    {"ratelimited", "rate_limited", "fatal_error", "internal_error", "request_timeout", "service_unavailable",
+     "team_added_to_org", "message_limit_exceeded"}
+)  # fmt: skip
+_FORBIDDEN = frozenset(
+    {"invalid_auth", "not_authed", "account_inactive", "token_revoked", "token_expired", "missing_scope",
+     "no_permission", "org_login_required", "access_denied", "not_allowed_token_type", "restricted_action"}
+)  # fmt: skip
+
+
+class SlackChannel:
+    """Implements ``activities.ports.Channel``.
+
+    Args:
+        token: bot token (``xoxb-…``).
+        api_url: of an emulator or proxy; None for Slack itself.
+    """
+
+    def __init__(self, token: str, api_url: str | None = None) -> None:
+        options: dict[str, Any] = {"token": token, "timeout": int(TIMEOUT.total_seconds()), "retry_handlers": []}
+        if api_url:
+            options["base_url"] = api_url
+        self._client = WebClient(**options)
+        if api_url:
+            self._client.proxy = None  # the SDK takes HTTPS_PROXY for every address, loopback too
+        self._ids: dict[str, str] = {}
+
+    async def find(self, channel: str, key: str) -> tuple[str, str] | None:
+        """Return (channel id, ts) of the message that carries ``key``, thread replies included, or None.
+
+        Raises:
+            NotFoundError: no such channel. ForbiddenError: the token may not. UnavailableError: Slack cannot now.
+        """
+        return await asyncio.to_thread(self._find, channel, key)
+
+    async def post(
+        self, channel: str, *, key: str, text: str, blocks: list[dict[str, Any]], thread_ts: str | None = None
+    ) -> tuple[str, str]:
+        """Post a message that can be found by ``key``; a reply is also shown in the channel.
+
+        Not idempotent: look first, under a lock. Returns (channel id, ts).
+
+        Raises:
+            NotFoundError, ForbiddenError, InvalidRequestError: refused, nothing was posted.
+            UnavailableError: it may have been posted or not.
+        """
+        options: dict[str, Any] = {"thread_ts": thread_ts, "reply_broadcast": True} if thread_ts else {}
+        said = await asyncio.to_thread(
+            self._call,
+            lambda: self._client.chat_postMessage(
+                channel=self._channel_id(channel),
+                text=text,
+                blocks=blocks,
+                metadata={"event_type": EVENT_TYPE, "event_payload": {"key": key}},
+                unfurl_links=False,
+                unfurl_media=False,
+                parse="none",
+                link_names=False,
+                **options,
+            ),
+        )
+        return str(said["channel"]), str(said["ts"])
+
+    async def edit(self, channel_id: str, ts: str, *, text: str, blocks: list[dict[str, Any]]) -> None:
+        """Replace a message of ours; the same content again changes nothing.
+
+        Raises:
+            NotFoundError: there is no such message. Else as for ``post``.
+        """
+        await asyncio.to_thread(
+            self._call,
+            lambda: self._client.chat_update(channel=channel_id, ts=ts, text=text, blocks=blocks, parse="none"),
+        )
+
+    async def permalink(self, channel_id: str, ts: str) -> str:
+        """Return the address of a message."""
+        said = await asyncio.to_thread(
+            self._call, lambda: self._client.chat_getPermalink(channel=channel_id, message_ts=ts)
+        )
+        return str(said["permalink"])
+
+    def _find(self, channel: str, key: str) -> tuple[str, str] | None:
+        channel_id = self._channel_id(channel)
+        oldest = f"{(datetime.now(UTC) - LOOK_BACK).timestamp():.6f}"
+
+        def history(cursor: str | None) -> Any:
+            return self._client.conversations_history(
+                channel=channel_id, oldest=oldest, limit=PAGE, include_all_metadata=True, cursor=cursor
+            )
+
+        for message in self._pages(history, "messages"):
+            if _carries(message, key):
+                return channel_id, str(message["ts"])
+            if message.get("reply_count"):
+                found = self._find_reply(channel_id, str(message["ts"]), key)
+                if found is not None:
+                    return found
+        return None
+
+    def _find_reply(self, channel_id: str, thread_ts: str, key: str) -> tuple[str, str] | None:
+        def replies(cursor: str | None) -> Any:
+            return self._client.conversations_replies(
+                channel=channel_id, ts=thread_ts, limit=PAGE, include_all_metadata=True, cursor=cursor
+            )
+
+        for reply in self._pages(replies, "messages"):
+            if _carries(reply, key):
+                return channel_id, str(reply["ts"])
+        return None
+
+    def _channel_id(self, channel: str) -> str:
+        """Slack reads history by id only; a name is looked up once."""
+        name = channel.removeprefix("#")
+        if not channel.startswith("#"):
+            return channel
+        if name not in self._ids:
+
+            def channels(cursor: str | None) -> Any:
+                return self._client.conversations_list(
+                    limit=PAGE, exclude_archived=True, types="public_channel,private_channel", cursor=cursor
+                )
+
+            self._ids |= {str(c.get("name")): str(c["id"]) for c in self._pages(channels, "channels") if c.get("id")}
+        if name not in self._ids:
+            raise NotFoundError(
+                f"Slack has no channel #{name} that this bot may see",
+                hint="make the channel, invite the bot (/invite), or set `channel` in environment.toml",
+            )
+        return self._ids[name]
+
+    def _pages(self, ask: Callable[[str | None], Any], field: str) -> Iterator[dict[str, Any]]:
+        cursor: str | None = None
+        for _ in range(MAX_PAGES):
+            asked = cursor  # bound now: the call runs inside _call
+            said = self._call(lambda asked=asked: ask(asked))  # type: ignore[misc]
+            yield from said.get(field) or []
+            cursor = (said.get("response_metadata") or {}).get("next_cursor") or None
+            if cursor is None:
+                return
+
+    def _call(self, request: Callable[[], Any]) -> Any:
+        try:
+            return request()
+        except SlackApiError as error:
+            raise _translated(error) from error
+        except (SlackClientError, URLError, OSError, http.client.HTTPException, ValueError) as error:
+            raise UnavailableError(
+                f"Slack did not answer: {type(error).__name__}: {error}",
+                hint="SLACK_API_URL (unset: Slack's own cloud) says where it is looked for",
+            ) from error
+
+
+def _carries(message: dict[str, Any], key: str) -> bool:
+    metadata = message.get("metadata") or {}
+    payload = metadata.get("event_payload") or {}
+    return metadata.get("event_type") == EVENT_TYPE and payload.get("key") == key
+
+
+def _translated(error: SlackApiError) -> Exception:
+    response: Any = error.response
+    status = getattr(response, "status_code", 200)
+    data = response if isinstance(response, dict) else getattr(response, "data", None)
+    code = str(data.get("error", "")) if isinstance(data, dict) else ""
+    what = f"Slack refused the call: {code or f'HTTP {status}'}"
+    if status == 429 or status >= 500 or code in _TRANSIENT:
+        return UnavailableError(what)
+    if code in _FORBIDDEN or status in {401, 403}:
+        return ForbiddenError(
+            what, hint="check SLACK_BOT_TOKEN and its scopes: chat:write channels:read channels:history"
+        )
+    if code in {"channel_not_found", "not_in_channel", "is_archived", "message_not_found", "thread_not_found"}:
+        return NotFoundError(what, hint="check `channel` in environment.toml, and invite the bot to it")
+    return InvalidRequestError(what)

@@ -1,0 +1,113 @@
+"""Asks consumers over HTTP what they obey, and has them refresh first.
+
+A target that does not answer is ``UnavailableError``; whatever it answers is returned as it said it, for the caller to
+compare. Tokens are minted per call, for the one scope that the call needs.
+"""
+
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from constitution.consumer_api import PROBE_TENANT, EvaluationAnswer, PolicyStatus, SessionAnswer, SessionRequest
+from constitution.environment import Target
+from constitution.errors import ForbiddenError, UnavailableError
+from signatures.tokens import ClientKey, mint
+
+TIMEOUT = httpx.Timeout(5.0, connect=2.0)  # seconds; a refresh fetches one document of at most 1 MiB on the way
+MAX_ANSWER = 1024 * 1024  # bytes; a target's answers are some hundred
+
+_M = TypeVar("_M", bound=BaseModel)
+
+
+class HttpTargets:
+    """Implements ``activities.ports.TargetClient``; close it.
+
+    Args:
+        client_key: the worker's; needs the scopes ``probe`` and ``policy:refresh``.
+        environment: bound into every token.
+    """
+
+    def __init__(self, client_key: ClientKey, environment: str) -> None:
+        self._key = client_key
+        self._environment = environment
+        self._http = httpx.AsyncClient(timeout=TIMEOUT, trust_env=False, follow_redirects=False)
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._http.aclose()
+
+    async def policy(self, target: Target, *, force: bool) -> dict[str, Any]:
+        """Return ``{version, checksum, generation}`` as the target says it; with ``force`` it refreshes first.
+
+        An orchestrator is forced by the runbook's own means: a session of the probe tenant with ``deployment_mode``
+        ``production-debug``; whether that session may start does not matter.
+
+        Raises:
+            UnavailableError: no answer in time, HTTP 5xx, or something that is no answer of this target.
+            ForbiddenError: the target does not accept our token: its trust policy is another one.
+        """
+        if force and target.kind == "orchestrator":
+            question = SessionRequest(
+                tenant=PROBE_TENANT,
+                user="constitution-runbook",
+                agent="constitution-runbook",
+                action="policy.probe",
+                deployment_mode="production-debug",
+            )
+            session = await self._ask(
+                target, "/v1/sessions/start", SessionAnswer, scope="probe", body=question.model_dump(mode="json")
+            )
+            return {
+                "version": session.constitution_version,
+                "checksum": session.policy_hash,
+                "generation": session.generation,
+            }
+        scope = "policy:refresh" if force else None
+        status = await self._ask(target, "/v1/policy/refresh" if force else "/v1/policy", PolicyStatus, scope=scope)
+        if status.target != target.id:
+            raise UnavailableError(
+                f"{target.url} answers as {status.target!r}, not as {target.id!r}",
+                hint="environment.toml gives this target another one's address",
+            )
+        return {"version": status.version, "checksum": status.checksum, "generation": status.generation}
+
+    async def evaluate(self, target: Target, request: dict[str, Any]) -> dict[str, Any]:
+        """Return a policy engine's decision about ``request`` (schema v1 in JSON values; tenant: the probe's).
+
+        Raises:
+            UnavailableError, ForbiddenError: as for ``policy``.
+        """
+        answer = await self._ask(target, "/v1/evaluate", EvaluationAnswer, scope="probe", body=request)
+        return answer.model_dump(mode="json")
+
+    async def _ask(
+        self, target: Target, path: str, model: type[_M], *, scope: str | None, body: dict[str, Any] | None = None
+    ) -> _M:
+        headers = {}
+        if scope is not None:
+            token = mint(self._key, environment=self._environment, scopes=[scope], now=datetime.now(UTC))
+            headers["Authorization"] = f"Bearer {token}"
+        method = "GET" if scope is None else "POST"
+        url = target.url.rstrip("/") + path
+        answer = bytearray()
+        try:
+            async with self._http.stream(method, url, json=body, headers=headers) as response:
+                async for part in response.aiter_bytes():
+                    answer += part
+                    if len(answer) > MAX_ANSWER:
+                        raise UnavailableError(f"{target.id} answered {path} with more than {MAX_ANSWER} bytes")
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise UnavailableError(f"{target.id} at {target.url} did not answer: {type(error).__name__}") from error
+        if response.status_code in {401, 403}:
+            raise ForbiddenError(
+                f"{target.id} refuses the worker's token for {scope}",
+                hint="its trust policy must list the worker's client key with the scopes probe and policy:refresh",
+            )
+        if response.status_code != httpx.codes.OK:
+            raise UnavailableError(f"{target.id} answered {path} with HTTP {response.status_code}: {answer[:200]!r}")
+        try:
+            return model.model_validate_json(bytes(answer))
+        except ValidationError as error:
+            raise UnavailableError(f"{target.id} answered {path} with something that is no {model.__name__}") from error
