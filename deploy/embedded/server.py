@@ -66,8 +66,11 @@ class Server(ABC):
         self.site = site
         self.say = say
 
+    def fetch(self) -> None:  # noqa: B027 - most servers need none
+        """Download and build what is kept in the cache. Blocks; idempotent."""
+
     async def prepare(self) -> None:  # noqa: B027 - most servers need none
-        """Download, build, initialise: everything that must be there before the start. Idempotent."""
+        """Initialise: everything that must be there before the start, after `fetch`. Idempotent."""
 
     @abstractmethod
     def command(self) -> Command:

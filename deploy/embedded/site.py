@@ -48,7 +48,8 @@ class Site:
             state = json.loads(self._state_file.read_text())
             self._ports, self._secrets = state["ports"], state["secrets"]
             self.stack_id = state["stack_id"]
-        self._save()
+        else:
+            self._save()
         # One supervisor's life: what ends a dead supervisor's processes must not touch its successor's.
         self.mark = f"{self.stack_id}:{secrets.token_hex(8)}"
         # What the servers of this stack yield; the supervisor fills it, later servers read it.

@@ -5,7 +5,6 @@ a request must carry is asserted on the request. Give SLACK_BOT_TOKEN to use a r
 Its messages are kept in memory and end with the process.
 """
 
-import asyncio
 import hashlib
 import json
 import os
@@ -28,6 +27,10 @@ class SlackEmulator(Server):
 
     name = "slack-emulator"
 
+    def fetch(self) -> None:
+        """Install the npm packages."""
+        self._modules()
+
     def _modules(self) -> Path:
         digest = hashlib.sha256((PACKAGE / "package-lock.json").read_bytes()).hexdigest()[:12]
         return item(f"slack-emulator-{digest}", self._install) / "node_modules"
@@ -45,8 +48,7 @@ class SlackEmulator(Server):
             raise ServerError(f"npm ci failed: {done.stderr.strip()[-500:]}")
 
     async def prepare(self) -> None:
-        """Install it once, and write its first state."""
-        await asyncio.to_thread(self._modules)
+        """Write its first state."""
         seed = {
             "slack": {
                 "team": {"name": "Embedded", "domain": "embedded"},

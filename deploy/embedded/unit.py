@@ -68,6 +68,7 @@ class Unit:
         self._stopping = False
         try:
             self._enter(State.PREPARING)
+            await asyncio.to_thread(self.server.fetch)
             await self.server.prepare()
             if self.server.after:
                 self._enter(State.WAITING, f"for {', '.join(self.server.after)}")

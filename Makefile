@@ -1,0 +1,71 @@
+# Every command that people type. `make` alone lists them.
+# uv is found or put into the cache by deploy/bootstrap.py; nothing is installed into the system.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Asked only by the targets that need it.
+UV = $(or $(shell python3 deploy/bootstrap.py),$(error no uv: see the message above))
+PYTHON := .venv/bin/python
+STACK := $(PYTHON) -m deploy.embedded
+
+.PHONY: help setup sync up down status restart worker demo test lint format bench clean
+
+help:  ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: sync  ## Install everything: Python packages, servers, builds (cached outside the checkout)
+	@$(STACK) fetch
+
+sync:
+	@$(UV) sync --frozen --all-extras
+
+up: sync  ## Start the real servers and our services; a second time: nothing happens
+	@$(STACK) up
+
+down:  ## Stop all of them; their data stays
+	@if [ -x $(PYTHON) ]; then $(STACK) down; fi
+
+status:  ## Show each server's state; exit 1 if one is dead; JSON when piped
+	@$(STACK) status
+
+# make restart NAME=kafka, or: make restart kafka
+NAME ?= $(word 2,$(MAKECMDGOALS))
+restart:  ## Start one server again: make restart NAME=kafka
+	@$(if $(NAME),,echo "which one? make restart NAME=kafka" >&2; exit 2)
+	@$(STACK) restart $(NAME)
+ifeq ($(firstword $(MAKECMDGOALS)),restart)
+%:
+	@:
+endif
+
+worker: sync  ## Run one more worker in the foreground, with the settings of the running stack
+	@set -a; source var/stack.env; set +a; METRICS_PORT=0 exec $(PYTHON) worker.py
+
+demo: sync  ## The whole story on real servers: one good constitution, two bad ones undone
+	@$(PYTHON) -m deploy.demo
+
+test: sync  ## Linters, types, import contracts and every test
+	@mkdir -p var; $(STACK) fetch >var/fetch.log 2>&1 & fetch=$$!; \
+	trap 'kill $$fetch 2>/dev/null || true' EXIT; \
+	$(MAKE) --no-print-directory lint; \
+	echo "waiting for downloads and builds (log: var/fetch.log)"; \
+	wait $$fetch || { cat var/fetch.log; exit 1; }; \
+	$(PYTHON) -m pytest $(PYTEST_ARGS)
+
+lint: sync  ## ruff, mypy, import-linter
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports
+
+format: sync  ## Let ruff format and mend what it can
+	@.venv/bin/ruff format .
+	@.venv/bin/ruff check --fix .
+
+bench: sync  ## Measure; results go to bench/README.md
+	@$(PYTHON) -m bench
+
+clean: down  ## Stop everything and delete the stack's data
+	@rm -rf var
