@@ -27,6 +27,7 @@ class RunState(Model):
     run_id: str
     workflow_type: str
     closed: bool
+    outcome: str | None = None  # search attribute ConstitutionOutcome: set by the run itself when it had compensated
 
 
 class RunsActivities:
@@ -52,6 +53,7 @@ class RunsActivities:
             run_id=said["run_id"],
             workflow_type=said["type"],
             closed=said["close_time"] is not None,
+            outcome=said["outcome"],
         )
 
     @activity.defn

@@ -59,6 +59,6 @@ class Names:
         """Return the workflow id of the rollback of a generation; a second start attaches to the first."""
         return self._prefixed("/", f"constitution-rollback/{environment}/{bad_generation}")
 
-    def guard_id(self, parent: str) -> str:
-        """Return the workflow id of the guard of ``parent``."""
-        return f"{parent}/guard"
+    def guard_id(self, parent: str, run_id: str) -> str:
+        """Return the workflow id of the guard of one run of ``parent`` (which carries its prefix already)."""
+        return f"{parent}/guard/{run_id}"

@@ -1,0 +1,267 @@
+"""The messages of a run: decide, abort, retry, skip, promote, hold, resume; each as update and as signal.
+
+Every message is read from its raw value, so that a malformed one is refused and recorded instead of being dropped
+silently (a signal) or failing the workflow task (an update). A refused update fails with the reason; a refused
+signal is recorded, audited and visible in ``status``. An identity is set by the client and proves nothing, so
+decide, skip and promote carry a signature.
+"""
+
+import asyncio
+from typing import Literal, TypeVar
+
+from temporalio import workflow
+from temporalio.common import RawValue
+from temporalio.exceptions import ActivityError, ApplicationError
+
+from constitution.api import AuditEvent, WorkflowRef
+from constitution.errors import ConflictError, ConstitutionError
+from constitution.messages import (
+    AbortMessage,
+    DecideMessage,
+    HoldMessage,
+    PromoteMessage,
+    ResumeMessage,
+    RetryMessage,
+    SkipMessage,
+    Status,
+)
+from constitution.release import Envelope
+from workflows import policies
+from workflows.journal import Journal
+from workflows.reading import NOTHING, read
+from workflows.stepping import Stepper, explain
+
+with workflow.unsafe.imports_passed_through():
+    from activities.audit import Audit
+    from activities.preconditions import OrderInput, OrderResult, Preconditions
+
+ResultT = TypeVar("ResultT")
+
+RECORDS = ("broadcast", "archive")
+"""Steps after the point of no return: the only ones that may be skipped, by a signed order."""
+
+
+class Controls:
+    """Base of the workflows that people steer. Subclasses say what a decision means to them."""
+
+    def __init__(self, name: str, steps: tuple[str, ...]) -> None:
+        self._journal = Journal(name, steps)
+        self._stop: str | None = None
+        self._live = False  # after confirmation, and in a rollback that has begun: nothing interrupts
+        self._held: str | None = None
+        self._promoted: str | None = None
+        self._stepper = Stepper(self._journal, self._interrupted)
+        self._audited = 0
+
+    def _interrupted(self) -> str | None:
+        return None if self._live else self._stop
+
+    async def _shielded(self, body: "asyncio.Task[ResultT]") -> ResultT:
+        """Await the run's body; a cancel of the run becomes an abort, so there is one way to stop, not two.
+
+        A run that is cancelled must still compensate. Temporal cancels the main task only, and once.
+        """
+        while True:
+            try:
+                return await asyncio.shield(body)
+            except asyncio.CancelledError:
+                reason = workflow.cancellation_reason()
+                if body.done() or reason is None:  # None: the worker evicts this run from its cache
+                    raise
+                self._stop = self._stop or f"cancelled: {reason or 'no reason given'}"
+
+    @workflow.query(name="status", description="Where the run is, on whom it waits, and what to type next.")
+    def status(self) -> Status:
+        """Return the visible state of the run."""
+        return self._journal.status
+
+    @workflow.update(name="decide", description="A board member's signed approval or denial.")
+    async def decide(self, raw: RawValue = NOTHING) -> str:
+        """Count a signed decision; the answer says who has approved and how many are missing."""
+        return await self._take("decide", raw)
+
+    @workflow.signal(name="decide", description="A board member's signed approval or denial.")
+    async def decide_signal(self, raw: RawValue = NOTHING) -> None:
+        """Same, for clients that have no updates (tctl)."""
+        await self._take_quietly("decide", raw)
+
+    @workflow.update(name="abort", description="Stop, and undo what is live.")
+    async def abort(self, raw: RawValue = NOTHING) -> str:
+        """Stop and undo; refused once the release is confirmed."""
+        return await self._take("abort", raw)
+
+    @workflow.signal(name="abort", description="Stop, and undo what is live.")
+    async def abort_signal(self, raw: RawValue = NOTHING) -> None:
+        """Same, as a signal."""
+        await self._take_quietly("abort", raw)
+
+    @workflow.update(name="retry", description="Try the stuck step again.")
+    async def retry(self, raw: RawValue = NOTHING) -> str:
+        """Try the stuck step again now."""
+        return await self._take("retry", raw)
+
+    @workflow.signal(name="retry", description="Try the stuck step again.")
+    async def retry_signal(self, raw: RawValue = NOTHING) -> None:
+        """Same, as a signal."""
+        await self._take_quietly("retry", raw)
+
+    @workflow.update(name="skip", description="Go on without a stuck step of the records; a signed order.")
+    async def skip(self, raw: RawValue = NOTHING) -> str:
+        """Skip a stuck step of the records."""
+        return await self._take("skip", raw)
+
+    @workflow.signal(name="skip", description="Go on without a stuck step of the records; a signed order.")
+    async def skip_signal(self, raw: RawValue = NOTHING) -> None:
+        """Same, as a signal."""
+        await self._take_quietly("skip", raw)
+
+    @workflow.update(name="promote", description="Confirm before the watch ends; a signed order.")
+    async def promote(self, raw: RawValue = NOTHING) -> str:
+        """Confirm without waiting for the end of the watch or a hold."""
+        return await self._take("promote", raw)
+
+    @workflow.signal(name="promote", description="Confirm before the watch ends; a signed order.")
+    async def promote_signal(self, raw: RawValue = NOTHING) -> None:
+        """Same, as a signal."""
+        await self._take_quietly("promote", raw)
+
+    @workflow.update(name="hold", description="Do not confirm when the watch ends.")
+    async def hold(self, raw: RawValue = NOTHING) -> str:
+        """Hold the confirmation; the watch goes on meanwhile."""
+        return await self._take("hold", raw)
+
+    @workflow.signal(name="hold", description="Do not confirm when the watch ends.")
+    async def hold_signal(self, raw: RawValue = NOTHING) -> None:
+        """Same, as a signal."""
+        await self._take_quietly("hold", raw)
+
+    @workflow.update(name="resume", description="End a hold.")
+    async def resume(self, raw: RawValue = NOTHING) -> str:
+        """End a hold."""
+        return await self._take("resume", raw)
+
+    @workflow.signal(name="resume", description="End a hold.")
+    async def resume_signal(self, raw: RawValue = NOTHING) -> None:
+        """Same, as a signal."""
+        await self._take_quietly("resume", raw)
+
+    async def _take(self, verb: str, raw: RawValue) -> str:
+        try:
+            return await self._obey(verb, raw)
+        except ConstitutionError as error:
+            await self._refuse(verb, error.code, error.diagnostics())
+            raise ApplicationError(error.diagnostics(), type=error.code, non_retryable=True) from error
+        except ActivityError as error:
+            failure = explain(error)
+            await self._refuse(verb, failure.code, failure.message)
+            raise ApplicationError(failure.message, type=failure.code, non_retryable=True) from error
+
+    async def _take_quietly(self, verb: str, raw: RawValue) -> None:
+        try:
+            await self._take(verb, raw)
+        except ApplicationError:
+            # Recorded and audited by _take. A signal has nobody to answer, and must not fail the run.
+            return
+
+    async def _obey(self, verb: str, raw: RawValue) -> str:  # noqa: PLR0911 - one return a verb
+        hint = f"constitution {verb} --help"
+        if self._journal.status.outcome is not None:
+            raise ConflictError(f"{verb} comes too late: the run has ended")
+        match verb:
+            case "decide":
+                return await self._on_decide(read(DecideMessage, raw, hint=hint))
+            case "abort":
+                return self._on_abort(read(AbortMessage, raw, hint=hint))
+            case "retry":
+                read(RetryMessage, raw, hint=hint)
+                self._stepper.retry()
+                return "trying again"
+            case "skip":
+                return await self._on_skip(read(SkipMessage, raw, hint=hint))
+            case "promote":
+                return await self._on_promote(read(PromoteMessage, raw, hint=hint))
+            case "hold":
+                return self._on_hold(read(HoldMessage, raw, hint=hint))
+            case _:
+                read(ResumeMessage, raw, hint=hint)
+                self._held = None
+                return "going on"
+
+    async def _on_decide(self, message: DecideMessage) -> str:  # noqa: ARG002 - what runs without a board do with it
+        raise ConflictError("this run takes no decisions", hint="constitution status")
+
+    def _on_abort(self, message: AbortMessage) -> str:
+        if self._live:
+            raise ConflictError(
+                "the release is confirmed: there is nothing to abort",
+                hint="constitution rollback --reason '…'",
+            )
+        self._stop = self._stop or f"aborted: {message.reason}"
+        return "stopping"
+
+    def _on_hold(self, message: HoldMessage) -> str:
+        if self._live:
+            raise ConflictError("the release is confirmed: there is nothing to hold")
+        self._held = message.reason
+        return "held: it will not be confirmed before resume or promote"
+
+    async def _on_skip(self, message: SkipMessage) -> str:
+        step = self._journal.status.step
+        if not self._live or step not in RECORDS:
+            raise ConflictError(f"only {' and '.join(RECORDS)} can be skipped, while they are stuck after confirmation")
+        by = await self._order("skip", step, message.order)
+        self._stepper.skip(step, by)
+        return f"{step} is skipped by order of {by}"
+
+    async def _on_promote(self, message: PromoteMessage) -> str:
+        if self._live:
+            raise ConflictError("the release is confirmed already")
+        self._promoted = await self._order("promote", None, message.order)
+        return f"promoted by order of {self._promoted}"
+
+    async def _order(self, order: Literal["skip", "promote"], step: str | None, envelope: Envelope) -> str:
+        status = self._journal.status
+        if status.environment is None or status.update_id is None:
+            raise ConflictError("the run does not know yet what it is about", hint="constitution status")
+        verified: OrderResult = await workflow.execute_activity_method(
+            Preconditions.check_order,
+            OrderInput(
+                environment=status.environment,
+                workflow_id=workflow.info().workflow_id,
+                update_id=status.update_id,
+                order=order,
+                step=step,
+                envelope=envelope,
+            ),
+            start_to_close_timeout=policies.READ.start_to_close,
+            retry_policy=policies.READ.retry,
+            summary=f"check the signed order to {order}",
+        )
+        return verified.person
+
+    async def _refuse(self, verb: str, code: str, why: str) -> None:
+        self._journal.refused(f"{verb}: {why}")
+        try:
+            await self._audit(f"{verb}.refused", success=False, message=why, details={"code": code})
+        except ActivityError as error:
+            # The message is refused all the same, and visible in status and history; say that the stream lacks it.
+            self._journal.refused(f"{verb}: refusal not audited: {explain(error).message}")
+
+    async def _audit(self, activity: str, *, success: bool, message: str, details: dict[str, object]) -> None:
+        self._audited += 1
+        info = workflow.info()
+        await workflow.execute_activity_method(
+            Audit.audit,
+            AuditEvent(
+                id=f"{info.run_id}/{self._audited}/{activity}",
+                update_id=self._journal.status.update_id or info.run_id,
+                workflow=WorkflowRef(workflow_id=info.workflow_id, run_id=info.run_id),
+                activity=activity,
+                success=success,
+                message=message[:4000],
+                details=details,
+            ),
+            start_to_close_timeout=policies.WRITE.start_to_close,
+            retry_policy=policies.WRITE.retry,
+            summary=f"audit: {activity}",
+        )

@@ -1,0 +1,140 @@
+"""A family of runs: an update, its guard, its rollback. How they start each other and wait for each other."""
+
+import asyncio
+from datetime import timedelta
+
+from temporalio import workflow
+from temporalio.common import WorkflowIDReusePolicy
+from temporalio.exceptions import ActivityError, ChildWorkflowError, WorkflowAlreadyStartedError
+
+from constitution.messages import Phase, RollbackRequest, RollbackResult
+from constitution.model import Model
+from constitution.names import Names
+from workflows import policies
+from workflows.journal import Journal
+from workflows.stepping import explain
+
+with workflow.unsafe.imports_passed_through():
+    from activities.deployment import DeploymentActivities, DeploymentInfo, DeploymentQuestion
+    from activities.runs import RunRef, RunsActivities, RunState
+
+UPDATE = "ConstitutionUpdate"
+ROLLBACK = "ConstitutionRollback"
+GUARD = "ConstitutionGuard"
+
+RESTART_PAUSE = timedelta(seconds=1)
+"""Between a guard or rollback that was terminated and its next run."""
+
+
+class GuardRequest(Model):
+    """Input of ``ConstitutionGuard``.
+
+    Args:
+        parent: the run that is guarded.
+        update_id: whose releases must not stay unconfirmed.
+        environment: where.
+        namespace: prefix of names.
+        seals: whether this guard seals the record (a rollback under an update leaves that to the update's guard).
+    """
+
+    parent: RunRef
+    update_id: str
+    environment: str
+    namespace: str
+    seals: bool
+
+
+async def deployment(journal: Journal) -> DeploymentInfo:
+    """Return which environment the worker serves.
+
+    Nothing is known yet when it is asked, so there is nobody to tell and nothing to undo: it goes on, visibly.
+    """
+    while True:
+        try:
+            info = await workflow.execute_activity_method(
+                DeploymentActivities.read_deployment,
+                DeploymentQuestion(asked_by=workflow.info().workflow_type),
+                start_to_close_timeout=policies.READ.start_to_close,
+                retry_policy=policies.READ.retry,
+                summary="which environment is this worker's",
+            )
+        except ActivityError as error:
+            journal.set(waiting_for=f"the worker: {explain(error).message}", phase=Phase.NEEDS_A_PERSON)
+            await workflow.sleep(policies.PERSISTENT_PAUSE, summary="before the worker is asked again")
+        else:
+            journal.set(environment=info.environment, waiting_for="", phase=Phase.RUNNING)
+            journal.identify()
+            return info
+
+
+async def keep_guard(request: GuardRequest, started: asyncio.Event) -> None:
+    """Start the guard of this run, and start it again whenever it ends before this run does.
+
+    A guard that is terminated reaches its parent as an error; one that ends by itself has been cancelled by hand.
+    """
+    guard_id = Names(request.namespace).guard_id(request.parent.workflow_id, request.parent.run_id or "")
+    while True:
+        try:
+            handle = await workflow.start_child_workflow(
+                GUARD,
+                request,
+                id=guard_id,
+                parent_close_policy=workflow.ParentClosePolicy.REQUEST_CANCEL,
+                id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+                static_summary="dead man's switch: undoes an unconfirmed release however its parent ends",
+            )
+            started.set()
+            await handle
+        except (ChildWorkflowError, WorkflowAlreadyStartedError):
+            workflow.logger.warning("guard_restarted")
+        await workflow.sleep(RESTART_PAUSE, summary="before the guard is started again")
+
+
+async def roll_back(bad_generation: int, request: RollbackRequest, info: DeploymentInfo) -> RollbackResult:
+    """Run the rollback of a generation to its end, or attach to the one that runs already.
+
+    Returns only with a result: a rollback that was terminated is started again, and one that was started by
+    somebody else is waited for; then a run of our own finds what it did and proves it.
+    """
+    rollback_id = Names(info.namespace).rollback_id(info.environment, bad_generation)
+    pause = RESTART_PAUSE
+    while True:
+        try:
+            handle = await workflow.start_child_workflow(
+                ROLLBACK,
+                request,
+                id=rollback_id,
+                result_type=RollbackResult,
+                parent_close_policy=workflow.ParentClosePolicy.ABANDON,
+                id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+                static_summary=f"undo generation {bad_generation}: {request.reason}"[:200],
+            )
+            result: RollbackResult = await handle
+        except WorkflowAlreadyStartedError:
+            await await_closed(RunRef(workflow_id=rollback_id))
+        except ChildWorkflowError:
+            workflow.logger.warning("rollback_restarted", extra={"rollback": rollback_id})
+        else:
+            return result
+        await workflow.sleep(pause, summary="before the rollback is started again")
+        pause = min(pause * 2, policies.PERSISTENT_PAUSE_MAX)
+
+
+async def await_closed(run: RunRef) -> RunState | None:
+    """Wait until a run has closed; return its last state, or None if Temporal does not know it (any more)."""
+    policy = policies.await_closed()
+    while True:
+        try:
+            return await workflow.execute_activity_method(
+                RunsActivities.await_closed,
+                run,
+                start_to_close_timeout=policy.start_to_close,
+                heartbeat_timeout=policy.heartbeat,
+                retry_policy=policy.retry,
+                summary=f"wait until {run.workflow_id} has closed",
+            )
+        except ActivityError as error:
+            if getattr(error.cause, "type", None) == "not-found":
+                return None
+            workflow.logger.warning("await_closed_again", extra={"run": run.workflow_id})
+            await workflow.sleep(policies.PERSISTENT_PAUSE, summary="before it is asked again")

@@ -1,0 +1,166 @@
+"""ConstitutionGuard: the dead man's switch of an update or a rollback, and the keeper of its record.
+
+A child with parent-close policy REQUEST_CANCEL that waits for ever: however its parent ends (completed, failed, timed
+out, terminated), Temporal cancels it, and that wakes it. It then looks at what is live, has an unconfirmed release
+rolled back, and seals the closed histories into the archive.
+"""
+
+import asyncio
+
+from temporalio import workflow
+from temporalio.common import RawValue
+from temporalio.exceptions import ActivityError, ApplicationError
+
+from constitution.errors import InvalidRequestError
+from constitution.messages import Phase, RollbackRequest, Status
+from workflows import family, policies
+from workflows.family import GuardRequest
+from workflows.journal import Journal
+from workflows.reading import NOTHING, read
+from workflows.stepping import Stepper, explain
+
+with workflow.unsafe.imports_passed_through():
+    from activities.archive import ArchiveRelease, SealInput
+    from activities.deployment import DeploymentInfo
+    from activities.family import Family, FamilyInput, FamilyReleases
+    from activities.publish import Publish, ReleaseLeaseInput
+    from activities.restore import FenceInput, Restore
+    from activities.runs import RunRef
+
+STEPS = ("guard", "fence", "rollback", "seal")
+
+
+@workflow.defn(name=family.GUARD, failure_exception_types=[TypeError])
+class ConstitutionGuard:
+    """Waits for its parent's end; then makes sure that nothing unconfirmed stays live, and that the record is kept.
+
+    Started by its parent only; its input is ``workflows.family.GuardRequest``. It cannot be interrupted: a cancel
+    before its parent's end makes it wait for that end by asking.
+    """
+
+    def __init__(self) -> None:
+        self._journal = Journal(family.GUARD, STEPS)
+        self._stepper = Stepper(self._journal, lambda: None)
+        self._stepper.persistent_phase = Phase.ROLLING_BACK
+
+    @workflow.query(name="status", description="What the guard does.")
+    def status(self) -> Status:
+        """Return the visible state of the guard."""
+        return self._journal.status
+
+    @workflow.run
+    async def run(self, raw: RawValue = NOTHING) -> str:
+        """Guard the parent; return what was done about its end."""
+        try:
+            request = read(GuardRequest, raw, hint="a guard is started by its update, never by hand")
+        except InvalidRequestError as error:
+            raise ApplicationError(error.diagnostics(), type="Rejected", non_retryable=True) from error
+        self._journal.set(environment=request.environment, update_id=request.update_id)
+        self._journal.waiting("guard", f"the end of {request.parent.workflow_id}", "")
+        try:
+            await workflow.wait_condition(lambda: False)
+        except asyncio.CancelledError:
+            if workflow.cancellation_reason() is None:
+                raise  # the worker evicts this run from its cache
+        # From here on in a task of its own: a second cancel must not stop it.
+        body = asyncio.create_task(self._answer(request), name="answer")
+        while True:
+            try:
+                return await asyncio.shield(body)
+            except asyncio.CancelledError:
+                if body.done() or workflow.cancellation_reason() is None:
+                    raise
+
+    async def _answer(self, request: GuardRequest) -> str:
+        self._journal.going_on("guard", Phase.RUNNING)
+        state = await family.await_closed(request.parent)
+        ended = state.status if state else "unknown to Temporal"
+        self._journal.step("guard", "done", detail=f"{request.parent.workflow_id} ended: {ended}")
+        info = DeploymentInfo(
+            environment=request.environment, namespace=request.namespace, channel="", tenants=(), links={}
+        )
+        said = f"{request.parent.workflow_id} ended: {ended}"
+        if state is None or state.outcome is None:  # it ended in mid-step, without compensating by itself
+            said += await self._undo_unconfirmed(request, info, ended)
+        if request.seals:
+            said += await self._seal(request)
+        self._journal.set(phase=Phase.CLOSED, outcome_detail=said)
+        return said
+
+    async def _undo_unconfirmed(self, request: GuardRequest, info: DeploymentInfo, ended: str) -> str:
+        fenced = await self._stepper.run(
+            "fence",
+            Restore.fence_and_look,
+            FenceInput(
+                environment=request.environment,
+                update_id=request.update_id,
+                workflow_id=workflow.info().workflow_id,
+            ),
+            policies.PROVE,
+            summary="fence any late load with the lease, then look at what is live",
+            persistent=True,
+        )
+        if fenced.generation is None:
+            await self._stepper.run(
+                "fence",
+                Publish.release_lease,
+                ReleaseLeaseInput(
+                    environment=request.environment, update_id=request.update_id, fencing_token=fenced.fencing_token
+                ),
+                policies.WRITE,
+                summary="give the lease back: nothing unconfirmed is live",
+                persistent=True,
+            )
+            return "; nothing unconfirmed was live"
+        self._journal.step("rollback", "running", detail=f"generation {fenced.generation}")
+        result = await family.roll_back(
+            fenced.generation,
+            RollbackRequest(
+                reason=f"{request.parent.workflow_id} ended without an outcome: {ended}",
+                bad_generation=fenced.generation,
+                update_id=request.update_id,
+            ),
+            info,
+        )
+        self._journal.step("rollback", "done", detail=f"generation {result.generation}")
+        return f"; generation {fenced.generation} was rolled back as generation {result.generation}"
+
+    async def _seal(self, request: GuardRequest) -> str:
+        """Put the closed histories of the family into the archive, once each, by release."""
+        found: FamilyReleases = await self._stepper.run(
+            "seal",
+            Family.releases_of,
+            FamilyInput(update_id=request.update_id),
+            policies.READ,
+            summary="which releases did this family make",
+            persistent=True,
+            manages_state=False,
+        )
+        runs: dict[str, RunRef] = {f"{request.parent.workflow_id}/{request.parent.run_id}": request.parent}
+        for release in found.releases:
+            if release.run is not None and (await self._closed(release.run)):
+                runs[f"{release.run.workflow_id}/{release.run.run_id}"] = release.run
+        commits = []
+        for release in found.releases:
+            archived = await self._stepper.run(
+                "seal",
+                ArchiveRelease.seal_record,
+                SealInput(
+                    environment=request.environment,
+                    generation=release.generation,
+                    version=release.version,
+                    runs=tuple(runs.values()),
+                ),
+                policies.GIT,
+                summary=f"closed histories of generation {release.generation} into the archive",
+                persistent=True,
+            )
+            commits.append(archived.commit[:12])
+        return f"; sealed in {', '.join(commits)}" if commits else ""
+
+    async def _closed(self, run: RunRef) -> bool:
+        try:
+            return await family.await_closed(run) is not None
+        except ActivityError as error:  # cannot be waited for: the record says what is known
+            self._journal.refused(f"{run.workflow_id}: {explain(error).message}")
+            return False

@@ -1,0 +1,145 @@
+"""What a person sees of a run: its steps, what it waits for, and what to type next.
+
+One object serves the query ``status``, the live details in Temporal's UI (Markdown) and the search attributes, so
+that the three can never disagree.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from temporalio import workflow
+from temporalio.common import SearchAttributeKey, SearchAttributeUpdate
+
+from constitution.messages import Outcome, Phase, Status, StepStatus
+from constitution.release import Verdict
+
+ENVIRONMENT = SearchAttributeKey.for_keyword("ConstitutionEnvironment")
+VERSION = SearchAttributeKey.for_keyword("ConstitutionVersion")
+CHECKSUM = SearchAttributeKey.for_keyword("ConstitutionChecksum")
+GENERATION = SearchAttributeKey.for_int("ConstitutionGeneration")
+PHASE = SearchAttributeKey.for_keyword("ConstitutionPhase")
+OUTCOME = SearchAttributeKey.for_keyword("ConstitutionOutcome")
+UPDATE_ID = SearchAttributeKey.for_keyword("ConstitutionUpdateId")
+VERDICT = SearchAttributeKey.for_keyword("ConstitutionVerdict")
+
+State = Literal["pending", "running", "waiting", "done", "failed", "skipped", "undone"]
+_MARK: dict[str, str] = {
+    "pending": "·",
+    "running": "▶",
+    "waiting": "…",
+    "done": "✓",
+    "failed": "✗",
+    "skipped": "→",
+    "undone": "↩",
+}
+
+
+class Journal:
+    """The visible state of one run. Deterministic: reads ``workflow.now()`` only.
+
+    Args:
+        name: workflow type.
+        steps: the runbook's steps, in its order.
+    """
+
+    def __init__(self, name: str, steps: Sequence[str]) -> None:
+        self._status = Status(workflow=name, phase=Phase.RUNNING, steps=tuple(StepStatus(name=step) for step in steps))
+        self._shown_phase: Phase | None = None
+
+    @property
+    def status(self) -> Status:
+        """The state as it is now."""
+        return self._status
+
+    def set(self, **fields: object) -> None:
+        """Change fields of the status by name, then show them."""
+        self._status = self._status.model_copy(update=fields)
+        self._show()
+
+    def step(self, name: str, state: State, detail: str | None = None, error: str | None = None) -> None:
+        """Move a step to a state; an error is kept as first and last error."""
+        now = workflow.now()
+
+        def moved(step: StepStatus) -> StepStatus:
+            if step.name != name:
+                return step
+            changes: dict[str, object] = {"state": state}
+            if detail is not None:
+                changes["detail"] = detail
+            if state in ("running", "waiting") and step.started_at is None:
+                changes["started_at"] = now
+            if state in ("done", "failed", "skipped", "undone"):
+                changes["ended_at"] = now
+            if error is not None:
+                changes["first_error"] = step.first_error or error
+                changes["last_error"] = error
+            return step.model_copy(update=changes)
+
+        self.set(step=name, steps=tuple(moved(step) for step in self._status.steps))
+
+    def waiting(self, step: str, for_: str, next_command: str, phase: Phase = Phase.WAITING) -> None:
+        """Say on whom or what the run waits, and what that person may type."""
+        self.set(waiting_for=for_, next_command=next_command, phase=phase)
+        self.step(step, "waiting", detail=for_)
+
+    def going_on(self, step: str, phase: Phase) -> None:
+        """End a wait."""
+        self.set(waiting_for="", next_command="", phase=phase)
+        self.step(step, "running")
+
+    def refused(self, what: str) -> None:
+        """Remember a refused message; the newest 20 are kept."""
+        self.set(refusals=(*self._status.refusals, what)[-20:])
+
+    def verdict(self, verdict: Verdict) -> None:
+        """Record the watch's word."""
+        self.set(verdict=verdict)
+        workflow.upsert_search_attributes([VERDICT.value_set(verdict.value)])
+
+    def close(self, outcome: Outcome, detail: str) -> None:
+        """Record how the run ended."""
+        self.set(outcome=outcome, outcome_detail=detail, phase=Phase.CLOSED, waiting_for="", next_command="")
+        workflow.upsert_search_attributes([OUTCOME.value_set(outcome.value)])
+
+    def identify(self) -> None:
+        """Make the run findable by what it is about."""
+        status = self._status
+        updates: list[SearchAttributeUpdate[Any]] = []
+        if status.environment:
+            updates.append(ENVIRONMENT.value_set(status.environment))
+        if status.update_id:
+            updates.append(UPDATE_ID.value_set(status.update_id))
+        if status.version:
+            updates.append(VERSION.value_set(status.version))
+        if status.checksum:
+            updates.append(CHECKSUM.value_set(status.checksum))
+        if status.generation is not None:
+            updates.append(GENERATION.value_set(status.generation))
+        if updates:
+            workflow.upsert_search_attributes(updates)
+
+    def _show(self) -> None:
+        status = self._status
+        if status.phase != self._shown_phase:
+            self._shown_phase = status.phase
+            workflow.upsert_search_attributes([PHASE.value_set(status.phase.value)])
+        lines = [f"**{status.phase.value}**" + (f": {status.outcome_detail}" if status.outcome_detail else "")]
+        if status.version:
+            generation = f", generation {status.generation}" if status.generation else ""
+            lines.append(f"Version {status.version}{generation} in `{status.environment}`")
+        if status.waiting_for:
+            lines.append(f"Waits for: {status.waiting_for}")
+        if status.next_command:
+            lines.append(f"Next: `{status.next_command}`")
+        lines.append("")
+        lines += [
+            f"- {_MARK[step.state]} {step.name}" + (f": {_plain(step.detail)}" if step.detail else "")
+            for step in status.steps
+        ]
+        lines += [f"- refused: {_plain(refusal)}" for refusal in status.refusals[-5:]]
+        workflow.set_current_details("\n".join(lines))
+
+
+def _plain(text: str) -> str:
+    """Return text that stays text in Markdown: documents and people are hostile until proved otherwise."""
+    return "".join(" " if c in "\r\n" else c for c in text)[:300].translate({ord(c): f"\\{c}" for c in "`*_[]<>|#!"})

@@ -1,0 +1,62 @@
+"""Reads what people send. Raw values, checked in code, so that bad input fails the run and never stalls a task.
+
+A payload that Temporal's converter cannot decode into a typed argument fails the workflow *task*: the run looks
+"Running" for ever. So arguments are taken as RawValue and read here.
+"""
+
+import json
+from typing import Any, Final, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from temporalio.api.common.v1 import Payload
+from temporalio.common import RawValue
+
+from constitution.environment import issues_of
+from constitution.errors import InvalidRequestError, Issue
+
+NOTHING: Final = RawValue(Payload())
+"""What a handler gets when no argument was sent."""
+
+MAX_BYTES: Final = 64 * 1024
+"""A request is typed by a person; a signed envelope is under 8 KiB."""
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = [key for key, _ in pairs]
+    twice = sorted({key for key in keys if keys.count(key) > 1})
+    if twice:
+        raise ValueError(f"key given twice: {', '.join(twice)}")
+    return dict(pairs)
+
+
+def read(model: type[ModelT], raw: RawValue, *, hint: str) -> ModelT:
+    """Return ``raw`` as ``model``.
+
+    Args:
+        model: what it should be.
+        raw: one JSON object as ``json/plain``; nothing at all reads as ``{}``.
+        hint: the command that shows how it is done right.
+
+    Raises:
+        InvalidRequestError: with every problem listed.
+    """
+    payload = raw.payload
+    encoding = payload.metadata.get("encoding", b"")
+    data = payload.data or b"{}"
+    if encoding not in (b"", b"json/plain", b"json/protobuf", b"binary/null"):
+        raise InvalidRequestError(f"the input must be one JSON object, not {encoding!r}", hint=hint)
+    if len(data) > MAX_BYTES:
+        raise InvalidRequestError(f"the input has {len(data)} bytes; {MAX_BYTES} are allowed", hint=hint)
+    try:
+        value = json.loads(data, object_pairs_hook=_no_duplicates)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequestError(f"the input is not JSON: {error}", hint=hint) from error
+    if not isinstance(value, dict):
+        raise InvalidRequestError(f"the input must be one JSON object, not {type(value).__name__}", hint=hint)
+    try:
+        return model.model_validate_json(data)
+    except ValidationError as error:
+        issues: tuple[Issue, ...] = issues_of(error)
+        raise InvalidRequestError("the input is not valid", issues=issues, hint=hint) from error

@@ -1,0 +1,425 @@
+"""ConstitutionRollback: the publish sequence again, with the restored artifact.
+
+It ends when every answering target obeys. By hand or as the child of an update or a guard. Its first act on the world
+is to take the lease, which fences any late load of the update that it undoes; only then does it read what is current.
+From then on nothing interrupts it: what fails is tried again, visibly, and a permanent refusal calls for a person.
+Rules: docs/architecture.md, Workflows.
+"""
+
+import asyncio
+from datetime import timedelta
+from typing import NoReturn
+
+from temporalio import workflow
+from temporalio.common import RawValue
+from temporalio.exceptions import ApplicationError
+
+from constitution.errors import ConflictError, InvalidRequestError, NotApprovedError, StaleGenerationError
+from constitution.messages import DecideMessage, Outcome, Phase, RollbackRequest, RollbackResult
+from constitution.release import Envelope, Kind, Standing, Verdict
+from workflows import family, policies
+from workflows.controls import Controls
+from workflows.family import GuardRequest
+from workflows.reading import NOTHING, read
+from workflows.stepping import Failure, StepFailedError, StepInterruptedError, StepSkippedError
+
+with workflow.unsafe.imports_passed_through():
+    from activities.archive import Archived, ArchiveInput, ArchiveRelease, SiemInput
+    from activities.broadcast import Announcement, Broadcast, Posted
+    from activities.deployment import DeploymentInfo
+    from activities.preconditions import DecisionResult, Preconditions, RollbackDecisionInput
+    from activities.publish import LeaseInput, Proof, ProveInput, Publish, Published, ReleaseLeaseInput, StandingInput
+    from activities.restore import PlanInput, Restore, RestoreInput, RollbackPlan
+    from activities.runs import RunRef
+    from activities.sync import Sync, SyncInput, SyncReport
+
+STEPS = ("request", "board", "lease", "publish", "sync", "confirm", "broadcast", "archive")
+HINT = 'constitution rollback --reason … [--to GENERATION] (or {"reason": "…", "to": …})'
+
+
+@workflow.defn(name=family.ROLLBACK, failure_exception_types=[TypeError])
+class ConstitutionRollback(Controls):
+    """Restores the newest confirmed artifact, or one that was asked for, as a new generation.
+
+    Input: one JSON object, ``constitution.messages.RollbackRequest``. Completes with :class:`RollbackResult`; fails
+    with type ``Rejected`` only while nothing was changed. A run that finds its work done already proves it and
+    completes with the same generation, so a second start is safe at any time.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(family.ROLLBACK, STEPS)
+        self._stepper.persistent_phase = Phase.ROLLING_BACK
+        self._plan: RollbackPlan | None = None
+        self._decisions: dict[str, Envelope] = {}
+        self._denied: str | None = None
+        self._token = 0
+
+    @workflow.run
+    async def run(self, raw: RawValue = NOTHING) -> RollbackResult:
+        """Run the rollback."""
+        return await self._shielded(asyncio.create_task(self._run(raw), name="rollback"))
+
+    async def _run(self, raw: RawValue) -> RollbackResult:
+        info = await family.deployment(self._journal)
+        try:
+            request = read(RollbackRequest, raw, hint=HINT)
+            by_hand = request.update_id is None
+            self._journal.set(update_id=request.update_id or str(workflow.uuid4()))
+            self._journal.identify()
+            if by_hand:
+                await self._ask(request, info)
+            else:
+                self._live = True
+            await self._guard(info, seals=by_hand)
+            plan, published = await self._restore(request, info, by_hand=by_hand)
+        except InvalidRequestError as error:
+            await self._reject(Failure(error.code, error.diagnostics(), permanent=True), info)
+        except StepFailedError as error:
+            await self._reject(error.failure, info)
+        except StepInterruptedError as error:
+            await self._reject(Failure("interrupted", error.reason, permanent=True), info)
+        proof = await self._prove(plan, published)
+        await self._stand(plan.bad_generation or 0, plan.standing_for_bad, request.verdict, request.reason)
+        report = await self._sync(plan, published)
+        await self._stand(published.generation, Standing.CONFIRMED, Verdict.NOT_WATCHED, "every answering target obeys")
+        await self._release_lease()
+        posted = await self._broadcast(plan, published, report, request.reason)
+        archived = await self._archive(plan, published, proof, request)
+        return await self._complete(plan, published, report, posted=posted, archived=archived, reason=request.reason)
+
+    # before anything is changed: a rollback by hand may be refused, denied or aborted
+
+    async def _ask(self, request: RollbackRequest, info: DeploymentInfo) -> None:
+        plan = await self._look(request, info, persistent=False)
+        if not plan.needs_quorum:
+            self._journal.step("board", "done", detail="authorised in advance by the approvals of the bad release")
+            return
+        in_time = await self._stepper.wait(
+            "board",
+            lambda: self._denied is not None or len(self._decisions) >= plan.quorum,
+            for_=f"{plan.quorum} board members: the authorisation given with the approvals has ended",
+            next_command=f"constitution approve {workflow.info().workflow_id} --key KEYFILE",
+            deadline=timedelta(seconds=plan.deadlines.decisions),
+        )
+        if self._denied is not None or not in_time:
+            why = self._denied or f"the board's deadline passed with {len(self._decisions)} of {plan.quorum} approvals"
+            raise StepFailedError("board", Failure(NotApprovedError.code, why, permanent=True))
+        self._journal.step("board", "done", detail="approved by " + ", ".join(sorted(self._decisions)))
+
+    async def _on_decide(self, message: DecideMessage) -> str:
+        if self._plan is None or not self._plan.needs_quorum or self._live:
+            raise ConflictError("the board is not asked now", hint=f"constitution status {workflow.info().workflow_id}")
+        answer: DecisionResult = await workflow.execute_activity_method(
+            Preconditions.check_rollback_decision,
+            RollbackDecisionInput(plan=self._plan, envelope=message.approval, seen=self._envelopes()),
+            start_to_close_timeout=policies.READ.start_to_close,
+            retry_policy=policies.READ.retry,
+            summary="verify a board member's decision",
+        )
+        if answer.decision == "deny":
+            self._denied = f"{answer.person} denied: {answer.reason}"
+            return "denied: the rollback is rejected"
+        self._decisions.setdefault(answer.person, message.approval)
+        self._journal.set(approvers=tuple(sorted(self._decisions)))
+        return f"approval of {answer.person} counted: {len(self._decisions)} of {answer.needed}"
+
+    def _envelopes(self) -> tuple[Envelope, ...]:
+        return tuple(self._decisions[person] for person in sorted(self._decisions))
+
+    async def _look(self, request: RollbackRequest, info: DeploymentInfo, *, persistent: bool) -> RollbackPlan:
+        plan = await self._stepper.run(
+            "request",
+            Restore.plan_rollback,
+            PlanInput(environment=info.environment, update_id=self._update_id, request=request),
+            policies.READ,
+            summary="what is live, and what was confirmed before it",
+            persistent=persistent,
+        )
+        self._plan = plan
+        self._journal.set(version=plan.version, checksum=plan.checksum, previous=plan.bad_checksum)
+        restored = f"{plan.version} of generation {plan.restore_generation}" if plan.version else "no constitution"
+        self._journal.step("request", "done", detail=f"undo generation {plan.bad_generation}: restore {restored}")
+        self._journal.identify()
+        return plan
+
+    async def _guard(self, info: DeploymentInfo, *, seals: bool) -> None:
+        me = workflow.info()
+        started = asyncio.Event()
+        request = GuardRequest(
+            parent=RunRef(workflow_id=me.workflow_id, run_id=me.run_id),
+            update_id=self._update_id,
+            environment=info.environment,
+            namespace=info.namespace,
+            seals=seals,
+        )
+        self._keeping = asyncio.create_task(family.keep_guard(request, started), name="guard")
+        await workflow.wait_condition(started.is_set)
+
+    # the restoring: lease first, then look, then load
+
+    async def _restore(
+        self, request: RollbackRequest, info: DeploymentInfo, *, by_hand: bool
+    ) -> tuple[RollbackPlan, Published]:
+        lease = await self._stepper.run(
+            "lease",
+            Publish.acquire_lease,
+            LeaseInput(
+                environment=info.environment,
+                update_id=self._update_id,
+                kind=Kind.ROLLBACK,
+                workflow_id=workflow.info().workflow_id,
+            ),
+            policies.WRITE,
+            summary="take the lease: from now on a late load of the update is refused",
+            persistent=not by_hand,
+        )
+        self._token = lease.fencing_token
+        self._live = True
+        while True:
+            plan = await self._look(request, info, persistent=True)
+            me = workflow.info()
+            try:
+                published = await self._stepper.run(
+                    "publish",
+                    Restore.load_restored,
+                    RestoreInput(
+                        plan=plan,
+                        envelopes=self._envelopes(),
+                        fencing_token=self._token,
+                        reason=request.reason,
+                        workflow_id=me.workflow_id,
+                        run_id=me.run_id,
+                    ),
+                    policies.WRITE,
+                    summary=f"restore {plan.version or 'no constitution'}: POST /v1/constitution/load",
+                    persistent=True,
+                    manages_state=False,
+                    raises=self._refusals(by_hand=by_hand),
+                )
+            except StepFailedError as error:
+                if error.failure.code != StaleGenerationError.code:
+                    await self._release_lease()
+                    raise
+                workflow.logger.info("looking_again_before_restoring")
+            else:
+                self._journal.set(generation=published.generation)
+                self._journal.identify()
+                return plan, published
+
+    def _refusals(self, *, by_hand: bool) -> frozenset[str]:
+        """Return which refusals of the load end the step: by hand any that a person can mend by starting anew."""
+        by_person = {NotApprovedError.code, InvalidRequestError.code, "invalid-document", "not-found", "untrusted"}
+        return frozenset({StaleGenerationError.code} | (by_person if by_hand else set()))
+
+    async def _prove(self, plan: RollbackPlan, published: Published) -> Proof:
+        proof = await self._stepper.run(
+            "publish",
+            Publish.prove_published,
+            ProveInput(
+                environment=plan.environment,
+                generation=published.generation,
+                checksum=published.checksum,
+                event_id=published.event_id,
+                rings=plan.rings,
+                effective_at=published.effective_at,
+            ),
+            policies.PROVE,
+            summary=f"read generation {published.generation} back from Postgres, Redis and Kafka",
+            persistent=True,
+        )
+        where = f"partition {proof.partition}, offset {proof.offset}"
+        self._journal.step("publish", "done", detail=f"generation {published.generation}, {where}")
+        return proof
+
+    async def _sync(self, plan: RollbackPlan, published: Published) -> SyncReport:
+        report = await self._stepper.run(
+            "sync",
+            Sync.sync_targets,
+            SyncInput(
+                environment=plan.environment,
+                generation=published.generation,
+                checksum=published.checksum,
+                rings=plan.rings,
+                deadline_seconds=plan.deadlines.sync,
+                require_all=False,
+            ),
+            policies.sync(plan.deadlines.sync),
+            summary="every answering target is back on the restored policy hash",
+            persistent=True,
+        )
+        missing = f"; no answer from {', '.join(report.unreachable)}" if report.unreachable else ""
+        self._journal.step("sync", "done", detail=f"obeyed by {', '.join(report.converged)}{missing}")
+        return report
+
+    async def _stand(self, generation: int, standing: Standing, verdict: Verdict | None, reason: str) -> None:
+        await self._stepper.run(
+            "confirm",
+            Publish.record_standing,
+            StandingInput(
+                environment=self._journal.status.environment or "",
+                generation=generation,
+                standing=standing,
+                verdict=verdict,
+                reason=reason,
+                update_id=self._update_id,
+                fencing_token=self._token,
+            ),
+            policies.WRITE,
+            summary=f"generation {generation} is {standing.value}",
+            persistent=True,
+        )
+
+    async def _release_lease(self) -> None:
+        await self._stepper.run(
+            "lease",
+            Publish.release_lease,
+            ReleaseLeaseInput(
+                environment=self._journal.status.environment or "",
+                update_id=self._update_id,
+                fencing_token=self._token,
+            ),
+            policies.WRITE,
+            summary="give the lease back",
+            persistent=True,
+        )
+
+    # records
+
+    async def _broadcast(
+        self, plan: RollbackPlan, published: Published, report: SyncReport, reason: str
+    ) -> Posted | None:
+        self._stepper.persistent_phase = Phase.RECORDS_PENDING
+        me = workflow.info()
+        try:
+            return await self._stepper.run(
+                "broadcast",
+                Broadcast.announce,
+                Announcement(
+                    key=f"{plan.environment}/{plan.bad_generation}/rolled_back",
+                    environment=plan.environment,
+                    outcome=Outcome.ROLLED_BACK.value,
+                    version=plan.bad_version,
+                    checksum=published.checksum,
+                    generation=plan.bad_generation,
+                    effective_at=published.effective_at,
+                    summary=plan.summary,
+                    reason=reason,
+                    approvers=plan.approvers,
+                    change_request=plan.change_request,
+                    workflow_id=me.workflow_id,
+                    run_id=me.run_id,
+                    restored_version=plan.version,
+                    restored_generation=published.generation,
+                    unreachable=report.unreachable,
+                    links=plan.links,
+                    channel=plan.channel,
+                ),
+                policies.SLACK,
+                summary=f"tell {plan.channel}: rolled back",
+                persistent=True,
+            )
+        except StepSkippedError:
+            return None
+
+    async def _archive(
+        self, plan: RollbackPlan, published: Published, proof: Proof, request: RollbackRequest
+    ) -> Archived | None:
+        try:
+            await self._stepper.run(
+                "archive",
+                ArchiveRelease.confirm_siem,
+                SiemInput(environment=plan.environment, events=proof.events),
+                policies.SIEM,
+                summary="the SIEM's group has passed the event's offset",
+                persistent=True,
+                manages_state=False,
+            )
+            for generation, outcome in ((plan.bad_generation, "rolled_back"), (published.generation, "restored")):
+                if generation is None:
+                    continue
+                archived = await self._stepper.run(
+                    "archive",
+                    ArchiveRelease.archive_release,
+                    ArchiveInput(
+                        environment=plan.environment,
+                        generation=generation,
+                        outcome=outcome,
+                        verdict=request.verdict,
+                        reason=request.reason,
+                        approvers=plan.approvers,
+                    ),
+                    policies.GIT,
+                    summary=f"generation {generation} ({outcome}) into the legal archive",
+                    persistent=True,
+                )
+        except StepSkippedError:
+            return None
+        return archived
+
+    async def _complete(
+        self,
+        plan: RollbackPlan,
+        published: Published,
+        report: SyncReport,
+        *,
+        posted: Posted | None,
+        archived: Archived | None,
+        reason: str,
+    ) -> RollbackResult:
+        live = f"{published.version} is live again" if published.version else "no constitution is live"
+        detail = f"generation {plan.bad_generation} undone: {live} as generation {published.generation}"
+        await self._audit("rollback.completed", success=True, message=f"{detail}: {reason}", details={})
+        self._journal.close(Outcome.ROLLED_BACK, detail)
+        await workflow.wait_condition(workflow.all_handlers_finished)
+        return RollbackResult(
+            outcome=Outcome.ROLLED_BACK,
+            environment=plan.environment,
+            update_id=self._update_id,
+            bad_generation=plan.bad_generation,
+            generation=published.generation,
+            version=published.version,
+            checksum=published.checksum,
+            effective_at=published.effective_at,
+            reason=reason,
+            unreachable=report.unreachable,
+            slack_permalink=posted.permalink if posted else "",
+            archive_commit=archived.commit if archived else "",
+        )
+
+    async def _reject(self, failure: Failure, info: DeploymentInfo) -> NoReturn:
+        """End as Rejected: nothing was changed; the refusal is told and audited."""
+        self._live = True
+        self._journal.step(self._journal.status.step or "request", "failed", error=failure.message)
+        me = workflow.info()
+        detail = f"rejected, nothing was changed: {failure.message}"
+        try:
+            await self._stepper.run(
+                "broadcast",
+                Broadcast.announce,
+                Announcement(
+                    key=f"{me.run_id}/rejected",
+                    environment=info.environment,
+                    outcome=Outcome.REJECTED.value,
+                    reason=f"rollback refused: {failure.message}",
+                    workflow_id=me.workflow_id,
+                    run_id=me.run_id,
+                    links=info.links,
+                    channel=info.channel,
+                ),
+                policies.SLACK,
+                summary=f"tell {info.channel}: rollback refused",
+                persistent=True,
+                deadline=policies.AUDIT_DEADLINE,
+            )
+        except (StepFailedError, StepSkippedError) as error:
+            self._journal.refused(f"not told: {error}")
+        await self._audit("rollback.rejected", success=False, message=failure.message, details={"code": failure.code})
+        self._journal.close(Outcome.REJECTED, detail)
+        await workflow.wait_condition(workflow.all_handlers_finished)
+        raise ApplicationError(
+            detail, self._journal.status.model_dump(mode="json"), type="Rejected", non_retryable=True
+        )
+
+    @property
+    def _update_id(self) -> str:
+        return self._journal.status.update_id or workflow.info().run_id

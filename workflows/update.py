@@ -1,0 +1,749 @@
+"""ConstitutionUpdate: the runbook. Its history shows the runbook's steps in the runbook's order, one activity each.
+
+preconditions (signatures, regression gate, board) → stage → validate → lease → publish → sync → watch → confirm →
+broadcast → archive. *Confirm* is the point of no return: whatever fails before it is undone, nothing after it ever is.
+Rules: docs/architecture.md, Workflows.
+"""
+
+import asyncio
+from datetime import datetime, timedelta
+from typing import NoReturn
+
+from temporalio import workflow
+from temporalio.common import RawValue
+from temporalio.exceptions import ActivityError, ApplicationError
+
+from constitution.errors import ConflictError, InvalidRequestError, NotApprovedError
+from constitution.messages import (
+    DecideMessage,
+    Outcome,
+    Phase,
+    RollbackRequest,
+    RollbackResult,
+    UpdateRequest,
+    UpdateResult,
+)
+from constitution.release import Envelope, Standing, Verdict
+from workflows import family, policies
+from workflows.compensation import Compensations
+from workflows.controls import Controls
+from workflows.family import GuardRequest
+from workflows.reading import NOTHING, read
+from workflows.stepping import Failure, StepFailedError, StepInterruptedError, StepSkippedError, explain
+
+with workflow.unsafe.imports_passed_through():
+    from activities.archive import Archived, ArchiveInput, ArchiveRelease, SiemInput
+    from activities.broadcast import Announcement, Broadcast, Posted, ProgressInput
+    from activities.deployment import DeploymentInfo
+    from activities.preconditions import (
+        DecisionInput,
+        DecisionResult,
+        GateResult,
+        Preconditions,
+        RecheckInput,
+        ResolveInput,
+    )
+    from activities.publish import (
+        LeaseInput,
+        LoadInput,
+        Proof,
+        ProveInput,
+        Publish,
+        Published,
+        ReleaseLeaseInput,
+        StandingInput,
+    )
+    from activities.restore import FenceInput, Restore
+    from activities.runs import RunRef
+    from activities.stage import Stage, StageInput
+    from activities.subject import Subject
+    from activities.sync import GoldenInput, Sync, SyncInput, SyncReport
+    from activities.validate import Validate
+    from activities.watch import Watch, WatchInput, WatchReport
+
+STEPS = (
+    "request",
+    "signatures",
+    "gate",
+    "board",
+    "stage",
+    "validate",
+    "lease",
+    "publish",
+    "sync",
+    "watch",
+    "confirm",
+    "broadcast",
+    "archive",
+)
+HINT = 'constitution update --change-request CR-… --checksum sha256:… (or {"checksum": …, "change_request": …})'
+
+
+@workflow.defn(name=family.UPDATE, failure_exception_types=[TypeError])
+class ConstitutionUpdate(Controls):
+    """Puts one signed, tested, approved document live, or leaves everything as it was.
+
+    Input: one JSON object, ``constitution.messages.UpdateRequest``. Ends in exactly one outcome: completed
+    (:class:`UpdateResult`), or failed with type ``Rejected`` (nothing live was touched) or ``RolledBack``.
+
+    ``TypeError`` fails the run because that is what a start or signal with two arguments raises; without it the
+    workflow task would be retried for ever.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(family.UPDATE, STEPS)
+        self._subject: Subject | None = None
+        self._evidence: str | None = None
+        self._decisions: dict[str, Envelope] = {}
+        self._denied: str | None = None
+        self._deciding = False
+        self._undo = Compensations()
+        self._fenced = 0
+        self._token = 0
+        self._published: Published | None = None
+        self._verdict: Verdict | None = None
+        self._watch_evidence: str | None = None
+        self._rollback: RollbackResult | None = None
+        self._progress_at: Posted | None = None
+
+    @workflow.run
+    async def run(self, raw: RawValue = NOTHING) -> UpdateResult:
+        """Run the runbook."""
+        return await self._shielded(asyncio.create_task(self._run(raw), name="runbook"))
+
+    async def _run(self, raw: RawValue) -> UpdateResult:
+        self._journal.set(update_id=str(workflow.uuid4()))
+        info = await family.deployment(self._journal)
+        try:
+            request = read(UpdateRequest, raw, hint=HINT)
+            self._journal.set(change_request=request.change_request, checksum=request.checksum)
+            result = await self._runbook(request, info)
+        except InvalidRequestError as error:
+            await self._fail(StepFailedError("request", Failure(error.code, error.diagnostics(), permanent=True)), info)
+        except (StepFailedError, StepInterruptedError) as error:
+            await self._fail(error, info)
+        await workflow.wait_condition(workflow.all_handlers_finished)
+        return result
+
+    async def _runbook(self, request: UpdateRequest, info: DeploymentInfo) -> UpdateResult:
+        subject = await self._resolve(request)
+        gate = await self._prepare(subject)
+        if request.dry_run:
+            await self._stepper.run(
+                "validate", Validate.validate_signature, subject, policies.READ, summary="validate the signature"
+            )
+            return self._complete(subject, "dry run: would be accepted; nothing was changed", None, None)
+        await self._decide_with_board(subject)
+        await self._stepper.run(
+            "stage",
+            Stage.stage_artifact,
+            StageInput(subject=subject, document=request.document, signatures=request.signatures or ()),
+            policies.WRITE,
+            summary="stage the signed artifact in the store",
+        )
+        await self._stepper.run(
+            "validate", Validate.validate_signature, subject, policies.READ, summary="validate the signature"
+        )
+        await self._wait_until_effective(subject, request.not_before)
+        subject = await self._stepper.run(
+            "lease",
+            Preconditions.recheck,
+            RecheckInput(subject=subject, evidence=gate.evidence, envelopes=self._envelopes()),
+            policies.READ,
+            summary="look again: expiry, previous, approvals",
+            manages_state=False,
+        )
+        self._subject = subject
+        await self._preflight(subject, info)
+        await self._guarded(info)
+        await self._take_lease(subject)
+        published = await self._publish(subject, gate.evidence)
+        proof = await self._prove(subject, published)
+        report = await self._sync(subject, published)
+        await self._watch(subject, published, info)
+        await self._confirm(subject, published)
+        return await self._record(subject, published, proof, report)
+
+    # preconditions
+
+    async def _resolve(self, request: UpdateRequest) -> Subject:
+        info = workflow.info()
+        subject = await self._stepper.run(
+            "request",
+            Preconditions.resolve_subject,
+            ResolveInput(
+                request=request,
+                update_id=self._update_id,
+                workflow_id=info.workflow_id,
+                run_id=info.run_id,
+            ),
+            policies.READ,
+            summary=f"what {request.change_request} asks for, and every problem with it",
+        )
+        self._subject = subject
+        self._stepper.person_deadline = timedelta(seconds=subject.deadlines.person)
+        self._journal.set(
+            checksum=subject.checksum,
+            version=subject.version,
+            previous=subject.previous.checksum if subject.previous else None,
+        )
+        self._journal.identify()
+        return subject
+
+    async def _prepare(self, subject: Subject) -> GateResult:
+        signatures = await self._stepper.run(
+            "signatures",
+            Preconditions.verify_signatures,
+            subject,
+            policies.READ,
+            summary="verify the maintainers' signatures",
+        )
+        self._journal.step("signatures", "done", detail="signed by " + ", ".join(signatures.signers))
+        gate = await self._stepper.run(
+            "gate",
+            Preconditions.run_regression_gate,
+            subject,
+            policies.gate(subject.deadlines.gate),
+            summary="run the regression gate on these very bytes",
+        )
+        self._journal.step("gate", "done", detail="; ".join(gate.suites))
+        self._evidence = gate.evidence
+        self._journal.set(evidence=gate.evidence)
+        return gate
+
+    async def _decide_with_board(self, subject: Subject) -> None:
+        self._deciding = True
+        await self._progress("waits for the governance board")
+
+        def decided() -> bool:
+            return self._denied is not None or len(self._decisions) >= subject.approvals_needed
+
+        in_time = await self._stepper.wait(
+            "board",
+            decided,
+            for_=f"{subject.approvals_needed} board members to approve {subject.change_request}",
+            next_command=f"constitution approve {workflow.info().workflow_id} --key KEYFILE",
+            deadline=timedelta(seconds=subject.deadlines.decisions),
+        )
+        self._deciding = False
+        if self._denied is not None:
+            raise StepFailedError("board", Failure(NotApprovedError.code, self._denied, permanent=True))
+        if not in_time:
+            why = f"the board's deadline passed with {len(self._decisions)} of {subject.approvals_needed} approvals"
+            raise StepFailedError("board", Failure(NotApprovedError.code, why, permanent=True))
+        self._journal.step("board", "done", detail="approved by " + ", ".join(sorted(self._decisions)))
+
+    async def _on_decide(self, message: DecideMessage) -> str:
+        if self._subject is None or self._evidence is None or not self._deciding:
+            raise ConflictError(
+                "the board is not asked now",
+                hint=f"constitution status {workflow.info().workflow_id}",
+            )
+        answer: DecisionResult = await workflow.execute_activity_method(
+            Preconditions.check_decision,
+            DecisionInput(
+                subject=self._subject, evidence=self._evidence, envelope=message.approval, seen=self._envelopes()
+            ),
+            start_to_close_timeout=policies.READ.start_to_close,
+            retry_policy=policies.READ.retry,
+            summary="verify a board member's decision",
+        )
+        if answer.decision == "deny":
+            self._denied = f"{answer.person} denied: {answer.reason}"
+            return "denied: the update is rejected"
+        self._decisions.setdefault(answer.person, message.approval)
+        self._journal.set(approvers=tuple(sorted(self._decisions)))
+        return f"approval of {answer.person} counted: {len(self._decisions)} of {answer.needed}"
+
+    def _envelopes(self) -> tuple[Envelope, ...]:
+        return tuple(self._decisions[person] for person in sorted(self._decisions))
+
+    async def _wait_until_effective(self, subject: Subject, not_before: datetime | None) -> None:
+        moments = [moment for moment in (subject.effective_at, not_before) if moment is not None]
+        if moments and max(moments) > workflow.now():
+            await self._stepper.wait(
+                "lease",
+                lambda: False,
+                for_=f"{max(moments).isoformat(timespec='seconds')}, when the release may take effect",
+                next_command=f"constitution abort {workflow.info().workflow_id} --reason …",
+                deadline=max(moments) - workflow.now(),
+            )
+
+    async def _preflight(self, subject: Subject, info: DeploymentInfo) -> None:
+        """Refuse to publish blind: a watch that cannot see is found out before, not after."""
+        if subject.first or subject.strategy.watch_seconds == 0:
+            return
+        look = await self._stepper.run(
+            "watch",
+            Watch.check_watch,
+            self._watch_input(subject, None, info, subject.strategy.watch_seconds),
+            policies.READ,
+            summary="is the watched metric there, fresh, moving and calm",
+            manages_state=False,
+        )
+        self._journal.step("watch", "pending", detail=look.power)
+        if look.ready or (look.verdict is Verdict.NO_DATA and subject.strategy.on_no_data == "continue"):
+            return
+        verdict = look.verdict.value if look.verdict else Verdict.CANNOT_TELL.value
+        raise StepFailedError("watch", Failure(verdict, f"not published blind: {look.detail}", permanent=True))
+
+    # the point of danger: from the lease to the confirmation
+
+    async def _guarded(self, info: DeploymentInfo) -> None:
+        me = workflow.info()
+        started = asyncio.Event()
+        request = GuardRequest(
+            parent=RunRef(workflow_id=me.workflow_id, run_id=me.run_id),
+            update_id=self._update_id,
+            environment=info.environment,
+            namespace=info.namespace,
+            seals=True,
+        )
+        self._keeping = asyncio.create_task(family.keep_guard(request, started), name="guard")
+        await workflow.wait_condition(started.is_set)
+
+    async def _take_lease(self, subject: Subject) -> None:
+        self._undo.register("lease", self._give_lease_back)
+        lease = await self._stepper.run(
+            "lease",
+            Publish.acquire_lease,
+            LeaseInput(
+                environment=subject.environment,
+                update_id=self._update_id,
+                kind=subject.kind,
+                workflow_id=workflow.info().workflow_id,
+            ),
+            policies.WRITE,
+            summary="take the environment's lease: one release at a time",
+        )
+        self._token = lease.fencing_token
+
+    async def _publish(self, subject: Subject, evidence: str) -> Published:
+        await self._progress("is being published")
+        self._undo.register("publish", self._roll_back)
+        published = await self._stepper.run(
+            "publish",
+            Publish.load_release,
+            LoadInput(
+                subject=subject,
+                evidence=evidence,
+                envelopes=self._envelopes(),
+                fencing_token=self._token,
+                expected_generation=subject.expected_generation,
+            ),
+            policies.WRITE,
+            summary=f"publish {subject.version}: POST /v1/constitution/load",
+            manages_state=False,
+        )
+        self._published = published
+        self._journal.set(generation=published.generation)
+        self._journal.identify()
+        return published
+
+    async def _prove(self, subject: Subject, published: Published) -> Proof:
+        proof = await self._stepper.run(
+            "publish",
+            Publish.prove_published,
+            ProveInput(
+                environment=subject.environment,
+                generation=published.generation,
+                checksum=published.checksum,
+                event_id=published.event_id,
+                rings=subject.rings,
+                effective_at=published.effective_at,
+            ),
+            policies.PROVE,
+            summary=f"read generation {published.generation} back from Postgres, Redis and Kafka",
+        )
+        where = f"partition {proof.partition}, offset {proof.offset}"
+        self._journal.step("publish", "done", detail=f"generation {published.generation}, {where}")
+        return proof
+
+    async def _sync(self, subject: Subject, published: Published) -> SyncReport:
+        report = await self._stepper.run(
+            "sync",
+            Sync.sync_targets,
+            SyncInput(
+                environment=subject.environment,
+                generation=published.generation,
+                checksum=published.checksum,
+                rings=subject.rings,
+                deadline_seconds=subject.deadlines.sync,
+                require_all=True,
+            ),
+            policies.sync(subject.deadlines.sync),
+            summary="every target answers with the new policy hash",
+            manages_state=not subject.first,
+        )
+        if subject.first and published.checksum is not None:
+            await self._stepper.run(
+                "sync",
+                Sync.run_golden_vectors,
+                GoldenInput(
+                    environment=subject.environment,
+                    generation=published.generation,
+                    checksum=published.checksum,
+                    rings=subject.rings,
+                ),
+                policies.sync(subject.deadlines.sync),
+                summary="golden vectors: every engine decides as the document says",
+            )
+        self._journal.step("sync", "done", detail="obeyed by " + ", ".join(report.converged))
+        return report
+
+    async def _watch(self, subject: Subject, published: Published, info: DeploymentInfo) -> None:
+        strategy = subject.strategy
+        if subject.first or strategy.watch_seconds == 0:
+            self._saw(Verdict.NOT_APPLICABLE if subject.first else Verdict.NOT_WATCHED)
+            self._journal.step("watch", "done", detail=self._verdict.value if self._verdict else "")
+            return
+        seconds, extended = float(strategy.watch_seconds), False
+        while True:
+            report = await self._watch_for(subject, published, info, seconds)
+            if report is None:
+                return
+            action = {
+                Verdict.OK: "continue",
+                Verdict.ANOMALY: strategy.on_anomaly,
+                Verdict.NO_DATA: strategy.on_no_data,
+            }.get(report.verdict, strategy.on_cannot_tell)
+            if action == "extend_once" and not extended:
+                extended = True
+                seconds += strategy.watch_seconds
+            elif action == "rollback":
+                self._journal.step("watch", "failed", detail=report.detail, error=report.detail)
+                raise StepFailedError("watch", Failure(report.verdict.value, report.detail, permanent=True))
+            elif action == "continue" and self._held is None:
+                self._journal.step("watch", "done", detail=report.detail)
+                return
+            elif await self._hold(subject, published, info, report):
+                return
+
+    async def _watch_for(
+        self, subject: Subject, published: Published, info: DeploymentInfo, seconds: float
+    ) -> WatchReport | None:
+        """Watch until ``seconds`` after the publish; None when somebody promoted meanwhile."""
+        try:
+            report = await self._stepper.run(
+                "watch",
+                Watch.watch_metric,
+                self._watch_input(subject, published, info, seconds),
+                policies.watch(seconds),
+                summary=f"watch policy_engine_evaluations_total for {seconds:.0f} s",
+                until=lambda: self._promoted is not None,
+                manages_state=False,
+            )
+        except StepSkippedError:
+            self._saw(Verdict.CANNOT_TELL)
+            self._journal.step("watch", "done", detail=f"promoted by {self._promoted} before the watch had ended")
+            return None
+        self._saw(report.verdict)
+        self._watch_evidence = report.evidence
+        return report
+
+    async def _hold(self, subject: Subject, published: Published, info: DeploymentInfo, report: WatchReport) -> bool:
+        """Wait for a person while the watch goes on; True when the release may be confirmed."""
+        deadline = workflow.now() + timedelta(seconds=subject.deadlines.hold)
+        why = self._held or report.detail
+        self._held = why
+        while not self._released():
+            if workflow.now() >= deadline:
+                raise StepFailedError(
+                    "watch", Failure("hold-deadline", f"nobody ended the hold: {why}", permanent=True)
+                )
+            self._journal.waiting(
+                "watch",
+                f"a person to resume, promote or abort ({why}) until {deadline.isoformat(timespec='seconds')}",
+                f"constitution resume {workflow.info().workflow_id}",
+            )
+            elapsed = (workflow.now() - published.effective_at).total_seconds()
+            left = (deadline - workflow.now()).total_seconds()
+            seen = await self._watch_for(subject, published, info, elapsed + min(left, 60.0))
+            if seen is not None and seen.verdict is Verdict.ANOMALY and subject.strategy.on_anomaly == "rollback":
+                raise StepFailedError("watch", Failure(Verdict.ANOMALY.value, seen.detail, permanent=True))
+        self._journal.set(waiting_for="", next_command="", phase=Phase.RUNNING)
+        by = f"promoted by {self._promoted}" if self._promoted else "resumed"
+        self._journal.step("watch", "done", detail=f"{by}; the watch had said {report.verdict.value}: {report.detail}")
+        return True
+
+    def _watch_input(
+        self, subject: Subject, published: Published | None, info: DeploymentInfo, seconds: float
+    ) -> WatchInput:
+        return WatchInput(
+            environment=subject.environment,
+            update_id=self._update_id,
+            generation=published.generation if published else None,
+            published_at=published.effective_at if published else None,
+            strategy=subject.strategy,
+            until_seconds=seconds,
+            tenants=info.tenants,
+        )
+
+    def _released(self) -> bool:
+        return self._held is None or self._promoted is not None
+
+    def _saw(self, verdict: Verdict) -> None:
+        self._verdict = verdict
+        self._journal.verdict(verdict)
+
+    async def _confirm(self, subject: Subject, published: Published) -> None:
+        await self._stepper.run(
+            "confirm",
+            Publish.record_standing,
+            StandingInput(
+                environment=subject.environment,
+                generation=published.generation,
+                standing=Standing.CONFIRMED,
+                verdict=self._verdict,
+                reason=f"promoted by {self._promoted}" if self._promoted else "sync and watch passed",
+                update_id=self._update_id,
+                fencing_token=self._token,
+            ),
+            policies.WRITE,
+            summary="confirm the release: the point of no return",
+        )
+        self._live = True
+        self._undo.forget()
+        self._journal.set(phase=Phase.RUNNING)
+
+    # records: nothing here ever undoes a release
+
+    async def _record(self, subject: Subject, published: Published, proof: Proof, report: SyncReport) -> UpdateResult:
+        await self._release_lease(self._token)
+        posted = await self._persist_broadcast(self._announcement(subject, Outcome.COMPLETED, ""))
+        archived = await self._persist_archive(published, proof)
+        detail = f"{subject.version} is live as generation {published.generation}"
+        await self._audit("update.completed", success=True, message=detail, details={})
+        result = self._complete(subject, detail, posted, archived)
+        return result.model_copy(update={"unreachable": report.unreachable})
+
+    async def _persist_broadcast(self, announcement: Announcement) -> Posted | None:
+        try:
+            return await self._stepper.run(
+                "broadcast",
+                Broadcast.announce,
+                announcement,
+                policies.SLACK,
+                summary=f"tell {announcement.channel}: {announcement.outcome}",
+                persistent=True,
+            )
+        except StepSkippedError:
+            return None
+
+    async def _persist_archive(self, published: Published, proof: Proof) -> Archived | None:
+        environment = self._journal.status.environment or ""
+        try:
+            await self._stepper.run(
+                "archive",
+                ArchiveRelease.confirm_siem,
+                SiemInput(environment=environment, events=proof.events),
+                policies.SIEM,
+                summary="the SIEM's group has passed the event's offset",
+                persistent=True,
+                manages_state=False,
+            )
+            return await self._stepper.run(
+                "archive",
+                ArchiveRelease.archive_release,
+                ArchiveInput(
+                    environment=environment,
+                    generation=published.generation,
+                    outcome=Outcome.COMPLETED.value,
+                    verdict=self._verdict,
+                    reason="sync and watch passed",
+                    watch_evidence=self._watch_evidence,
+                    approvers=self._journal.status.approvers,
+                ),
+                policies.GIT,
+                summary="document, signatures, approvals and evidence into the legal archive",
+                persistent=True,
+            )
+        except StepSkippedError:
+            return None
+
+    def _complete(
+        self, subject: Subject, detail: str, posted: Posted | None, archived: Archived | None
+    ) -> UpdateResult:
+        self._journal.close(Outcome.COMPLETED, detail)
+        published = self._published
+        return UpdateResult(
+            outcome=Outcome.COMPLETED,
+            environment=subject.environment,
+            update_id=self._update_id,
+            version=subject.version,
+            checksum=subject.checksum,
+            generation=published.generation if published else None,
+            effective_at=published.effective_at if published else None,
+            verdict=self._verdict,
+            approvers=self._journal.status.approvers,
+            slack_permalink=posted.permalink if posted else "",
+            archive_commit=archived.commit if archived else "",
+        )
+
+    # undo
+
+    async def _fail(self, error: StepFailedError | StepInterruptedError, info: DeploymentInfo) -> NoReturn:
+        """Undo, tell, and end as Rejected or RolledBack: the outcome says what is true, and why it began."""
+        self._live = True  # nothing interrupts an undo
+        self._stepper.persistent_phase = Phase.ROLLING_BACK
+        cause = error.failure.message if isinstance(error, StepFailedError) else error.reason
+        step = error.step if isinstance(error, StepFailedError) else (self._journal.status.step or "request")
+        self._journal.step(step, "failed", error=cause)
+        self._journal.set(phase=Phase.ROLLING_BACK, waiting_for="", next_command="")
+        self._info, self._cause = info, f"{step}: {cause}"
+        failures = await self._undo.unwind()
+        notes = "".join(f"; {name} was not undone: {explain(failure).message}" for name, failure in failures)
+        if self._rollback is not None:
+            detail = self._rolled_back(self._rollback)
+            outcome, kind = Outcome.ROLLED_BACK, "RolledBack"
+        else:
+            outcome, kind = Outcome.REJECTED, "Rejected"
+            detail = f"rejected, nothing live was touched: {cause}"
+            await self._tell_rejection(info, cause)
+        self._journal.close(outcome, detail + notes)
+        await workflow.wait_condition(workflow.all_handlers_finished)
+        status = self._journal.status.model_dump(mode="json")
+        raise ApplicationError(detail + notes, status, type=kind, non_retryable=True)
+
+    def _rolled_back(self, result: RollbackResult) -> str:
+        restored = f"{result.version} is live again" if result.version else "no constitution is live"
+        missing = f"; did not answer: {', '.join(result.unreachable)}" if result.unreachable else ""
+        return f"rolled back, {restored} as generation {result.generation}{missing}: {self._cause}"
+
+    async def _tell_rejection(self, info: DeploymentInfo, cause: str) -> None:
+        subject = self._subject
+        announcement = (
+            self._announcement(subject, Outcome.REJECTED, cause)
+            if subject
+            else Announcement(
+                key=f"{self._update_id}/rejected",
+                environment=info.environment,
+                outcome=Outcome.REJECTED.value,
+                checksum=self._journal.status.checksum,
+                change_request=self._journal.status.change_request,
+                reason=cause,
+                workflow_id=workflow.info().workflow_id,
+                run_id=workflow.info().run_id,
+                links=info.links,
+                channel=info.channel,
+            )
+        )
+        try:
+            await self._stepper.run(
+                "broadcast",
+                Broadcast.announce,
+                announcement,
+                policies.SLACK,
+                summary=f"tell {announcement.channel}: rejected",
+                persistent=True,
+                deadline=policies.AUDIT_DEADLINE,
+            )
+        except (StepFailedError, StepSkippedError) as error:
+            self._journal.refused(f"not told: {error}")
+        await self._audit("update.rejected", success=False, message=cause, details={})
+
+    async def _roll_back(self) -> None:
+        """Undo of publish, safe if it never happened or happens late: take the lease, only then look."""
+        assert self._subject is not None  # noqa: S101 - registered after the subject was resolved; for the type checker
+        fenced = await self._fence(self._subject)
+        if fenced is None:
+            return
+        self._journal.step("publish", "undone", detail=f"generation {fenced} is being rolled back")
+        names_verdict = self._verdict if self._verdict is Verdict.ANOMALY else None
+        self._rollback = await family.roll_back(
+            fenced,
+            RollbackRequest(
+                reason=self._cause[:1000],
+                bad_generation=fenced,
+                update_id=self._update_id,
+                verdict=names_verdict,
+            ),
+            self._info,
+        )
+
+    async def _fence(self, subject: Subject) -> int | None:
+        fenced = await self._stepper.run(
+            "publish",
+            Restore.fence_and_look,
+            FenceInput(
+                environment=subject.environment,
+                update_id=self._update_id,
+                workflow_id=workflow.info().workflow_id,
+            ),
+            policies.PROVE,
+            summary="fence any late load with the lease, then look at what is live",
+            persistent=True,
+            manages_state=False,
+        )
+        self._fenced = fenced.fencing_token
+        return fenced.generation
+
+    async def _give_lease_back(self) -> None:
+        """Undo of lease, safe if it is granted late: fencing closes this update id for ever."""
+        assert self._subject is not None  # noqa: S101 - registered after the subject was resolved; for the type checker
+        if self._rollback is not None:
+            return  # the rollback has taken the lease and given it back
+        if not self._fenced:
+            await self._fence(self._subject)
+        await self._release_lease(self._fenced)
+
+    async def _release_lease(self, token: int) -> None:
+        await self._stepper.run(
+            "lease",
+            Publish.release_lease,
+            ReleaseLeaseInput(
+                environment=self._journal.status.environment or "",
+                update_id=self._update_id,
+                fencing_token=token,
+            ),
+            policies.WRITE,
+            summary="give the lease back",
+            persistent=True,
+        )
+
+    # telling
+
+    @property
+    def _update_id(self) -> str:
+        return self._journal.status.update_id or ""
+
+    def _announcement(self, subject: Subject, outcome: Outcome, reason: str) -> Announcement:
+        published = self._published
+        return Announcement(
+            key=f"{self._update_id}/{outcome.value}",
+            environment=subject.environment,
+            outcome=outcome.value,
+            version=subject.version,
+            checksum=subject.checksum,
+            generation=published.generation if published else None,
+            effective_at=published.effective_at if published else None,
+            summary=subject.summary,
+            reason=reason,
+            approvers=self._journal.status.approvers,
+            change_request=subject.change_request,
+            workflow_id=subject.workflow_id,
+            run_id=subject.run_id,
+            links=subject.links,
+            thread_ts=self._progress_at.ts if self._progress_at else None,
+            channel=subject.channel,
+        )
+
+    async def _progress(self, line: str) -> None:
+        """Edit the progress message; best effort: the outcome is what must be told."""
+        if self._subject is None:
+            return
+        try:
+            self._progress_at = await workflow.execute_activity_method(
+                Broadcast.post_progress,
+                ProgressInput(
+                    subject=self._subject,
+                    ts=self._progress_at.ts if self._progress_at else None,
+                    channel_id=self._progress_at.channel_id if self._progress_at else None,
+                    lines=(line,),
+                ),
+                start_to_close_timeout=policies.SLACK.start_to_close,
+                retry_policy=policies.ONCE,
+                summary=f"progress in {self._subject.channel}: {line}",
+            )
+        except ActivityError as error:
+            self._journal.refused(f"progress not told: {explain(error).message}")
