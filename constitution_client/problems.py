@@ -37,26 +37,12 @@ def _tree(root: type[ConstitutionError]) -> Iterator[type[ConstitutionError]]:
         yield from _tree(child)
 
 
-_BY_CODE = {kind.code: kind for kind in _tree(ConstitutionError)}
+# The tree of the domain only: a subclass made elsewhere inherits its parent's code and must not replace it.
+_BY_CODE = {kind.code: kind for kind in _tree(ConstitutionError) if kind.__module__ == ConstitutionError.__module__}
 
 
-class ServiceProblem:
-    """What the service said, kept beside the error for those who must know more than its class.
-
-    Args:
-        code: the stable code, e.g. ``no-constitution``; empty when the answer was no problem document.
-        current: on 409, what is current or who holds the lease.
-    """
-
-    __slots__ = ("code", "current")
-
-    def __init__(self, code: str, current: dict[str, object] | None) -> None:
-        self.code = code
-        self.current = current
-
-
-def error_of(status: int, body: bytes, *, what: str) -> tuple[ConstitutionError, ServiceProblem]:
-    """Return the error that an answer with ``status`` >= 300 stands for, and the problem it carried.
+def error_of(status: int, body: bytes, *, what: str) -> tuple[ConstitutionError, str]:
+    """Return the error that an answer with ``status`` >= 300 stands for, and the problem's code (empty: no problem).
 
     Args:
         status: HTTP status.
@@ -70,12 +56,12 @@ def error_of(status: int, body: bytes, *, what: str) -> tuple[ConstitutionError,
         message = f"{what} was answered with HTTP {status}" + (f": {excerpt!r}" if excerpt else "")
         hint = "check CONSTITUTION_SERVICE_URL: this answer is not constitution-service's own"
         fallback = UnavailableError if transient else _BY_STATUS.get(status, ContentError)
-        return fallback(message, hint=hint), ServiceProblem("", None)
+        return fallback(message, hint=hint), ""
     kind = _BY_CODE.get(problem.code)
     if kind is None or kind.permanent is transient:
         kind = UnavailableError if transient else _BY_STATUS.get(status, ContentError)
-    error = kind(problem.detail or problem.title, issues=problem.issues, hint=problem.hint)
-    return error, ServiceProblem(problem.code, problem.current)
+    error = kind(problem.detail or problem.title, issues=problem.issues, hint=problem.hint, current=problem.current)
+    return error, problem.code
 
 
 def _parse(body: bytes) -> Problem | None:

@@ -50,7 +50,7 @@ from constitution.errors import (
     UntrustedError,
 )
 from constitution.release import CurrentConstitution, Envelope, Release
-from constitution_client.problems import ServiceProblem, error_of
+from constitution_client.problems import error_of
 
 if TYPE_CHECKING:
     from signatures.tokens import ClientKey
@@ -279,8 +279,8 @@ class ConstitutionServiceClient:
         """Return who holds the lease, or None while nobody does."""
         answer, problem = await self._send_retrying("GET", "/v1/constitution/lease")
         if problem is not None:
-            error, said = problem
-            if answer.status == 404 and said.code:  # the service's own 404, not that of a wrong address
+            error, code = problem
+            if answer.status == 404 and code:  # the service's own 404, not that of a wrong address
                 return None
             raise error
         return _read(answer, Lease)
@@ -315,8 +315,8 @@ class ConstitutionServiceClient:
             "GET", "/v1/constitution", params={"ring": ring, "min_generation": str(min_generation)}
         )
         if problem is not None:
-            error, said = problem
-            if said.code == "no-constitution":
+            error, code = problem
+            if code == "no-constitution":
                 return None
             raise error
         return _read(answer, CurrentConstitution)
@@ -401,7 +401,7 @@ class ConstitutionServiceClient:
 
     async def _send_retrying(
         self, method: str, path: str, **options: Any
-    ) -> tuple[_Answer, tuple[ConstitutionError, ServiceProblem] | None]:
+    ) -> tuple[_Answer, tuple[ConstitutionError, str] | None]:
         # Every route is safe to repeat: GETs read, artifacts, evidence and blobs are named by their content, a
         # change request, an audit event by its id, and the rest carry an Idempotency-Key (docs/architecture.md).
         async for attempt in stamina.retry_context(on=_backoff, attempts=ATTEMPTS, timeout=RETRY_FOR, wait_max=2.0):
@@ -428,7 +428,7 @@ class ConstitutionServiceClient:
         files: list[tuple[str, tuple[str, bytes, str]]] | None = None,
         headers: Mapping[str, str] | None = None,
         timeout: httpx.Timeout = TIMEOUT,  # noqa: ASYNC109 - handed to httpx, which bounds each phase by it
-    ) -> tuple[_Answer, tuple[ConstitutionError, ServiceProblem] | None]:
+    ) -> tuple[_Answer, tuple[ConstitutionError, str] | None]:
         what = f"{method} {path}"
         sent = dict(headers or {})
         if scope is not None:

@@ -1,0 +1,214 @@
+"""The publish step without the workflow: lease, load, standing, lease back. The path for the day Temporal is down.
+
+constitution-service checks signatures, approvals, evidence, lease and generation inside its transaction exactly as
+it does for a worker, so this is no way around anything; what is missing is what the workflow adds (sync, watch,
+rollback by itself, broadcast, archive), and the output says so.
+"""
+
+import json as json_text
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+from uuid import uuid4
+
+from pydantic import BaseModel, ValidationError
+
+from constitution.api import Lease, LeaseRelease, LeaseRequest, LoadRequest, LoadResult, StandingRequest, WorkflowRef
+from constitution.environment import issues_of
+from constitution.errors import ConflictError, ConstitutionError, InvalidRequestError
+from constitution.release import Envelope, Kind, Standing, Verdict
+from constitution_client.connections import service_client
+from constitution_client.files import read_bytes
+from constitution_client.output import progress, result
+from constitution_client.render import when
+from constitution_client.service import ConstitutionServiceClient
+from constitution_client.settings import UsageError, settings
+
+_M = TypeVar("_M", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ByHand:
+    """What an operator asked for; approvals are read and shaped before anything is sent."""
+
+    reason: str
+    checksum: str | None
+    kind: Kind
+    change_request: str | None
+    approvals: tuple[Envelope, ...]
+    evidence: str | None
+    rollback_of: int | None
+    confirm: bool
+    update_id: str
+
+    @classmethod
+    def read(
+        cls,
+        *,
+        reason: str,
+        checksum: str | None,
+        kind: str,
+        change_request: str | None,
+        approvals: Sequence[Path],
+        evidence: str | None,
+        rollback_of: int | None,
+        confirm: bool,
+        update_id: str | None,
+    ) -> "ByHand":
+        """Read the command line.
+
+        Raises:
+            UsageError: ``kind`` is unknown, or a checksum is missing or superfluous.
+            InvalidRequestError: an approval file holds no signed decision.
+        """
+        if kind not in set(Kind):
+            raise UsageError(f"--kind {kind} is none of {', '.join(Kind)}")
+        chosen = Kind(kind)
+        if (checksum is None) is not (chosen is Kind.WITHDRAW):
+            raise UsageError("--checksum says what goes live; only --kind withdraw goes without it")
+        return cls(
+            reason=reason,
+            checksum=checksum,
+            kind=chosen,
+            change_request=change_request,
+            approvals=tuple(read_envelope(path) for path in approvals),
+            evidence=evidence,
+            rollback_of=rollback_of,
+            confirm=confirm,
+            update_id=update_id or str(uuid4()),
+        )
+
+
+def read_envelope(path: Path) -> Envelope:
+    """Read a signed decision: a DSSE envelope, or the ``{"approval": …}`` that ``approve --print`` writes.
+
+    Raises:
+        InvalidRequestError: it is neither.
+    """
+    try:
+        data = json_text.loads(read_bytes(path, what="approval"))
+        return Envelope.model_validate(data["approval"] if isinstance(data, dict) and "approval" in data else data)
+    except ValidationError as error:
+        raise InvalidRequestError(f"{path} is no signed decision", issues=issues_of(error)) from error
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequestError(
+            f"{path} is not JSON", hint="constitution approve … --print > approval.json makes one"
+        ) from error
+
+
+async def load_by_hand(order: ByHand, json: bool | None) -> None:
+    """Load, and print what happened.
+
+    Raises:
+        LeaseHeldError: a run, or another operator, holds the lease; the message names it.
+        ConstitutionError: refused by the service, with all issues.
+    """
+    configured = settings()
+    async with service_client(configured, writes=True) as service:
+        steps = _Steps(service, configured.environment_name(), order)
+        lease = await steps.lease()
+        try:
+            loaded = await steps.load(lease)
+            if order.confirm:
+                await steps.confirm(loaded, lease)
+        finally:
+            await steps.give_back(lease)
+    after = (
+        f"constitution show {loaded.generation}"
+        if order.confirm
+        else f"look at every target, then confirm it by repeating this command with --confirm --update-id "
+        f"{order.update_id}, or undo it: constitution rollback --reason … --bad-generation {loaded.generation}"
+    )
+    result(
+        {**loaded.model_dump(mode="json"), "update_id": order.update_id, "confirmed": order.confirm},
+        [
+            f"live         generation {loaded.generation}, version {loaded.version or 'none'}",
+            f"checksum     {loaded.checksum or 'none'}",
+            f"effective at {when(loaded.effective_at)}",
+            f"event        {loaded.event_id}",
+            f"standing     {'confirmed (not watched)' if order.confirm else 'UNCONFIRMED'}",
+            "not done     sync, watch, broadcast, archive: this was the by-hand path",
+            f"next: {after}",
+        ],
+        json,
+    )
+
+
+class _Steps:
+    """The calls, each under its own idempotency key, so that a repeat with the same update id is harmless."""
+
+    def __init__(self, service: ConstitutionServiceClient, environment: str, order: ByHand) -> None:
+        self._service = service
+        self._environment = environment
+        self._order = order
+        self._run = WorkflowRef(workflow_id=f"by-hand/{order.update_id}", run_id=order.update_id)
+
+    def _key(self, step: str) -> str:
+        return f"{self._environment}/{self._order.update_id}/{step}"
+
+    async def lease(self) -> Lease:
+        request = _checked(
+            lambda: LeaseRequest(
+                update_id=self._order.update_id, kind=self._order.kind, workflow_id=self._run.workflow_id
+            )
+        )
+        progress(f"taking the lease of {self._environment} as update {self._order.update_id}")
+        # A fresh key for each run of this command: an earlier lease under the same update id was given back.
+        return await self._service.acquire_lease(request, self._key(f"lease-{uuid4()}"))
+
+    async def load(self, lease: Lease) -> LoadResult:
+        history = await self._service.releases()
+        mine = [release for release in history if release.update_id == self._order.update_id]
+        before = [release.generation for release in history if release not in mine]
+        environment_rings = settings().environment().rings()
+        request = _checked(
+            lambda: LoadRequest(
+                update_id=self._order.update_id,
+                kind=self._order.kind,
+                checksum=self._order.checksum,
+                rings=environment_rings,
+                expected_generation=max(before, default=0),
+                fencing_token=lease.fencing_token,
+                change_request=self._order.change_request,
+                approvals=self._order.approvals,
+                test_evidence=self._order.evidence,
+                rollback_of=self._order.rollback_of,
+                reason=self._order.reason,
+                workflow=self._run,
+            )
+        )
+        progress(f"loading {self._order.checksum or 'a withdrawal'} after generation {max(before, default=0)}")
+        return await self._service.load(request, self._key("load"))
+
+    async def confirm(self, loaded: LoadResult, lease: Lease) -> None:
+        if not (await self._service.release(loaded.generation)).delivery.delivered_at:
+            raise ConflictError(
+                f"generation {loaded.generation} is live, but Redis and Kafka have not got it yet: not confirmed",
+                hint=f"constitution show {loaded.generation}; then repeat with --update-id {self._order.update_id}",
+            )
+        await self._service.record_standing(
+            loaded.generation,
+            StandingRequest(
+                standing=Standing.CONFIRMED,
+                verdict=Verdict.NOT_WATCHED,
+                reason=self._order.reason,
+                update_id=self._order.update_id,
+                fencing_token=lease.fencing_token,
+            ),
+            self._key("confirm"),
+        )
+
+    async def give_back(self, lease: Lease) -> None:
+        released = LeaseRelease(update_id=self._order.update_id, fencing_token=lease.fencing_token)
+        try:
+            await self._service.release_lease(released, self._key(f"release-{lease.fencing_token}"))
+        except ConstitutionError as error:
+            progress(f"warning: the lease was not given back ({error.message}); a rollback pre-empts it")
+
+
+def _checked(make: Callable[[], _M]) -> _M:
+    try:
+        return make()
+    except ValidationError as error:
+        raise UsageError("the command line does not make a request", issues=issues_of(error)) from error

@@ -1,0 +1,257 @@
+"""The key ceremony: makes the keys, the certificates and the trust policy of one environment, in one new folder.
+
+Development uses the same ceremony that production does; production runs it once per environment on a machine that
+is not the worker's, hands each person and each service their own key file, and keeps only ``trust/``.
+
+Everything is made in a private folder beside the target and renamed into place at the end, so that an interrupted
+ceremony leaves nothing that could be taken for a finished one. Nothing is ever overwritten. Key files are mode 0600
+in a folder of mode 0700; their bytes never leave this process otherwise.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from joserfc.jwk import OKPKey
+from pydantic import TypeAdapter, ValidationError
+from signatures.trust_files import load_trust
+
+from constitution.environment import Identifier
+from constitution.errors import ConflictError, InvalidRequestError
+from constitution.trust import Role, Scope
+from constitution_client.files import FileRefusedError
+from constitution_client.jwk import public_part, to_bytes
+from signatures.openpgp import generate_key
+
+
+@dataclass(frozen=True, slots=True)
+class NewPerson:
+    """Somebody to make a key for."""
+
+    id: str
+    name: str
+    roles: tuple[Role, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NewClient:
+    """A program that calls constitution-service or the consumers, and what it may do."""
+
+    id: str
+    scopes: tuple[Scope, ...]
+
+
+PEOPLE = (
+    NewPerson("mara", "Mara Lindqvist", ("maintainer", "author")),
+    NewPerson("alva", "Alva Berg", ("board",)),
+    NewPerson("bruno", "Bruno Okafor", ("board",)),
+    NewPerson("chen", "Chen Wei", ("board",)),
+)
+SERVICES = ("constitution-service",)
+CLIENTS = (
+    NewClient(
+        "worker",
+        (
+            "artifacts:write",
+            "evidence:write",
+            "lease:write",
+            "load:write",
+            "standing:write",
+            "audit:write",
+            "policy:refresh",
+            "probe",
+        ),
+    ),
+    # An operator can do by hand what the worker does, but cannot make evidence: that is the regression gate's word.
+    NewClient(
+        "operator",
+        (
+            "artifacts:write",
+            "change-requests:write",
+            "lease:write",
+            "load:write",
+            "standing:write",
+            "policy:refresh",
+            "probe",
+        ),
+    ),
+    NewClient("target", ("policy:refresh", "probe")),  # the orchestrator makes its engine refresh
+    NewClient("gate", ("artifacts:write", "policy:refresh", "probe")),  # of the gate's scratch servers
+)
+THRESHOLDS = {"document": 1, "approval": 2, "first_release": 2, "rollback": 2, "withdraw": 2, "override": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class Ceremony:
+    """What was made.
+
+    Args:
+        directory: the folder with ``trust/`` and ``keys/``.
+        trust: path of ``trust.toml``.
+        fingerprints: OpenPGP fingerprint per person id.
+        keys: public key (raw Ed25519, base64url) per service and client id.
+    """
+
+    directory: Path
+    trust: Path
+    fingerprints: dict[str, str]
+    keys: dict[str, str]
+
+
+def make_trust(
+    directory: Path,
+    environment: str,
+    *,
+    people: Sequence[NewPerson] = PEOPLE,
+    services: Sequence[str] = SERVICES,
+    clients: Sequence[NewClient] = CLIENTS,
+) -> Ceremony:
+    """Make ``directory/trust`` and ``directory/keys`` for an environment.
+
+    Args:
+        directory: made if it is missing; may hold other files, but neither ``trust`` nor ``keys``.
+        environment: its name, bound into everything that is ever signed.
+        people: who gets an OpenPGP key.
+        services: who gets a key that signs release statements.
+        clients: who gets a key that mints service tokens.
+
+    Returns:
+        Fingerprints and public keys, for people to compare by another channel.
+
+    Raises:
+        InvalidRequestError: ``environment`` is no name, or the resulting trust policy would not load.
+        ConflictError: ``trust`` or ``keys`` is there already; nothing was touched.
+        FileRefusedError: the folder cannot be written.
+    """
+    try:
+        TypeAdapter(Identifier).validate_python(environment)
+    except ValidationError as error:
+        raise InvalidRequestError(
+            f"{environment!r} is no environment's name",
+            hint="lower-case letters, digits, '.', '_', '-'; e.g. development",
+        ) from error
+    _refuse_existing(directory)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        # mkdtemp makes it mode 0700: no key is ever readable by others, not even for a moment.
+        scratch = Path(tempfile.mkdtemp(prefix=".ceremony-", dir=directory))
+    except OSError as error:
+        raise FileRefusedError(f"cannot write in {directory}: {error.strerror}") from error
+    try:
+        made = _fill(scratch, environment, people, services, clients)
+        _refuse_existing(directory)
+        # keys first: a folder with keys and no policy is visibly unfinished, and is refused by the next ceremony.
+        (scratch / "keys").rename(directory / "keys")
+        (scratch / "trust").rename(directory / "trust")
+    except OSError as error:
+        raise FileRefusedError(f"cannot write in {directory}: {error.strerror}") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return Ceremony(directory, directory / "trust" / "trust.toml", made.fingerprints, made.keys)
+
+
+def _refuse_existing(directory: Path) -> None:
+    for name in ("trust", "keys"):
+        if os.path.lexists(directory / name):
+            raise ConflictError(
+                f"{directory / name} exists: keys are never overwritten",
+                hint="choose another --directory; to begin anew, move the old keys away yourself",
+            )
+
+
+def _fill(
+    root: Path,
+    environment: str,
+    people: Sequence[NewPerson],
+    services: Sequence[str],
+    clients: Sequence[NewClient],
+) -> Ceremony:
+    keys = root / "keys"
+    keys.mkdir(mode=0o700)
+    (root / "trust" / "certificates").mkdir(parents=True)
+    fingerprints = {}
+    for person in people:
+        secret, certificate, fingerprint = generate_key(f"{person.name} <{person.id}@{environment}.invalid>")
+        _write(keys / f"{person.id}.tsk", secret, secret=True)
+        _write(root / "trust" / _certificate(person), certificate)
+        fingerprints[person.id] = fingerprint
+    public = {}
+    for identifier in (*services, *(client.id for client in clients)):
+        jwk = OKPKey.generate_key("Ed25519", {"kid": identifier})
+        _write(keys / f"{identifier}.jwk", to_bytes(jwk), secret=True)
+        public[identifier] = public_part(jwk)
+    _write(
+        root / "trust" / "trust.toml",
+        _trust_toml(
+            environment,
+            people=people,
+            services=services,
+            clients=clients,
+            fingerprints=fingerprints,
+            public=public,
+        ),
+    )
+    # Read back the way every process will: a ceremony that makes an invalid policy must fail here, not at start-up.
+    load_trust(root / "trust" / "trust.toml")
+    return Ceremony(root, root / "trust" / "trust.toml", fingerprints, public)
+
+
+def _certificate(person: NewPerson) -> str:
+    return f"certificates/{person.id}.asc"
+
+
+def _trust_toml(
+    environment: str,
+    *,
+    people: Sequence[NewPerson],
+    services: Sequence[str],
+    clients: Sequence[NewClient],
+    fingerprints: dict[str, str],
+    public: dict[str, str],
+) -> bytes:
+    # Written by hand for its comments; every value is an identifier, a fingerprint, a key or a literal above, and
+    # _fill reads the result back through the real parser.
+    lines = [
+        "# Who may sign, approve, publish and call, and how many of them it takes (docs/architecture.md).",
+        "# Pin this file wherever a process reads it; it is never taken from the network.",
+        "schema_version = 1",
+        f'environment = "{environment}"',
+        "version = 1",
+        "",
+        "[thresholds]",
+        *(f"{name} = {number}" for name, number in THRESHOLDS.items()),
+    ]
+    for person in people:
+        roles = ", ".join(f'"{role}"' for role in person.roles)
+        lines += [
+            "",
+            "[[people]]",
+            f'id = "{person.id}"',
+            f"name = {json.dumps(person.name)}",  # a JSON string is a TOML basic string
+            f"roles = [{roles}]",
+            f'openpgp = [{{ fingerprint = "{fingerprints[person.id]}", certificate = "{_certificate(person)}" }}]',
+        ]
+    for service in services:
+        lines += ["", "[[services]]", f'id = "{service}"', f'public_key = "{public[service]}"']
+    for client in clients:
+        scopes = ", ".join(f'"{scope}"' for scope in client.scopes)
+        lines += [
+            "",
+            "[[clients]]",
+            f'id = "{client.id}"',
+            f'public_key = "{public[client.id]}"',
+            f"scopes = [{scopes}]",
+        ]
+    return ("\n".join(lines) + "\n").encode()
+
+
+def _write(path: Path, data: bytes, *, secret: bool = False) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600 if secret else 0o644)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(descriptor)

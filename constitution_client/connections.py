@@ -1,0 +1,72 @@
+"""Makes the clients a verb needs from the settings; every missing setting is a usage error that names it."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from constitution_client.files import read_bytes
+from constitution_client.settings import ClientSettings, UsageError, variables
+
+if TYPE_CHECKING:
+    from constitution.trust import TrustPolicy
+    from constitution_client.service import ConstitutionServiceClient
+    from constitution_client.temporal import Runs
+
+_LOAD_STACK = "load the stack's settings: constitution --env-file var/stack.env …"
+
+
+@asynccontextmanager
+async def service_client(
+    settings: ClientSettings, *, writes: bool = False
+) -> "AsyncIterator[ConstitutionServiceClient]":
+    """Open a client of constitution-service.
+
+    Args:
+        settings: the process's settings.
+        writes: the verb changes something, so a client key and the environment's name are needed.
+
+    Raises:
+        UsageError: a setting is missing.
+    """
+    from constitution_client.service import ConstitutionServiceClient
+
+    if settings.constitution_service_url is None:
+        raise UsageError("CONSTITUTION_SERVICE_URL is not set", hint=_LOAD_STACK)
+    key, environment = None, ""
+    if writes:
+        from signatures.tokens import ClientKey
+
+        if settings.client_key_file is None:
+            raise UsageError(
+                "CLIENT_KEY_FILE is not set: this command changes something and signs for it", hint=_LOAD_STACK
+            )
+        key = ClientKey.parse(
+            read_bytes(settings.client_key_file, what="client key", secret=True).decode("utf-8", "replace")
+        )
+        environment = settings.environment_name()
+    async with ConstitutionServiceClient(settings.constitution_service_url, key, environment) as client:
+        yield client
+
+
+async def runs(settings: ClientSettings) -> "Runs":
+    """Connect to Temporal.
+
+    Raises:
+        UnavailableError: it does not answer.
+    """
+    from constitution_client.temporal import Runs, connect
+
+    return Runs(await connect(variables()), settings.names.task_queue())
+
+
+def trust_policy(settings: ClientSettings, path: Path | None = None) -> "TrustPolicy":
+    """Load the trust policy named on the command line, or by the settings.
+
+    Raises:
+        UsageError: none is named.
+        ConstitutionError: it is not valid.
+    """
+    from signatures.trust_files import load_trust
+
+    return load_trust(path if path is not None else settings.trust_path())

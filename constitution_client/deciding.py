@@ -1,0 +1,291 @@
+"""A board member decides: look first, then sign. What is signed is read from sources the signer can check.
+
+The run under decision only says *which* bytes, change request and evidence it is about. Everything shown comes from
+constitution-service by checksum (so the bytes are those), is checked against the signer's own trust policy and own
+idea of the environment, and the signature binds exactly that. A run or a service that lies can at most be refused.
+"""
+
+import json as json_text
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from constitution.diff import diff
+from signatures.statements import sign_approval
+from signatures.verify import verify_document
+
+from constitution.api import EvidenceRecord
+from constitution.approval import ApprovalPredicate, Verb
+from constitution.checksum import checksum_of
+from constitution.document import Constitution, parse
+from constitution.errors import ConstitutionError, EvidenceError, NotApprovedError, NotYetError, UntrustedError
+from constitution.messages import DecideMessage, Status
+from constitution.release import Kind
+from constitution.trust import Person, TrustPolicy
+from constitution_client.connections import runs, service_client, trust_policy
+from constitution_client.keys import PersonKey
+from constitution_client.output import progress, result
+from constitution_client.prompting import confirm
+from constitution_client.service import ConstitutionServiceClient
+from constitution_client.settings import ClientSettings, UsageError, settings
+from constitution_client.verbs.runs import workflow_id_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """The command line of ``approve`` and ``deny``."""
+
+    verb: Verb
+    run: str
+    key: Path
+    reason: str
+    checksum: str | None
+    evidence: str | None
+    rollback_of: int | None
+    valid_days: int
+    trust: Path | None
+    print_only: bool
+    yes: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Subject:
+    """What is decided on."""
+
+    kind: Kind
+    checksum: str | None
+    change_request: str | None
+    evidence: str | None
+    rollback_of: int | None = None
+    undone: str | None = None  # checksum of the release to undo, as the run says
+
+
+async def decide(order: Order, json: bool | None) -> None:
+    """Show, ask, sign, send (or print).
+
+    Raises:
+        UntrustedError: the key is no board member's, or what would be approved does not verify.
+        NotApprovedError: the signer wrote the change request themself.
+        EvidenceError: the evidence is of other bytes, or reports a failure.
+        NotYetError: the regression gate has not finished, so there is nothing to sign yet.
+        MessageRefusedError: the run refused the decision, and says why.
+    """
+    configured = settings()
+    policy = trust_policy(configured, order.trust)
+    signer = PersonKey.read(order.key)
+    person = signer.board_member(policy)
+    workflow_id, subject = await _subject(order, configured, policy)
+    async with service_client(configured) as service:
+        review = _Review(service, policy, person, subject, lenient=order.verb is Verb.DENY)
+        predicate = await review.predicate(order)
+    for line in review.lines:
+        progress(line)
+    confirm(f"Sign this {'approval' if order.verb is Verb.APPROVE else 'denial'}?", yes=order.yes)
+    envelope = signer.sign(lambda tsk, password: sign_approval(predicate, tsk, password))
+    message = DecideMessage(approval=envelope)
+    if order.print_only:
+        result(message.model_dump(mode="json"), [message.model_dump_json()], json)
+        progress(f"paste it: temporal workflow update execute --workflow-id {workflow_id} --name decide --input '…'")
+        return
+    # The digest of what is sent as update id: sending the same decision twice runs it once.
+    digest = checksum_of(json_text.dumps(envelope.model_dump(mode="json"), sort_keys=True).encode())
+    answer = await (await runs(configured)).tell(workflow_id, "decide", message, update_id=digest)
+    result(
+        {"workflow_id": workflow_id, "person": person.id, "decision": order.verb.value, "answer": answer},
+        [f"{order.verb.value}: {answer}", f"next: constitution watch {workflow_id}"],
+        json,
+    )
+
+
+async def _subject(order: Order, configured: ClientSettings, policy: TrustPolicy) -> tuple[str, _Subject]:
+    workflow_id = workflow_id_of(order.run, configured)
+    if order.rollback_of is not None:
+        kind = Kind.ROLLBACK if order.checksum else Kind.WITHDRAW
+        return workflow_id, _Subject(
+            kind=kind, checksum=order.checksum, change_request=None, evidence=None, rollback_of=order.rollback_of
+        )
+    if order.evidence is not None:
+        if "/" in order.run or order.checksum is None:
+            raise UsageError("deciding without Temporal takes CHANGE_REQUEST --checksum … --evidence …")
+        return workflow_id, _Subject(
+            kind=Kind.UPDATE, checksum=order.checksum, change_request=order.run, evidence=order.evidence
+        )
+    status = await (await runs(configured)).status(workflow_id)
+    if status.environment not in {None, policy.environment}:
+        raise UntrustedError(
+            f"{workflow_id} is about {status.environment}, and this trust policy about {policy.environment}",
+            hint="give the trust policy of that environment with --trust",
+        )
+    if status.workflow == "ConstitutionRollback":
+        return workflow_id, _rollback_subject(workflow_id, status)
+    if status.checksum is None or status.change_request is None:
+        raise NotYetError(f"{workflow_id} has not said yet what it is about", hint=f"constitution status {workflow_id}")
+    if status.evidence is None and order.verb is Verb.APPROVE:
+        raise NotYetError(
+            f"{workflow_id} has no evidence yet: the regression gate has not finished",
+            hint=f"constitution watch {workflow_id}",
+        )
+    return workflow_id, _Subject(
+        kind=Kind.UPDATE, checksum=status.checksum, change_request=status.change_request, evidence=status.evidence
+    )
+
+
+def _rollback_subject(workflow_id: str, status: Status) -> _Subject:
+    """Read which release a rollback undoes from its workflow id; the review compares it with the release itself."""
+    last = workflow_id.rpartition("/")[2]
+    if not (last.isascii() and last.isdigit()):
+        raise UsageError(
+            f"{workflow_id} does not name the release that it undoes",
+            hint=f"constitution approve {workflow_id} --key … --rollback-of GENERATION --checksum WHAT-TO-RESTORE",
+        )
+    if status.previous is None:
+        raise NotYetError(f"{workflow_id} has not said yet what it undoes", hint=f"constitution status {workflow_id}")
+    return _Subject(
+        kind=Kind.ROLLBACK if status.checksum else Kind.WITHDRAW,
+        checksum=status.checksum,
+        change_request=None,
+        evidence=None,
+        rollback_of=int(last),
+        undone=status.previous,
+    )
+
+
+class _Review:
+    """Collects what the signer must see, and refuses to approve what does not verify; a denial only warns."""
+
+    def __init__(
+        self,
+        service: ConstitutionServiceClient,
+        policy: TrustPolicy,
+        person: Person,
+        subject: _Subject,
+        *,
+        lenient: bool,
+    ) -> None:
+        self._service = service
+        self._policy = policy
+        self._person = person
+        self._subject = subject
+        self._lenient = lenient
+        self.lines: list[str] = []
+
+    async def predicate(self, order: Order) -> ApprovalPredicate:
+        """Return what is to be signed; ``lines`` then say it in words."""
+        subject = self._subject
+        now = datetime.now(UTC)
+        self.lines.append(f"you are {self._person.name} ({self._person.id}); you are about to sign:")
+        self.lines.append(f"  decision       {order.verb.value}: {order.reason}")
+        self.lines.append(f"  environment    {self._policy.environment}")
+        document = None if subject.checksum is None else await self._document(subject.checksum, now)
+        if subject.kind is Kind.UPDATE:
+            await self._change_request()
+            await self._diff(document)
+            await self._evidence(document)
+        else:
+            await self._rollback()
+        return ApprovalPredicate(
+            kind=subject.kind,
+            environment=self._policy.environment,
+            checksum=subject.checksum,
+            version=document.version if document else None,
+            previous=document.previous if document and subject.kind is Kind.UPDATE else None,
+            change_request=subject.change_request,
+            evidence=subject.evidence,
+            rollback_of=subject.rollback_of,
+            decision=order.verb,
+            reason=order.reason,
+            issued_at=now,
+            expires_at=now + timedelta(days=order.valid_days),
+        )
+
+    async def _document(self, checksum: str, now: datetime) -> Constitution:
+        data = await self._service.artifact(checksum)
+        document = parse(data)
+        self.lines.append(f"  constitution   {document.title}, version {document.version}")
+        self.lines.append(f"  checksum       {checksum}")
+        self.lines.append(f"  expires        {document.expires_at.isoformat()}")
+        if document.environment != self._policy.environment:
+            self._problem(
+                UntrustedError(f"the document is for {document.environment}, not for {self._policy.environment}")
+            )
+        report = verify_document(data, await self._service.artifact_signatures(checksum), self._policy, now)
+        try:
+            report.require(self._policy.thresholds.document)
+        except ConstitutionError as error:
+            self._problem(error)
+        self.lines.append(f"  signed by      {', '.join(report.signers) or 'nobody the trust policy knows'}")
+        return document
+
+    async def _change_request(self) -> None:
+        if self._subject.change_request is None:
+            return
+        record = await self._service.change_request(self._subject.change_request)
+        asked = record.request
+        self.lines.append(f"  change request {asked.id} by {asked.author}: {asked.reason}")
+        if asked.checksum != self._subject.checksum:
+            self._problem(NotApprovedError(f"{asked.id} asks for {asked.checksum}, not for {self._subject.checksum}"))
+        if asked.author == self._person.id:
+            self._problem(
+                NotApprovedError(
+                    f"you wrote {asked.id} yourself: an author approves nothing of their own",
+                    hint="ask another member of the board",
+                )
+            )
+
+    async def _diff(self, document: Constitution | None) -> None:
+        if document is None:
+            return
+        before = None
+        if document.previous is not None:
+            before = parse(await self._service.artifact(document.previous.checksum))
+            self.lines.append(f"  replaces       {document.previous.version} {document.previous.checksum}")
+        else:
+            self.lines.append("  replaces       nothing: this is a first release")
+        self.lines += [f"    {line}" for line in diff(before, document)]
+
+    async def _evidence(self, document: Constitution | None) -> None:
+        digest = self._subject.evidence
+        if digest is None:
+            self.lines.append("  evidence       none yet")
+            return
+        record = await self._service.evidence(digest)
+        self.lines.append(f"  evidence       {digest}")
+        for suite in record.suites:
+            counts = f"{suite.tests} tests, {suite.failures + suite.errors} failed, {suite.skipped} skipped"
+            self.lines.append(f"    {suite.name}: {counts}, {suite.seconds:.1f} s")
+        if problem := _wrong_evidence(record, self._subject, self._policy.environment, document):
+            self._problem(EvidenceError(f"evidence {digest}: {problem}"))
+
+    async def _rollback(self) -> None:
+        undone = await self._service.release(self._subject.rollback_of or 0)
+        self.lines.append(f"  undoes         generation {undone.generation}: {undone.version} {undone.checksum}")
+        if self._subject.undone not in {None, undone.checksum}:
+            self._problem(
+                UntrustedError(f"the run says that it undoes {self._subject.undone}: that is another release")
+            )
+        if self._subject.checksum is None:
+            self.lines.append("  restores       NOTHING: the constitution is withdrawn and every request is denied")
+
+    def _problem(self, error: ConstitutionError) -> None:
+        if not self._lenient:
+            raise error
+        self.lines.append(f"  warning        {error.message}")
+
+
+def _wrong_evidence(
+    record: EvidenceRecord, subject: _Subject, environment: str, document: Constitution | None
+) -> str | None:
+    """Return why this evidence does not speak for these bytes, or None."""
+    if record.environment != environment or record.checksum != subject.checksum:
+        return f"it is about {record.checksum} in {record.environment}"
+    if record.change_request != subject.change_request:
+        return f"it is about change request {record.change_request}"
+    previous = document.previous.checksum if document and document.previous else None
+    if record.previous != previous:
+        return f"it compared with {record.previous}, the document replaces {previous}"
+    if {suite.name for suite in record.suites} != {"policy", "chaos"}:
+        return "it lacks a suite: policy and chaos must both have run"
+    for suite in record.suites:
+        if suite.tests < 1 or suite.failures or suite.errors or suite.skipped:
+            return f"suite {suite.name} did not pass whole"
+    return None

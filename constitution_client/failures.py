@@ -1,0 +1,42 @@
+"""What a person reads, and what the shell gets, when a command fails. Each failure names the next command."""
+
+import sys
+import traceback
+
+from constitution.errors import ConstitutionError, NotYetError
+from constitution_client.exit_codes import ExitCode
+from constitution_client.output import progress
+from constitution_client.settings import UsageError
+
+_NEXT = {
+    "invalid-request": "constitution --help",
+    "invalid-document": "constitution draft --help makes a document that fits; constitution diff shows what changed",
+    "untrusted": "constitution verify-signature --document F --signature S says who signed, or why not",
+    "not-approved": "constitution status ID shows who has decided; constitution approve ID --key board-member.tsk",
+    "evidence-refused": "constitution update --checksum … --change-request … --dry-run runs the regression gate",
+    "forbidden": "set CLIENT_KEY_FILE to a key whose client has the scope in the trust policy",
+    "not-found": "constitution releases lists what there is",
+    "conflict": "constitution releases, then try again with what is current",
+    "lease-held": "constitution status lists the open runs; constitution watch ID follows the holder",
+    "lease-lost": "constitution status lists the open runs",
+    "stale-generation": "constitution current, then try again",
+    "file-refused": "ls -l",
+    "unavailable": "make status shows what runs; then type the same command again",
+    "not-yet": "type the same command again",
+}
+
+
+def explain(error: Exception) -> int:
+    """Write to stderr what is wrong and what to type next; return the exit code."""
+    if not isinstance(error, ConstitutionError):
+        traceback.print_exception(error, file=sys.stderr)
+        progress("internal error: the lines above belong in a bug report; nothing that runs in Temporal was stopped")
+        return ExitCode.INTERNAL
+    progress(f"error: {error.diagnostics()}")
+    if not error.hint and error.code in _NEXT:
+        progress(f"next: {_NEXT[error.code]}")
+    if isinstance(error, UsageError):
+        return ExitCode.USAGE
+    if isinstance(error, NotYetError):
+        return ExitCode.WAITING
+    return ExitCode.REFUSED if error.permanent else ExitCode.UNAVAILABLE

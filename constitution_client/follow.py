@@ -1,0 +1,159 @@
+"""Follows a run to its end: a live screen on a terminal, plain lines otherwise. Reads only; Ctrl-C stops nothing.
+
+Every second it asks the run for its status. While nobody answers it says so and goes on asking: a worker may be
+restarting, and that is exactly when somebody watches. The exit code is the outcome.
+"""
+
+import asyncio
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+from temporalio.client import WorkflowExecutionStatus
+
+from constitution.errors import ConstitutionError, TransportError
+from constitution.messages import Outcome, Status
+from constitution_client.connections import runs
+from constitution_client.exit_codes import ExitCode
+from constitution_client.output import clean, progress, result
+from constitution_client.render import status_lines, step_line
+from constitution_client.settings import settings
+from constitution_client.temporal import Runs
+
+POLL_SECONDS = 1.0  # a person reads no faster, and a query costs the worker a task
+
+_CODES = {
+    Outcome.COMPLETED: ExitCode.OK,
+    Outcome.REJECTED: ExitCode.REFUSED,
+    Outcome.ROLLED_BACK: ExitCode.ROLLED_BACK,
+}
+
+
+class _Screen:
+    """Shows a status as it changes."""
+
+    def __init__(self, workflow_id: str, live: Live | None) -> None:
+        self._workflow_id = workflow_id
+        self._live = live
+        self._said: dict[str, str] = {}
+
+    def show(self, status: Status) -> None:
+        if self._live is not None:
+            self._live.update(Text(clean("\n".join(status_lines(self._workflow_id, status)))))
+            return
+        self._say("phase", f"phase {status.phase.value}")
+        for step in status.steps:
+            if step.state != "pending":
+                self._say(f"step {step.name}", step_line(step.state, step.name, step.detail, step.last_error).strip())
+        if status.waiting_for:
+            self._say("waiting", f"waiting for {status.waiting_for}")
+        if status.next_command and not status.outcome:
+            self._say("next", f"next: {status.next_command}")
+        if status.approvers:
+            self._say("approvers", f"approved by {', '.join(status.approvers)}")
+        for number, refusal in enumerate(status.refusals):
+            self._say(f"refusal {number} {refusal}", f"refused: {refusal}")
+        if status.verdict:
+            self._say("verdict", f"verdict {status.verdict.value}")
+        if status.rollback_workflow:
+            self._say("rollback", f"rollback {status.rollback_workflow}")
+        self._said.pop("silence", None)
+
+    def silent(self, error: ConstitutionError) -> None:
+        """Say that nobody answers; once per reason, not every second."""
+        self._say("silence", f"no answer yet: {error.message}")
+
+    def _say(self, subject: str, line: str) -> None:
+        if self._said.get(subject) == line:
+            return
+        self._said[subject] = line
+        if self._live is not None:
+            self._live.update(Text(clean(line)))
+        else:
+            progress(f"{time.strftime('%H:%M:%S', time.gmtime())}Z {line}")
+
+
+async def follow(workflow_id: str, *, timeout: float | None, json: bool | None) -> ExitCode:  # noqa: ASYNC109 - see body
+    """Follow a run, print its end, return its outcome as an exit code.
+
+    Args:
+        workflow_id: the run; the newest of that id.
+        timeout: seconds after which to stop following (exit code 4); None follows to the end.
+        json: value of ``--json/--text``.
+
+    Raises:
+        NotFoundError: there is no such run.
+    """
+    configured = settings()
+    deadline = None if timeout is None else time.monotonic() + timeout
+    connected = await runs(configured)
+    await connected.describe(workflow_id)  # a wrong id is said at once, not waited for
+    with _screen(workflow_id) as screen:
+        while True:
+            end = await _look(connected, workflow_id, screen)
+            if end is not None:
+                break
+            if deadline is not None and time.monotonic() >= deadline:
+                progress(f"still going on after {timeout:g} s; next: constitution watch {workflow_id}")
+                return ExitCode.WAITING
+            await asyncio.sleep(POLL_SECONDS)
+    return _finish(workflow_id, end, json)
+
+
+async def _look(connected: Runs, workflow_id: str, screen: _Screen) -> Status | str | None:
+    """Return the final status, or in words how a run that cannot be asked has closed; None while it is open."""
+    try:
+        description = await connected.describe(workflow_id)
+        closed = description.status not in {None, WorkflowExecutionStatus.RUNNING}
+        try:
+            status = await connected.status(workflow_id)
+        except TransportError as error:
+            if closed and description.status is not None:
+                return await _closed_without_worker(connected, workflow_id, description.status)
+            screen.silent(error)
+            return None
+    except TransportError as error:
+        screen.silent(error)
+        return None
+    screen.show(status)
+    if not closed:
+        return None
+    if status.outcome is None and description.status is not None:
+        return await _closed_without_worker(connected, workflow_id, description.status)
+    return status
+
+
+async def _closed_without_worker(connected: Runs, workflow_id: str, status: WorkflowExecutionStatus) -> str:
+    try:
+        await connected.result(workflow_id)
+    except ConstitutionError as error:
+        return f"{status.name.lower().replace('_', ' ')}: {error.message}"
+    return "completed"
+
+
+def _finish(workflow_id: str, end: Status | str, json: bool | None) -> ExitCode:
+    if isinstance(end, Status) and end.outcome is not None:
+        result({"workflow_id": workflow_id, **end.model_dump(mode="json")}, status_lines(workflow_id, end), json)
+        return _CODES[end.outcome]
+    result(
+        {"workflow_id": workflow_id, "outcome": None, "closed": str(end)},
+        [f"{workflow_id} {end}", "next: constitution status lists its guard and rollback while they run"],
+        json,
+    )
+    return ExitCode.OK if end == "completed" else ExitCode.REFUSED
+
+
+@contextmanager
+def _screen(workflow_id: str) -> Iterator[_Screen]:
+    if not sys.stderr.isatty():
+        progress(f"watching {workflow_id}")
+        yield _Screen(workflow_id, None)
+        return
+    with Live(console=Console(stderr=True), refresh_per_second=4, transient=True) as live:
+        screen = _Screen(workflow_id, live)
+        live.update(Text(f"watching {clean(workflow_id)}"))
+        yield screen

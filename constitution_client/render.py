@@ -1,0 +1,122 @@
+"""The text forms of releases, documents and runs: what a person reads, line by line."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from constitution.errors import Issue
+from constitution.messages import Phase, Status
+from constitution.release import Release
+from constitution_client.output import table
+
+_MARKS = {
+    "pending": "·",
+    "running": "▸",
+    "waiting": "…",
+    "done": "✓",
+    "failed": "✗",
+    "skipped": "-",
+    "undone": "↶",
+}
+
+
+def when(moment: datetime | None) -> str:
+    """Return a moment as UTC to the second, or ``-``."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ") if moment else "-"
+
+
+def short(checksum: str | None) -> str:
+    """Return the first 12 hex digits: enough to recognise, never enough to trust."""
+    return checksum[:19] + "…" if checksum else "none"
+
+
+def release_table(releases: Iterable[Release]) -> list[str]:
+    """Return the history, newest first."""
+    rows = [
+        (
+            release.generation,
+            release.kind.value,
+            release.version or "-",
+            short(release.checksum),
+            release.standing.value if release.standing else "unconfirmed",
+            when(release.effective_at),
+            ", ".join(release.approvers) or "-",
+            release.change_request or "-",
+        )
+        for release in sorted(releases, key=lambda release: release.generation, reverse=True)
+    ]
+    return table(
+        ("gen", "kind", "version", "checksum", "standing", "effective at", "approvers", "change request"), rows
+    )
+
+
+def release_lines(release: Release) -> list[str]:
+    """Return everything there is to say about one release."""
+    lines = [
+        f"generation   {release.generation} ({release.kind.value}) in {release.environment}",
+        f"rings        {', '.join(release.rings)}",
+        f"version      {release.version or 'none: the constitution was withdrawn'}",
+        f"checksum     {release.checksum or 'none'}",
+        f"effective at {when(release.effective_at)}",
+        f"replaced     {f'generation {release.previous_generation}' if release.previous_generation else 'nothing'}",
+        f"approved by  {', '.join(release.approvers) or '-'} for {release.change_request or '-'}",
+        f"evidence     {release.evidence or '-'}",
+        f"reason       {release.reason}",
+        f"update id    {release.update_id}",
+    ]
+    if release.rollback_of is not None:
+        lines.append(f"undoes       generation {release.rollback_of}")
+    if run := release.workflow.get("workflow_id"):
+        lines.append(f"run          {run} {release.workflow.get('run_id', '')}")
+    for record in release.standings:
+        verdict = f", verdict {record.verdict.value}" if record.verdict else ""
+        lines.append(f"{record.standing.value:12} {when(record.recorded_at)}{verdict}: {record.reason}")
+    if not release.standings:
+        lines.append("unconfirmed  nothing has been recorded about it yet")
+    delivery = release.delivery
+    lines.append(f"redis        {when(delivery.redis_at)} {delivery.redis_checksum or ''}".rstrip())
+    lines += [
+        f"event        {event.tenant}: partition {event.partition}, offset {event.offset}, id {event.event_id}"
+        for event in delivery.events
+    ]
+    lines.append(f"delivered    {when(delivery.delivered_at)}")
+    return lines
+
+
+def issue_lines(issues: Iterable[Issue]) -> list[str]:
+    """Return each issue as an indented line."""
+    return [f"  - {issue.path + ': ' if issue.path else ''}{issue.message} [{issue.code}]" for issue in issues]
+
+
+def status_lines(workflow_id: str, status: Status) -> list[str]:
+    """Return what a run is doing, on whom or what it waits, and what to type."""
+    lines = [
+        f"{workflow_id} ({status.workflow})",
+        f"phase        {status.phase.value}" + (f", step {status.step}" if status.step else ""),
+    ]
+    if status.waiting_for:
+        lines.append(f"waiting for  {status.waiting_for}")
+    if status.version or status.checksum:
+        lines.append(f"version      {status.version or '-'} {status.checksum or ''}".rstrip())
+    if status.generation:
+        lines.append(f"generation   {status.generation}")
+    if status.change_request:
+        lines.append(f"request      {status.change_request}, evidence {status.evidence or 'not yet'}")
+    if status.approvers:
+        lines.append(f"approved by  {', '.join(status.approvers)}")
+    lines += [f"refused      {refusal}" for refusal in status.refusals]
+    lines += [step_line(step.state, step.name, step.detail, step.last_error) for step in status.steps]
+    if status.verdict:
+        lines.append(f"verdict      {status.verdict.value}")
+    if status.rollback_workflow:
+        lines.append(f"rollback     {status.rollback_workflow}")
+    if status.outcome:
+        lines.append(f"outcome      {status.outcome.value}: {status.outcome_detail}")
+    if status.next_command and status.phase is not Phase.CLOSED:
+        lines.append(f"next: {status.next_command}")
+    return lines
+
+
+def step_line(state: str, name: str, detail: str, last_error: str | None) -> str:
+    """Return one step as a line."""
+    tail = f" [{last_error}]" if last_error and state in {"running", "waiting", "failed"} else ""
+    return f"  {_MARKS.get(state, '?')} {name:20} {state}{': ' + detail if detail else ''}{tail}"

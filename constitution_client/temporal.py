@@ -1,0 +1,253 @@
+"""The client's way to Temporal: connect, start, ask, tell; Temporal's errors become those of the domain.
+
+The connection is found as Temporal's own command line finds it (``temporalio.envconfig``). Every call has a time
+limit: a run without a worker answers nothing, and a person must hear that instead of waiting.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+from pydantic import ValidationError
+from temporalio.client import (
+    Client,
+    RPCTimeoutOrCancelledError,
+    WorkflowExecutionDescription,
+    WorkflowFailureError,
+    WorkflowHandle,
+    WorkflowQueryFailedError,
+    WorkflowUpdateFailedError,
+)
+from temporalio.common import WorkflowIDConflictPolicy
+from temporalio.envconfig import ClientConfig
+from temporalio.exceptions import ApplicationError, FailureError, WorkflowAlreadyStartedError
+from temporalio.service import RPCError, RPCStatusCode
+
+from constitution.errors import (
+    ConflictError,
+    ConstitutionError,
+    ContentError,
+    InvalidRequestError,
+    Issue,
+    NotFoundError,
+    NotYetError,
+    UnavailableError,
+)
+from constitution.messages import Status
+from constitution.model import Model
+
+CONNECT_TIMEOUT = timedelta(seconds=5)
+CALL_TIMEOUT = timedelta(seconds=10)  # start, describe, signal: answered by the server alone, in milliseconds
+QUERY_TIMEOUT = timedelta(seconds=10)  # answered by a worker, which may first replay the run
+MESSAGE_TIMEOUT = timedelta(seconds=60)  # a decision is verified by an activity before it is answered
+_NO_WORKER = "no worker answers on the task queue: start one with make worker, then type the command again"
+
+
+class RunExistsError(ConflictError):
+    """A run with this id is open already."""
+
+    code = "run-exists"
+
+
+class MessageRefusedError(ContentError):
+    """The run received the message and refused it."""
+
+    code = "message-refused"
+
+
+async def connect(variables: Mapping[str, str]) -> Client:
+    """Connect to Temporal.
+
+    Args:
+        variables: what ``temporalio.envconfig`` reads: TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE, TEMPORAL_TLS…, and
+            TEMPORAL_CONFIG_FILE with profiles.
+
+    Raises:
+        InvalidRequestError: the configuration cannot be read.
+        UnavailableError: the server does not answer.
+    """
+    try:
+        config = ClientConfig.load_client_connect_config(override_env_vars=dict(variables))
+    except (RuntimeError, ValueError) as error:
+        raise InvalidRequestError(
+            f"Temporal's configuration cannot be read: {error}", hint="temporal config list shows it; see docs/cli.md"
+        ) from error
+    address = config.get("target_host") or "localhost:7233"
+    config["target_host"] = address
+    try:
+        return await asyncio.wait_for(
+            Client.connect(**config, connect_timeout=CONNECT_TIMEOUT), CONNECT_TIMEOUT.total_seconds() * 2
+        )
+    except (RuntimeError, RPCError, TimeoutError) as error:
+        raise UnavailableError(
+            f"Temporal at {address} does not answer: {str(error) or 'time limit'}",
+            hint="make status shows whether it runs; TEMPORAL_ADDRESS says where it is looked for",
+        ) from error
+
+
+class Runs:
+    """The runs of one environment, by workflow id.
+
+    Args:
+        client: a connected client.
+        task_queue: where the workers listen.
+    """
+
+    def __init__(self, client: Client, task_queue: str) -> None:
+        self._client = client
+        self._task_queue = task_queue
+
+    async def start(self, workflow: str, request: Model, workflow_id: str) -> str:
+        """Start a run and return its run id.
+
+        Raises:
+            RunExistsError: one with this id is open.
+            UnavailableError: the server does not answer.
+        """
+        payload = request.model_dump(mode="json", exclude_none=True)
+        async with _translated(workflow_id):
+            try:
+                handle = await self._client.start_workflow(
+                    workflow,
+                    payload,
+                    id=workflow_id,
+                    task_queue=self._task_queue,
+                    id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
+                    rpc_timeout=CALL_TIMEOUT,
+                )
+            except WorkflowAlreadyStartedError as error:
+                raise RunExistsError(
+                    f"{workflow_id} is running already", hint=f"constitution watch {workflow_id}"
+                ) from error
+        return handle.first_execution_run_id or ""
+
+    async def describe(self, workflow_id: str, run_id: str | None = None) -> WorkflowExecutionDescription:
+        """Return what the server knows of a run, worker or not.
+
+        Raises:
+            NotFoundError: there is no such run.
+        """
+        async with _translated(workflow_id):
+            return await self._handle(workflow_id, run_id).describe(rpc_timeout=CALL_TIMEOUT)
+
+    async def status(self, workflow_id: str, run_id: str | None = None) -> Status:
+        """Ask a run, open or closed, for its status.
+
+        Raises:
+            NotFoundError: there is no such run.
+            NotYetError: no worker answers.
+        """
+        async with _translated(workflow_id):
+            try:
+                answer = await self._handle(workflow_id, run_id).query("status", rpc_timeout=QUERY_TIMEOUT)
+            except WorkflowQueryFailedError as error:
+                raise NotYetError(f"{workflow_id} cannot say its status: {error.message}", hint=_NO_WORKER) from error
+        try:
+            return Status.model_validate(answer)
+        except ValidationError as error:
+            raise UnavailableError(
+                f"{workflow_id} answered with a status this program cannot read: {error.error_count()} problems",
+                hint="worker and client may be of different versions",
+            ) from error
+
+    async def tell(self, workflow_id: str, message: str, body: Model, *, update_id: str | None = None) -> Any:
+        """Send a message to a run as an update and return the run's answer.
+
+        Args:
+            workflow_id: the run.
+            message: ``decide``, ``abort``, ``retry``, ``skip``, ``promote``, ``hold`` or ``resume``.
+            body: its content.
+            update_id: makes the message idempotent: the same id runs once.
+
+        Raises:
+            NotFoundError: there is no such open run.
+            MessageRefusedError: the run refused it, and says why.
+            NotYetError: no worker answered in time; the message may still be handled.
+        """
+        async with _translated(workflow_id):
+            return await self._handle(workflow_id).execute_update(
+                message, body.model_dump(mode="json", exclude_none=True), id=update_id, rpc_timeout=MESSAGE_TIMEOUT
+            )
+
+    async def result(self, workflow_id: str, run_id: str | None = None) -> Any:
+        """Wait for the end of a run and return its result.
+
+        Raises:
+            ContentError: the run failed; the message is its root cause.
+        """
+        async with _translated(workflow_id):
+            return await self._handle(workflow_id, run_id).result()
+
+    async def open_runs(self, types: tuple[str, ...]) -> list[tuple[str, str, str]]:
+        """Return ``(workflow id, type, started at)`` of every open run of these types on our task queue."""
+        listed = " OR ".join(f"WorkflowType = '{name}'" for name in types)
+        query = f"ExecutionStatus = 'Running' AND TaskQueue = '{self._task_queue}' AND ({listed})"
+        async with _translated("list of runs"):
+            return [
+                (run.id, run.workflow_type, run.start_time.isoformat(timespec="seconds"))
+                async for run in self._client.list_workflows(query, rpc_timeout=CALL_TIMEOUT)
+            ]
+
+    def _handle(self, workflow_id: str, run_id: str | None = None) -> WorkflowHandle[Any, Any]:
+        return self._client.get_workflow_handle(workflow_id, run_id=run_id)
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """Return the innermost failure: ``ActivityError`` and its like say nothing themselves."""
+    while isinstance(error, FailureError | WorkflowFailureError | WorkflowUpdateFailedError) and error.cause:
+        error = error.cause
+    return error
+
+
+def failure_of(error: BaseException, *, kind: type[ConstitutionError], what: str) -> ConstitutionError:
+    """Return a failed run or a refused message as an error of the domain, with its code, issues and hint.
+
+    Args:
+        error: what Temporal raised.
+        kind: the class to make.
+        what: start of the message, e.g. the workflow id.
+    """
+    cause = root_cause(error)
+    if not isinstance(cause, ApplicationError):
+        return kind(f"{what}: {cause}")
+    issues: tuple[Issue, ...] = ()
+    message, hint = cause.message, ""
+    for detail in cause.details:
+        if isinstance(detail, dict) and "message" in detail:
+            message, hint = str(detail["message"]), str(detail.get("hint") or "")
+            issues = tuple(
+                Issue(**{name: str(value) for name, value in item.items() if name in Issue.model_fields})
+                for item in detail.get("issues") or ()
+                if isinstance(item, dict) and {"code", "message"} <= item.keys()
+            )
+            break
+    return kind(f"{what}: {message} [{cause.type}]" if cause.type else f"{what}: {message}", issues=issues, hint=hint)
+
+
+@asynccontextmanager
+async def _translated(workflow_id: str) -> AsyncIterator[None]:
+    try:
+        yield
+    except WorkflowUpdateFailedError as error:
+        raise failure_of(error, kind=MessageRefusedError, what=f"{workflow_id} refused") from error
+    except WorkflowFailureError as error:
+        raise failure_of(error, kind=ContentError, what=workflow_id) from error
+    except RPCTimeoutOrCancelledError as error:
+        raise NotYetError(f"{workflow_id} did not answer in time", hint=_NO_WORKER) from error
+    except RPCError as error:
+        if error.status == RPCStatusCode.NOT_FOUND:
+            raise NotFoundError(
+                f"Temporal has no such run: {workflow_id} ({error.message})",
+                hint="constitution status lists the open runs; constitution releases what became of closed ones",
+            ) from error
+        if error.status == RPCStatusCode.INVALID_ARGUMENT:
+            raise InvalidRequestError(f"{workflow_id}: {error.message}") from error
+        if error.status in {RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED}:
+            raise NotYetError(f"{workflow_id} did not answer in time", hint=_NO_WORKER) from error
+        if error.status == RPCStatusCode.FAILED_PRECONDITION:
+            raise ConflictError(f"{workflow_id}: {error.message}") from error
+        raise UnavailableError(
+            f"Temporal cannot serve {workflow_id} now: {error.message}", hint="make status shows whether it runs"
+        ) from error

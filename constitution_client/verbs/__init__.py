@@ -1,0 +1,1 @@
+"""The verbs of the command line, a module per family. Each imports what it needs when it runs, not before."""

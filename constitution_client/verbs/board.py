@@ -1,0 +1,167 @@
+"""Verbs of the board: approve, deny, skip, promote. Each signs with a person's key, after showing what is signed."""
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from constitution_client.output import JsonOption
+from constitution_client.verbs.runs import RunArgument
+
+KeyOption = Annotated[Path, typer.Option("--key", help="Your OpenPGP secret key (mode 0600).")]
+TrustOption = Annotated[Path | None, typer.Option("--trust", help="trust.toml (env: TRUST_FILE).")]
+PrintOption = Annotated[
+    bool,
+    typer.Option("--print", help="Sign, print the JSON to paste into temporal or its UI, and send nothing."),
+]
+YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask before signing.")]
+ValidOption = Annotated[int, typer.Option("--valid-days", min=1, max=30, help="How long the signature counts.")]
+EvidenceOption = Annotated[
+    str | None,
+    typer.Option("--evidence", help="With --checksum: decide without asking Temporal, for constitution load."),
+]
+ChecksumOption = Annotated[str | None, typer.Option("--checksum", help="With --evidence: what is decided on.")]
+RollbackOfOption = Annotated[
+    int | None,
+    typer.Option("--rollback-of", min=1, help="Decide on undoing this generation; --checksum is what to restore."),
+]
+
+
+def approve(
+    run: RunArgument,
+    *,
+    key: KeyOption,
+    reason: Annotated[str, typer.Option("--reason", help="Why; kept with the release for ever.")] = "approved",
+    checksum: ChecksumOption = None,
+    evidence: EvidenceOption = None,
+    rollback_of: RollbackOfOption = None,
+    valid_days: ValidOption = 7,
+    trust: TrustOption = None,
+    print_only: PrintOption = False,
+    yes: YesOption = False,
+    json: JsonOption = None,
+) -> None:
+    """Approve an update (or a later rollback) as a member of the board.
+
+    Fetches the document, checks its bytes and signatures, shows the diff and the regression gate's evidence, asks,
+    signs, sends. It also pre-authorises the rollback to the version before.
+    """
+    _decide(
+        "approve",
+        run,
+        key=key,
+        reason=reason,
+        checksum=checksum,
+        evidence=evidence,
+        rollback_of=rollback_of,
+        valid_days=valid_days,
+        trust=trust,
+        print_only=print_only,
+        yes=yes,
+        json=json,
+    )
+
+
+def deny(
+    run: RunArgument,
+    *,
+    key: KeyOption,
+    reason: Annotated[str, typer.Option("--reason", help="Why; told to everyone.")],
+    checksum: ChecksumOption = None,
+    evidence: EvidenceOption = None,
+    rollback_of: RollbackOfOption = None,
+    valid_days: ValidOption = 7,
+    trust: TrustOption = None,
+    print_only: PrintOption = False,
+    yes: YesOption = False,
+    json: JsonOption = None,
+) -> None:
+    """Deny an update as a member of the board: one denial stops it."""
+    _decide(
+        "deny",
+        run,
+        key=key,
+        reason=reason,
+        checksum=checksum,
+        evidence=evidence,
+        rollback_of=rollback_of,
+        valid_days=valid_days,
+        trust=trust,
+        print_only=print_only,
+        yes=yes,
+        json=json,
+    )
+
+
+def _decide(
+    verb: str,
+    run: str,
+    *,
+    key: Path,
+    reason: str,
+    checksum: str | None,
+    evidence: str | None,
+    rollback_of: int | None,
+    valid_days: int,
+    trust: Path | None,
+    print_only: bool,
+    yes: bool,
+    json: bool | None,
+) -> None:
+    if evidence is not None and not print_only:
+        raise typer.BadParameter("--evidence decides without asking Temporal: it goes with --print")
+    if checksum is not None and evidence is None and rollback_of is None:
+        raise typer.BadParameter("--checksum goes with --evidence or --rollback-of")
+    from constitution.approval import Verb
+    from constitution_client.deciding import Order, decide
+
+    order = Order(
+        verb=Verb(verb),
+        run=run,
+        key=key,
+        reason=reason,
+        checksum=checksum,
+        evidence=evidence,
+        rollback_of=rollback_of,
+        valid_days=valid_days,
+        trust=trust,
+        print_only=print_only,
+        yes=yes,
+    )
+    asyncio.run(decide(order, json))
+
+
+def skip(
+    run: RunArgument,
+    *,
+    key: KeyOption,
+    reason: Annotated[str, typer.Option("--reason", help="Why the step may be left out.")],
+    trust: TrustOption = None,
+    print_only: PrintOption = False,
+    yes: YesOption = False,
+    json: JsonOption = None,
+) -> None:
+    """Order a run to go on without the records' step that is stuck; only after confirmation. Signed."""
+    from constitution_client.ordering import order
+
+    asyncio.run(order("skip", run, key, reason, trust=trust, print_only=print_only, yes=yes, json=json))
+
+
+def promote(
+    run: RunArgument,
+    *,
+    key: KeyOption,
+    reason: Annotated[str, typer.Option("--reason", help="Why the watch need not end.")],
+    trust: TrustOption = None,
+    print_only: PrintOption = False,
+    yes: YesOption = False,
+    json: JsonOption = None,
+) -> None:
+    """Order a run to confirm without waiting for the end of the watch or of a hold. Signed."""
+    from constitution_client.ordering import order
+
+    asyncio.run(order("promote", run, key, reason, trust=trust, print_only=print_only, yes=yes, json=json))
+
+
+VERBS = {"approve": approve, "deny": deny, "skip": skip, "promote": promote}

@@ -1,0 +1,177 @@
+"""Verbs about what is and was live: current, releases, show, load."""
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from constitution_client.output import JsonOption, progress, result
+
+if TYPE_CHECKING:
+    from constitution_client.service import ConstitutionServiceClient
+
+TrustOption = Annotated[Path | None, typer.Option("--trust", help="trust.toml to verify with (env: TRUST_FILE).")]
+
+
+def current(
+    ring: Annotated[str, typer.Option("--ring", help="Of which ring.")] = "default",
+    trust: TrustOption = None,
+    json: JsonOption = None,
+) -> None:
+    """Show what a ring must obey now, verified against the trust policy. Exit 1 if it does not verify."""
+    asyncio.run(_current(ring, trust, json))
+
+
+async def _current(ring: str, trust: Path | None, json: bool | None) -> None:
+    from datetime import UTC, datetime
+
+    from signatures.current import verify_current
+
+    from constitution.errors import NotFoundError
+    from constitution_client.connections import service_client, trust_policy
+    from constitution_client.render import when
+    from constitution_client.settings import settings
+
+    configured = settings()
+    policy = trust_policy(configured, trust)
+    async with service_client(configured) as service:
+        answer = await service.current(ring)
+    if answer is None:
+        raise NotFoundError(
+            f"nothing is live in ring {ring} of {policy.environment}: no release was ever made",
+            hint="constitution draft --help begins a first one",
+        )
+    verify_current(answer, trust=policy, environment=policy.environment, ring=ring, now=datetime.now(UTC))
+    result(
+        {**answer.model_dump(mode="json"), "verified": True},
+        [
+            f"version      {answer.version or 'none: the constitution was withdrawn'}",
+            f"checksum     {answer.checksum or 'none'}",
+            f"generation   {answer.generation} ({answer.kind.value})",
+            f"effective at {when(answer.effective_at)}",
+            f"verified     statement, bytes and signatures against the trust policy of {policy.environment}",
+        ],
+        json,
+    )
+
+
+def releases(json: JsonOption = None) -> None:
+    """List every release of the environment, newest first, with what became of it."""
+    asyncio.run(_releases(json))
+
+
+async def _releases(json: bool | None) -> None:
+    from constitution_client.connections import service_client
+    from constitution_client.render import release_table
+    from constitution_client.settings import settings
+
+    async with service_client(settings()) as service:
+        history = await service.releases()
+    lines = release_table(history) if history else ["no release was ever made; next: constitution draft --help"]
+    result([release.model_dump(mode="json") for release in history], lines, json)
+
+
+def show(
+    what: Annotated[str, typer.Argument(help="A generation (7), a checksum (sha256:…), or a change request (CR-142).")],
+    out: Annotated[Path | None, typer.Option("--out", help="Write a document's exact bytes to this new file.")] = None,
+    json: JsonOption = None,
+) -> None:
+    """Show one release, one stored constitution, or one change request."""
+    asyncio.run(_show(what, out, json))
+
+
+async def _show(what: str, out: Path | None, json: bool | None) -> None:
+    from constitution_client.connections import service_client
+    from constitution_client.render import release_lines
+    from constitution_client.settings import settings
+
+    async with service_client(settings()) as service:
+        if what.isascii() and what.isdigit():
+            release = await service.release(int(what))
+            result(release.model_dump(mode="json"), release_lines(release), json)
+        elif what.startswith("sha256:"):
+            await _show_artifact(service, what, out, json)
+        else:
+            record = await service.change_request(what)
+            asked = record.request
+            result(
+                record.model_dump(mode="json"),
+                [f"{asked.id} by {asked.author} for {asked.checksum}", f"reason: {asked.reason}"],
+                json,
+            )
+
+
+async def _show_artifact(
+    service: "ConstitutionServiceClient", checksum: str, out: Path | None, json: bool | None
+) -> None:
+    from constitution.document import parse
+    from constitution_client.files import write_new
+
+    document = await service.artifact(checksum)
+    if out is not None:
+        write_new(out, document)
+        progress(f"wrote {len(document)} bytes to {out}; their checksum is {checksum}")
+        return
+    constitution = parse(document)
+    lines = [
+        f"{constitution.title}, version {constitution.version} for {constitution.environment}",
+        f"expires  {constitution.expires_at.isoformat()}",
+        f"previous {constitution.previous.version if constitution.previous else 'none'}",
+        constitution.summary,
+        *(f"  {p.id}: {p.text}" for p in constitution.principles),
+        *(f"  {r.effect} {r.id} ({r.severity}) when {r.when}" for r in constitution.rules),
+        f"  default: {constitution.default_effect}",
+        "next: constitution show CHECKSUM --out FILE writes the exact bytes",
+    ]
+    result(constitution.model_dump(mode="json"), lines, json)
+
+
+def load(
+    *,
+    reason: Annotated[str, typer.Option("--reason", help="Why this goes live by hand.")],
+    checksum: Annotated[
+        str | None, typer.Option("--checksum", help="sha256:… that was pushed; none withdraws.")
+    ] = None,
+    kind: Annotated[str, typer.Option("--kind", help="update, rollback, reissue or withdraw.")] = "update",
+    change_request: Annotated[str | None, typer.Option("--change-request", help="Needed by an update.")] = None,
+    approval: Annotated[
+        list[Path] | None,
+        typer.Option("--approval", help="A file with a signed decision (constitution approve --print); repeat it."),
+    ] = None,
+    evidence: Annotated[
+        str | None, typer.Option("--evidence", help="Digest of the regression gate's evidence.")
+    ] = None,
+    rollback_of: Annotated[int | None, typer.Option("--rollback-of", help="The generation that is undone.")] = None,
+    confirm: Annotated[
+        bool,
+        typer.Option("--confirm", help="Record it as confirmed (verdict not_watched) before giving the lease back."),
+    ] = False,
+    update_id: Annotated[
+        str | None, typer.Option("--update-id", help="Repeat an interrupted load under the id that it printed.")
+    ] = None,
+    json: JsonOption = None,
+) -> None:
+    """Put a constitution live BY HAND, without the workflow: no sync, no watch, no broadcast, no archive.
+
+    For the day Temporal is down. constitution-service checks everything all the same (signatures, approvals,
+    evidence, lease, generation), so nothing goes live that the board did not approve. Without --confirm the release
+    stays unconfirmed, and reconciliation may undo it. Else use: constitution update.
+    """
+    from constitution_client.by_hand import ByHand, load_by_hand
+
+    order = ByHand.read(
+        reason=reason,
+        checksum=checksum,
+        kind=kind,
+        change_request=change_request,
+        approvals=approval or (),
+        evidence=evidence,
+        rollback_of=rollback_of,
+        confirm=confirm,
+        update_id=update_id,
+    )
+    asyncio.run(load_by_hand(order, json))
+
+
+VERBS = {"current": current, "releases": releases, "show": show, "load": load}

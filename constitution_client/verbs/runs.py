@@ -1,0 +1,292 @@
+"""Verbs that start and steer runs: update, rollback, status, abort, retry, hold, resume."""
+
+import asyncio
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from constitution_client.output import JsonOption, progress, result
+
+if TYPE_CHECKING:
+    from constitution.model import Model
+    from constitution_client.settings import ClientSettings
+
+_M = TypeVar("_M", bound="Model")
+
+RunArgument = Annotated[str, typer.Argument(help="A workflow id, or the id of an update's change request (CR-142).")]
+WaitOption = Annotated[bool, typer.Option("--wait", help="Follow the run to its end; the exit code is its outcome.")]
+TimeoutOption = Annotated[
+    float | None, typer.Option("--timeout", min=0, help="Seconds to follow; then exit 4, and the run goes on.")
+]
+
+
+def update(
+    *,
+    change_request: Annotated[str, typer.Option("--change-request", help="One that was filed, e.g. CR-142.")],
+    checksum: Annotated[str | None, typer.Option("--checksum", help="sha256:… of an artifact that was pushed.")] = None,
+    document: Annotated[str | None, typer.Option("--document", help="Or: a file's name in the worker's inbox.")] = None,
+    signature: Annotated[
+        list[str] | None, typer.Option("--signature", help="Name of its signature in the inbox; may be repeated.")
+    ] = None,
+    strategy: Annotated[str, typer.Option("--strategy", help="A strategy of environment.toml.")] = "default",
+    not_before: Annotated[
+        str | None, typer.Option("--not-before", help="Go live not before, e.g. 2026-12-01T10:00:00Z.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only the preconditions; nothing goes live.")] = False,
+    workflow_id: Annotated[
+        str | None, typer.Option("--id", help="Workflow id; default: one per change request.")
+    ] = None,
+    wait: WaitOption = False,
+    timeout: TimeoutOption = None,
+    json: JsonOption = None,
+) -> None:
+    """Start the runbook for a signed constitution. Refused if a run for the same change request is open."""
+    from constitution.messages import UpdateRequest
+
+    request = _request(
+        UpdateRequest,
+        change_request=change_request,
+        checksum=checksum,
+        document=document,
+        signatures=tuple(signature) if signature else None,
+        strategy=strategy,
+        not_before=_moment(not_before),
+        dry_run=dry_run,
+    )
+    raise typer.Exit(
+        asyncio.run(_update(request, change_request, workflow_id=workflow_id, wait=wait, timeout=timeout, json=json))
+    )
+
+
+async def _update(
+    request: "Model",
+    change_request: str,
+    *,
+    workflow_id: str | None,
+    wait: bool,
+    timeout: float | None,  # noqa: ASYNC109 - a limit a person typed, enforced by follow
+    json: bool | None,
+) -> int:
+    from constitution_client.connections import runs
+    from constitution_client.settings import settings
+
+    configured = settings()
+    chosen = workflow_id or configured.names.update_id(configured.environment_name(), change_request)
+    run_id = await (await runs(configured)).start("ConstitutionUpdate", request, chosen)
+    return await _started(chosen, run_id, "ConstitutionUpdate", wait=wait, timeout=timeout, json=json)
+
+
+def rollback(
+    *,
+    reason: Annotated[str, typer.Option("--reason", help="Why; told to everyone.")],
+    to: Annotated[int | None, typer.Option("--to", min=1, help="Restore this generation's constitution.")] = None,
+    bad_generation: Annotated[
+        int | None, typer.Option("--bad-generation", min=1, help="Undo this release; default: the current one.")
+    ] = None,
+    wait: WaitOption = False,
+    timeout: TimeoutOption = None,
+    json: JsonOption = None,
+) -> None:
+    """Undo a release: by default the current one, back to the newest confirmed constitution before it."""
+    from constitution.messages import RollbackRequest
+
+    _request(RollbackRequest, reason=reason, to=to, bad_generation=bad_generation)
+    raise typer.Exit(
+        asyncio.run(
+            _rollback(reason=reason, to=to, bad_generation=bad_generation, wait=wait, timeout=timeout, json=json)
+        )
+    )
+
+
+async def _rollback(
+    *,
+    reason: str,
+    to: int | None,
+    bad_generation: int | None,
+    wait: bool,
+    timeout: float | None,  # noqa: ASYNC109 - a limit a person typed, enforced by follow
+    json: bool | None,
+) -> int:
+    from constitution.errors import NotFoundError
+    from constitution.messages import RollbackRequest
+    from constitution_client.connections import runs, service_client
+    from constitution_client.settings import settings
+    from constitution_client.temporal import RunExistsError
+
+    configured = settings()
+    if bad_generation is None:
+        # Named, so that what is undone is what the operator saw, also if something else goes live this second.
+        async with service_client(configured) as service:
+            live = await service.current()
+        if live is None:
+            raise NotFoundError("nothing is live: there is nothing to roll back", hint="constitution releases")
+        bad_generation = live.generation
+    chosen = configured.names.rollback_id(configured.environment_name(), bad_generation)
+    request = RollbackRequest(reason=reason, to=to, bad_generation=bad_generation)
+    try:
+        run_id = await (await runs(configured)).start("ConstitutionRollback", request, chosen)
+    except RunExistsError:
+        progress(f"generation {bad_generation} is being rolled back already; this joins that run")
+        run_id = ""
+    return await _started(chosen, run_id, "ConstitutionRollback", wait=wait, timeout=timeout, json=json)
+
+
+async def _started(
+    workflow_id: str,
+    run_id: str,
+    workflow: str,
+    *,
+    wait: bool,
+    timeout: float | None,  # noqa: ASYNC109 - a limit a person typed, enforced by follow
+    json: bool | None,
+) -> int:
+    if wait:
+        from constitution_client.follow import follow
+
+        progress(f"started  {workflow_id}")
+        return await follow(workflow_id, timeout=timeout, json=json)
+    result(
+        {"workflow_id": workflow_id, "run_id": run_id, "workflow": workflow},
+        [
+            f"started  {workflow_id}",
+            f"next: constitution watch {workflow_id}",
+            f"      constitution approve {workflow_id} --key BOARD-MEMBER.tsk",
+            f"      constitution abort {workflow_id} --reason …",
+        ],
+        json,
+    )
+    return 0
+
+
+def status(
+    run: Annotated[
+        str | None, typer.Argument(help="A workflow id or change request; without it: every open run.")
+    ] = None,
+    json: JsonOption = None,
+) -> None:
+    """Say where a run is, on whom it waits and what to type; without an argument, list the open runs."""
+    asyncio.run(_open_runs(json) if run is None else _status(run, json))
+
+
+async def _open_runs(json: bool | None) -> None:
+    from constitution_client.connections import runs
+    from constitution_client.output import table
+    from constitution_client.settings import settings
+
+    found = await (await runs(settings())).open_runs(
+        ("ConstitutionUpdate", "ConstitutionRollback", "ConstitutionGuard")
+    )
+    rows = [{"workflow_id": run[0], "workflow": run[1], "started_at": run[2]} for run in found]
+    lines = table(("workflow id", "workflow", "started at"), found) if found else ["no run is open"]
+    result(rows, lines, json)
+
+
+async def _status(run: str, json: bool | None) -> None:
+    from constitution_client.connections import runs
+    from constitution_client.render import status_lines
+    from constitution_client.settings import settings
+
+    configured = settings()
+    chosen = workflow_id_of(run, configured)
+    answer = await (await runs(configured)).status(chosen)
+    result({"workflow_id": chosen, **answer.model_dump(mode="json")}, status_lines(chosen, answer), json)
+
+
+def abort(
+    run: RunArgument,
+    reason: Annotated[str, typer.Option("--reason", help="Why; told to everyone.")],
+    json: JsonOption = None,
+) -> None:
+    """Stop an update before it is confirmed, and undo what is live. Wins in every waiting state."""
+    from constitution.messages import AbortMessage
+
+    asyncio.run(_tell(run, "abort", _request(AbortMessage, reason=reason), json))
+
+
+def retry(
+    run: RunArgument,
+    reason: Annotated[str, typer.Option("--reason", help="What was repaired.")] = "retry",
+    json: JsonOption = None,
+) -> None:
+    """Try the step that is stuck again."""
+    from constitution.messages import RetryMessage
+
+    asyncio.run(_tell(run, "retry", _request(RetryMessage, reason=reason), json))
+
+
+def hold(
+    run: RunArgument, reason: Annotated[str, typer.Option("--reason", help="Why.")], json: JsonOption = None
+) -> None:
+    """Do not confirm when the watch ends: wait for resume, promote or abort."""
+    from constitution.messages import HoldMessage
+
+    asyncio.run(_tell(run, "hold", _request(HoldMessage, reason=reason), json))
+
+
+def resume(
+    run: RunArgument, reason: Annotated[str, typer.Option("--reason", help="Why.")] = "resume", json: JsonOption = None
+) -> None:
+    """End a hold."""
+    from constitution.messages import ResumeMessage
+
+    asyncio.run(_tell(run, "resume", _request(ResumeMessage, reason=reason), json))
+
+
+async def _tell(run: str, message: str, body: "Model", json: bool | None) -> None:
+    from constitution_client.connections import runs
+    from constitution_client.settings import settings
+
+    configured = settings()
+    chosen = workflow_id_of(run, configured)
+    answer = await (await runs(configured)).tell(chosen, message, body)
+    result(
+        {"workflow_id": chosen, "message": message, "answer": answer},
+        [f"{message}: {answer}", f"next: constitution watch {chosen}"],
+        json,
+    )
+
+
+def workflow_id_of(run: str, configured: "ClientSettings") -> str:
+    """Return a workflow id: ``run`` itself, or the update of that change request.
+
+    Raises:
+        UsageError: a change request is named, and no environment.
+    """
+    if "/" in run:
+        return run
+    return configured.names.update_id(configured.environment_name(), run)
+
+
+def _request(model: "type[_M]", **fields: object) -> "_M":
+    from pydantic import ValidationError
+
+    from constitution.environment import issues_of
+    from constitution_client.settings import UsageError
+
+    try:
+        return model(**fields)
+    except ValidationError as error:
+        raise UsageError("the command line does not make a request", issues=issues_of(error)) from error
+
+
+def _moment(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"{text!r} is no moment like 2026-12-01T10:00:00Z", param_hint="--not-before"
+        ) from error
+
+
+VERBS = {
+    "update": update,
+    "rollback": rollback,
+    "status": status,
+    "abort": abort,
+    "retry": retry,
+    "hold": hold,
+    "resume": resume,
+}

@@ -1,0 +1,158 @@
+"""Verbs that speak to constitution-service about documents: push, validate, change-request."""
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from constitution_client.output import JsonOption, result
+
+DocumentOption = Annotated[Path, typer.Option("--path", "--document", help="The constitution: a JSON file.")]
+SignatureOption = Annotated[
+    list[Path], typer.Option("--signature", help="A detached signature of it, OpenPGP or Sigstore; may be repeated.")
+]
+ChecksumOption = Annotated[str | None, typer.Option("--checksum", help="sha256:… of an artifact that was pushed.")]
+
+
+def push(path: DocumentOption, signature: SignatureOption, json: JsonOption = None) -> None:
+    """Store a signed constitution in constitution-service. Nothing goes live by it; twice is as good as once."""
+    asyncio.run(_push(path, signature, json))
+
+
+async def _push(path: Path, signatures: list[Path], json: bool | None) -> None:
+    from constitution_client.connections import service_client
+    from constitution_client.files import read_bytes
+    from constitution_client.settings import settings
+
+    document = read_bytes(path, what="constitution")
+    files = [read_bytes(name, what="signature") for name in signatures]
+    async with service_client(settings(), writes=True) as service:
+        artifact = await service.push(document, files)
+    result(
+        artifact.model_dump(mode="json"),
+        [
+            f"pushed   {artifact.version}",
+            f"checksum {artifact.checksum}",
+            f"signers  {', '.join(artifact.signers)}",
+            f"stored   {artifact.storage_uri}",
+            f"next: constitution change-request --id CR-… --checksum {artifact.checksum} --reason … --key author.tsk",
+        ],
+        json,
+    )
+
+
+def validate(
+    checksum: ChecksumOption = None,
+    path: Annotated[Path | None, typer.Option("--path", "--document", help="Or a file, with --signature.")] = None,
+    signature: Annotated[list[Path] | None, typer.Option("--signature", help="Its detached signature(s).")] = None,
+    json: JsonOption = None,
+) -> None:
+    """Ask constitution-service whether a document could go live now. Changes nothing; exit 1 if it could not."""
+    if (checksum is None) == (path is None):
+        raise typer.BadParameter("give either --checksum, or --path and --signature")
+    valid = asyncio.run(_validate(checksum, path, signature or [], json))
+    raise typer.Exit(0 if valid else 1)
+
+
+async def _validate(checksum: str | None, path: Path | None, signatures: list[Path], json: bool | None) -> bool:
+    from constitution_client.connections import service_client
+    from constitution_client.files import read_bytes
+    from constitution_client.settings import settings
+
+    async with service_client(settings()) as service:
+        if path is not None:
+            files = [read_bytes(name, what="signature") for name in signatures]
+            answer = await service.validate_files(read_bytes(path, what="constitution"), files)
+        else:
+            answer = await service.validate(checksum or "")
+    lines = [f"{'valid' if answer.valid else 'NOT VALID'}  {answer.version or ''} {answer.checksum}"]
+    lines += [f"signers  {', '.join(answer.signers) or 'nobody the trust policy knows'}"]
+    lines += [f"  - {issue.path + ': ' if issue.path else ''}{issue.message} [{issue.code}]" for issue in answer.issues]
+    lines += [f"next: {issue.hint}" for issue in answer.issues if issue.hint][:1]
+    result(answer.model_dump(mode="json"), lines, json)
+    return answer.valid
+
+
+def change_request(
+    *,
+    identifier: Annotated[str, typer.Option("--id", help="A new id, e.g. CR-142.")],
+    reason: Annotated[str, typer.Option("--reason", help="Why the board should want it.")],
+    key: Annotated[Path, typer.Option("--key", help="The author's OpenPGP secret key.")],
+    checksum: ChecksumOption = None,
+    path: Annotated[Path | None, typer.Option("--path", "--document", help="Or the document itself.")] = None,
+    author: Annotated[str | None, typer.Option("--author", help="Person id; default: whose key it is.")] = None,
+    trust: Annotated[Path | None, typer.Option("--trust", help="trust.toml (env: TRUST_FILE).")] = None,
+    print_only: Annotated[bool, typer.Option("--print", help="Sign and print the envelope; send nothing.")] = False,
+    json: JsonOption = None,
+) -> None:
+    """Sign and file a change request: what an author asks the board for."""
+    if (checksum is None) == (path is None):
+        raise typer.BadParameter("give either --checksum, or --path")
+    asyncio.run(
+        _change_request(
+            identifier=identifier,
+            reason=reason,
+            key=key,
+            checksum=checksum,
+            path=path,
+            author=author,
+            trust=trust,
+            print_only=print_only,
+            json=json,
+        )
+    )
+
+
+async def _change_request(
+    *,
+    identifier: str,
+    reason: str,
+    key: Path,
+    checksum: str | None,
+    path: Path | None,
+    author: str | None,
+    trust: Path | None,
+    print_only: bool,
+    json: bool | None,
+) -> None:
+    from pydantic import ValidationError
+    from signatures.statements import sign_change_request
+
+    from constitution.api import ChangeRequest
+    from constitution.checksum import checksum_of
+    from constitution.environment import issues_of
+    from constitution_client.connections import service_client, trust_policy
+    from constitution_client.files import read_bytes
+    from constitution_client.keys import PersonKey
+    from constitution_client.settings import UsageError, settings
+
+    configured = settings()
+    person_key = PersonKey.read(key)
+    person = author or person_key.person(trust_policy(configured, trust)).id
+    try:
+        request = ChangeRequest(
+            id=identifier,
+            author=person,
+            checksum=checksum if path is None else checksum_of(read_bytes(path, what="constitution")),
+            reason=reason,
+        )
+    except ValidationError as error:
+        raise UsageError("this is no change request", issues=issues_of(error)) from error
+    envelope = person_key.sign(lambda tsk, password: sign_change_request(request, tsk, password))
+    if print_only:
+        result(envelope.model_dump(mode="json"), [envelope.model_dump_json()], json)
+        return
+    async with service_client(configured, writes=True) as service:
+        record = await service.create_change_request(envelope)
+    result(
+        record.model_dump(mode="json"),
+        [
+            f"filed    {record.request.id} by {record.request.author} for {record.request.checksum}",
+            f"next: constitution update --checksum {record.request.checksum} --change-request {record.request.id}",
+        ],
+        json,
+    )
+
+
+VERBS = {"push": push, "validate": validate, "change-request": change_request}
