@@ -16,7 +16,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from constitution.errors import UnavailableError
 
 MAX_POLL_INTERVAL_MS = 86_400_000  # a sink may be down for a day before the group gives our partitions away
-SESSION_TIMEOUT_MS = 10_000  # how long a dead replica keeps its partitions; heartbeats come from librdkafka's own thread
+SESSION_TIMEOUT_MS = (
+    10_000  # how long a dead replica keeps its partitions; librdkafka's own thread sends heartbeats
+)
 METADATA_REFRESH_MS = 30_000  # a topic made after the start is seen within this
 
 _T = TypeVar("_T")
@@ -148,7 +150,9 @@ class KafkaConsumer:
         self._consumer.subscribe(self._topics, on_assign=lambda _, given: self._on_assigned(len(given)))
 
     def _consume(self, limit: int, timeout_s: float) -> list[Message]:
-        return self._opened().consume(limit, timeout_s)
+        consumer = self._opened()
+        first = consumer.poll(timeout_s)  # consume() alone would wait for all of `limit`, or the whole timeout
+        return [] if first is None else [first, *consumer.consume(limit - 1, 0)] if limit > 1 else [first]
 
     def _commit(self, offsets: list[TopicPartition]) -> None:
         for result in self._opened().commit(offsets=offsets, asynchronous=False) or []:

@@ -18,7 +18,7 @@ PROBE_TENANT = "runbook-probe"
 """The tenant of the runbook's own questions: needs scope ``probe``; every watch query leaves it out."""
 
 FollowerState = Literal["starting", "no_constitution", "live", "stale", "expired"]
-"""``starting``: current was never read. ``stale``: no contact for MAX_STALENESS_SECONDS. ``expired``: past expires_at."""
+"""``starting``: current was never read. ``stale``: no contact for MAX_STALENESS_SECONDS. ``expired``: by its date."""
 
 SessionReason = Literal[
     "rule",

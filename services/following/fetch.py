@@ -1,0 +1,96 @@
+"""Reads ``GET /v1/constitution`` for one ring. Bounded in time and size; believes nothing it gets."""
+
+from dataclasses import dataclass
+from http import HTTPStatus
+
+import httpx
+from pydantic import ValidationError
+
+from constitution.errors import UnavailableError, UntrustedError
+from constitution.release import CurrentConstitution
+
+MAX_ANSWER_BYTES = 32 * 1024 * 1024  # 1 MiB document, 16 signatures of 1 MiB, both escaped for JSON
+TIMEOUT = httpx.Timeout(3.0, connect=1.0)  # seconds; a service on its feet answers in milliseconds
+
+
+@dataclass(frozen=True, slots=True)
+class Unchanged:
+    """304: what the ETag names is still current."""
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """404 ``no-constitution``: the environment has no release yet. Unsigned: it can never undo one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """200: an answer to be verified."""
+
+    current: CurrentConstitution
+    etag: str | None
+
+
+class ConstitutionSource:
+    """One ring of constitution-service over HTTP.
+
+    Args:
+        client: without redirects; closed by its owner.
+        base_url: of constitution-service.
+        ring: whose current constitution to read.
+    """
+
+    def __init__(self, client: httpx.AsyncClient, *, base_url: str, ring: str) -> None:
+        self._client = client
+        self._url = f"{base_url.rstrip('/')}/v1/constitution"
+        self._ring = ring
+
+    async def fetch(self, *, etag: str | None, min_generation: int) -> Unchanged | Absent | Fetched:
+        """Read what is current.
+
+        Args:
+            etag: of the answer that is obeyed; None asks for the whole answer.
+            min_generation: a cache below it is bypassed; only a verified number may be given here.
+
+        Raises:
+            UnavailableError: no answer in time, or the service says that it cannot.
+            UntrustedError: an answer that cannot be read as a current constitution.
+        """
+        parameters: dict[str, str | int] = {"ring": self._ring}
+        if min_generation:
+            parameters["min_generation"] = min_generation
+        headers = {"If-None-Match": etag} if etag else {"Cache-Control": "no-cache"}
+        try:
+            async with self._client.stream(
+                "GET", self._url, params=parameters, headers=headers, timeout=TIMEOUT
+            ) as response:
+                body = await _bounded(response)
+        except httpx.HTTPError as error:
+            raise UnavailableError(f"{self._url}: {type(error).__name__}: {error}") from error
+        return _understood(response, body, self._url)
+
+
+async def _bounded(response: httpx.Response) -> bytes:
+    parts, size = [], 0
+    async for part in response.aiter_bytes():
+        size += len(part)
+        if size > MAX_ANSWER_BYTES:
+            raise UntrustedError(f"the answer is larger than {MAX_ANSWER_BYTES} bytes")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _understood(response: httpx.Response, body: bytes, url: str) -> Unchanged | Absent | Fetched:
+    if response.status_code == HTTPStatus.NOT_MODIFIED:
+        return Unchanged()
+    if response.status_code == HTTPStatus.NOT_FOUND and b"no-constitution" in body[:4096]:
+        return Absent()
+    if response.status_code != HTTPStatus.OK:
+        raise UnavailableError(f"{url} answered {response.status_code}: {body[:300]!r}")
+    try:
+        current = CurrentConstitution.model_validate_json(body)
+    except ValidationError as error:
+        raise UntrustedError(
+            f"{url} answered with something that is no current constitution ({error.error_count()} problems)"
+        ) from error
+    return Fetched(current=current, etag=response.headers.get("etag"))

@@ -1,0 +1,53 @@
+"""The probe scope: who may ask in the name of tenant ``runbook-probe``, and choose the hour."""
+
+import structlog
+from fastapi import Request
+from fastapi.security import HTTPBearer
+
+from constitution.consumer_api import PROBE_TENANT
+from constitution.errors import ConstitutionError, ForbiddenError
+from services.common.auth import check_token
+from services.common.site import Site
+
+SCOPE = "probe"
+_bearer = HTTPBearer(auto_error=False)
+_log = structlog.get_logger(__name__)
+
+
+async def require_probe(request: Request, site: Site, *, tenant: str, own_time: bool = False) -> None:
+    """Let pass, unless the request needs scope ``probe`` and its token does not have it.
+
+    Args:
+        request: whose token counts.
+        site: environment and trust policy.
+        tenant: of the request.
+        own_time: the request chooses the time that rules look at.
+
+    Raises:
+        ForbiddenError: and an ``audit`` log entry is written.
+    """
+    if tenant != PROBE_TENANT and not own_time:
+        return
+    try:
+        client = check_token(site, await _bearer(request), SCOPE)
+    except ForbiddenError:
+        _log.warning(
+            "probe_refused",
+            audit=True,
+            tenant=tenant,
+            own_time=own_time,
+            peer=request.client.host if request.client else None,
+        )
+        raise
+    _log.debug("probe_allowed", audit=True, tenant=tenant, client=client)
+
+
+async def log_refusal(request: Request, error: ConstitutionError) -> None:
+    """Write the ``audit`` log entry of a refused call (``app.state.on_refused``)."""
+    _log.warning(
+        "call_refused",
+        audit=True,
+        path=request.url.path,
+        code=error.code,
+        peer=request.client.host if request.client else None,
+    )

@@ -1,0 +1,17 @@
+"""A forced refresh, as an HTTP answer: what the *service* answered wrongly is no fault of who asked us."""
+
+from constitution.consumer_api import PolicyStatus
+from constitution.errors import ContentError, UnavailableError
+from services.following.follower import Follower
+
+
+async def refreshed(follower: Follower) -> PolicyStatus:
+    """Read and verify the whole current constitution now.
+
+    Raises:
+        UnavailableError: no answer, or one that does not verify; what was obeyed still is.
+    """
+    try:
+        return await follower.refresh()
+    except ContentError as error:
+        raise UnavailableError(f"the current constitution could not be verified: {error.message}") from error

@@ -1,0 +1,81 @@
+"""The orchestrator's HTTP: start a session, what is obeyed."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+from fastapi import FastAPI, Request
+
+from constitution.consumer_api import PolicyStatus, SessionAnswer, SessionRequest
+from constitution.errors import InvalidRequestError, UnavailableError
+from services.common.app import create_app
+from services.common.limits import BodyLimits
+from services.common.metrics import new_registry
+from services.common.site import load_site
+from services.following.following import Following
+from services.following.probe import log_refusal, require_probe
+from services.orchestrator.engines import Engines
+from services.orchestrator.sessions import Sessions, session_counter
+from services.orchestrator.settings import OrchestratorSettings
+from signatures.tokens import ClientKey
+
+MAX_BODY_BYTES = 256 * 1024  # the longest prompt, escaped for JSON, and all other fields
+
+
+def create(settings: OrchestratorSettings) -> FastAPI:
+    """Build the app.
+
+    Raises:
+        InvalidRequestError: environment file, trust policy or client key cannot be used.
+    """
+    site = load_site(settings.environment_file)
+    try:
+        key = ClientKey.load(settings.client_key_file)
+    except OSError as error:
+        raise InvalidRequestError(f"CLIENT_KEY_FILE cannot be read: {error}") from error
+    registry = new_registry()
+    following = Following(settings, site, registry, prefix="orchestrator")
+    counter = session_counter(registry)
+    running: list[Sessions] = []
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        async with following.running() as follower, httpx.AsyncClient(follow_redirects=False, trust_env=False) as client:
+            engines = Engines(client, urls=settings.engine_urls(), key=key, environment=site.environment.environment)
+            running.append(
+                Sessions(
+                    follower,
+                    engines,
+                    caution=settings.caution(),
+                    backoff_s=settings.poll_seconds,
+                    tenants=frozenset(site.environment.tenants),
+                    started=counter,
+                )
+            )
+            yield
+            running.clear()
+
+    app = create_app(
+        title="orchestrator",
+        ready=following.ready,
+        lifespan=lifespan,
+        registry=registry,
+        limits=BodyLimits(default=MAX_BODY_BYTES),
+    )
+    app.state.site = site
+    app.state.on_refused = log_refusal
+
+    @app.post("/v1/sessions/start")
+    async def start(body: SessionRequest, request: Request) -> SessionAnswer:
+        """Start a session, or refuse it. A refusal is an answer, not an error."""
+        await require_probe(request, site, tenant=body.tenant, own_time=body.time is not None)
+        if not running:
+            raise UnavailableError("the orchestrator is not running")
+        return await running[0].start(body, authorization=request.headers.get("authorization"))
+
+    @app.get("/v1/policy")
+    async def policy() -> PolicyStatus:
+        """What this replica obeys."""
+        return following.follower.status()
+
+    return app

@@ -1,0 +1,79 @@
+"""The policy engine's HTTP: evaluate, refresh, what is obeyed."""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated
+
+from fastapi import Depends, FastAPI, Request, Response
+
+from constitution.consumer_api import EvaluationAnswer, PolicyStatus
+from constitution.evaluation import EvaluationRequest
+from services.common.app import create_app
+from services.common.auth import require_scope
+from services.common.limits import BodyLimits
+from services.common.metrics import new_registry
+from services.common.site import load_site
+from services.following.following import Following
+from services.following.probe import log_refusal, require_probe
+from services.following.refresh import refreshed
+from services.following.settings import FollowingSettings
+from services.policy_engine.metrics import DecisionMetrics
+
+MAX_BODY_BYTES = 256 * 1024  # the longest prompt, escaped for JSON, and all other fields
+
+
+def create(settings: FollowingSettings) -> FastAPI:
+    """Build the app.
+
+    Raises:
+        InvalidRequestError: environment file or trust policy cannot be used.
+    """
+    site = load_site(settings.environment_file)
+    registry = new_registry()
+    following = Following(settings, site, registry, prefix="policy_engine")
+    metrics = DecisionMetrics(registry, tenants=site.environment.tenants, target=settings.target_id)
+    caution = settings.caution()
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        async with following.running():
+            yield
+
+    app = create_app(
+        title="policy-engine",
+        ready=following.ready,
+        lifespan=lifespan,
+        registry=registry,
+        limits=BodyLimits(default=MAX_BODY_BYTES),
+    )
+    app.state.site = site
+    app.state.on_refused = log_refusal
+
+    @app.post("/v1/evaluate", response_model=EvaluationAnswer)
+    async def evaluate(body: EvaluationRequest, request: Request) -> Response:
+        """Decide by the constitution in force. A denial is an answer, not an error."""
+        await require_probe(request, site, tenant=body.tenant)
+        view = following.follower.view()
+        started = time.perf_counter()
+        decision = view.decide(body, caution)
+        metrics.decided(decision, tenant=body.tenant, seconds=time.perf_counter() - started)
+        answer = EvaluationAnswer(
+            **dict(decision),
+            policy_hash=view.obeyed.checksum,
+            constitution_version=view.obeyed.version,
+            generation=view.obeyed.generation,
+        )
+        return Response(answer.model_dump_json(), media_type="application/json")
+
+    @app.post("/v1/policy/refresh")
+    async def refresh(_client: Annotated[str, Depends(require_scope("policy:refresh"))]) -> PolicyStatus:
+        """Read and verify the current constitution now; answers with what is then obeyed."""
+        return await refreshed(following.follower)
+
+    @app.get("/v1/policy")
+    async def policy() -> PolicyStatus:
+        """What this replica obeys."""
+        return following.follower.status()
+
+    return app

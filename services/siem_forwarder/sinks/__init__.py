@@ -1,0 +1,1 @@
+"""Where events go. Each sink says what its acknowledgement is worth."""
