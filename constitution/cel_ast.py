@@ -2,7 +2,7 @@
 
 ``Expression.serialize()`` of cel-expr-python gives a ``google.protobuf.Any`` of ``cel.expr.CheckedExpr``. The few
 messages below are declared with the field numbers of google/cel-spec, proto/cel/expr/{checked,syntax}.proto; every
-field that is not declared is skipped by protobuf. Declared as proto2 (same wire format), where every field has presence.
+other field is skipped by protobuf. Declared as proto2 (same wire format), where every field has presence.
 """
 
 from typing import Any
@@ -46,8 +46,8 @@ def _checked_class() -> Any:
     file = descriptor_pb2.FileDescriptorProto(name="constitution/cel_ast.proto", package="cel_ast", syntax="proto2")
     for name, fields in _MESSAGES.items():
         message = file.message_type.add(name=name)
-        for field_name, number, kind in fields:
-            repeated, kind = kind.endswith("*"), kind.rstrip("*")
+        for field_name, number, declared in fields:
+            repeated, kind = declared.endswith("*"), declared.rstrip("*")
             field = message.field.add(
                 name=field_name, number=number, label=_FIELD.LABEL_REPEATED if repeated else _FIELD.LABEL_OPTIONAL
             )

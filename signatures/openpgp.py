@@ -1,0 +1,351 @@
+"""OpenPGP detached signatures by pysequoia (Sequoia), with the rules that it leaves to its callers.
+
+Sequoia checks the mathematics, the binding of subkeys and its policy on algorithms (no SHA-1, no RSA below 2048).
+Here in addition: every packet of a signature file is looked at and must be a binary document signature, in at most
+one armor block; certificates are of the pinned fingerprint, without secret parts, and all copies in a file are merged,
+so that an old copy cannot hide a revocation; a revoked or expired certificate or subkey signs nothing, whenever it
+signed; nothing is signed in the future. Why not gpg: docs/adr/0004-signatures.md. Format: RFC 9580.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import lru_cache, reduce
+from typing import Any, TypeVar
+
+import pysequoia
+from pysequoia.packet import HashAlgorithm, PacketPile, PublicKeyAlgorithm, SignatureType, Tag
+
+from constitution.errors import InvalidRequestError, UntrustedError
+from constitution.trust import OpenPgpKey, Person, TrustPolicy
+from signatures.detect import MAX_SIGNATURE
+
+MAX_PACKETS = 16  # signatures in one file
+MAX_CERTIFICATE = 1024 * 1024
+CLOCK_SKEW = timedelta(minutes=5)  # a signer's clock may be this far ahead of ours
+
+_ARMOR_LINE = b"-----BEGIN PGP"
+_KEY_TAGS = (Tag.PublicKey, Tag.PublicSubkey)
+_SECRET_TAGS = (Tag.SecretKey, Tag.SecretSubkey)
+_WEAK_HASHES = (HashAlgorithm.MD5, HashAlgorithm.SHA1, HashAlgorithm.RipeMD)
+_RSA = (PublicKeyAlgorithm.RSAEncryptSign, PublicKeyAlgorithm.RSASign)
+_Result = TypeVar("_Result")
+
+
+class OpenPgpError(UntrustedError):
+    """A signature, certificate or key that is not accepted; the message says why."""
+
+
+def _sequoia(action: Callable[[], _Result], what: str) -> _Result:
+    """Run a call into Sequoia: whatever it raises, a Rust panic too (a BaseException), means refused."""
+    try:
+        return action()
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # noqa: BLE001 - pyo3 raises a Rust panic as a BaseException
+        first = str(error).strip().splitlines()
+        raise OpenPgpError(f"{what}: {first[0][:200] if first else type(error).__name__}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class SubKey:
+    """A key of a certificate as its packets say; ``expires_at`` is None for never."""
+
+    fingerprint: str
+    key_id: str
+    revoked: bool
+    expires_at: datetime | None
+
+
+class Certificate:
+    """One certificate, pinned by fingerprint.
+
+    Args:
+        data: the file, armored or binary.
+        fingerprint: lower-case hex of the primary key.
+
+    Raises:
+        OpenPgpError: not exactly one certificate of that fingerprint, secret parts, or several armor blocks.
+    """
+
+    def __init__(self, data: bytes, fingerprint: str) -> None:
+        if len(data) > MAX_CERTIFICATE:
+            raise OpenPgpError(f"a certificate file of {len(data)} bytes; at most {MAX_CERTIFICATE} are taken")
+        if data.count(_ARMOR_LINE) > 1:
+            raise OpenPgpError("the certificate file holds several armor blocks; only the first would be read")
+        packets = _sequoia(lambda: list(PacketPile.from_bytes(data)), "the certificate file cannot be read")
+        if any(packet.tag in _SECRET_TAGS for packet in packets):
+            raise OpenPgpError("the certificate file holds a secret key; export the public part only")
+        copies = _sequoia(lambda: pysequoia.Cert.split_bytes(data), "the certificate file cannot be read")
+        if not copies or any(copy.fingerprint != fingerprint for copy in copies):
+            found = ", ".join(copy.fingerprint for copy in copies[:4]) or "none"
+            raise OpenPgpError(f"the certificate file holds {found}, not exactly {fingerprint}")
+        merged = _sequoia(lambda: reduce(lambda one, other: one.merge(other), copies), "copies cannot be merged")
+        self.fingerprint = fingerprint
+        self.cert = merged
+        self.keys = _keys(merged)
+
+    def key(self, fingerprint: str) -> SubKey | None:
+        """Return the primary key or a subkey by fingerprint."""
+        return next((key for key in self.keys if key.fingerprint == fingerprint), None)
+
+    def issued(self, issuers: Sequence[str]) -> bool:
+        """Say whether a signature that names these issuers (fingerprints or key ids) may be of this certificate."""
+        return any(issuer in (key.fingerprint, key.key_id) for key in self.keys for issuer in issuers)
+
+    def refusal(self, fingerprint: str, now: datetime) -> str | None:
+        """Return why a key of this certificate may not sign now, or None if it may."""
+        if self.cert.is_revoked:
+            return "the certificate is revoked"
+        expires_at = self.cert.expiration
+        if expires_at is not None and expires_at <= now:
+            return f"the certificate expired at {expires_at.isoformat()}"
+        key = self.key(fingerprint)
+        if key is None:
+            return f"the key {fingerprint} is not in the certificate"
+        if key.revoked:
+            return "the signing subkey is revoked"
+        if key.expires_at is not None and key.expires_at <= now:
+            return f"the signing subkey expired at {key.expires_at.isoformat()}"
+        return None
+
+
+def _keys(cert: Any) -> tuple[SubKey, ...]:
+    """Read revocation and expiry of each key from the packets that follow it; the newest binding counts."""
+    keys: list[SubKey] = []
+    current: Any = None
+    signatures: list[Any] = []
+
+    def finish() -> None:
+        if current is None:
+            return
+        bindings = [s for s in signatures if s.signature_type == SignatureType.SubkeyBinding and s.signature_created]
+        newest = max(bindings, key=lambda s: s.signature_created, default=None)
+        period = newest.key_validity_period if newest is not None else None
+        keys.append(
+            SubKey(
+                fingerprint=current.fingerprint,
+                key_id=current.key_id,
+                revoked=any(s.signature_type == SignatureType.SubkeyRevocation for s in signatures),
+                expires_at=current.key_created + period if period else None,
+            )
+        )
+
+    for packet in PacketPile.from_bytes(bytes(cert)):
+        if packet.tag in _KEY_TAGS:
+            finish()
+            current, signatures = packet, []
+        elif packet.tag == Tag.Signature:
+            signatures.append(packet)
+    finish()
+    return tuple(keys)
+
+
+@lru_cache(maxsize=256)
+def certificate(data: bytes, fingerprint: str) -> Certificate:
+    """Return the certificate of a file; kept, since the same few are asked for at each verification.
+
+    Raises:
+        OpenPgpError: as `Certificate`.
+    """
+    return Certificate(data, fingerprint)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenPgpSignature:
+    """What one signature packet is worth: ``person`` is set only if it verified."""
+
+    person: str | None
+    detail: str
+
+
+def split(data: bytes) -> tuple[Any, ...]:
+    """Return the signature packets of a file.
+
+    Raises:
+        OpenPgpError: too large, several armor blocks, text around the block, trailing bytes, a packet that is not a
+            binary document signature, or more than 16.
+    """
+    if len(data) > MAX_SIGNATURE:
+        raise OpenPgpError(f"a signature file of {len(data)} bytes; at most {MAX_SIGNATURE} are taken")
+    if data[:1] and not data[0] & 0x80:
+        text = data.strip(b" \t\r\n")
+        if data.count(_ARMOR_LINE) != 1:
+            raise OpenPgpError("the file holds several armor blocks; only the first would be read")
+        if not text.startswith(_ARMOR_LINE) or not text.endswith(b"-----END PGP SIGNATURE-----"):
+            raise OpenPgpError("the file holds text around the armored signature")
+    packets = _sequoia(lambda: tuple(PacketPile.from_bytes(data)), "the signature cannot be read")
+    if not 1 <= len(packets) <= MAX_PACKETS:
+        raise OpenPgpError(f"the file holds {len(packets)} packets; 1 to {MAX_PACKETS} signatures are taken")
+    for packet in packets:
+        if packet.tag != Tag.Signature or packet.signature_type != SignatureType.Binary:
+            raise OpenPgpError(f"the file holds {packet.tag} {packet.signature_type or ''}, not a document signature")
+    return packets
+
+
+def verify(
+    document: bytes, signature: bytes, people: Sequence[Person], trust: TrustPolicy, now: datetime
+) -> tuple[OpenPgpSignature, ...]:
+    """Check every signature packet of a file against the certificates of ``people``.
+
+    Args:
+        document: the signed bytes.
+        signature: one file, armored or binary.
+        people: who may have signed.
+        trust: holds the certificate files.
+        now: the time to judge by; aware.
+
+    Raises:
+        OpenPgpError: the file as a whole is refused. A bad signature inside it is a result, not an error.
+    """
+    known: list[tuple[Person, Certificate]] = []
+    broken = ""
+    for person in people:
+        for key in person.openpgp:
+            try:
+                known.append((person, _load(key, trust)))
+            except OpenPgpError as error:  # one broken certificate must not keep the others from signing
+                broken = f" ({person.id}: {error.message})"
+    return tuple(_judge(document, packet, known, broken, now) for packet in split(signature))
+
+
+def _load(key: OpenPgpKey, trust: TrustPolicy) -> Certificate:
+    data = trust.files.get(key.certificate)
+    if data is None:
+        raise OpenPgpError(f"the certificate file {key.certificate} was not loaded")
+    return certificate(data, key.fingerprint)
+
+
+def _judge(
+    document: bytes, packet: Any, known: Sequence[tuple[Person, Certificate]], broken: str, now: datetime
+) -> OpenPgpSignature:
+    issuers = [i.lower() for i in (packet.issuer_fingerprint, packet.issuer_key_id) if i]
+    candidates = [(person, cert) for person, cert in known if cert.issued(issuers)]
+    if not candidates:
+        issuer = issuers[0] if issuers else "an unnamed key"
+        return OpenPgpSignature(None, f"made by {issuer}, which is nobody's who may sign here{broken}")
+    created = packet.signature_created
+    if created is None:
+        return OpenPgpSignature(None, "says no time of its making")
+    if created > now + CLOCK_SKEW:
+        return OpenPgpSignature(None, f"is dated in the future: {created.isoformat()}")
+    expires_at = packet.signature_expiration_time
+    if expires_at is not None and expires_at <= now:
+        return OpenPgpSignature(None, f"expired at {expires_at.isoformat()}")
+    detail = ""
+    for person, cert in candidates:
+        try:
+            signing_key = _check(document, packet, cert)
+        except OpenPgpError as error:
+            detail = f"by {person.id}: {cert.refusal(cert.fingerprint, now) or _weakness(packet, error)}"
+            continue
+        refusal = cert.refusal(signing_key, now)
+        if refusal is None:
+            return OpenPgpSignature(person.id, f"OpenPGP {cert.fingerprint}, made {created.isoformat()}")
+        detail = f"by {person.id}: {refusal}"
+    return OpenPgpSignature(None, detail)
+
+
+def _check(document: bytes, packet: Any, cert: Certificate) -> str:
+    """Return the fingerprint of the key of ``cert`` that made the signature."""
+    sig = _sequoia(lambda: pysequoia.Sig.from_bytes(bytes(packet)), "the signature cannot be read")
+    result = _sequoia(
+        lambda: pysequoia.verify(bytes=document, store=lambda _: [cert.cert], signature=sig), "does not verify"
+    )
+    valid = [v for v in result.valid_sigs if v.certificate == cert.fingerprint]
+    if len(valid) != 1 or len(result.valid_sigs) != 1:
+        raise OpenPgpError("does not verify")
+    return str(valid[0].signing_key)
+
+
+def _weakness(packet: Any, error: OpenPgpError) -> str:
+    """Derive a reason from the signature's own fields: Sequoia says only that none was valid."""
+    if packet.hash_algorithm in _WEAK_HASHES:
+        return f"uses {str(packet.hash_algorithm).rpartition('.')[2]}, which can be forged"
+    if packet.key_algorithm in _RSA:
+        return "does not match the document, or the RSA key is shorter than 2048 bits"
+    if "no valid signatures" in error.message:
+        return "does not match the document, or its key may not sign"
+    return error.message
+
+
+def check_certificates(trust: TrustPolicy) -> None:
+    """Check every certificate file of a trust policy, and that no key, subkeys included, is in two of them.
+
+    Raises:
+        InvalidRequestError: with every problem.
+    """
+    problems: list[str] = []
+    owners: dict[str, str] = {}
+    for person in trust.people:
+        for key in person.openpgp:
+            try:
+                loaded = _load(key, trust)
+            except OpenPgpError as error:
+                problems.append(f"{key.certificate}: {error.message}")
+                continue
+            for part in loaded.keys:
+                owner = owners.setdefault(part.fingerprint, person.id)
+                if owner != person.id:
+                    problems.append(f"{key.certificate}: holds the key {part.fingerprint} of {owner} too")
+    if problems:
+        raise InvalidRequestError("trust.toml names certificates that cannot be used: " + "; ".join(problems))
+
+
+def _tsk(tsk: bytes) -> Any:
+    if tsk.count(_ARMOR_LINE) > 1:
+        raise OpenPgpError("the key file holds several armor blocks")
+    return _sequoia(lambda: pysequoia.Tsk.from_bytes(tsk), "the file holds no OpenPGP secret key")
+
+
+def generate_key(name: str) -> tuple[bytes, bytes, str]:
+    """Make a new Ed25519 key with a signing subkey (RFC 4880 format: every tool of today reads it).
+
+    Args:
+        name: user id, e.g. ``Mara Lindqvist <mara@example.org>``.
+
+    Returns:
+        The armored secret key (not locked by a passphrase), the armored certificate, its fingerprint.
+    """
+    tsk = pysequoia.Tsk.generate(user_id=name)
+    cert = tsk.extract_certificate()
+    return str(tsk).encode(), str(cert).encode(), cert.fingerprint
+
+
+def fingerprint_of_key(tsk: bytes) -> str:
+    """Return the fingerprint of a secret key file's primary key.
+
+    Raises:
+        OpenPgpError: it holds no secret key.
+    """
+    return str(_tsk(tsk).extract_certificate().fingerprint)
+
+
+def is_locked(tsk: bytes) -> bool:
+    """Say whether signing needs a passphrase.
+
+    Raises:
+        OpenPgpError: the file holds no secret key.
+    """
+    key = _tsk(tsk)
+    try:
+        _sequoia(key.signer, "locked")
+    except OpenPgpError:
+        return True
+    return False
+
+
+def sign_detached(document: bytes, tsk: bytes, password: str | None = None) -> bytes:
+    """Sign bytes; a binary detached signature.
+
+    Raises:
+        OpenPgpError: no secret key that can sign, or a wrong passphrase.
+    """
+    key = _tsk(tsk)
+    signer = _sequoia(lambda: key.signer(password), "the key cannot sign (locked, or a wrong passphrase)")
+    return bytes(
+        _sequoia(
+            lambda: pysequoia.sign(signer, document, mode=pysequoia.SignatureMode.DETACHED, armor=False),
+            "signing failed",
+        )
+    )

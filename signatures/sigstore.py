@@ -1,0 +1,140 @@
+"""Sigstore bundles by sigstore-python, offline, against a pinned trusted root.
+
+Its import costs about a second, so it happens at the first bundle. Rules that it leaves to its callers: the root's
+entries are filtered to those in force (it ignores ``validFor.end``), identity and issuer are both required, only
+message-signature bundles count (a DSSE bundle covers another payload), and whatever it raises means refused: malformed
+bundles also raise ValueError, OverflowError and binascii.Error. Bundles are malleable: their digest names a file, never
+a signature. Source: github.com/sigstore/sigstore-python, sigstore/verify; docs/adr/0004-signatures.md.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Any
+
+from constitution import strict_json
+from constitution.errors import UntrustedError
+from constitution.trust import Person, TrustPolicy
+
+CLOCK_SKEW = timedelta(minutes=5)  # a log's clock may be this far ahead of ours
+
+
+class SigstoreError(UntrustedError):
+    """A bundle that is not accepted; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class SigstoreSignature:
+    """Who signed, proved."""
+
+    person: str
+    detail: str
+
+
+class _Anyone:
+    """A sigstore-python verification policy: one of the pinned identities; remembers which."""
+
+    def __init__(self, people: Sequence[Person]) -> None:
+        self._people = people
+        self.person: str | None = None
+        self.detail = ""
+
+    def verify(self, cert: Any) -> None:
+        """Find the person whose identity and issuer the certificate carries.
+
+        Raises:
+            sigstore.errors.VerificationError: nobody's.
+        """
+        from sigstore.errors import VerificationError  # noqa: PLC0415 - late: see the module's docstring
+        from sigstore.verify import policy  # noqa: PLC0415 - late
+
+        for person in self._people:
+            for entry in person.sigstore:
+                if not entry.identity or not entry.issuer:  # the library would skip an empty issuer
+                    continue
+                try:
+                    policy.Identity(identity=entry.identity, issuer=entry.issuer).verify(cert)
+                except VerificationError:
+                    continue
+                self.person, self.detail = person.id, f"Sigstore {entry.identity} by {entry.issuer}"
+                return
+        raise VerificationError("the identity or its issuer is nobody's who may sign here")
+
+
+def verify(
+    document: bytes, bundle: bytes, people: Sequence[Person], trust: TrustPolicy, now: datetime
+) -> SigstoreSignature:
+    """Check one bundle over a document.
+
+    Args:
+        document: the signed bytes.
+        bundle: JSON of a Sigstore bundle with a message signature.
+        people: who may have signed.
+        trust: holds the pinned root.
+        now: the time to judge by; aware.
+
+    Raises:
+        SigstoreError: not accepted, whatever the reason.
+    """
+    if trust.sigstore is None or not any(person.sigstore for person in people):
+        raise SigstoreError("nobody who may sign here has a Sigstore identity")
+    root = trust.files.get(trust.sigstore.trusted_root)
+    if root is None:
+        raise SigstoreError("the pinned Sigstore root was not loaded")
+    try:
+        content = strict_json.read(bundle)
+    except strict_json.StrictJsonError as error:
+        raise SigstoreError(f"the bundle cannot be read: {error}") from error
+    if not isinstance(content, dict) or "messageSignature" not in content or "dsseEnvelope" in content:
+        raise SigstoreError("the bundle holds no message signature over the document")
+    candidates = _Anyone(people)
+    try:
+        from sigstore.models import Bundle  # noqa: PLC0415 - late
+
+        parsed = Bundle.from_json(bundle)
+        signed_at = _signed_at(parsed)
+        _verifier(_in_force(root, now)).verify_artifact(document, parsed, candidates)
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        raise SigstoreError(f"the bundle does not verify: {reason}") from error
+    if candidates.person is None:
+        raise SigstoreError("the bundle does not verify: no identity was checked")
+    if signed_at is not None and signed_at > now + CLOCK_SKEW:
+        raise SigstoreError(f"the bundle is dated in the future: {signed_at.isoformat()}")
+    made = f", logged {signed_at.isoformat()}" if signed_at is not None else ""
+    return SigstoreSignature(candidates.person, candidates.detail + made)
+
+
+def _signed_at(bundle: Any) -> datetime | None:
+    seconds = bundle.log_entry._inner.integrated_time  # noqa: SLF001 - no public accessor in sigstore-python 4.5
+    return datetime.fromtimestamp(int(seconds), UTC) if seconds else None
+
+
+def _in_force(root: bytes, now: datetime) -> bytes:
+    """Return the trusted root without the authorities and logs whose time has not come or has passed.
+
+    Raises:
+        ValueError, KeyError, TypeError: it is no trusted root.
+    """
+    content = json.loads(root)
+
+    def in_force(valid_for: dict[str, str] | None) -> bool:
+        start, end = (valid_for or {}).get("start"), (valid_for or {}).get("end")
+        return not ((start and datetime.fromisoformat(start) > now) or (end and datetime.fromisoformat(end) <= now))
+
+    for name in ("tlogs", "ctlogs"):
+        content[name] = [e for e in content.get(name, []) if in_force(e["publicKey"].get("validFor"))]
+    for name in ("certificateAuthorities", "timestampAuthorities"):
+        content[name] = [e for e in content.get(name, []) if in_force(e.get("validFor"))]
+    return json.dumps(content, sort_keys=True).encode()
+
+
+@lru_cache(maxsize=8)
+def _verifier(root: bytes) -> Any:
+    from sigstore.models import TrustedRoot  # noqa: PLC0415 - late
+    from sigstore.verify import Verifier  # noqa: PLC0415 - late
+    from sigstore_models.trustroot import v1  # noqa: PLC0415 - late
+
+    return Verifier(trusted_root=TrustedRoot(v1.TrustedRoot.from_json(root)))

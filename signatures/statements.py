@@ -1,0 +1,187 @@
+"""What is signed about a constitution: release statements, approvals, orders, change requests.
+
+The first three are in-toto Statements v1 (github.com/in-toto/attestation, spec/v1/statement.md) in RFC 8785 bytes
+inside a DSSE envelope; a change request is a plain object in the same encoding. Who may sign what, and how many it
+takes, is the domain's (constitution/approval_rules.py); here it is only proved who did.
+"""
+
+from datetime import datetime
+from typing import Any, TypeVar
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from pydantic import BaseModel, ValidationError
+
+from constitution.api import ChangeRequest
+from constitution.approval import APPROVAL_PREDICATE, ORDER_PREDICATE, ApprovalPredicate, OrderPredicate
+from constitution.checksum import checksum_of
+from constitution.environment import issues_of
+from constitution.errors import InvalidRequestError, UntrustedError
+from constitution.release import RELEASE_PREDICATE, Envelope, Kind, ReleasePredicate
+from constitution.trust import TrustPolicy
+from signatures import dsse
+
+IN_TOTO = "application/vnd.in-toto+json"
+STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+CHANGE_REQUEST = "application/vnd.somaagenthub.change-request+json"
+SUBJECT = "constitution"
+
+_Predicate = TypeVar("_Predicate", bound=BaseModel)
+
+
+def sign_release(predicate: ReleasePredicate, keyid: str, private_key: Ed25519PrivateKey) -> Envelope:
+    """Sign a release statement with a service key.
+
+    Raises:
+        InvalidRequestError: a withdrawal that does not name the withdrawn document in ``previous``.
+    """
+    payload = _statement(RELEASE_PREDICATE, _release_subject(predicate), predicate)
+    return dsse.sign_ed25519(payload, IN_TOTO, keyid, private_key)
+
+
+def verify_release(envelope: Envelope, trust: TrustPolicy) -> ReleasePredicate:
+    """Return what a release statement says, once a pinned service key has been seen to have signed it.
+
+    Raises:
+        UntrustedError: not signed by such a key, or no release statement.
+    """
+    dsse.verify_service(envelope, trust)
+    predicate = _read(envelope, RELEASE_PREDICATE, ReleasePredicate)
+    return _bound(envelope, _release_subject, predicate)
+
+
+def sign_approval(predicate: ApprovalPredicate, tsk: bytes, password: str | None = None) -> Envelope:
+    """Sign a board member's decision.
+
+    Raises:
+        InvalidRequestError: a withdrawal that does not name the withdrawn document in ``previous``.
+        UntrustedError: the key cannot sign.
+    """
+    return dsse.sign_openpgp(approval_bytes(predicate), IN_TOTO, tsk, password)
+
+
+def approval_bytes(predicate: ApprovalPredicate) -> bytes:
+    """Return the payload of an approval, for signers that hold their key elsewhere (sign `dsse.pae` of it)."""
+    return _statement(APPROVAL_PREDICATE, _approval_subject(predicate), predicate)
+
+
+def verify_approval(envelope: Envelope, trust: TrustPolicy, now: datetime) -> tuple[str, ApprovalPredicate]:
+    """Return who signed a decision, and the decision. Whether it counts: constitution/approval_rules.py.
+
+    Raises:
+        UntrustedError: nobody in the trust policy signed it, or it is no approval.
+    """
+    person = dsse.verify_person(envelope, trust, now)
+    predicate = _read(envelope, APPROVAL_PREDICATE, ApprovalPredicate)
+    return person, _bound(envelope, _approval_subject, predicate)
+
+
+def sign_order(predicate: OrderPredicate, tsk: bytes, password: str | None = None) -> Envelope:
+    """Sign an order to one run.
+
+    Raises:
+        UntrustedError: the key cannot sign.
+    """
+    payload = _statement(ORDER_PREDICATE, _order_subject(predicate), predicate)
+    return dsse.sign_openpgp(payload, IN_TOTO, tsk, password)
+
+
+def verify_order(envelope: Envelope, trust: TrustPolicy, now: datetime) -> tuple[str, OrderPredicate]:
+    """Return who signed an order, and the order.
+
+    Raises:
+        UntrustedError: nobody in the trust policy signed it, or it is no order.
+    """
+    person = dsse.verify_person(envelope, trust, now)
+    predicate = _read(envelope, ORDER_PREDICATE, OrderPredicate)
+    return person, _bound(envelope, _order_subject, predicate)
+
+
+def sign_change_request(request: ChangeRequest, tsk: bytes, password: str | None = None) -> Envelope:
+    """Sign a change request by its author.
+
+    Raises:
+        UntrustedError: the key cannot sign.
+    """
+    payload = dsse.statement_bytes(request.model_dump(mode="json"))
+    return dsse.sign_openpgp(payload, CHANGE_REQUEST, tsk, password)
+
+
+def verify_change_request(envelope: Envelope, trust: TrustPolicy, now: datetime) -> ChangeRequest:
+    """Return a change request whose author signed it.
+
+    Raises:
+        UntrustedError: nobody in the trust policy signed it, another than ``author`` did, or the author has not the
+            role author.
+    """
+    person_id = dsse.verify_person(envelope, trust, now)
+    request = _model(dsse.payload_of(envelope, CHANGE_REQUEST), ChangeRequest, "change request")
+    if request.author != person_id:
+        raise UntrustedError(f"the change request names {request.author} as its author, but {person_id} signed it")
+    person = trust.person(person_id)
+    if person is None or "author" not in person.roles:
+        raise UntrustedError(f"{person_id} has not the role author in the trust policy")
+    return request
+
+
+def _statement(predicate_type: str, subject: dict[str, Any], predicate: BaseModel) -> bytes:
+    return dsse.statement_bytes(
+        {
+            "_type": STATEMENT_TYPE,
+            "subject": [subject],
+            "predicateType": predicate_type,
+            "predicate": predicate.model_dump(mode="json"),
+        }
+    )
+
+
+def _read(envelope: Envelope, predicate_type: str, model: type[_Predicate]) -> _Predicate:
+    statement = dsse.payload_of(envelope, IN_TOTO)
+    if set(statement) != {"_type", "subject", "predicateType", "predicate"}:
+        raise UntrustedError("the payload is no in-toto statement: it has other fields")
+    if statement["_type"] != STATEMENT_TYPE or statement["predicateType"] != predicate_type:
+        raise UntrustedError(f"the statement is no {predicate_type}")
+    return _model(statement["predicate"], model, "statement")
+
+
+def _model(value: Any, model: type[_Predicate], what: str) -> _Predicate:
+    """Validate without coercion: what is read must be what was written, field by field."""
+    try:
+        read = model.model_validate(value)
+    except ValidationError as error:
+        raise UntrustedError(f"the {what} cannot be read", issues=issues_of(error)) from error
+    written = read.model_dump(mode="json")
+    if any(written.get(key) != item for key, item in value.items()):
+        raise UntrustedError(f"the {what} is not written as this program writes it")
+    return read
+
+
+def _bound(envelope: Envelope, subject: Any, predicate: _Predicate) -> _Predicate:
+    """Demand that the statement's subject is the one that its predicate is about."""
+    try:
+        expected = subject(predicate)
+    except InvalidRequestError as error:
+        raise UntrustedError(error.message) from error
+    if dsse.payload_of(envelope, IN_TOTO)["subject"] != [expected]:
+        raise UntrustedError("the statement's subject is not what its predicate is about")
+    return predicate
+
+
+def _document_subject(checksum: str | None) -> dict[str, Any]:
+    if checksum is None:
+        raise InvalidRequestError("a withdrawal must name the withdrawn document in previous")
+    return {"name": SUBJECT, "digest": {"sha256": checksum.removeprefix("sha256:")}}
+
+
+def _release_subject(predicate: ReleasePredicate) -> dict[str, Any]:
+    if predicate.kind is not Kind.WITHDRAW and predicate.checksum is None:
+        raise InvalidRequestError(f"a release of kind {predicate.kind} must name a document")
+    return _document_subject(predicate.checksum or predicate.previous)
+
+
+def _approval_subject(predicate: ApprovalPredicate) -> dict[str, Any]:
+    return _document_subject(predicate.checksum or (predicate.previous.checksum if predicate.previous else None))
+
+
+def _order_subject(predicate: OrderPredicate) -> dict[str, Any]:
+    run = f"{predicate.environment}\n{predicate.workflow_id}\n{predicate.update_id}"
+    return {"name": predicate.workflow_id, "digest": {"sha256": checksum_of(run.encode()).removeprefix("sha256:")}}

@@ -1,0 +1,113 @@
+"""Who signed a document: both kinds of signature files, counted per person.
+
+Only distinct maintainer ids count: one person with two keys, subkeys or both kinds is one. A bad extra signature is
+reported, not fatal, not counted; so nobody can block a document by adding rubbish to it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from constitution.errors import Issue, UntrustedError
+from constitution.trust import Person, TrustPolicy
+from signatures import openpgp, sigstore
+from signatures.detect import SignatureKind, detect
+
+MAX_SIGNATURES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one signature is worth.
+
+    Args:
+        index: position of its file, from 0.
+        kind: of the file; None when it is neither.
+        person: whose it is, if it verified; a person without the role is named but not counted.
+        counted: it verified, and by a person with the role.
+        detail: who, or why not, in words.
+    """
+
+    index: int
+    kind: SignatureKind | None
+    person: str | None
+    counted: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class SignatureReport:
+    """Who signed. ``signers`` are distinct ids of maintainers, in the order of the trust policy."""
+
+    signers: tuple[str, ...]
+    findings: tuple[Finding, ...]
+
+    def require(self, threshold: int) -> None:
+        """Demand at least ``threshold`` signers.
+
+        Raises:
+            UntrustedError: with the reason of each signature that does not count.
+        """
+        if len(self.signers) >= threshold:
+            return
+        issues = [
+            Issue(code="signature", path=f"/signatures/{finding.index}", message=finding.detail)
+            for finding in self.findings
+            if not finding.counted
+        ]
+        by = ", ".join(self.signers) or "nobody"
+        raise UntrustedError(
+            f"signed by {by}; the trust policy takes {threshold} maintainer{'s' if threshold > 1 else ''}",
+            issues=issues,
+            hint="constitution verify-signature --document FILE --signature FILE --trust trust.toml says why",
+        )
+
+
+def verify_document(document: bytes, signatures: Sequence[bytes], trust: TrustPolicy, now: datetime) -> SignatureReport:
+    """Check every signature file over a document; never raises for a bad one.
+
+    Args:
+        document: exact bytes.
+        signatures: files of either kind, told apart by content; those beyond the 16th are reported, not read.
+        trust: the pinned trust policy.
+        now: the time to judge by; aware.
+    """
+    findings: list[Finding] = []
+    for index, data in enumerate(signatures):
+        if index >= MAX_SIGNATURES:
+            findings.append(Finding(index, None, None, False, f"is beyond the {MAX_SIGNATURES} that are read"))
+            continue
+        findings += _file(index, document, data, trust, now)
+    counted = {finding.person for finding in findings if finding.counted}
+    signers = tuple(person.id for person in trust.people if person.id in counted)
+    return SignatureReport(signers, tuple(findings))
+
+
+def _file(index: int, document: bytes, data: bytes, trust: TrustPolicy, now: datetime) -> list[Finding]:
+    kind: SignatureKind | None = None
+    try:
+        kind = detect(data)
+        results = verify_bytes(document, data, trust.people, trust, now)
+    except UntrustedError as error:
+        return [Finding(index, kind, None, False, error.message)]
+    findings = []
+    for person_id, detail in results:
+        person = trust.person(person_id) if person_id is not None else None
+        counted = person is not None and "maintainer" in person.roles
+        words = detail if counted or person is None else f"{detail}; {person.id} is no maintainer"
+        findings.append(Finding(index, kind, person_id, counted, words))
+    return findings
+
+
+def verify_bytes(
+    data: bytes, signature: bytes, people: Sequence[Person], trust: TrustPolicy, now: datetime
+) -> tuple[tuple[str | None, str], ...]:
+    """Check one signature file of either kind over any bytes; return (person or None, detail) per signature in it.
+
+    Raises:
+        UntrustedError: the file as a whole is refused.
+    """
+    if detect(signature) == "sigstore":
+        found = sigstore.verify(data, signature, people, trust, now)
+        return ((found.person, found.detail),)
+    return tuple((s.person, s.detail) for s in openpgp.verify(data, signature, people, trust, now))
