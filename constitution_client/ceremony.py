@@ -16,16 +16,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from joserfc.jwk import OKPKey
 from pydantic import TypeAdapter, ValidationError
-from signatures.trust_files import load_trust
 
 from constitution.environment import Identifier
 from constitution.errors import ConflictError, InvalidRequestError
 from constitution.trust import Role, Scope
 from constitution_client.files import FileRefusedError
-from constitution_client.jwk import public_part, to_bytes
 from signatures.openpgp import generate_key
+from signatures.tokens import ClientKey
+from signatures.trust_files import load_trust
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,9 +180,9 @@ def _fill(
         fingerprints[person.id] = fingerprint
     public = {}
     for identifier in (*services, *(client.id for client in clients)):
-        jwk = OKPKey.generate_key("Ed25519", {"kid": identifier})
-        _write(keys / f"{identifier}.jwk", to_bytes(jwk), secret=True)
-        public[identifier] = public_part(jwk)
+        client_key = ClientKey.generate(identifier)
+        _write(keys / f"{identifier}.jwk", client_key.to_json().encode() + b"\n", secret=True)
+        public[identifier] = client_key.public_text()
     _write(
         root / "trust" / "trust.toml",
         _trust_toml(

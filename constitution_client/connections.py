@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from constitution_client.files import read_bytes
+from constitution_client.files import FileRefusedError, read_bytes
 from constitution_client.settings import ClientSettings, UsageError, variables
 
 if TYPE_CHECKING:
@@ -69,4 +69,7 @@ def trust_policy(settings: ClientSettings, path: Path | None = None) -> "TrustPo
     """
     from signatures.trust_files import load_trust
 
-    return load_trust(path if path is not None else settings.trust_path())
+    chosen = path if path is not None else settings.trust_path()
+    if not chosen.is_file():  # also a FIFO or a device, which would never end
+        raise FileRefusedError(f"trust policy {chosen} is no file", hint="constitution init makes one for development")
+    return load_trust(chosen)

@@ -38,10 +38,11 @@ def read_bytes(path: Path, *, what: str, limit: int = MAX_FILE, secret: bool = F
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise FileRefusedError(f"{what} {path}: {reason}", hint=f"ls -l {path.parent}") from error
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        raise FileRefusedError(f"{what} {path} is no regular file")
     with os.fdopen(descriptor, "rb") as file:
-        mode = os.fstat(descriptor).st_mode
-        if not stat.S_ISREG(mode):
-            raise FileRefusedError(f"{what} {path} is no regular file")
         if secret and mode & 0o077:
             raise UntrustedError(
                 f"{what} {path} can be read by others (mode {stat.S_IMODE(mode):04o})",

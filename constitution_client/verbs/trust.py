@@ -81,13 +81,12 @@ def verify_signature(
     json: JsonOption = None,
 ) -> None:
     """Say who signed a file, or why not. Offline. Exit 0 if the trust policy's threshold is met, else 1."""
-    from signatures.verify import verify_document
-
     from constitution.checksum import checksum_of
     from constitution.errors import UntrustedError
     from constitution_client.connections import trust_policy
     from constitution_client.files import read_bytes
     from constitution_client.settings import settings
+    from signatures.verify import verify_document
 
     policy = trust_policy(settings(), trust)
     data = read_bytes(document, what="document")
@@ -108,22 +107,31 @@ def verify_signature(
             "environment": policy.environment,
             "signers": list(report.signers),
             "needed": needed,
-            "findings": [finding_text(finding) for finding in report.findings],
+            "findings": [
+                {
+                    "signature": str(signature[finding.index]),
+                    "kind": finding.kind,
+                    "person": finding.person,
+                    "counted": finding.counted,
+                    "detail": finding.detail,
+                }
+                for finding in report.findings
+            ],
         },
         [
             f"{'trusted' if refused is None else 'NOT TRUSTED'}  {document} {checksum_of(data)}",
             *(f"signed by {names.get(signer, signer)} ({signer})" for signer in report.signers),
             f"needed    {needed} maintainer{'s' if needed > 1 else ''} of {policy.environment}",
-            *(f"  - {finding_text(finding)}" for finding in report.findings),
+            *(
+                f"  {'✓' if finding.counted else '✗'} {signature[finding.index]} ({finding.kind or 'neither kind'}): "
+                f"{finding.detail}"
+                for finding in report.findings
+            ),
+            *([] if refused is None else ["next: ask a maintainer of trust.toml to sign exactly these bytes"]),
         ],
         json,
     )
     raise typer.Exit(0 if refused is None else 1)
-
-
-def finding_text(finding: object) -> str:
-    """Return a finding as a line."""
-    return str(finding)
 
 
 VERBS = {"init": init, "sign": sign, "verify-signature": verify_signature}

@@ -1,0 +1,52 @@
+"""What reaches a terminal, and how starting stays cheap."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from constitution_client.output import clean, result, table
+
+HEAVY = ("pydantic", "httpx", "temporalio", "sigstore", "pysequoia", "joserfc", "stamina", "cryptography")
+
+
+class TestClean:
+    @pytest.mark.parametrize(
+        "hostile",
+        ["\x1b[2J\x1b[1;1HAPPROVED", "\x9b31m", "\x07", "\x00", "\r", "\x7f", "\u202efdp.exe", "\u2066x"],
+        ids=["ansi", "c1", "bell", "nul", "carriage return", "delete", "right-to-left", "isolate"],
+    )
+    def test_leaves_nothing_that_steers_a_terminal(self, hostile: str) -> None:
+        cleaned = clean(hostile)
+        assert all(character.isprintable() for character in cleaned)
+        assert not set(cleaned) & set("\u202e\u2066")
+
+    def test_keeps_words_of_any_language_and_line_breaks(self) -> None:
+        assert clean("Ääkköset\n憲法 🔒 שלום") == "Ääkköset\n憲法 🔒 שלום"
+
+
+class TestResult:
+    def test_json_is_exact_whatever_the_text_holds(self, capsys: pytest.CaptureFixture[str]) -> None:
+        data = {"title": "\x1b[2J", "n": 1}
+        result(data, ["ignored"], True)
+        assert json.loads(capsys.readouterr().out) == data
+
+    def test_a_pipe_gets_json_and_asking_for_text_gives_text(self, capsys: pytest.CaptureFixture[str]) -> None:
+        result({"a": 1}, ["a is one"], None)
+        assert json.loads(capsys.readouterr().out) == {"a": 1}
+        result({"a": 1}, ["a is one"], False)
+        assert capsys.readouterr().out == "a is one\n"
+
+
+def test_a_table_is_as_wide_as_its_cells() -> None:
+    assert table(("a", "b"), [("long", 1), ("x", "line\nbreak")]) == ["a     b", "long  1", "x     line break"]
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; from constitution_client.main import run; code = run(['--help']); "
+        f"print([m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr); sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)  # noqa: S603
+    assert (done.returncode, done.stderr.strip()) == (0, "[]")
