@@ -1,16 +1,29 @@
 """Runbook step 3: the lease, the load, and the proof by independent read-back."""
 
-from datetime import datetime
+import asyncio
+from datetime import UTC, datetime
 
+from pydantic import ValidationError
 from temporalio import activity
 
 from activities.failures import classified
+from activities.keys import require_environment, step_key
 from activities.ports import Cache, ConstitutionService, Deployment, EventLog, Ledger
 from activities.subject import Subject
-from constitution.api import Lease
+from constitution.api import (
+    Lease,
+    LeaseRelease,
+    LeaseRequest,
+    LoadRequest,
+    LoadResult,
+    StandingRequest,
+    WorkflowRef,
+)
 from constitution.checksum import Checksum
+from constitution.errors import ConflictError, ContentError, NotYetError
 from constitution.model import Model
-from constitution.release import DeliveredEvent, Envelope, Kind, Standing, Verdict
+from constitution.release import CurrentConstitution, DeliveredEvent, Envelope, Kind, Standing, Verdict
+from signatures.current import verify_current
 
 
 class LeaseInput(Model):
@@ -113,16 +126,192 @@ class Publish:
 
     @activity.defn
     @classified
-    async def acquire_lease(self, x: LeaseInput) -> Lease: ...
+    async def acquire_lease(self, x: LeaseInput) -> Lease:
+        """Take the environment's lease: one release at a time.
+
+        Twice, or killed half-way: the lease is idempotent per update id and kind, and the key adds the run, so the
+        same run gets the same token. Late, after its caller died: it holds the lease until a rollback pre-empts it or
+        the token is given back; what it fences, it fences safely.
+
+        Raises:
+            LeaseHeldError: another run holds it; the message names it.
+        """
+        require_environment(self._deployment, x.environment)
+        request = LeaseRequest(update_id=x.update_id, kind=x.kind, workflow_id=x.workflow_id)
+        step = f"lease-{x.kind.value}-{activity.info().workflow_run_id}"
+        return await self._service.acquire_lease(request, step_key(x.environment, x.update_id, step))
+
     @activity.defn
     @classified
-    async def release_lease(self, x: ReleaseLeaseInput) -> None: ...
+    async def release_lease(self, x: ReleaseLeaseInput) -> None:
+        """Give the lease back.
+
+        Twice, killed half-way, or late: with an old token it changes nothing.
+        """
+        require_environment(self._deployment, x.environment)
+        request = LeaseRelease(update_id=x.update_id, fencing_token=x.fencing_token)
+        step = f"release-{x.fencing_token}"
+        await self._service.release_lease(request, step_key(x.environment, x.update_id, step))
+
     @activity.defn
     @classified
-    async def load_release(self, x: LoadInput) -> Published: ...
+    async def load_release(self, x: LoadInput) -> Published:
+        """Make the release: the point from which something is live.
+
+        Assumes: the lease is held under ``fencing_token``. The service checks signatures, approvals and evidence
+        itself, inside its transaction.
+        Twice, or killed half-way: one release per update id; the stored answer comes back. Late, after its caller
+        died: a rollback that has taken the lease since has fenced it, and the service refuses.
+
+        Raises:
+            LeaseLostError, StaleGenerationError: somebody was faster.
+            NotApprovedError, EvidenceError, UntrustedError, InvalidDocumentError: refused, with all issues.
+        """
+        subject = x.subject
+        require_environment(self._deployment, subject.environment)
+        request = LoadRequest(
+            update_id=subject.update_id,
+            kind=subject.kind,
+            checksum=subject.checksum,
+            rings=subject.rings,
+            expected_generation=x.expected_generation,
+            fencing_token=x.fencing_token,
+            change_request=subject.change_request,
+            approvals=x.envelopes,
+            test_evidence=x.evidence,
+            reason=subject.reason,
+            workflow=WorkflowRef(workflow_id=subject.workflow_id, run_id=subject.run_id),
+        )
+        said = await self._service.load(request, step_key(subject.environment, subject.update_id, "load"))
+        return published(said)
+
     @activity.defn
     @classified
-    async def prove_published(self, x: ProveInput) -> Proof: ...
+    async def prove_published(self, x: ProveInput) -> Proof:
+        """Read Postgres, Kafka and Redis back, each by itself, and compare; restore a stale Redis value.
+
+        The relay writes Redis before it sends the event, so once the event is there a missing, stale or forged Redis
+        value is a fault: it is deleted (never the floor), and a read of the service restores it.
+        Twice, killed half-way: reads, and a repair that is safe at any moment. Late: with a newer release current it
+        refuses, and repairs nothing.
+
+        Raises:
+            NotYetError: something has not arrived yet.
+            ConflictError: a newer release is current, or a place says something else about this generation.
+        """
+        require_environment(self._deployment, x.environment)
+        postgres = [await self._prove_row(x, ring) for ring in x.rings]
+        events = await self._prove_events(x)
+        redis, repaired = [], False
+        for ring in x.rings:
+            said, fixed = await self._prove_cache(x, ring)
+            redis.append(said)
+            repaired = repaired or fixed
+        return Proof(
+            generation=x.generation,
+            checksum=x.checksum,
+            postgres="; ".join(postgres),
+            redis="; ".join(redis),
+            partition=events[0].partition,
+            offset=events[0].offset,
+            events=events,
+            repaired=repaired,
+        )
+
     @activity.defn
     @classified
-    async def record_standing(self, x: StandingInput) -> StandingResult: ...
+    async def record_standing(self, x: StandingInput) -> StandingResult:
+        """Append what became of a release.
+
+        Twice, or killed half-way: the key makes it one entry. Late, after its caller died: ``confirmed`` needs the
+        current token, so a fenced update can never confirm.
+
+        Raises:
+            LeaseLostError, ConflictError: the token is old, or the release is no longer current.
+        """
+        require_environment(self._deployment, x.environment)
+        request = StandingRequest(
+            standing=x.standing,
+            verdict=x.verdict,
+            reason=x.reason,
+            update_id=x.update_id,
+            fencing_token=x.fencing_token,
+        )
+        step = f"standing-{x.generation}-{x.standing.value}"
+        release = await self._service.record_standing(x.generation, request, step_key(x.environment, x.update_id, step))
+        if release.standing is None:
+            raise NotYetError(f"generation {x.generation} has no standing yet")
+        return StandingResult(generation=release.generation, standing=release.standing)
+
+    async def _prove_row(self, x: ProveInput, ring: str) -> str:
+        row = await self._ledger.current_row(ring)
+        if row is None or row[0] < x.generation:
+            raise NotYetError(f"Postgres: ring {ring} is at generation {row[0] if row else 0}, not yet {x.generation}")
+        if row[0] > x.generation:
+            raise ConflictError(f"Postgres: ring {ring} is at generation {row[0]} already, past {x.generation}")
+        if row[1] != x.checksum:
+            raise ConflictError(f"Postgres: generation {row[0]} in ring {ring} is {row[1]}, not {x.checksum}")
+        return f"{ring}: generation {row[0]}, {row[1] or 'no constitution'}"
+
+    async def _prove_events(self, x: ProveInput) -> tuple[DeliveredEvent, ...]:
+        found = await self._events.find_events(x.generation, x.effective_at)
+        proven = []
+        for tenant in self._deployment.environment.tenants:
+            identity = f"{x.event_id}:{tenant}"
+            ours = [e for e in found if e["event_id"] == identity and e["checksum"] == x.checksum]
+            if not ours:
+                raise NotYetError(f"Kafka: no event {identity} of generation {x.generation} yet")
+            first = ours[0]  # a duplicate carries the same id, later
+            proven.append(
+                DeliveredEvent(tenant=tenant, event_id=identity, partition=first["partition"], offset=first["offset"])
+            )
+        release = await self._service.release(x.generation)
+        if release.event_id != x.event_id or release.checksum != x.checksum:
+            raise ConflictError(f"the release record of generation {x.generation} names another event or document")
+        if release.delivery.delivered_at is None:
+            raise NotYetError(f"generation {x.generation} is not marked as delivered yet")
+        return tuple(proven)
+
+    async def _prove_cache(self, x: ProveInput, ring: str) -> tuple[str, bool]:
+        # In a thread: verifying may load Sigstore, which takes a second once.
+        trouble = await asyncio.to_thread(self._cache_trouble, x, ring, await self._cache.read(ring))
+        if trouble is None:
+            return f"{ring}: generation {x.generation}, {x.checksum or 'no constitution'}", False
+        await self._cache.delete(ring)
+        await self._service.current(ring, min_generation=x.generation)
+        again = await asyncio.to_thread(self._cache_trouble, x, ring, await self._cache.read(ring))
+        if again is not None:
+            raise NotYetError(f"Redis: ring {ring} {again}; deleted, and not restored yet")
+        return f"{ring}: generation {x.generation}, {x.checksum or 'no constitution'} (restored: it {trouble})", True
+
+    def _cache_trouble(self, x: ProveInput, ring: str, raw: bytes | None) -> str | None:
+        """Say what is wrong with a Redis value, or None; a value that is newer and true is a conflict, no fault."""
+        if not raw:
+            return "had no value"
+        try:
+            current = CurrentConstitution.model_validate_json(raw)
+            statement = verify_current(
+                current,
+                trust=self._deployment.trust,
+                environment=x.environment,
+                ring=ring,
+                now=datetime.now(UTC),
+            )
+        except (ValidationError, ContentError):
+            return "held a value that does not verify"
+        if statement.generation > x.generation:
+            raise ConflictError(f"Redis: ring {ring} is at generation {statement.generation}, past {x.generation}")
+        if statement.generation < x.generation:
+            return f"held generation {statement.generation}"
+        return None if statement.checksum == x.checksum else f"held {statement.checksum}"
+
+
+def published(said: LoadResult) -> Published:
+    """Return what a workflow needs of a load's answer."""
+    return Published(
+        generation=said.generation,
+        version=said.version,
+        checksum=said.checksum,
+        event_id=said.event_id,
+        effective_at=said.effective_at,
+    )

@@ -1,15 +1,23 @@
 """The rollback's own acts: fence, look, plan, load what was confirmed before."""
 
+from datetime import UTC, datetime
+
 from temporalio import activity
 
 from activities.failures import classified
+from activities.keys import require_environment, step_key
+from activities.plan import PlanInput, RollbackPlan, make_plan
 from activities.ports import ConstitutionService, Deployment
-from activities.publish import Published
+from activities.publish import Published, published
+from constitution.api import LeaseRequest, LoadRequest, WorkflowRef
 from constitution.checksum import Checksum
-from constitution.environment import Deadlines
-from constitution.messages import RollbackRequest
+from constitution.errors import InvalidRequestError, LeaseHeldError, NotYetError
 from constitution.model import Model
 from constitution.release import Envelope, Kind, Standing
+
+__all__ = ["FenceInput", "Fenced", "PlanInput", "Restore", "RestoreInput", "RollbackPlan"]
+
+_MADE_BY_UPDATES = (Kind.UPDATE, Kind.REISSUE)
 
 
 class FenceInput(Model):
@@ -21,54 +29,17 @@ class FenceInput(Model):
 
 
 class Fenced(Model):
-    """The lease is ours. ``generation`` is an unconfirmed release of this update id, or null: it never published."""
+    """The lease is ours, so no late load can happen any more.
+
+    ``generation`` is a release of this update id that is not confirmed; null: there is none. ``confirmed`` is one that
+    is: then the point of no return was passed, and undoing it is a rollback of its own. Both null: never published.
+    """
 
     generation: int | None
     version: str | None
     checksum: Checksum | None
     fencing_token: int
-
-
-class PlanInput(Model):
-    """What to undo, as asked."""
-
-    environment: str
-    update_id: str
-    request: RollbackRequest
-
-
-class RollbackPlan(Model):
-    """What a rollback will do.
-
-    Args:
-        bad_generation: the release to undo; null: this update published nothing, so there is nothing to undo.
-        restore_generation: the confirmed release whose artifact is restored; null with kind ``withdraw``.
-        already: generation of the release that undid it already.
-        needs_quorum: no approval pre-authorises it: ``quorum`` board members must sign.
-        standing_for_bad: ``poisoned`` after an anomaly, else ``withdrawn``.
-    """
-
-    environment: str
-    update_id: str
-    kind: Kind
-    bad_generation: int | None
-    bad_version: str | None
-    bad_checksum: Checksum | None
-    restore_generation: int | None
-    version: str | None
-    checksum: Checksum | None
-    rings: tuple[str, ...]
-    expected_generation: int
-    already: int | None
-    needs_quorum: bool
-    quorum: int
-    change_request: str | None
-    summary: str
-    approvers: tuple[str, ...]
-    channel: str
-    deadlines: Deadlines
-    links: dict[str, str]
-    standing_for_bad: Standing
+    confirmed: int | None = None
 
 
 class RestoreInput(Model):
@@ -91,10 +62,86 @@ class Restore:
 
     @activity.defn
     @classified
-    async def fence_and_look(self, x: FenceInput) -> Fenced: ...
+    async def fence_and_look(self, x: FenceInput) -> Fenced:
+        """Take the lease as a rollback, which fences any load that is still under way; only then look.
+
+        Twice, or killed half-way: the lease is idempotent per update id and kind; the look is repeated. Late, after
+        its caller died: it only holds the lease, which any rollback's successor can take.
+
+        Raises:
+            NotYetError: another rollback holds the lease; it is named.
+        """
+        require_environment(self._deployment, x.environment)
+        request = LeaseRequest(update_id=x.update_id, kind=Kind.ROLLBACK, workflow_id=x.workflow_id)
+        step = f"fence-{activity.info().workflow_run_id}"
+        try:
+            lease = await self._service.acquire_lease(request, step_key(x.environment, x.update_id, step))
+        except LeaseHeldError as error:
+            raise NotYetError(f"another rollback is under way: {error.message}", hint=error.hint) from error
+        own = [r for r in await self._service.releases() if r.update_id == x.update_id and r.kind in _MADE_BY_UPDATES]
+        newest = max(own, key=lambda r: r.generation, default=None)
+        if newest is None:
+            return Fenced(generation=None, version=None, checksum=None, fencing_token=lease.fencing_token)
+        confirmed = newest.standing is Standing.CONFIRMED
+        return Fenced(
+            generation=None if confirmed else newest.generation,
+            version=newest.version,
+            checksum=newest.checksum,
+            fencing_token=lease.fencing_token,
+            confirmed=newest.generation if confirmed else None,
+        )
+
     @activity.defn
     @classified
-    async def plan_rollback(self, x: PlanInput) -> RollbackPlan: ...
+    async def plan_rollback(self, x: PlanInput) -> RollbackPlan:
+        """Say what would be undone and restored, and whether the board must sign for it. Only reads.
+
+        Assumes nothing. Twice, killed half-way, or late: reads; the plan is checked again by the service at the load.
+
+        Raises:
+            InvalidRequestError: with every problem: nothing is live, no such generation, a newer release is current,
+                what should be restored was never confirmed, or is what is live.
+        """
+        require_environment(self._deployment, x.environment)
+        releases = sorted(await self._service.releases(), key=lambda r: r.generation)
+        return make_plan(
+            x,
+            releases,
+            environment=self._deployment.environment,
+            thresholds=self._deployment.trust.thresholds,
+            links=self._deployment.links,
+            now=datetime.now(UTC),
+        )
+
     @activity.defn
     @classified
-    async def load_restored(self, x: RestoreInput) -> Published: ...
+    async def load_restored(self, x: RestoreInput) -> Published:
+        """Make the release that undoes the bad one.
+
+        Assumes: the lease is held under ``fencing_token``, and the plan was made under it.
+        Twice, or killed half-way: one undo per bad generation and update id; the stored answer comes back. Late: a
+        newer release or lease makes the service refuse.
+
+        Raises:
+            LeaseLostError, StaleGenerationError: somebody was faster: make the plan again.
+            NotApprovedError: not pre-authorised, and the quorum's signatures are missing.
+            InvalidRequestError: the plan undoes nothing.
+        """
+        plan = x.plan
+        require_environment(self._deployment, plan.environment)
+        if plan.bad_generation is None:
+            raise InvalidRequestError("this plan undoes nothing: its update never published")
+        request = LoadRequest(
+            update_id=plan.update_id,
+            kind=plan.kind,
+            checksum=plan.checksum,
+            rings=plan.rings,
+            expected_generation=plan.expected_generation,
+            fencing_token=x.fencing_token,
+            approvals=x.envelopes,
+            rollback_of=plan.bad_generation,
+            reason=x.reason,
+            workflow=WorkflowRef(workflow_id=x.workflow_id, run_id=x.run_id),
+        )
+        step = f"restore-{plan.bad_generation}"
+        return published(await self._service.load(request, step_key(plan.environment, plan.update_id, step)))

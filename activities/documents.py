@@ -1,0 +1,81 @@
+"""Where an update's bytes are: in the store, under their checksum; or, before they are staged, in the inbox."""
+
+import asyncio
+import os
+import stat
+from pathlib import Path
+
+from activities.ports import ConstitutionService, Deployment
+from activities.subject import Subject
+from constitution.checksum import checksum_of
+from constitution.errors import InvalidRequestError, NotFoundError, UntrustedError
+
+MAX_FILE = 1024 * 1024  # bytes; documents and signatures have the same limit (docs/architecture.md, The document)
+
+
+async def inbox_file(deployment: Deployment, name: str) -> bytes:
+    """Return the bytes of a file in the inbox, by plain name.
+
+    The name is hostile: no path, no link, no device; at most ``MAX_FILE`` bytes.
+
+    Raises:
+        InvalidRequestError: there is no such regular file, or it is too large.
+    """
+    return await asyncio.to_thread(_read, deployment.inbox_directory, name)
+
+
+def _read(inbox: Path, name: str) -> bytes:
+    if not name or name.startswith(".") or "/" in name or "\0" in name:
+        raise InvalidRequestError(
+            f"{name!r} is no plain file name", hint="give a name inside the inbox, without a path"
+        )
+    try:
+        # O_NONBLOCK: a pipe of that name must not hang the worker.
+        descriptor = os.open(inbox / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise InvalidRequestError(
+            f"the inbox has no readable file {name!r}: {error.strerror}", hint=f"copy it into {inbox}"
+        ) from error
+    with os.fdopen(descriptor, "rb") as handle:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise InvalidRequestError(f"{name!r} in the inbox is no regular file")
+        data = handle.read(MAX_FILE + 1)
+    if len(data) > MAX_FILE:
+        raise InvalidRequestError(f"{name!r} in the inbox is larger than {MAX_FILE} bytes")
+    return data
+
+
+async def subject_files(
+    service: ConstitutionService, deployment: Deployment, subject: Subject
+) -> tuple[bytes, list[bytes]]:
+    """Return the document and the detached signatures of a subject: from the store, else from its inbox names.
+
+    Raises:
+        NotFoundError: the store has no such artifact, and the update was not started from the inbox.
+        UntrustedError: the bytes are not those of the subject's checksum.
+        InvalidRequestError: an inbox file is gone or changed its kind.
+    """
+    try:
+        document = await service.artifact(subject.checksum)
+        signatures = await service.artifact_signatures(subject.checksum)
+    except NotFoundError:
+        if subject.document is None:
+            raise
+        document = await inbox_file(deployment, subject.document)
+        signatures = [await inbox_file(deployment, name) for name in subject.signatures]
+    require_checksum(document, subject.checksum)
+    return document, signatures
+
+
+def require_checksum(document: bytes, checksum: str) -> None:
+    """Refuse bytes that are not those which were checked.
+
+    Raises:
+        UntrustedError: the bytes have another checksum.
+    """
+    found = checksum_of(document)
+    if found != checksum:
+        raise UntrustedError(
+            f"the bytes have the checksum {found}, not {checksum}",
+            hint="the file was changed after the update started: start a new update",
+        )

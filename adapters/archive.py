@@ -1,0 +1,216 @@
+"""The legal archive: a git repository, written through dulwich; no git program is needed.
+
+Bare or not. In one with a working tree, the files are kept in step with each commit, but a file that somebody has
+edited and not committed is left alone. Order of a commit: objects, working tree, index, and the branch last, so that a
+process killed anywhere leaves either the old history or the new one, and the same call again completes it.
+
+One writer at a time: a file lock beside the repository's own files (ends with its process), and the branch moves only
+from the commit that was read (for writers that know no lock).
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import re
+import stat
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from dulwich.errors import NotGitRepository, NotTreeError
+from dulwich.index import IndexEntry, index_entry_from_stat
+from dulwich.object_store import commit_tree_changes, tree_lookup_path
+from dulwich.objects import Blob, Commit, Tree
+from dulwich.repo import Repo
+
+from adapters.change_log import with_row
+from constitution.errors import InvalidRequestError, UnavailableError
+
+AUTHOR = b"Constitution Runbook <constitution-runbook@localhost>"
+CHANGE_LOG = "docs/SomaAgentHub_Security.md"
+LOCK = "constitution-archive.lock"
+LOCK_WAIT = 15.0  # seconds; a commit takes some 30 ms
+_PART = re.compile(r"^[A-Za-z0-9_@+][A-Za-z0-9._@+-]{0,199}$")  # no leading dot: no .git, no ..
+_FILE_MODE = stat.S_IFREG | 0o644
+
+
+class GitArchive:
+    """Implements ``activities.ports.Archive``.
+
+    Args:
+        repository: an existing git repository.
+
+    Raises:
+        InvalidRequestError: it is none.
+    """
+
+    def __init__(self, repository: Path) -> None:
+        self._path = repository
+        try:
+            with Repo(str(repository)):
+                pass
+        except NotGitRepository as error:
+            raise InvalidRequestError(
+                f"{repository} is no git repository", hint="git init it, or set ARCHIVE_REPOSITORY to one that is"
+            ) from error
+
+    async def commit(self, files: dict[str, bytes], *, change_log_row: tuple[str, str] | None, message: str) -> str:
+        """Write files, and the row if no row has its key, in one commit; return the commit that holds them.
+
+        Args:
+            files: content by path, relative to the repository's root.
+            change_log_row: (key, table row) for ``CHANGE_LOG``.
+            message: of the commit.
+
+        Raises:
+            InvalidRequestError: a path would leave the repository, or the row would break the table.
+            UnavailableError: the repository cannot be written, or somebody else moved its branch meanwhile.
+        """
+        for path in files:
+            _check(path)
+        return await asyncio.to_thread(self._commit, files, change_log_row, message)
+
+    async def read(self, path: str) -> bytes | None:
+        """Return a file's bytes at HEAD, or None."""
+        _check(path)
+        return await asyncio.to_thread(self._read, path)
+
+    def _read(self, path: str) -> bytes | None:
+        with self._open() as repo:
+            return _at_head(repo, _head(repo), path)
+
+    def _commit(self, files: dict[str, bytes], row: tuple[str, str] | None, message: str) -> str:
+        with self._open() as repo, self._locked(repo):
+            head = _head(repo)
+            wanted = dict(files)
+            if row is not None:
+                log = _at_head(repo, head, CHANGE_LOG)
+                wanted[CHANGE_LOG] = with_row(None if log is None else log.decode("utf-8", "replace"), *row).encode()
+            before = {path: _at_head(repo, head, path) for path in wanted}
+            changed = {path: data for path, data in wanted.items() if before[path] != data}
+            if not changed and head is not None:
+                return _last_touching(repo, list(wanted)) or head.decode()
+            return self._write(repo, head, changed, before, message)
+
+    def _write(
+        self, repo: Repo, head: bytes | None, changed: dict[str, bytes], before: dict[str, bytes | None], message: str
+    ) -> str:
+        changes: list[tuple[bytes, int | None, bytes | None]] = []
+        for path, data in changed.items():
+            blob = Blob.from_string(data)
+            repo.object_store.add_object(blob)
+            changes.append((path.encode(), _FILE_MODE, blob.id))
+        tree = Tree() if head is None else repo[repo[head].tree]  # type: ignore[attr-defined]
+        commit = Commit()
+        commit.tree = commit_tree_changes(repo.object_store, tree, changes)  # type: ignore[arg-type]
+        commit.parents = [] if head is None else [head]  # type: ignore[list-item]
+        commit.author = commit.committer = AUTHOR
+        commit.author_time = commit.commit_time = int(time.time())
+        commit.author_timezone = commit.commit_timezone = 0
+        commit.encoding = b"UTF-8"
+        commit.message = message.encode()
+        repo.object_store.add_object(commit)
+        if repo.has_index():
+            _keep_in_step(repo, changed, before)
+        moved = (
+            repo.refs.add_if_new(b"HEAD", commit.id, message=b"archive")  # type: ignore[arg-type]
+            if head is None
+            else repo.refs.set_if_equals(b"HEAD", head, commit.id, message=b"archive")  # type: ignore[arg-type]
+        )
+        if not moved:
+            raise UnavailableError("somebody else committed to the archive at the same moment; trying again is safe")
+        return commit.id.decode()
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[Repo]:
+        try:
+            with Repo(str(self._path)) as repo:
+                yield repo
+        except (OSError, NotGitRepository) as error:
+            raise UnavailableError(f"the archive {self._path} cannot be used: {error}") from error
+
+    @contextlib.contextmanager
+    def _locked(self, repo: Repo) -> Iterator[None]:
+        with (Path(repo.controldir()) / LOCK).open("a") as handle:
+            _acquire(handle)
+            yield
+
+
+def _acquire(handle: IO[str]) -> None:
+    ends = time.monotonic() + LOCK_WAIT
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() > ends:
+                raise UnavailableError(f"another process has held the archive's lock for {LOCK_WAIT:g} s") from error
+            time.sleep(0.02)
+        else:
+            return
+
+
+def _check(path: str) -> None:
+    if not path or not all(_PART.fullmatch(part) for part in path.split("/")):
+        raise InvalidRequestError(f"{path[:200]!r} is no path inside the archive")
+
+
+def _head(repo: Repo) -> bytes | None:
+    try:
+        return repo.head()
+    except KeyError:  # nothing was ever committed
+        return None
+
+
+def _at_head(repo: Repo, head: bytes | None, path: str) -> bytes | None:
+    if head is None:
+        return None
+    try:
+        _, found = tree_lookup_path(repo.__getitem__, repo[head].tree, path.encode())  # type: ignore[attr-defined]
+    except (KeyError, NotTreeError):
+        return None
+    blob = repo[found]
+    return blob.as_raw_string() if isinstance(blob, Blob) else None
+
+
+def _last_touching(repo: Repo, paths: list[str]) -> str | None:
+    for entry in repo.get_walker(paths=[path.encode() for path in paths], max_entries=1):
+        return entry.commit.id.decode()
+    return None
+
+
+def _keep_in_step(repo: Repo, changed: dict[str, bytes], before: dict[str, bytes | None]) -> None:
+    root = Path(repo.path).resolve()
+    index = repo.open_index()
+    for path, data in changed.items():
+        target = root / path
+        if not target.parent.resolve().is_relative_to(root):
+            raise InvalidRequestError(f"{path} leads out of the archive through a link in its working tree")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        there = target.read_bytes() if target.is_file() and not target.is_symlink() else None
+        if there == before[path] or there is None:
+            _replace(target, data)
+            there = data
+        blob = Blob.from_string(data)
+        if there == data:
+            index[path.encode()] = index_entry_from_stat(target.stat(), blob.id, mode=_FILE_MODE)
+        else:  # somebody's uncommitted edit stays; no stat, so that git compares contents and shows it as modified
+            index[path.encode()] = IndexEntry(
+                ctime=0, mtime=0, dev=0, ino=0, mode=_FILE_MODE, uid=0, gid=0, size=0, sha=blob.id
+            )
+    index.write()
+
+
+def _replace(target: Path, data: bytes) -> None:
+    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=".archive-")
+    partial = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as handle:
+            os.fchmod(descriptor, 0o644)
+            handle.write(data)
+        partial.replace(target)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
