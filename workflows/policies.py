@@ -5,7 +5,7 @@ retries for ever behind a green "Running". Permanent errors are marked where the
 (``activities.failures``), so no list of exception names is kept here.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from temporalio.common import RetryPolicy
@@ -44,7 +44,7 @@ class StepPolicy:
 
     start_to_close: timedelta
     heartbeat: timedelta | None = None
-    retry: RetryPolicy = QUICK
+    retry: RetryPolicy = field(default_factory=lambda: QUICK)
 
 
 READ = StepPolicy(timedelta(seconds=15))  # one or two HTTP calls
