@@ -41,7 +41,7 @@ ifeq ($(firstword $(MAKECMDGOALS)),restart)
 endif
 
 worker: sync  ## Run one more worker in the foreground, with the settings of the running stack
-	@set -a; source var/stack.env; set +a; METRICS_PORT=0 exec $(PYTHON) worker.py
+	@$(STACK) worker
 
 demo: sync  ## The whole story on real servers: one good constitution, two bad ones undone
 	@$(PYTHON) -m deploy.demo

@@ -1,6 +1,8 @@
 """The embedded stack's command line: `python -m deploy.embedded up|down|status|restart|kill|fetch`."""
 
+import os
 import signal
+import socket
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +23,8 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 
 Directory = Annotated[Path, typer.Option(help="Where the stack keeps everything.", envvar="STACK_DIRECTORY")]
 DEFAULT_DIRECTORY = CHECKOUT / "var"
+
+INTERRUPTED = 130  # what typer makes of Ctrl-C
 
 
 def _news(progress: Progress) -> None:
@@ -95,6 +99,23 @@ def kill(
     _stack(directory).kill(name, signal.Signals[f"SIG{number.removeprefix('SIG')}"])
 
 
+@app.command()
+def worker(directory: Directory = DEFAULT_DIRECTORY) -> None:
+    """Become one more Temporal worker, with the settings of the running stack."""
+    settings = Stack(directory).settings()
+    if "KEYS_DIRECTORY" not in settings:
+        raise StackError(f"no stack with our services was started in {directory}; make up")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    own = {
+        "CLIENT_KEY_FILE": f"{settings['KEYS_DIRECTORY']}/worker.jwk",
+        "EVIDENCE_DIRECTORY": str(directory.resolve() / f"worker-{os.getpid()}"),
+        "METRICS_PORT": str(port),
+    }
+    os.execve(sys.executable, [sys.executable, str(CHECKOUT / "worker.py")], os.environ | settings | own)  # noqa: S606
+
+
 def _show(statuses: list[ServerStatus]) -> None:
     table = Table("server", "state", "pid", "up", "memory", "address")
     for entry in statuses:
@@ -120,9 +141,8 @@ def main() -> NoReturn:
     except typer.TyperException as error:
         typer.echo(f"error: {error}; see --help", err=True)
         code = 2
-    except (KeyboardInterrupt, typer.Abort):
+    if code == INTERRUPTED:
         typer.echo("interrupted; nothing that this command started is left running", err=True)
-        code = 130
     sys.exit(code)
 
 

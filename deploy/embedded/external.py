@@ -9,6 +9,7 @@ REPLACED_BY = {
     "valkey": ("REDIS_URL",),
     "kafka": ("KAFKA_BOOTSTRAP_SERVERS", "KAFKA_USERNAME", "KAFKA_PASSWORD", "KAFKA_SECURITY_PROTOCOL"),
     "prometheus": ("PROMETHEUS_URL",),
+    "artifact-store": ("ARTIFACT_STORE_URL",),
     "slack-emulator": ("SLACK_BOT_TOKEN", "SLACK_API_URL"),
 }
 

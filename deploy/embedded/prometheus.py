@@ -59,6 +59,7 @@ class Prometheus(Server):
             "scrape_configs": [
                 {
                     "job_name": "constitution",
+                    "honor_labels": True,  # a consumer names its target itself, by the same name
                     "file_sd_configs": [{"files": [f"{self.targets()}/*.json"], "refresh_interval": "5s"}],
                     # A label "job" in a target's file takes the place of this job's name.
                 },

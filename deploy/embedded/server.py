@@ -72,6 +72,9 @@ class Server(ABC):
     async def prepare(self) -> None:  # noqa: B027 - most servers need none
         """Initialise: everything that must be there before the start, after `fetch`. Idempotent."""
 
+    async def before_start(self) -> None:  # noqa: B027 - most servers need none
+        """What must be done when the servers in `after` answer, before this one starts. Idempotent."""
+
     @abstractmethod
     def command(self) -> Command:
         """How to start it."""

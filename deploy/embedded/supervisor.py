@@ -189,6 +189,7 @@ class Supervisor:
         async def needs() -> None:
             for needed in unit.server.after:
                 await self._started(needed)
+            self._write_settings()  # with all that is known now: this server reads them
 
         async def bring_up() -> None:
             await unit.bring_up(needs)
@@ -209,11 +210,10 @@ class Supervisor:
 
     def _write_settings(self) -> None:
         settings: dict[str, str] = {}
+        for unit in self._units.values():
+            settings |= unit.server.settings()
         for given in self._external.values():
             settings |= given
-        for unit in self._units.values():
-            if unit.state is not State.STOPPED:
-                settings |= unit.server.settings()
         settings |= self._overrides
         self._site.settings.clear()
         self._site.settings.update(settings)

@@ -73,6 +73,7 @@ class Unit:
             if self.server.after:
                 self._enter(State.WAITING, f"for {', '.join(self.server.after)}")
                 await needs()
+            await self.server.before_start()
             self._enter(State.STARTING)
             self._spawn()
             await self._until_it_answers()

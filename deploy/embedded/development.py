@@ -1,0 +1,99 @@
+"""The development environment of a stack: keys, trust policy, `environment.toml`, inbox, archive repository.
+
+Trust comes from the ceremony that production uses too (`constitution_client.ceremony`). What exists is kept: a
+person may edit `environment.toml`; only the addresses of targets follow the ports of the stack.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from deploy.embedded.site import CHECKOUT, Site, write_private
+
+ENVIRONMENT = "development"
+
+
+def directory(site: Site) -> Path:
+    """Where the environment's files are."""
+    return site.directory / ENVIRONMENT
+
+
+def environment_file(site: Site) -> Path:
+    """Its `environment.toml`."""
+    return directory(site) / "environment.toml"
+
+
+def key_file(site: Site, owner: str) -> Path:
+    """The private key of a service or client, mode 0600."""
+    return directory(site) / "keys" / f"{owner}.jwk"
+
+
+def archive_repository(site: Site) -> Path:
+    """The git repository of the legal archive."""
+    return site.directory / "archive"
+
+
+def make(site: Site, targets: Mapping[str, tuple[str, str]]) -> None:
+    """Make what is missing. Idempotent.
+
+    Args:
+        site: The stack.
+        targets: Target id -> (kind, URL).
+    """
+    from constitution_client.ceremony import make_trust  # noqa: PLC0415 - brings cryptography that servers do not need
+
+    home = directory(site)
+    home.mkdir(mode=0o700, exist_ok=True)
+    (home / "inbox").mkdir(mode=0o700, exist_ok=True)
+    if not (home / "trust").exists():
+        make_trust(home, ENVIRONMENT)
+    _write_environment(environment_file(site), targets)
+    _make_archive(archive_repository(site))
+
+
+def _write_environment(file: Path, targets: Mapping[str, tuple[str, str]]) -> None:
+    if file.exists():
+        from constitution.environment import Environment  # noqa: PLC0415 - as above
+
+        text = file.read_text()
+        for target in Environment.parse(text).targets:
+            if target.id in targets:
+                text = text.replace(f'"{target.url}"', f'"{targets[target.id][1]}"')
+    else:
+        blocks = (
+            f'\n[[targets]]\nid = "{name}"\nkind = "{kind}"\nurl = "{url}"\n' for name, (kind, url) in targets.items()
+        )
+        text = TEMPLATE.format(environment=ENVIRONMENT, gate=CHECKOUT / "tests") + "".join(blocks)
+    write_private(file, text)
+
+
+def _make_archive(repository: Path) -> None:
+    if (repository / ".git").exists():
+        return
+    from dulwich.repo import Repo  # noqa: PLC0415 - as above
+
+    Repo.init(str(repository), mkdir=not repository.exists(), default_branch=b"main")
+
+
+TEMPLATE = """\
+# The embedded stack's environment. Yours to edit; only the targets' addresses are kept up to date by the stack.
+schema_version = 1
+environment = "{environment}"
+tenants = ["global"]
+trust = "trust/trust.toml"
+inbox = "inbox"
+gate = "{gate}"
+channel = "#release"
+
+# A stack without traffic has nothing to watch: the verdict is `not_watched`, and says so.
+[strategies.default]
+watch_seconds = 0
+
+# With traffic: half a minute before, half a minute after.
+[strategies.watched]
+watch_seconds = 30
+baseline_seconds = 30
+scrape_seconds = 1.0
+
+[deadlines]
+sync = 30
+"""

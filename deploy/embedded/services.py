@@ -1,0 +1,266 @@
+"""Our own services and the worker, as servers of the stack.
+
+Each gets the settings that it needs and no others: a service's password is in no other service's environment.
+"""
+
+import json
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import ClassVar
+
+from deploy.embedded import development
+from deploy.embedded.server import Command, NotAnswering, Server, run_tool
+from deploy.embedded.site import CHECKOUT, Site, write_private
+
+KAFKA = ("KAFKA_BOOTSTRAP_SERVERS", "KAFKA_USERNAME", "KAFKA_PASSWORD", "KAFKA_SECURITY_PROTOCOL")
+TEMPORAL = ("TEMPORAL_ADDRESS", "TEMPORAL_NAMESPACE", "TEMPORAL_API_KEY", "TEMPORAL_TLS")
+COMMON = ("NAMESPACE", "LOG_LEVEL")
+
+
+class Service(Server):
+    """One of our HTTP services: a Python module with `/readyz` and `/metrics`."""
+
+    module: ClassVar[str]
+    # Prometheus's job of it.
+    job: ClassVar[str]
+    # Settings of the stack that it is given; those that the stack does not have are left out.
+    needs: ClassVar[tuple[str, ...]] = ()
+    stop_grace = timedelta(seconds=15)  # its own drain takes up to 10 s
+
+    def url(self) -> str:
+        """Its HTTP address."""
+        return f"http://127.0.0.1:{self.site.port(self.name)}"
+
+    def own_settings(self) -> dict[str, str]:
+        """Settings that only it has."""
+        return {}
+
+    def command(self) -> Command:
+        """The module, with its settings in the environment."""
+        given = {name: self.site.settings[name] for name in (*COMMON, *self.needs) if name in self.site.settings}
+        own = {
+            "HOST": "127.0.0.1",
+            "PORT": str(self.site.port(self.name)),
+            "ENVIRONMENT_FILE": str(development.environment_file(self.site)),
+            "PYTHONUNBUFFERED": "1",
+        }
+        environment = given | own | self.own_settings()
+        return Command(argv=(sys.executable, "-m", self.module), environment=environment, cwd=CHECKOUT)
+
+    async def check(self) -> None:
+        """Ask whether it is ready, which it is when what it needs answers it."""
+        import httpx  # noqa: PLC0415 - not needed by a stack of servers alone
+
+        async with httpx.AsyncClient(trust_env=False, timeout=5) as client:
+            answer = await client.get(f"{self.url()}/readyz")
+        if answer.status_code != httpx.codes.OK:
+            raise NotAnswering(f"/readyz answers {answer.status_code}: {answer.text[:300]}")
+
+    async def settle(self) -> None:
+        """Have Prometheus scrape it."""
+        self.announce(f"127.0.0.1:{self.site.port(self.name)}")
+
+    def announce(self, address: str) -> None:
+        """Write the file by which Prometheus finds `address`."""
+        targets = self.site.settings.get("PROMETHEUS_TARGETS")
+        if targets is None:
+            return  # the user's own Prometheus, or none
+        entry = {"targets": [address], "labels": {"job": self.job, "target": self.name}}
+        write_private(Path(targets) / f"{self.name}.json", json.dumps([entry]))
+
+    def settings(self) -> dict[str, str]:
+        """Its address."""
+        return {f"{self.name.upper().replace('-', '_')}_URL": self.url()}
+
+    def urls(self) -> dict[str, str]:
+        """Its address."""
+        return {self.name: self.url()}
+
+
+class ConstitutionService(Service):
+    """Also makes the development environment and migrates the database, before it starts."""
+
+    name = "constitution-service"
+    job = "constitution-service"
+    module = "services.constitution_service"
+    after = ("postgres", "valkey", "kafka")
+    needs = ("DATABASE_URL", "REDIS_URL", *KAFKA, "ARTIFACT_STORE_URL")
+
+    async def prepare(self) -> None:
+        """Make the development environment."""
+        development.make(self.site, {name: (kind, _url(self.site, name)) for name, kind in TARGETS.items()})
+
+    async def before_start(self) -> None:
+        """Bring the database to the newest schema."""
+        url = self.site.settings.get("DATABASE_MIGRATION_URL")
+        if url is None:
+            self.say("the database is yours and DATABASE_MIGRATION_URL is not given: not migrated")
+            return
+        migrate = (sys.executable, "-m", "services.constitution_service.migrate")
+        await run_tool(self.site, Command(argv=migrate, environment={"DATABASE_MIGRATION_URL": url}, cwd=CHECKOUT))
+
+    def own_settings(self) -> dict[str, str]:
+        """Its signing key, its spool, and the local artifact store where no other one is given."""
+        spool = self.site.data(self.name) / "spool"
+        spool.mkdir(mode=0o700, exist_ok=True)
+        return {
+            "STATEMENT_KEY_FILE": str(development.key_file(self.site, "constitution-service")),
+            "SPOOL_DIRECTORY": str(spool),
+        }
+
+    def settings(self) -> dict[str, str]:
+        """What its clients need: the operator's key, the environment, the trust policy."""
+        artifacts = self.site.directory / "artifacts"
+        artifacts.mkdir(mode=0o700, exist_ok=True)
+        home = development.directory(self.site)
+        return super().settings() | {
+            "ARTIFACT_STORE_URL": artifacts.as_uri(),
+            "CLIENT_KEY_FILE": str(development.key_file(self.site, "operator")),
+            "ENVIRONMENT_FILE": str(development.environment_file(self.site)),
+            "TRUST_FILE": str(home / "trust" / "trust.toml"),
+            "KEYS_DIRECTORY": str(home / "keys"),
+            "ARCHIVE_REPOSITORY": str(development.archive_repository(self.site)),
+        }
+
+
+class Follower(Service):
+    """A consumer that obeys the current constitution."""
+
+    after = ("constitution-service",)
+    needs = ("CONSTITUTION_SERVICE_URL", *KAFKA)
+
+    def own_settings(self) -> dict[str, str]:
+        """Which target it is."""
+        return {"TARGET_ID": self.name}
+
+
+class PolicyEngine1(Follower):
+    """A policy engine."""
+
+    name = "policy-engine-1"
+    job = "policy-engine"
+    module = "services.policy_engine"
+
+
+class PolicyEngine2(PolicyEngine1):
+    """Another replica."""
+
+    name = "policy-engine-2"
+
+
+class Orchestrator1(Follower):
+    """An orchestrator that asks the first policy engine, and the second where that does not answer."""
+
+    name = "orchestrator-1"
+    job = "orchestrator"
+    module = "services.orchestrator"
+    engines: ClassVar[tuple[str, ...]] = ("policy-engine-1", "policy-engine-2")
+
+    def own_settings(self) -> dict[str, str]:
+        """Its engines, and the key by which it has them refresh."""
+        return super().own_settings() | {
+            "POLICY_ENGINE_URL": ",".join(_url(self.site, engine) for engine in self.engines),
+            "CLIENT_KEY_FILE": str(development.key_file(self.site, "target")),
+        }
+
+
+class Orchestrator2(Orchestrator1):
+    """Another replica, with the engines the other way round."""
+
+    name = "orchestrator-2"
+    engines = ("policy-engine-2", "policy-engine-1")
+
+
+class SiemForwarder(Service):
+    """Takes both topics to the SIEM; here, a file of JSON lines."""
+
+    name = "siem-forwarder"
+    job = "siem-forwarder"
+    module = "services.siem_forwarder"
+    after = ("constitution-service",)
+    needs = (*KAFKA, "SIEM_SINK", "SIEM_SYSLOG_ADDRESS", "SIEM_HTTP_URL", "SIEM_HTTP_TOKEN")
+
+    def own_settings(self) -> dict[str, str]:
+        """The file, unless another sink is given."""
+        return {} if "SIEM_SINK" in self.site.settings else {"SIEM_SINK": "ndjson", "SIEM_FILE": self._file()}
+
+    def _file(self) -> str:
+        directory = self.site.directory / "siem"
+        directory.mkdir(mode=0o700, exist_ok=True)
+        return str(directory / "events.ndjson")
+
+    def settings(self) -> dict[str, str]:
+        """Its address and its file."""
+        return super().settings() | {"SIEM_FILE": self._file()}
+
+
+class Worker(Service):
+    """The Temporal worker."""
+
+    name = "worker"
+    job = "worker"
+    module = "worker"
+    after = ("temporal", "constitution-service")
+    needs = (
+        *TEMPORAL,
+        *KAFKA,
+        "DATABASE_READER_URL",
+        "REDIS_URL",
+        "PROMETHEUS_URL",
+        "SLACK_BOT_TOKEN",
+        "SLACK_API_URL",
+        "CONSTITUTION_SERVICE_URL",
+        "ARCHIVE_REPOSITORY",
+        "TEMPORAL_UI_URL",
+    )
+    stop_grace = timedelta(seconds=30)  # it finishes what it can; the rest is another worker's
+
+    def command(self) -> Command:
+        """`worker.py`, a script and not a module of a package."""
+        return Command(
+            argv=(sys.executable, str(CHECKOUT / "worker.py")), environment=super().command().environment, cwd=CHECKOUT
+        )
+
+    def own_settings(self) -> dict[str, str]:
+        """Its key, its scratch, and the port of its metrics."""
+        evidence = self.site.data(self.name) / "evidence"
+        evidence.mkdir(mode=0o700, exist_ok=True)
+        return {
+            "CLIENT_KEY_FILE": str(development.key_file(self.site, "worker")),
+            "EVIDENCE_DIRECTORY": str(evidence),
+            "METRICS_PORT": str(self.site.port(self.name)),
+        }
+
+    async def check(self) -> None:
+        """Read its metrics; they appear when its pollers run."""
+        import httpx  # noqa: PLC0415 - not needed by a stack of servers alone
+
+        async with httpx.AsyncClient(trust_env=False, timeout=5) as client:
+            (await client.get(f"{self.url()}/metrics")).raise_for_status()
+
+    def settings(self) -> dict[str, str]:
+        """The address of its metrics."""
+        return {"WORKER_METRICS_URL": f"{self.url()}/metrics"}
+
+
+TARGETS = {
+    "policy-engine-1": "policy_engine",
+    "policy-engine-2": "policy_engine",
+    "orchestrator-1": "orchestrator",
+    "orchestrator-2": "orchestrator",
+}
+
+SERVICES: tuple[type[Server], ...] = (
+    ConstitutionService,
+    PolicyEngine1,
+    PolicyEngine2,
+    Orchestrator1,
+    Orchestrator2,
+    SiemForwarder,
+    Worker,
+)
+
+
+def _url(site: Site, name: str) -> str:
+    return f"http://127.0.0.1:{site.port(name)}"

@@ -1,0 +1,274 @@
+"""One supervisor owns every server: nothing outlives it, and it hides nothing."""
+
+import json
+import secrets
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import psutil
+import pytest
+import redis
+
+from deploy.embedded.control import NotRunning, StackError
+from deploy.embedded.leftovers import marked
+from deploy.embedded.site import CHECKOUT
+from deploy.embedded.stack import Stack
+from tests.helpers import eventually_sync
+
+# The guardian gives servers 5 s to stop in order; a busy machine needs the rest.
+GONE = timedelta(seconds=30)
+INFRASTRUCTURE = ("temporal", "postgres", "valkey", "kafka", "prometheus", "slack-emulator")
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Iterator[Stack]:
+    """A stack of this test's own, with the one server that starts fastest."""
+    stack = Stack(tmp_path / "var", ("valkey",), environment={})
+    yield stack
+    stack.stop()
+
+
+def supervisor(stack: Stack) -> psutil.Process:
+    assert stack._supervisor is not None
+    return psutil.Process(stack._supervisor.pid)
+
+
+def family(stack: Stack) -> list[psutil.Process]:
+    """The supervisor and everything below it, the guardian included."""
+    root = supervisor(stack)
+    return [root, *root.children(recursive=True)]
+
+
+def alive(processes: list[psutil.Process]) -> list[str]:
+    found = []
+    for process in processes:
+        try:
+            if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(Path(process.exe()).name)  # node renames its main thread
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+def stack_id(directory: Path) -> str:
+    state: dict[str, str] = json.loads((directory / "run" / "state.json").read_text())
+    return state["stack_id"]
+
+
+def nothing_left(directory: Path) -> bool:
+    return not marked(f"{stack_id(directory)}:")
+
+
+def command_line(*arguments: str, directory: Path) -> list[str]:
+    return [sys.executable, "-m", "deploy.embedded", *arguments, "--directory", str(directory)]
+
+
+def run(*arguments: str, directory: Path) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(  # noqa: S603
+        command_line(*arguments, directory=directory), cwd=CHECKOUT, capture_output=True, text=True, check=False
+    )
+
+
+class TestDeathOfTheSupervisor:
+    def test_sigkill_leaves_no_process_of_any_server(self, tmp_path: Path) -> None:
+        stack = Stack(tmp_path / "var", INFRASTRUCTURE, environment={})
+        stack.start()
+        processes = family(stack)
+        assert {"java", "node", "postgres", "temporal", "prometheus", "valkey-server"} <= set(alive(processes))
+        supervisor(stack).kill()
+        eventually_sync(lambda: alive(processes) == [], GONE)
+        assert nothing_left(stack.directory)
+
+    def test_sigkill_also_ends_a_server_that_does_not_react(self, stack: Stack) -> None:
+        stack.start()
+        processes = family(stack)
+        stack.kill("valkey", signal.SIGSTOP)
+        supervisor(stack).kill()
+        eventually_sync(lambda: alive(processes) == [], GONE)
+
+    def test_the_next_start_takes_over_ports_and_data(self, stack: Stack) -> None:
+        stack.start()
+        before = stack.settings()
+        redis.Redis.from_url(before["REDIS_URL"]).set("kept", "yes")
+        processes = family(stack)
+        supervisor(stack).kill()
+        assert processes[0].wait(10) is not None or not processes[0].is_running()
+        successor = Stack(stack.directory, ("valkey",), environment={})
+        successor.start()
+        try:
+            assert successor.settings() == before
+            assert redis.Redis.from_url(before["REDIS_URL"]).get("kept") == b"yes"
+            eventually_sync(lambda: alive(processes) == [], GONE)
+            assert [status.state for status in successor.status()] == ["running"]
+        finally:
+            successor.stop()
+
+    def test_the_servers_end_with_the_program_that_started_them(self, tmp_path: Path) -> None:
+        directory = tmp_path / "var"
+        program = (
+            "import os, signal, sys; from pathlib import Path; from deploy.embedded.stack import Stack;"
+            "Stack(Path(sys.argv[1]), ('valkey', 'postgres'), environment={}).start();"
+            "os.kill(os.getpid(), signal.SIGKILL)"
+        )
+        done = subprocess.run([sys.executable, "-c", program, str(directory)], cwd=CHECKOUT, check=False)  # noqa: S603
+        assert done.returncode == -signal.SIGKILL
+        eventually_sync(lambda: nothing_left(directory), GONE)
+        with pytest.raises(NotRunning):
+            Stack(directory).status()
+
+
+class TestInterruptedStart:
+    def test_ctrl_c_during_the_start_leaves_nothing(self, tmp_path: Path) -> None:
+        directory = tmp_path / "var"
+        starting = subprocess.Popen(  # noqa: S603
+            command_line("up", "--infrastructure", directory=directory),
+            cwd=CHECKOUT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert starting.stdout is not None
+        for line in starting.stdout:
+            if "kafka" in line and "starting" in line:
+                break
+        assert not nothing_left(directory)
+        starting.send_signal(signal.SIGINT)
+        _, errors = starting.communicate(timeout=60)
+        assert (starting.returncode, "interrupted" in errors) == (130, True)
+        assert nothing_left(directory)
+
+    def test_a_server_that_cannot_start_is_named_and_the_others_are_stopped(self, tmp_path: Path) -> None:
+        directory = tmp_path / "var"
+        directory.mkdir()
+        (directory / "valkey").write_text("a file where the data directory belongs")
+        stack = Stack(directory, ("valkey", "postgres"), environment={})
+        with pytest.raises(StackError, match=r"valkey: .*File exists"):
+            stack.start()
+        assert nothing_left(directory)
+        with pytest.raises(NotRunning):
+            stack.status()
+
+
+class TestCrashOfOneServer:
+    def test_status_names_it_and_nothing_restarts_it(self, stack: Stack) -> None:
+        stack.start("valkey", "postgres")
+        stack.kill("valkey")
+        eventually_sync(lambda: {status.name: status.state for status in stack.status()}["valkey"] == "dead")
+        shown = run("status", directory=stack.directory)
+        assert shown.returncode == 1
+        assert {entry["name"]: entry["state"] for entry in json.loads(shown.stdout)} == {
+            "postgres": "running",
+            "valkey": "dead",
+        }
+        assert "valkey is dead: was ended by SIGKILL; make restart NAME=valkey" in shown.stderr
+        with pytest.raises(StackError, match="valkey is dead"):
+            stack.start("valkey")
+
+    def test_restart_keeps_port_password_and_data(self, stack: Stack) -> None:
+        stack.start()
+        before = stack.settings()
+        redis.Redis.from_url(before["REDIS_URL"]).set("kept", "yes")
+        stack.kill("valkey")
+        eventually_sync(lambda: [status.state for status in stack.status()] == ["dead"])
+        assert run("restart", "valkey", directory=stack.directory).returncode == 0
+        assert stack.settings() == before
+        assert redis.Redis.from_url(before["REDIS_URL"]).get("kept") == b"yes"
+        assert run("status", directory=stack.directory).returncode == 0
+
+    def test_a_server_that_runs_but_does_not_answer_is_ill(self, stack: Stack) -> None:
+        stack.start()
+        stack.kill("valkey", signal.SIGSTOP)
+        shown = run("status", directory=stack.directory)
+        stack.kill("valkey", signal.SIGCONT)
+        assert shown.returncode == 1
+        assert "valkey is silent" in shown.stderr
+
+
+class TestStarting:
+    def test_a_second_start_changes_nothing(self, stack: Stack) -> None:
+        stack.start()
+        pids = [process.pid for process in family(stack)]
+        stack.start()
+        Stack(stack.directory, ("valkey",), environment={}).start()
+        assert [process.pid for process in family(stack)] == pids
+
+    def test_two_stacks_start_side_by_side(self, tmp_path: Path) -> None:
+        stacks = [Stack(tmp_path / name, ("valkey", "postgres"), environment={}) for name in ("one", "two")]
+        threads = [threading.Thread(target=stack.start) for stack in stacks]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        try:
+            first, second = (stack.settings() for stack in stacks)
+            assert set(first.values()).isdisjoint(second.values())
+            redis.Redis.from_url(first["REDIS_URL"]).set("whose", "one")
+            assert redis.Redis.from_url(second["REDIS_URL"]).get("whose") is None
+        finally:
+            for stack in stacks:
+                stack.stop()
+        assert all(nothing_left(stack.directory) for stack in stacks)
+
+    def test_a_directory_with_a_long_path_works(self, tmp_path: Path) -> None:
+        directory = tmp_path / ("long" * 50) / "var"
+        with Stack(directory, ("valkey",), environment={}) as stack:
+            assert [status.state for status in stack.status()] == ["running"]
+
+    def test_a_server_of_the_user_is_used_instead(self, stack: Stack, tmp_path: Path) -> None:
+        stack.start()
+        given = {"REDIS_URL": stack.settings()["REDIS_URL"]}
+        with Stack(tmp_path / "other", ("valkey",), environment=given) as other:
+            assert [(status.name, status.state) for status in other.status()] == [("valkey", "external")]
+            assert other.settings() == given
+
+    def test_settings_of_its_own_in_the_environment_are_no_other_server(self, stack: Stack) -> None:
+        stack.start()
+        own = stack.settings()
+        stack.stop()
+        with Stack(stack.directory, ("valkey",), environment=own) as again:
+            assert [status.state for status in again.status()] == ["running"]
+
+
+class TestSecrets:
+    def test_no_argument_list_holds_a_password(self, tmp_path: Path) -> None:
+        with Stack(tmp_path / "var", INFRASTRUCTURE, environment={}) as stack:
+            state = json.loads((stack.directory / "run" / "state.json").read_text())
+            assert len(state["secrets"]) >= 6
+            arguments = " ".join(" ".join(process.cmdline()) for process in family(stack))
+            assert "kafka.Kafka" in arguments
+            assert [name for name, secret in state["secrets"].items() if secret in arguments] == []
+
+    def test_files_with_passwords_are_private(self, stack: Stack) -> None:
+        stack.start("valkey", "postgres", "slack-emulator")
+        known = json.loads((stack.directory / "run" / "state.json").read_text())["secrets"].values()
+        holding = [
+            file
+            for file in stack.directory.rglob("*")
+            if file.is_file() and any(secret.encode() in file.read_bytes() for secret in known)
+        ]
+        assert {"stack.env", "state.json", "valkey.conf", "slack-emulator.json"} <= {file.name for file in holding}
+        assert [file for file in holding if file.stat().st_mode & 0o077] == []
+
+    def test_the_control_channel_is_the_owners_alone(self, stack: Stack) -> None:
+        stack.start()
+        run_directory = stack.directory / "run"
+        assert [oct(path.stat().st_mode & 0o777) for path in (run_directory, run_directory / "control.sock")] == [
+            "0o700",
+            "0o600",
+        ]
+
+    def test_nothing_of_the_callers_environment_reaches_a_server(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        secret = secrets.token_hex(16)
+        monkeypatch.setenv("SOMEBODYS_TOKEN", secret)
+        with Stack(tmp_path / "var", ("valkey", "postgres"), environment={}) as stack:
+            servers = [psutil.Process(status.pid) for status in stack.status() if status.pid is not None]
+            assert len(servers) == 2
+            assert all("CONSTITUTION_STACK" in process.environ() for process in servers)
+            assert [process.name() for process in servers if secret in process.environ().values()] == []
