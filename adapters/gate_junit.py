@@ -5,7 +5,7 @@ entities (defusedxml). Counts are taken from the cases themselves and must agree
 Format: pytest ``--junit-xml``, family xunit2.
 """
 
-import xml.etree.ElementTree as ET  # noqa: S405 - only for the type; parsing is defusedxml's
+import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 
 import defusedxml.ElementTree
@@ -56,16 +56,15 @@ def _shorten(text: str) -> str:
 
 
 def _reason(element: ET.Element) -> str:
-    return _shorten(element.get("message") or element.text or "no message")
+    message = element.get("message") or ""
+    if message in {"", "collection failure"}:  # then only the text says why: its last lines of errors
+        lines = (element.text or "").strip().splitlines()
+        errors = [line.removeprefix("E").strip() for line in lines if line.startswith("E ")]
+        message = f"{message}: {' '.join(errors or lines[-3:])}".removeprefix(": ")
+    return _shorten(message or "no message")
 
 
-def read_junit(data: bytes) -> JUnit:
-    """Read a JUnit file.
-
-    Raises:
-        UnreadableJUnitError: more than `MAX_JUNIT` bytes, no XML, entities or a document type in it, or totals
-            that differ from the cases listed.
-    """
+def _suites(data: bytes) -> list[ET.Element]:
     if len(data) > MAX_JUNIT:
         raise UnreadableJUnitError(f"the JUnit file has {len(data)} bytes; at most {MAX_JUNIT} are read")
     try:
@@ -75,29 +74,44 @@ def read_junit(data: bytes) -> JUnit:
     suites = [root] if root.tag == "testsuite" else root.findall("testsuite")
     if not suites:
         raise UnreadableJUnitError("the JUnit file holds no test suite")
-    failed: list[FailedCase] = []
-    counts = {"failure": 0, "error": 0, "skipped": 0}
-    names: set[tuple[str, str]] = set()
-    served: list[str] = []
-    seconds = 0.0
-    totals = dict.fromkeys(("tests", "failures", "errors", "skipped"), 0)
-    for suite in suites:
-        for case in suite.findall("testcase"):
-            # A case whose test and teardown both went wrong is listed twice by pytest.
-            names.add((case.get("classname", ""), case.get("name", "")))
-            for tag, what in (("failure", "failed"), ("error", "error"), ("skipped", "skipped")):
-                for element in case.findall(tag):
-                    counts[tag] += 1
-                    failed.append(FailedCase(case.get("name", "?"), what, _reason(element)))
-        served += [item.get("value", "") for item in suite.findall("properties/property[@name='served']")]
-        try:
-            seconds += float(suite.get("time", "0"))
-            for name in totals:
-                totals[name] += int(suite.get(name, "0"))
-        except ValueError as error:
-            raise UnreadableJUnitError(f"the JUnit file has a total that is no number: {error}") from error
-    counted = {"failures": counts["failure"], "errors": counts["error"], "skipped": counts["skipped"]}
-    for name, value in counted.items():
-        if totals[name] != value:
-            raise UnreadableJUnitError(f"the JUnit file says {totals[name]} {name} but lists {value}")
-    return JUnit(len(names), *counted.values(), seconds, tuple(failed), tuple(dict.fromkeys(served)))
+    return suites
+
+
+def _total(suites: list[ET.Element], name: str) -> float:
+    try:
+        return sum(float(suite.get(name, "0")) for suite in suites)
+    except ValueError as error:
+        raise UnreadableJUnitError(f"the JUnit file's {name} is no number") from error
+
+
+def read_junit(data: bytes) -> JUnit:
+    """Read a JUnit file.
+
+    Raises:
+        UnreadableJUnitError: more than `MAX_JUNIT` bytes, no XML, entities or a document type in it, or totals
+            that differ from the cases listed.
+    """
+    suites = _suites(data)
+    cases = [case for suite in suites for case in suite.findall("testcase")]
+    failed = tuple(
+        FailedCase(case.get("name", "?"), what, _reason(element))
+        for case in cases
+        for tag, what in (("failure", "failed"), ("error", "error"), ("skipped", "skipped"))
+        for element in case.findall(tag)
+    )
+    counted = {what: sum(case.what == what for case in failed) for what in ("failed", "error", "skipped")}
+    for name, what in (("failures", "failed"), ("errors", "error"), ("skipped", "skipped")):
+        if _total(suites, name) != counted[what]:
+            raise UnreadableJUnitError(f"the JUnit file's total of {name} is not the {counted[what]} that it lists")
+    served = [item.get("value", "") for suite in suites for item in suite.findall("properties/property")
+              if item.get("name") == SERVED]  # fmt: skip
+    return JUnit(
+        # A case whose test and whose teardown both went wrong is listed twice by pytest.
+        tests=len({(case.get("classname"), case.get("name")) for case in cases}),
+        failures=counted["failed"],
+        errors=counted["error"],
+        skipped=counted["skipped"],
+        seconds=_total(suites, "time"),
+        failed=failed,
+        served=tuple(dict.fromkeys(served)),
+    )

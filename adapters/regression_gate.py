@@ -225,7 +225,7 @@ class _Suite:
             result = read_junit(data)
         except (OSError, UnreadableJUnitError) as error:
             what = "left no results" if isinstance(error, OSError) else str(error)
-            return None, (self._issue("gate-broken", "", f"{what} (exit code {self.exit_code}): {' | '.join(self.tail)}"),)
+            return None, (self._broken(what),)
         report = SuiteReport(
             name=self.name,
             tests=result.tests,
@@ -246,12 +246,21 @@ class _Suite:
         for case in result.failed[:_LISTED]:
             yield self._issue(f"gate-{case.what}", case.case, case.message)
         if len(result.failed) > _LISTED:
-            yield self._issue("gate-failed", "", f"and {len(result.failed) - _LISTED} more; the JUnit file has them all")
+            more = len(result.failed) - _LISTED
+            yield self._issue("gate-failed", "", f"and {more} more; the JUnit file has them all")
         if not result.failed and self.exit_code != 0:
-            yield self._issue("gate-broken", "", f"pytest ended with exit code {self.exit_code}: {' | '.join(self.tail)}")
+            yield self._broken("passed every case and then broke")
         if not result.failed and result.served != (draft,):
             said = ", ".join(result.served) or "none"
             yield self._issue("gate-other-bytes", "", f"looked at other bytes than the draft {draft}: {said}")
+
+    def _broken(self, what: str) -> Issue:
+        return self._issue("gate-broken", "", f"{what} (exit code {self.exit_code}): {' | '.join(self.tail)}")
+
+    def late(self, deadline: timedelta) -> Issue:
+        """Say that the suite was killed at the gate's deadline."""
+        last = self.tail[-1] if self.tail else "nothing"
+        return self._issue("gate-deadline", "", f"did not end within {deadline.total_seconds():g} s; last: {last}")
 
     def _issue(self, code: str, case: str, message: str) -> Issue:
         return Issue(code=code, path=f"{self.name}/{case}" if case else self.name, message=message)
@@ -302,21 +311,47 @@ async def _heartbeats(beat: Callable[[str], None], started: float) -> None:
         beat(f"gate: {time.monotonic() - started:.0f} s")
 
 
-async def _run(suites: dict[str, _Suite]) -> str | None:
-    """Run all suites together; return the name of the one that was stopped because ``policy`` had failed."""
+async def _run(suites: dict[str, _Suite]) -> None:
+    """Run all suites together; a failed ``policy`` stops the rest: a refused draft needs no more evidence."""
     policy, chaos = (asyncio.ensure_future(suites[name].run()) for name in SUITES)
     try:
         await policy
-        if suites["policy"].exit_code != 0 and not chaos.done():
-            chaos.cancel()  # a refused draft needs no more evidence, and the author an answer soon
-            await asyncio.wait([chaos])
-            return "chaos"
-        await chaos
+        if suites["policy"].exit_code == 0:
+            await chaos
     finally:
         for task in (policy, chaos):
             task.cancel()
         await asyncio.wait([policy, chaos])
-    return None
+
+
+async def _judge(
+    suites: dict[str, _Suite], draft: Checksum, deadline: timedelta
+) -> tuple[tuple[SuiteReport, ...], tuple[Issue, ...]]:
+    try:
+        async with asyncio.timeout(deadline.total_seconds()):
+            await _run(suites)
+    except TimeoutError:
+        late = tuple(suite.late(deadline) for suite in suites.values() if suite.exit_code is None)
+    else:
+        late = ()
+    judged = [suite.judge(draft) for suite in suites.values() if suite.exit_code is not None]
+    return tuple(report for report, _ in judged if report), (*(i for _, found in judged for i in found), *late)
+
+
+def _prepare(scratch: Path, gate: Path, document: bytes, previous: bytes | None) -> Checksum:
+    digest = _copy(gate, scratch / "gate")
+    (scratch / "home").mkdir()
+    (scratch / "draft.json").write_bytes(document)
+    if previous is not None:
+        (scratch / "previous.json").write_bytes(previous)
+    return digest
+
+
+def _open_folder() -> Path:
+    """Make the folder of servers that may have to run as another user, as PostgreSQL does for root."""
+    folder = Path(tempfile.mkdtemp(prefix="constitution-gate-"))
+    folder.chmod(0o711)
+    return folder
 
 
 async def run_gate(
@@ -347,53 +382,18 @@ async def run_gate(
     started = time.monotonic()
     draft = checksum_of(document)
     marker = secrets.token_hex(16)
-    own = Path(tempfile.mkdtemp(prefix="gate-", dir=scratch))
-    # Servers of `chaos` may have to run as another user (PostgreSQL refuses root), which `own` shuts out.
-    shared = Path(tempfile.mkdtemp(prefix="constitution-gate-"))
-    shared.chmod(0o711)
+    own, shared = Path(tempfile.mkdtemp(prefix="gate-", dir=scratch)), _open_folder()
     beats = asyncio.ensure_future(_heartbeats(heartbeat, started))
-    issues: list[Issue] = []
-    reports: list[SuiteReport] = []
     try:
-        digest = await asyncio.to_thread(_copy, gate_directory, own / "gate")
-        (own / "home").mkdir()
-        (own / "draft.json").write_bytes(document)
-        if previous is not None:
-            (own / "previous.json").write_bytes(previous)
+        digest = await asyncio.to_thread(_prepare, own, gate_directory, document, previous)
         environment = _environment(own, shared, marker, previous=previous is not None)
         suites = {name: _Suite(name, own, environment, heartbeat) for name in SUITES}
-        stopped: str | None = None
-        late = False
-        try:
-            async with asyncio.timeout(deadline.total_seconds()):
-                stopped = await _run(suites)
-        except TimeoutError:
-            late = True
-        for suite in suites.values():
-            if suite.name == stopped or (late and suite.exit_code is None):
-                continue
-            report, found = suite.judge(draft)
-            issues += found
-            reports += [report] if report else []
-        if late:
-            unfinished = [suite for suite in suites.values() if suite.exit_code is None]
-            issues += [
-                Issue(
-                    code="gate-deadline",
-                    path=suite.name,
-                    message=f"did not end within {deadline.total_seconds():g} s; last: {suite.tail[-1] if suite.tail else 'nothing'}",
-                )
-                for suite in unfinished
-            ]
+        reports, issues = await _judge(suites, draft, deadline)
     finally:
         beats.cancel()
         await asyncio.shield(_sweep(marker))
         for folder in (own, shared):
             shutil.rmtree(folder, ignore_errors=True)
     return GateReport(
-        checksum=draft,
-        gate_digest=digest,
-        suites=tuple(reports),
-        issues=tuple(issues),
-        seconds=time.monotonic() - started,
+        checksum=draft, gate_digest=digest, suites=reports, issues=issues, seconds=time.monotonic() - started
     )
