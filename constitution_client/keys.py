@@ -83,7 +83,14 @@ class PersonKey:
         """
         from signatures.openpgp import is_locked
 
-        return action(self.secret, self._passphrase() if is_locked(self.secret) else None)
+        if not is_locked(self.secret):
+            return action(self.secret, None)
+        try:
+            return action(self.secret, self._passphrase())
+        except UntrustedError as error:
+            if error.hint:
+                raise
+            raise UntrustedError(error.message, hint="try the passphrase again; nothing was signed") from error
 
     def _passphrase(self) -> str:
         given = os.environ.get(PASSPHRASE_VARIABLE)

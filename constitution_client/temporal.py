@@ -37,6 +37,7 @@ from constitution.errors import (
 )
 from constitution.messages import Status
 from constitution.model import Model
+from constitution_client.settings import UsageError
 
 CONNECT_TIMEOUT = timedelta(seconds=5)
 CALL_TIMEOUT = timedelta(seconds=10)  # start, describe, signal: answered by the server alone, in milliseconds
@@ -65,13 +66,13 @@ async def connect(variables: Mapping[str, str]) -> Client:
             TEMPORAL_CONFIG_FILE with profiles.
 
     Raises:
-        InvalidRequestError: the configuration cannot be read.
+        UsageError: the configuration cannot be read.
         UnavailableError: the server does not answer.
     """
     try:
         config = ClientConfig.load_client_connect_config(override_env_vars=dict(variables))
     except (RuntimeError, ValueError) as error:
-        raise InvalidRequestError(
+        raise UsageError(
             f"Temporal's configuration cannot be read: {error}", hint="temporal config list shows it; see docs/cli.md"
         ) from error
     address = config.get("target_host") or "localhost:7233"

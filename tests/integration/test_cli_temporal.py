@@ -1,0 +1,139 @@
+"""The command line against a real Temporal server: exit codes that hold, and failures that say what to type next."""
+
+import asyncio
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+STARTS = 50
+AT_ONCE = 3  # processes side by side: the machine is shared, and the fault is not about load
+CHECKSUM = "sha256:" + "0" * 64
+
+
+@pytest.fixture(scope="module")
+def environment_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("environment") / "environment.toml"
+    path.write_text('environment = "development"\ngate = "gate"\n')
+    return path
+
+
+async def _constitution(
+    temporal: dict[str, str], environment_file: Path, namespace: str, *arguments: str
+) -> tuple[int, str, str]:
+    variables = {
+        **{name: value for name, value in os.environ.items() if not name.startswith(("TEMPORAL_", "CONSTITUTION_"))},
+        **{name: value for name, value in temporal.items() if name.startswith("TEMPORAL_")},
+        "ENVIRONMENT_FILE": str(environment_file),
+        "NAMESPACE": namespace,
+        "PYTHONPATH": str(CHECKOUT),
+    }
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "constitution_client",
+        *arguments,
+        env=variables,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [(("status",), 0), (("abort", "constitution-update/none/CR-0", "--reason", "x"), 1)],
+    ids=["success", "refusal"],
+)
+async def test_exit_codes_hold_over_many_starts(
+    temporal_settings: dict[str, str],
+    environment_file: Path,
+    namespace: str,
+    arguments: tuple[str, ...],
+    expected: int,
+) -> None:
+    places = asyncio.Semaphore(AT_ONCE)
+
+    async def once() -> int:
+        async with places:
+            code, _, _ = await _constitution(temporal_settings, environment_file, namespace, *arguments)
+            return code
+
+    codes = await asyncio.gather(*(once() for _ in range(STARTS // 2)))
+    assert codes == [expected] * (STARTS // 2)
+
+
+async def test_an_update_starts_once_per_change_request(
+    temporal_settings: dict[str, str], environment_file: Path, namespace: str
+) -> None:
+    start = ("update", "--checksum", CHECKSUM, "--change-request", "CR-1", "--text")
+    code, out, err = await _constitution(temporal_settings, environment_file, namespace, *start)
+    workflow_id = f"{namespace}/constitution-update/development/CR-1"
+    assert code == 0, err
+    assert workflow_id in out
+    assert f"next: constitution watch {workflow_id}" in out
+
+    code, out, err = await _constitution(temporal_settings, environment_file, namespace, *start)
+    assert (code, out) == (1, "")
+    assert "is running already" in err
+    assert f"next: constitution watch {workflow_id}" in err
+
+    code, out, _ = await _constitution(temporal_settings, environment_file, namespace, "status", "--text")
+    assert code == 0
+    assert workflow_id in out
+
+
+async def test_without_a_worker_status_says_so_and_following_ends_with_4(
+    temporal_settings: dict[str, str], environment_file: Path, namespace: str
+) -> None:
+    start = ("update", "--checksum", CHECKSUM, "--change-request", "CR-2", "--wait", "--timeout", "1")
+    code, _, err = await _constitution(temporal_settings, environment_file, namespace, *start)
+    assert code == 4, err
+    assert "still going on after 1 s; next: constitution watch" in err
+
+    code, out, err = await _constitution(temporal_settings, environment_file, namespace, "status", "CR-2")
+    assert (code, out) == (4, "")
+    assert "make worker" in err
+
+
+async def test_a_run_that_does_not_exist_is_named(
+    temporal_settings: dict[str, str], environment_file: Path, namespace: str
+) -> None:
+    for arguments in (("status", "CR-404"), ("watch", "CR-404"), ("abort", "CR-404", "--reason", "x")):
+        code, out, err = await _constitution(temporal_settings, environment_file, namespace, *arguments)
+        assert (code, out) == (1, "")
+        assert "CR-404" in err
+        assert "next: constitution status" in err
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port that is ours and where nobody listens."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
+
+
+async def test_a_server_that_does_not_answer_is_3_and_names_the_setting(
+    environment_file: Path, namespace: str, closed_port: int
+) -> None:
+    nobody = {"TEMPORAL_ADDRESS": f"127.0.0.1:{closed_port}"}
+    code, out, err = await _constitution(nobody, environment_file, namespace, "status")
+    assert (code, out) == (3, "")
+    assert f"127.0.0.1:{closed_port}" in err
+    assert "TEMPORAL_ADDRESS" in err
+
+
+async def test_a_configuration_that_cannot_be_read_is_named(environment_file: Path, namespace: str) -> None:
+    wrong = {"TEMPORAL_CONFIG_FILE": str(environment_file.parent / "missing.toml"), "TEMPORAL_PROFILE": "nowhere"}
+    code, _, err = await _constitution(wrong, environment_file, namespace, "status")
+    assert code == 2
+    assert "configuration" in err
