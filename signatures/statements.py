@@ -53,7 +53,7 @@ def sign_approval(predicate: ApprovalPredicate, tsk: bytes, password: str | None
     """Sign a board member's decision.
 
     Raises:
-        InvalidRequestError: a withdrawal that does not name the withdrawn document in ``previous``.
+        InvalidRequestError: a withdrawal that names the withdrawn document neither in ``previous`` nor by generation.
         UntrustedError: the key cannot sign.
     """
     return dsse.sign_openpgp(approval_bytes(predicate), IN_TOTO, tsk, password)
@@ -179,7 +179,13 @@ def _release_subject(predicate: ReleasePredicate) -> dict[str, Any]:
 
 
 def _approval_subject(predicate: ApprovalPredicate) -> dict[str, Any]:
-    return _document_subject(predicate.checksum or (predicate.previous.checksum if predicate.previous else None))
+    """Name the document; for a withdrawal the withdrawn one, by its checksum or at least by its generation."""
+    checksum = predicate.checksum or (predicate.previous.checksum if predicate.previous else None)
+    if checksum is None and predicate.rollback_of is not None:
+        generation = f"{predicate.environment}\n{predicate.rollback_of}"
+        digest = checksum_of(generation.encode()).removeprefix("sha256:")
+        return {"name": f"generation {predicate.rollback_of}", "digest": {"sha256": digest}}
+    return _document_subject(checksum)
 
 
 def _order_subject(predicate: OrderPredicate) -> dict[str, Any]:
