@@ -1,0 +1,85 @@
+"""``python -m deploy.demo``: exit 0 if every release ended as it must and every system agrees, else 1.
+
+``KEEP=1`` leaves all of it running. ``DEMO_STARTED`` (unix seconds) is when the person typed ``make demo``.
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from constitution_client.exit import leave
+from deploy.demo.operator import CommandFailedError
+from deploy.demo.runs import StoryError
+from deploy.demo.screen import Screen
+from deploy.demo.story import Story, fresh
+from deploy.embedded.stack import Stack
+
+DIRECTORY = Path(__file__).resolve().parents[2] / "var" / "demo"
+
+
+def main() -> int:
+    """Start the servers, tell the story, show what every system says; return the exit code."""
+    keep = os.environ.get("KEEP", "") not in ("", "0")
+    screen = Screen(float(os.environ.get("DEMO_STARTED") or time.time()))
+    screen.timings.append(("Python environment", screen.elapsed()))
+    Stack(DIRECTORY / "stack").stop()  # of an earlier KEEP=1
+    stack = Stack(
+        fresh(DIRECTORY / "stack"),
+        attached=not keep,
+        progress=lambda news: screen.say(f"  {news.server:<21} {news.text}", style="dim"),
+    )
+    try:
+        screen.chapter("real servers, from packages")
+        stack.begin("prometheus")  # built from source where the cache has none: it has until the first watch
+        with screen.timed("servers and services answer"):
+            stack.start(*(name for name in stack.servers if name != "prometheus"))
+        setup_s = screen.elapsed()
+        story = Story(stack, screen)
+        return _told(story, screen, stack, setup_s)
+    except (StoryError, CommandFailedError) as error:
+        screen.say(f"the demo failed: {error}", style="bold red")
+        screen.say(f"logs: {stack.directory / 'log'}; try again with KEEP=1 to look at the servers")
+        return 1
+    finally:
+        if keep:
+            screen.say(f"left running; stop it with: python -m deploy.embedded down --directory {stack.directory}")
+        else:
+            with screen.timed("every server stopped"):
+                stack.stop()
+
+
+def _told(story: Story, screen: Screen, stack: Stack, setup_s: float) -> int:
+    agreed = story.tell()
+    report = story.report(agreed, setup_s=setup_s)
+    (DIRECTORY / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    screen.table(
+        "What every system says",
+        ("system", "generation", "checksum", "detail"),
+        [
+            (r.system, str(r.generation or ""), (r.checksum or "")[:19], ("" if r.agrees else "DISAGREES: ") + r.detail)
+            for r in agreed.readings
+        ],
+    )
+    screen.table(
+        "Releases",
+        ("version", "generation", "outcome", "seconds", "detail"),
+        [(r.version, str(r.generation or ""), r.outcome, f"{r.duration_s:.1f}", r.detail) for r in story.runs],
+    )
+    screen.table(
+        "Where the time went", ("what", "seconds"), [(what, f"{seconds:.1f}") for what, seconds in screen.timings]
+    )
+    ui = stack.settings().get("TEMPORAL_UI_URL", "")
+    screen.result(
+        f"{'every system agrees' if agreed.agrees else 'THE SYSTEMS DISAGREE'}; report: {DIRECTORY / 'report.json'}"
+    )
+    if os.environ.get("KEEP", "") not in ("", "0"):
+        screen.result(f"Temporal UI: {ui}")
+    return 0 if agreed.agrees else 1
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    leave(code)

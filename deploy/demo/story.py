@@ -1,0 +1,257 @@
+"""The story that ``make demo`` tells, and checks: each release must end as it is told here, or the demo fails."""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+
+from constitution.environment import Environment
+from constitution.messages import Outcome, Status
+from constitution.names import Names
+from deploy.demo import agreement
+from deploy.demo.agreement import Agreement
+from deploy.demo.operator import Operator
+from deploy.demo.runs import Runs, StoryError
+from deploy.demo.screen import Screen
+from deploy.embedded.stack import Stack
+
+HERE: Final = Path(__file__).parent
+BASELINE_S: Final = 34.0
+"""Steady traffic before the first watched release: its strategy's baseline of 30 s, and the first scrapes."""
+VICTIM: Final = "orchestrator-2"
+"""The target that is killed in mid-sync."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One release of the story, for the report. ``generation`` is of the release itself, null if it never was live."""
+
+    name: str
+    outcome: str
+    version: str
+    checksum: str
+    generation: int | None
+    duration_s: float
+    detail: str
+    workflow_id: str
+
+
+class Story:
+    """Tells the story on a running stack.
+
+    Args:
+        stack: the real servers.
+        screen: what people see.
+    """
+
+    def __init__(self, stack: Stack, screen: Screen) -> None:
+        self._stack = stack
+        self._screen = screen
+        self._settings = stack.settings()
+        os.environ.update(self._settings)  # as `set -a; source var/stack.env` does for a person
+        self._environment = Environment.parse(Path(self._settings["ENVIRONMENT_FILE"]).read_text())
+        self._names = Names(self._settings.get("NAMESPACE", ""))
+        papers = stack.directory / "papers"
+        self._operator = Operator(screen, Path(self._settings["KEYS_DIRECTORY"]), papers)
+        self._runs = Runs(screen, self._settings)
+        self.runs: list[Run] = []
+        self.traffic: dict[str, int] = {}
+
+    def tell(self) -> Agreement:
+        """Tell the whole story; return what every system says at its end.
+
+        Raises:
+            StoryError: something went otherwise than it must.
+        """
+        with self._runs, self._traffic():
+            self._first()
+            self._good()
+            self._target_lost()
+            self._bad()
+        with self._screen.timed("reading every system by its own driver"):
+            return asyncio.run(agreement.read(self._settings, self._environment, outcomes=len(self.runs)))
+
+    # chapters
+
+    def _first(self) -> None:
+        self._screen.chapter("1.0.0, the first constitution: nothing is live, every agent is refused")
+        self._release("1.0.0", "tool-use", "none", "CR-100", "default", expect=Outcome.COMPLETED)
+
+    def _good(self) -> None:
+        self._screen.chapter("1.1.0, a good change: approved by two of the board, live everywhere, watched")
+        self._wait_for_baseline()
+        self._release("1.1.0", "data-handling", "current", "CR-110", "watched", expect=Outcome.COMPLETED)
+
+    def _target_lost(self) -> None:
+        self._screen.chapter(f"1.2.0 meets a real fault: {VICTIM} is killed in mid-sync")
+        before = self._live()
+        workflow_id, version, checksum, began = self._start("1.2.0", "escalation", "current", "CR-120", "watched")
+        self._runs.until(workflow_id, lambda status: status.generation is not None, seconds=60)
+        self._stack.kill(VICTIM, signal.SIGKILL)
+        self._screen.say(f"  ☠ {VICTIM} got SIGKILL", style="red")
+        self._close(workflow_id, version, checksum, began, expect=Outcome.ROLLED_BACK)
+        self._same_as(before)
+        with self._screen.timed(f"{VICTIM} comes back and joins the restored release"):
+            self._stack.restart(VICTIM)
+            self._until_joined(VICTIM)
+
+    def _bad(self) -> None:
+        self._screen.chapter("1.3.0 passes every gate, but refuses too much: agents try again, evaluations spike")
+        before = self._live()
+        self._release("1.3.0", "lockdown", "current", "CR-130", "watched", expect=Outcome.ROLLED_BACK)
+        self._same_as(before)
+
+    # one release
+
+    def _release(
+        self, version: str, template: str, previous: str, change_request: str, strategy: str, *, expect: Outcome
+    ) -> None:
+        workflow_id, version, checksum, began = self._start(version, template, previous, change_request, strategy)
+        self._close(workflow_id, version, checksum, began, expect=expect)
+
+    def _start(
+        self, version: str, template: str, previous: str, change_request: str, strategy: str
+    ) -> tuple[str, str, str, float]:
+        """Draft, sign, push, ask, start, approve: what people do by hand; return the run and when it began."""
+        operator = self._operator
+        draft = operator.paper(f"constitution_v{version}.json")
+        signature = operator.paper(f"constitution_v{version}.json.sig")
+        operator.type(
+            "draft", "--template", template, "--version", version, "--previous", previous, "--out", str(draft)
+        )
+        operator.type("sign", str(draft), "--key", operator.key("mara"), "--out", str(signature))
+        checksum = str(operator.type("push", "--path", str(draft), "--signature", str(signature))["checksum"])
+        operator.type(
+            "change-request", "--id", change_request, "--checksum", checksum,
+            "--reason", f"release {version}", "--key", operator.key("mara"),
+        )  # fmt: skip
+        began = time.monotonic()
+        operator.type(
+            "update", "--change-request", change_request, "--checksum", checksum, "--strategy", strategy
+        )  # fmt: skip
+        workflow_id = self._names.update_id(self._environment.environment, change_request)
+        self._runs.until(workflow_id, _asks_the_board, seconds=120)
+        for person in ("alva", "bruno"):
+            operator.type("approve", workflow_id, "--key", operator.key(person), "--reason", "read it", "--yes")
+        return workflow_id, version, checksum, began
+
+    def _close(self, workflow_id: str, version: str, checksum: str, began: float, *, expect: Outcome) -> None:
+        outcome, status = self._runs.end(workflow_id, seconds=300)
+        seconds = time.monotonic() - began
+        self._screen.say(f"  = {status.outcome_detail}", style="bold green" if outcome is expect else "bold red")
+        self._screen.timings.append((f"{version}: {outcome.value}", seconds))
+        self.runs.append(
+            Run(
+                name=f"release {version}",
+                outcome=outcome.value,
+                version=version,
+                checksum=checksum,
+                generation=status.generation,
+                duration_s=round(seconds, 3),
+                detail=status.outcome_detail,
+                workflow_id=workflow_id,
+            )
+        )
+        if outcome is not expect:
+            raise StoryError(f"{version} ended as {outcome.value}, not {expect.value}: {status.outcome_detail}")
+
+    # the world around
+
+    def _live(self) -> str:
+        current = self._operator.type("current")
+        return f"{current['version']} {current['checksum']}"
+
+    def _same_as(self, before: str) -> None:
+        after = self._live()
+        if after != before:
+            raise StoryError(f"before it {before} was live, now {after} is")
+
+    def _until_joined(self, name: str) -> None:
+        target = next(target for target in self._environment.targets if target.id == name)
+        live = self._operator.type("current")["checksum"]
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            try:
+                policy = httpx.get(f"{target.url}/v1/policy", timeout=5, trust_env=False).json()
+            except httpx.TransportError:
+                policy = {}
+            if policy.get("checksum") == live:
+                self._screen.say(f"  ✓ {name} obeys generation {policy['generation']}, {policy['version']}")
+                return
+            time.sleep(0.1)
+        raise StoryError(f"{name} did not join within 30 s")
+
+    def _wait_for_baseline(self) -> None:
+        """Wait until there is a baseline to compare with: Prometheus up, and steady traffic for half a minute."""
+        with self._screen.timed("Prometheus is ready"):
+            self._stack.start("prometheus")
+        with self._screen.timed(f"a baseline of {BASELINE_S:.0f} s of steady traffic"):
+            self._scraped_for(BASELINE_S)
+
+    def _scraped_for(self, seconds: float) -> None:
+        """Ask Prometheus itself how far its samples reach back, instead of trusting a clock."""
+        query = 'min(count_over_time(policy_engine_evaluations_total{decision="allow"}[1h]))'
+        deadline = time.monotonic() + 20 * seconds
+        while time.monotonic() < deadline:
+            answer = httpx.get(
+                f"{self._settings['PROMETHEUS_URL']}/api/v1/query", params={"query": query}, timeout=10, trust_env=False
+            ).json()
+            found = answer["data"]["result"]
+            if found and float(found[0]["value"][1]) >= seconds:
+                return
+            time.sleep(0.5)
+        raise StoryError("Prometheus collected no baseline; look at its log")
+
+    @contextmanager
+    def _traffic(self) -> Iterator[None]:
+        urls = [target.url for target in self._environment.targets if target.kind == "orchestrator"]
+        command = [sys.executable, "-m", "deploy.demo.traffic", str(HERE / "requests.json"), *urls]
+        # pdeathsig: the fleet must not outlive the story, however that ends.
+        agents = subprocess.Popen(
+            ["setpriv", "--pdeathsig", "TERM", *command], stdout=subprocess.PIPE, text=True, cwd=HERE.parents[1]
+        )
+        try:
+            yield
+        finally:
+            agents.terminate()
+            said, _ = agents.communicate(timeout=30)
+            self.traffic = json.loads(said) if said.strip() else {}
+            self._screen.say(f"traffic: {self.traffic}")
+
+    def report(self, agreed: Agreement, *, setup_s: float) -> dict[str, Any]:
+        """Return what ``var/demo/report.json`` holds."""
+        return {
+            "runs": [asdict(run) for run in self.runs],
+            "agreement": agreed.as_json(),
+            "traffic": self.traffic,
+            "timings": [{"what": what, "seconds": round(seconds, 3)} for what, seconds in self._screen.timings],
+            "setup_s": round(setup_s, 3),
+            "total_s": round(self._screen.elapsed(), 3),
+            "urls": {
+                name: value for name, value in self._settings.items() if name.endswith("_URL") and "://" in value
+                and "@" not in value
+            },
+        }  # fmt: skip
+
+
+def _asks_the_board(status: Status) -> bool:
+    board = next(step for step in status.steps if step.name == "board")
+    return board.state == "waiting"
+
+
+def fresh(directory: Path) -> Path:
+    """Return an empty folder for the demo's stack: each demo begins where nothing has ever been live."""
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    return directory
