@@ -10,13 +10,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from constitution.diff import diff
-from signatures.statements import sign_approval
-from signatures.verify import verify_document
-
 from constitution.api import EvidenceRecord
 from constitution.approval import ApprovalPredicate, Verb
 from constitution.checksum import checksum_of
+from constitution.diff import diff
 from constitution.document import Constitution, parse
 from constitution.errors import ConstitutionError, EvidenceError, NotApprovedError, NotYetError, UntrustedError
 from constitution.messages import DecideMessage, Status
@@ -29,6 +26,8 @@ from constitution_client.prompting import confirm
 from constitution_client.service import ConstitutionServiceClient
 from constitution_client.settings import ClientSettings, UsageError, settings
 from constitution_client.verbs.runs import workflow_id_of
+from signatures.statements import sign_approval
+from signatures.verify import verify_document
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,12 +182,13 @@ class _Review:
             await self._evidence(document)
         else:
             await self._rollback()
+        previous = document.previous if document and subject.kind is Kind.UPDATE else None
         return ApprovalPredicate(
             kind=subject.kind,
             environment=self._policy.environment,
             checksum=subject.checksum,
             version=document.version if document else None,
-            previous=document.previous if document and subject.kind is Kind.UPDATE else None,
+            previous=previous,
             change_request=subject.change_request,
             evidence=subject.evidence,
             rollback_of=subject.rollback_of,
@@ -278,6 +278,8 @@ def _wrong_evidence(
     """Return why this evidence does not speak for these bytes, or None."""
     if record.environment != environment or record.checksum != subject.checksum:
         return f"it is about {record.checksum} in {record.environment}"
+    if document is not None and record.version != document.version:
+        return f"it is about version {record.version}"
     if record.change_request != subject.change_request:
         return f"it is about change request {record.change_request}"
     previous = document.previous.checksum if document and document.previous else None

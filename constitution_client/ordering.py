@@ -3,8 +3,6 @@
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from signatures.statements import sign_order
-
 from constitution.approval import OrderPredicate
 from constitution.errors import NotYetError, UntrustedError
 from constitution.messages import PromoteMessage, SkipMessage
@@ -14,6 +12,7 @@ from constitution_client.output import progress, result
 from constitution_client.prompting import confirm
 from constitution_client.settings import settings
 from constitution_client.verbs.runs import workflow_id_of
+from signatures.statements import sign_order
 
 ORDER_VALID = timedelta(hours=1)  # an order is about now; a stale one must not act on a later stuck step
 

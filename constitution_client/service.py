@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import quote
 
 import httpx
+import rfc8785
 import stamina
 from pydantic import BaseModel, ValidationError
 
@@ -222,18 +223,25 @@ class ConstitutionServiceClient:
     # -- evidence ----------------------------------------------------------------------------------------------
 
     async def put_evidence(self, record: EvidenceRecord) -> str:
-        """Store evidence under its own checksum; returns that digest."""
+        """Store evidence under the checksum of its RFC 8785 bytes; returns that digest.
+
+        Raises:
+            UntrustedError: the service names it by another digest than this record has.
+        """
         answer = await self._call("POST", "/v1/constitution/evidence", scope="evidence:write", body=record)
-        return _digest(answer)
+        return _same(_digest(answer), _evidence_digest(record))
 
     async def evidence(self, digest: str) -> EvidenceRecord:
         """Return stored evidence.
 
         Raises:
             NotFoundError: there is none under this digest.
+            UntrustedError: the record served is not the one that the digest names.
         """
         answer = await self._call("GET", f"/v1/constitution/evidence/{quote(digest, safe=':')}")
-        return _read(answer, EvidenceRecord)
+        record = _read(answer, EvidenceRecord)
+        _same(_evidence_digest(record), digest)
+        return record
 
     async def put_blob(self, data: bytes) -> str:
         """Store an attachment of evidence (a JUnit file) under its checksum; returns that digest.
@@ -242,10 +250,7 @@ class ConstitutionServiceClient:
             UntrustedError: the service names it by another checksum than these bytes have.
         """
         answer = await self._call("POST", "/v1/constitution/blobs", scope="evidence:write", content=data)
-        digest = _digest(answer)
-        if digest != checksum_of(data):
-            raise UntrustedError(f"constitution-service stored {digest}, not the {checksum_of(data)} that was sent")
-        return digest
+        return _same(_digest(answer), checksum_of(data))
 
     async def blob(self, digest: str) -> bytes:
         """Return an attachment's exact bytes.
@@ -368,8 +373,7 @@ class ConstitutionServiceClient:
 
     async def _content(self, path: str, checksum: str) -> bytes:
         answer = await self._call("GET", path)
-        if checksum_of(answer.body) != checksum:
-            raise UntrustedError(f"the bytes served under {checksum} have the checksum {checksum_of(answer.body)}")
+        _same(checksum_of(answer.body), checksum)
         return answer.body
 
     async def _call(
@@ -500,6 +504,16 @@ def _digest(answer: _Answer) -> str:
     if not isinstance(digest, str):
         raise UnavailableError("constitution-service answered without a digest")
     return digest
+
+
+def _evidence_digest(record: EvidenceRecord) -> str:
+    return checksum_of(rfc8785.dumps(record.model_dump(mode="json")))
+
+
+def _same(found: str, expected: str) -> str:
+    if found != expected:
+        raise UntrustedError(f"constitution-service answered with {found} where {expected} was expected")
+    return expected
 
 
 def _retry_after(headers: httpx.Headers) -> float | None:

@@ -26,12 +26,11 @@ def current(
 async def _current(ring: str, trust: Path | None, json: bool | None) -> None:
     from datetime import UTC, datetime
 
-    from signatures.current import verify_current
-
     from constitution.errors import NotFoundError
     from constitution_client.connections import service_client, trust_policy
     from constitution_client.render import when
     from constitution_client.settings import settings
+    from signatures.current import verify_current
 
     configured = settings()
     policy = trust_policy(configured, trust)

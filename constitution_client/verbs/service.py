@@ -117,7 +117,6 @@ async def _change_request(
     json: bool | None,
 ) -> None:
     from pydantic import ValidationError
-    from signatures.statements import sign_change_request
 
     from constitution.api import ChangeRequest
     from constitution.checksum import checksum_of
@@ -126,6 +125,7 @@ async def _change_request(
     from constitution_client.files import read_bytes
     from constitution_client.keys import PersonKey
     from constitution_client.settings import UsageError, settings
+    from signatures.statements import sign_change_request
 
     configured = settings()
     person_key = PersonKey.read(key)

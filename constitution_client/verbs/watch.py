@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.core import TyperGroup
 
+from constitution_client.backtest import backtest
 from constitution_client.output import JsonOption
 from constitution_client.verbs.runs import TimeoutOption
 
@@ -32,6 +33,9 @@ app = typer.Typer(
 @app.callback()
 def _watch() -> None:
     """Follow a run live: constitution watch ID. Other views are subcommands."""
+
+
+app.command("backtest")(backtest)
 
 
 @app.command()
