@@ -1,13 +1,24 @@
 """Audit and logging: the legal archive in git, the SIEM's position, the closed histories."""
 
+import asyncio
+from datetime import timedelta
+
 from temporalio import activity
 
 from activities.failures import classified
+from activities.folder import change_log_row, folder_of, readme
+from activities.keys import require_environment
 from activities.ports import Archive, ConstitutionService, Deployment, EventLog, Runs
 from activities.runs import RunRef
 from constitution.checksum import Checksum
+from constitution.errors import NotFoundError, NotYetError
 from constitution.model import Model
-from constitution.release import DeliveredEvent, Verdict
+from constitution.release import DeliveredEvent, Release, Verdict
+from signatures.detect import detect
+
+SIEM_GROUP = "siem"
+SIEM_PATIENCE = timedelta(seconds=60)  # of one attempt; a forwarder commits within a second of its sink's answer
+SIEM_POLL = timedelta(seconds=1)
 
 
 class ArchiveInput(Model):
@@ -37,7 +48,7 @@ class SiemInput(Model):
 
 
 class SiemResult(Model):
-    """The group, and its committed offset per partition, as ``<partition>``: offset."""
+    """The group (without the namespace's prefix), and its committed offset by partition."""
 
     group: str
     positions: dict[str, int]
@@ -50,6 +61,16 @@ class SealInput(Model):
     generation: int
     version: str | None
     runs: tuple[RunRef, ...]
+
+
+class Outcome(Model):
+    """``outcome-<outcome>.json`` in a release's folder: what became of it, one file per outcome."""
+
+    outcome: str
+    verdict: Verdict | None
+    reason: str
+    approvers: tuple[str, ...]
+    watch_evidence: Checksum | None
 
 
 class ArchiveRelease:
@@ -72,10 +93,150 @@ class ArchiveRelease:
 
     @activity.defn
     @classified
-    async def archive_release(self, x: ArchiveInput) -> Archived: ...
+    async def archive_release(self, x: ArchiveInput) -> Archived:
+        """Put everything about a release into its folder, and one row into the change log, in one commit.
+
+        Assumes: the release is delivered. Everything is read anew from where it is kept, not from the caller.
+        Twice, or killed half-way: files that depend on the release alone and a row with a key of its own
+        (``<environment>/<generation>/<outcome>``), so the same call again makes no commit. Late, after its caller
+        died: a record more that is true.
+
+        Raises:
+            NotFoundError: no such release, or a part of it is missing from the store.
+            NotYetError: its event is not on the topic yet.
+            UnavailableError: the repository or the service does not answer.
+        """
+        require_environment(self._deployment, x.environment)
+        release = await self._service.release(x.generation)
+        folder = folder_of(release.version, release.generation)
+        parts = {
+            **await self._document(release),
+            **await self._approval(release),
+            **await self._evidence(release, x.watch_evidence),
+            **await self._event(release),
+            "release-statement.json": _json(release.statement),
+            f"outcome-{x.outcome}.json": _json(
+                Outcome(
+                    outcome=x.outcome,
+                    verdict=x.verdict,
+                    reason=x.reason,
+                    approvers=x.approvers,
+                    watch_evidence=x.watch_evidence,
+                )
+            ),
+            "README.md": readme(release).encode(),
+        }
+        commit = await self._archive.commit(
+            {f"{folder}/{name}": data for name, data in parts.items()},
+            change_log_row=change_log_row(release, x.outcome, x.approvers),
+            message=f"Archive {folder.rpartition('/')[2]}: {x.outcome}\n\nEnvironment: {x.environment}\n",
+            manifest=folder,
+        )
+        return Archived(commit=commit, folder=folder)
+
     @activity.defn
     @classified
-    async def confirm_siem(self, x: SiemInput) -> SiemResult: ...
+    async def confirm_siem(self, x: SiemInput) -> SiemResult:
+        """Wait until the SIEM's consumer group has committed past every event, heartbeating.
+
+        Twice, killed half-way, or late: it only reads. A cancel is noticed within a second.
+
+        Raises:
+            NotYetError: it has not, for as long as one attempt waits; what lacks is named.
+        """
+        require_environment(self._deployment, x.environment)
+        last = {p: max(e.offset for e in x.events if e.partition == p) for p in sorted({e.partition for e in x.events})}
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + SIEM_PATIENCE.total_seconds()
+        while True:
+            positions = {p: await self._events.group_position(SIEM_GROUP, p) or 0 for p in last}
+            behind = {p: offset for p, offset in last.items() if positions[p] <= offset}
+            activity.heartbeat({str(p): position for p, position in positions.items()})
+            if not behind:
+                return SiemResult(group=SIEM_GROUP, positions={str(p): position for p, position in positions.items()})
+            if loop.time() >= ends:
+                said = ", ".join(f"partition {p} at {positions[p]}, event at {offset}" for p, offset in behind.items())
+                raise NotYetError(
+                    f"the SIEM has not taken the event yet: {said}",
+                    hint="look at the siem-forwarder's log and at its sink",
+                )
+            await asyncio.sleep(SIEM_POLL.total_seconds())
+
     @activity.defn
     @classified
-    async def seal_record(self, x: SealInput) -> Archived: ...
+    async def seal_record(self, x: SealInput) -> Archived:
+        """Add the closed histories of a release's runs to its folder.
+
+        Assumes: the runs have closed, or are about to. Twice, or killed half-way: a closed history never changes, so
+        the same call again makes no commit. Late: adds what is true.
+
+        Raises:
+            NotYetError: a run has not closed.
+            NotFoundError: Temporal no longer has a run (retention).
+        """
+        require_environment(self._deployment, x.environment)
+        folder = folder_of(x.version, x.generation)
+        files = {}
+        for ref in x.runs:
+            activity.heartbeat(ref.workflow_id)
+            said = await self._runs.describe(ref.workflow_id, ref.run_id)
+            if said["close_time"] is None:
+                raise NotYetError(f"the run {ref.workflow_id} is {said['status']}: its history is not closed")
+            name = f"{said['type']}-{said['run_id']}.json"
+            files[f"{folder}/histories/{name}"] = await self._runs.history(said["workflow_id"], said["run_id"])
+        commit = await self._archive.commit(
+            files,
+            change_log_row=None,
+            message=f"Seal {folder.rpartition('/')[2]}: closed histories\n\nEnvironment: {x.environment}\n",
+            manifest=folder,
+        )
+        return Archived(commit=commit, folder=folder)
+
+    async def _document(self, release: Release) -> dict[str, bytes]:
+        if release.checksum is None:
+            return {}
+        files = {"document.json": await self._service.artifact(release.checksum)}
+        for number, data in enumerate(await self._service.artifact_signatures(release.checksum), start=1):
+            files[f"signatures/{number:02d}{_suffix(data)}"] = data
+        return files
+
+    async def _approval(self, release: Release) -> dict[str, bytes]:
+        files = {
+            f"approvals/{n:02d}.dsse.json": _json(envelope) for n, envelope in enumerate(release.approvals, start=1)
+        }
+        if release.change_request is not None:
+            files["change-request.json"] = _json(await self._service.change_request(release.change_request))
+        return files
+
+    async def _evidence(self, release: Release, watch: str | None) -> dict[str, bytes]:
+        files = {}
+        if release.evidence is not None:
+            record = await self._service.evidence(release.evidence)
+            files["evidence/evidence.json"] = _json(record)
+            for number, suite in enumerate(record.suites, start=1):
+                files[f"evidence/{number:02d}.junit.xml"] = await self._service.blob(suite.junit)
+        if watch is not None:
+            files[f"evidence/watch-{watch.removeprefix('sha256:')[:12]}.json"] = await self._service.blob(watch)
+        return files
+
+    async def _event(self, release: Release) -> dict[str, bytes]:
+        """Return the events as they are on the topic: the first of each tenant, as duplicates may come later."""
+        files = {}
+        found = await self._events.find_events(release.generation, release.effective_at)
+        for number, tenant in enumerate(self._deployment.environment.tenants, start=1):
+            identity = f"{release.event_id}:{tenant}"
+            own = [event for event in found if event["event_id"] == identity]
+            if not own:
+                raise NotYetError(f"the event {identity} is not on the topic yet")
+            files[f"event-{number:02d}.json"] = own[0]["raw"].encode()
+        return files
+
+
+def _suffix(data: bytes) -> str:
+    if detect(data) == "sigstore":
+        return ".sigstore.json"
+    return ".asc" if data.lstrip().startswith(b"-----") else ".sig"
+
+
+def _json(model: Model) -> bytes:
+    return (model.model_dump_json(indent=1) + "\n").encode()

@@ -5,9 +5,12 @@ from datetime import datetime
 from pydantic import Field
 from temporalio import activity
 
+from activities import blocks
 from activities.failures import classified
+from activities.keys import require_environment
 from activities.ports import Channel, Deployment, Ledger
 from activities.subject import Subject
+from activities.text import one_line, slack_text
 from constitution.checksum import Checksum
 from constitution.model import Model
 
@@ -64,7 +67,88 @@ class Broadcast:
 
     @activity.defn
     @classified
-    async def post_progress(self, x: ProgressInput) -> Posted: ...
+    async def post_progress(self, x: ProgressInput) -> Posted:
+        """Post the run's progress message, or edit it when ``ts`` is given.
+
+        Twice, or killed half-way: the first post is found again by its metadata (``<update_id>/progress``), under a
+        lock; an edit with the same content changes nothing. Late, after its caller died: an edit may show an old state
+        until the next one; the outcome is a message of its own.
+
+        Raises:
+            UnavailableError: Slack does not answer. NotFoundError, ForbiddenError: channel, message or token is wrong.
+        """
+        subject = x.subject
+        require_environment(self._deployment, subject.environment)
+        title = f"Constitution {subject.version} for {subject.environment}"
+        shown = blocks.present(
+            [
+                blocks.header(title),
+                blocks.facts([("Change request", subject.change_request), ("Checksum", subject.checksum)]),
+                blocks.paragraph([one_line(line, 300) for line in x.lines]),
+                blocks.addresses(subject.links),
+            ]
+        )
+        text = slack_text(f"{title}: {x.lines[-1] if x.lines else 'started'}")
+        if x.ts is not None and x.channel_id is not None:
+            await self._channel.edit(x.channel_id, x.ts, text=text, blocks=shown)
+            return await self._posted(x.channel_id, x.ts)
+        key = f"{subject.update_id}/progress"
+        return await self._once(subject.channel, key, text, shown, None)
+
     @activity.defn
     @classified
-    async def announce(self, x: Announcement) -> Posted: ...
+    async def announce(self, x: Announcement) -> Posted:
+        """Tell one outcome: a message of its own; a reply to the progress message is shown in the channel too.
+
+        Once per key: under an advisory lock, what was posted is looked up by its metadata first, so that a call whose
+        answer was lost, a retry, or a second worker finds it. Twice, or killed half-way: the same message. Late, after
+        its caller died: tells what is true of that run all the same.
+
+        Raises:
+            UnavailableError, NotYetError: Slack or the lock does not answer now; it may have been posted.
+            NotFoundError, ForbiddenError: channel or token is wrong.
+        """
+        require_environment(self._deployment, x.environment)
+        title = f"Constitution {x.version or ''} {blocks.TITLES.get(x.outcome, x.outcome)}".replace("  ", " ")
+        restored = ""
+        if x.restored_generation is not None:
+            restored = f"{x.restored_version or 'no constitution'} as generation {x.restored_generation}"
+        shown = blocks.present(
+            [
+                blocks.header(f"{title} ({x.environment})"),
+                blocks.facts(
+                    [
+                        ("Version", x.version or ""),
+                        ("Generation", "" if x.generation is None else str(x.generation)),
+                        ("Checksum", x.checksum or ""),
+                        ("Effective", blocks.when(x.effective_at)),
+                        ("Restored", restored),
+                        ("Approvers", ", ".join(x.approvers)),
+                        ("Change request", x.change_request or ""),
+                        ("Unreachable", ", ".join(x.unreachable)),
+                    ]
+                ),
+                blocks.paragraph([one_line(x.summary, 1000)]),
+                blocks.paragraph([f"Reason: {one_line(x.reason, 1000)}" if x.reason else ""]),
+                blocks.paragraph(blocks.diff_lines(x.diff)),
+                blocks.facts([("Workflow", x.workflow_id), ("Run", x.run_id)]),
+                blocks.addresses(x.links),
+            ]
+        )
+        text = slack_text(f"{title} in {x.environment}: {x.checksum or ''} {x.reason or x.summary}", 600)
+        return await self._once(x.channel, x.key, text, shown, x.thread_ts)
+
+    async def _once(
+        self, channel: str, key: str, text: str, shown: list[blocks.Block], thread_ts: str | None
+    ) -> Posted:
+        async def look_or_post() -> tuple[str, str]:
+            found = await self._channel.find(channel, key)
+            if found is not None:
+                return found
+            return await self._channel.post(channel, key=key, text=text, blocks=shown, thread_ts=thread_ts)
+
+        channel_id, ts = await self._ledger.locked(f"broadcast/{key}", look_or_post)
+        return await self._posted(channel_id, ts)
+
+    async def _posted(self, channel_id: str, ts: str) -> Posted:
+        return Posted(channel_id=channel_id, ts=ts, permalink=await self._channel.permalink(channel_id, ts))

@@ -2,6 +2,7 @@
 
 Every method raises errors of ``constitution.errors`` only: permanent and transient are told apart by the adapter.
 """
+# ruff: noqa: D102 - what needs no word here is documented where it is implemented
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
@@ -21,6 +22,7 @@ from constitution.api import (
     StandingRequest,
     ValidateResult,
 )
+from constitution.checksum import Checksum
 from constitution.environment import Environment, Target
 from constitution.release import CurrentConstitution, Release
 from constitution.trust import TrustPolicy
@@ -61,11 +63,41 @@ class Deployment(Protocol):
     @property
     def inbox_directory(self) -> Path: ...
     @property
+    def scratch_directory(self) -> Path: ...
+    @property
     def links(self) -> dict[str, str]: ...  # {"temporal_ui": url, "constitution_service": url}: for people
 
 
+class SuiteReport(Protocol):
+    """What one suite of the regression gate found."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def tests(self) -> int: ...
+    @property
+    def junit(self) -> bytes: ...
+    @property
+    def seconds(self) -> float: ...
+    def evidence(self, junit: Checksum) -> EvidenceRecord.Suite: ...
+
+
+class GateReport(Protocol):
+    """What the regression gate found."""
+
+    @property
+    def gate_digest(self) -> Checksum: ...
+    @property
+    def suites(self) -> Sequence[SuiteReport]: ...
+    @property
+    def seconds(self) -> float: ...
+    def require(self) -> None:
+        """Raise EvidenceError with every failing case, unless the draft passed."""
+        ...
+
+
 class GateRunner(Protocol):
-    """The regression gate in a subprocess (``adapters.regression_gate``)."""
+    """The regression gate in a subprocess (``adapters.regression_gate.run_gate``)."""
 
     async def __call__(
         self,
@@ -76,7 +108,7 @@ class GateRunner(Protocol):
         deadline: timedelta,
         heartbeat: Callable[[str], None],
         scratch: Path,
-    ) -> Any: ...
+    ) -> GateReport: ...
 
 
 class Ledger(Protocol):
@@ -101,12 +133,13 @@ class Cache(Protocol):
 class EventLog(Protocol):
     """Independent read-back from Kafka (read_committed)."""
 
+    # ``event_id`` is the header ``ce_id`` (``<uuid>:<tenant>``), ``raw`` the record's value as text.
     async def find_events(self, generation: int, since: datetime) -> list[dict[str, Any]]:
-        """Return the records of a generation: ``{tenant, event_id, partition, offset, checksum, generation}``."""
+        """Return the records of a generation: ``{tenant, event_id, partition, offset, checksum, generation, raw}``."""
         ...
 
     async def group_position(self, group: str, partition: int) -> int | None:
-        """Return the committed offset of a consumer group on ``constitution.updated``, or None."""
+        """Return the committed offset (the next to be read) of a group, named without prefix, or None."""
         ...
 
 
@@ -166,11 +199,19 @@ class Channel(Protocol):
 class Archive(Protocol):
     """The legal archive: a git repository (dulwich)."""
 
-    async def commit(self, files: dict[str, bytes], *, change_log_row: tuple[str, str] | None, message: str) -> str:
+    async def commit(
+        self,
+        files: dict[str, bytes],
+        *,
+        change_log_row: tuple[str, str] | None,
+        message: str,
+        manifest: str | None = None,
+    ) -> str:
         """Write files and at most one change-log row, commit once, return the commit id.
 
-        ``change_log_row`` is (key, row): the row is added only if no row with that key exists. The same files and
-        row again make no new commit and return the commit that holds them. Safe under concurrent callers.
+        ``change_log_row`` is (key, row): the row is added only if no row with that key exists. ``manifest`` is a
+        folder whose ``manifest.json`` is made anew. The same files and row again make no new commit and return the
+        commit that holds them. Safe under concurrent callers.
         """
         ...
 
@@ -183,7 +224,7 @@ class Runs(Protocol):
     """Temporal's own view of runs (``temporalio.client.Client`` behind it)."""
 
     async def describe(self, workflow_id: str, run_id: str | None) -> dict[str, Any]:
-        """Return ``{status, workflow_id, run_id, type, close_time, outcome}``; status is Temporal's name in capitals.
+        """Return ``{status, workflow_id, run_id, type, close_time}``; status is Temporal's name in capitals.
 
         Raises:
             NotFoundError: no such run.

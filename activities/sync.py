@@ -1,11 +1,27 @@
 """Runbook step 4, first half: every target obeys the release, and decides as the domain does."""
 
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
 from temporalio import activity
 
-from activities.failures import classified
-from activities.ports import Deployment, TargetClient
+from activities.failures import NotConvergedError, classified
+from activities.golden import golden_requests
+from activities.keys import require_environment
+from activities.ports import ConstitutionService, Deployment, TargetClient
+from constitution import document as documents
 from constitution.checksum import Checksum
+from constitution.environment import Target
+from constitution.errors import ContentError, Issue, NotYetError, TransportError
+from constitution.evaluation import EvaluationRequest
 from constitution.model import Model
+from constitution.rules import Policy
+
+BEAT = timedelta(seconds=1)
+ASK_AGAIN = timedelta(milliseconds=250)  # a target that follows the event is there after one or two of these
+GIVEN_UP = 3  # silent answers in a row after which a rollback no longer waits for a target while others answer
 
 
 class SyncInput(Model):
@@ -44,16 +60,150 @@ class GoldenResult(Model):
     mismatches: tuple[str, ...]
 
 
+@dataclass(slots=True)
+class _State:
+    """What a target said last. ``silent`` counts the questions in a row that it did not answer."""
+
+    converged: bool = False
+    answers: bool = False
+    silent: int = 0
+    said: str = "has not answered yet"
+
+
 class Sync:
     """Asks targets; changes nothing but what a target itself refreshes."""
 
-    def __init__(self, *, targets: TargetClient, deployment: Deployment) -> None:
+    def __init__(self, *, targets: TargetClient, service: ConstitutionService, deployment: Deployment) -> None:
         self._targets = targets
+        self._service = service
         self._deployment = deployment
 
     @activity.defn
     @classified
-    async def sync_targets(self, x: SyncInput) -> SyncReport: ...
+    async def sync_targets(self, x: SyncInput) -> SyncReport:
+        """Have every target refresh and say what it obeys, all at once, until all do or the deadline has come.
+
+        ``require_all`` (an update): everybody must converge. Otherwise (a rollback): everybody who answers must; who
+        is silent is named, and is not waited for once the others are proven. The deadline counts from this attempt.
+        Twice, killed half-way, or late: it only asks, and a refresh is safe at any moment. A cancel is noticed within
+        a second.
+
+        Raises:
+            NotConvergedError: ``require_all``, and a target lags or is unreachable at the deadline; each is named.
+            NotYetError: not ``require_all``, and a target that answers lags at the deadline.
+        """
+        require_environment(self._deployment, x.environment)
+        targets = self._in_rings(x.rings)
+        states = {target.id: _State() for target in targets}
+        tasks = [asyncio.create_task(self._follow(target, states[target.id], x)) for target in targets]
+        try:
+            await _until_settled(tasks, states, x)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        report = SyncReport(
+            converged=_ids(states, lambda s: s.converged),
+            lagging=_ids(states, lambda s: not s.converged and s.answers),
+            unreachable=_ids(states, lambda s: not s.converged and not s.answers),
+        )
+        _judge(report, states, x)
+        return report
+
     @activity.defn
     @classified
-    async def run_golden_vectors(self, x: GoldenInput) -> GoldenResult: ...
+    async def run_golden_vectors(self, x: GoldenInput) -> GoldenResult:
+        """Ask every policy engine for each decision that the domain makes about the golden requests, and compare.
+
+        Assumes: targets have converged. Twice, killed half-way, or late: it only asks, as the probe tenant, which the
+        watch leaves out.
+
+        Raises:
+            NotConvergedError: an engine decides otherwise, or by another document.
+            UnavailableError: an engine does not answer.
+        """
+        require_environment(self._deployment, x.environment)
+        policy = Policy.compile(documents.parse(await self._service.artifact(x.checksum)))
+        requests = await asyncio.to_thread(golden_requests, self._deployment.gate_directory)
+        engines = [t for t in self._in_rings(x.rings) if t.kind == "policy_engine"]
+        found = await asyncio.gather(*(self._compare(engine, policy, requests, x) for engine in engines))
+        mismatches = tuple(line for lines in found for line in lines)
+        if mismatches:
+            raise NotConvergedError(
+                f"{len(mismatches)} decisions differ from what generation {x.generation} says",
+                issues=tuple(Issue(code="golden-mismatch", message=line) for line in mismatches[:50]),
+            )
+        return GoldenResult(targets=tuple(e.id for e in engines), vectors=len(requests), mismatches=())
+
+    def _in_rings(self, rings: tuple[str, ...]) -> tuple[Target, ...]:
+        return tuple(target for target in self._deployment.environment.targets if target.ring in rings)
+
+    async def _follow(self, target: Target, state: _State, x: SyncInput) -> None:
+        while not state.converged:
+            try:
+                said = await self._targets.policy(target, force=True)
+            except TransportError as error:
+                state.answers = False
+                state.silent += 1
+                state.said = error.message
+            except ContentError as error:  # it answered, and refused: never the same as converged
+                state.answers = True
+                state.said = error.message
+            else:
+                state.answers = True
+                state.silent = 0
+                state.said = f"obeys generation {said['generation']}, {said['checksum'] or 'no constitution'}"
+                state.converged = said["generation"] == x.generation and said["checksum"] == x.checksum
+            if not state.converged:
+                await asyncio.sleep(ASK_AGAIN.total_seconds())
+
+    async def _compare(
+        self, engine: Target, policy: Policy, requests: tuple[EvaluationRequest, ...], x: GoldenInput
+    ) -> list[str]:
+        found = []
+        for number, request in enumerate(requests, start=1):
+            activity.heartbeat(f"{engine.id}: {number}/{len(requests)}")
+            answer = await self._targets.evaluate(engine, request.model_dump(mode="json"))
+            expected = policy.evaluate(request)
+            if answer["policy_hash"] != x.checksum:
+                found.append(f"{engine.id} decides by {answer['policy_hash'] or 'no constitution'}, not {x.checksum}")
+                break
+            if any(answer[name] != value for name, value in expected.model_dump(mode="json").items()):
+                said, wanted = f"{answer['decision']} by {answer['rule']}", f"{expected.decision} by {expected.rule}"
+                found.append(f"{engine.id}: request {number} is answered with {said}, not {wanted}")
+        return found
+
+
+async def _until_settled(tasks: list[asyncio.Task[None]], states: dict[str, _State], x: SyncInput) -> None:
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + x.deadline_seconds
+    open_tasks = set(tasks)
+    while open_tasks:
+        activity.heartbeat({name: "converged" if s.converged else s.said for name, s in states.items()})
+        wait = min(BEAT.total_seconds(), deadline - loop.time())
+        if wait <= 0 or (not x.require_all and _only_silent_left(states)):
+            return
+        done, open_tasks = await asyncio.wait(open_tasks, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()  # a follower ends only when its target has converged, or by a defect
+
+
+def _only_silent_left(states: dict[str, _State]) -> bool:
+    left = [state for state in states.values() if not state.converged]
+    return len(left) < len(states) and all(not s.answers and s.silent >= GIVEN_UP for s in left)
+
+
+def _ids(states: dict[str, _State], which: Callable[[_State], bool]) -> tuple[str, ...]:
+    return tuple(sorted(name for name, state in states.items() if which(state)))
+
+
+def _judge(report: SyncReport, states: dict[str, _State], x: SyncInput) -> None:
+    behind = [*report.lagging, *report.unreachable] if x.require_all else list(report.lagging)
+    if not behind:
+        return
+    kinds = {name: "lagging" if name in report.lagging else "unreachable" for name in behind}
+    issues = tuple(Issue(code=kinds[name], path=name, message=states[name].said) for name in behind)
+    said = f"generation {x.generation} is not obeyed by {', '.join(behind)} after {x.deadline_seconds:g} s"
+    if x.require_all:
+        raise NotConvergedError(said, issues=issues, hint="look at the targets named; the previous release is restored")
+    raise NotYetError(said, issues=issues)

@@ -11,6 +11,7 @@ from the commit that was read (for writers that know no lock).
 import asyncio
 import contextlib
 import fcntl
+import json
 import os
 import re
 import stat
@@ -22,15 +23,17 @@ from typing import IO
 
 from dulwich.errors import NotGitRepository, NotTreeError
 from dulwich.index import IndexEntry, index_entry_from_stat
-from dulwich.object_store import commit_tree_changes, tree_lookup_path
+from dulwich.object_store import commit_tree_changes, iter_tree_contents, tree_lookup_path
 from dulwich.objects import Blob, Commit, Tree
 from dulwich.repo import Repo
 
 from adapters.change_log import with_row
+from constitution.checksum import checksum_of
 from constitution.errors import InvalidRequestError, UnavailableError
 
 AUTHOR = b"Constitution Runbook <constitution-runbook@localhost>"
 CHANGE_LOG = "docs/SomaAgentHub_Security.md"
+MANIFEST = "manifest.json"
 LOCK = "constitution-archive.lock"
 LOCK_WAIT = 15.0  # seconds; a commit takes some 30 ms
 _PART = re.compile(r"^[A-Za-z0-9_@+][A-Za-z0-9._@+-]{0,199}$")  # no leading dot: no .git, no ..
@@ -57,21 +60,30 @@ class GitArchive:
                 f"{repository} is no git repository", hint="git init it, or set ARCHIVE_REPOSITORY to one that is"
             ) from error
 
-    async def commit(self, files: dict[str, bytes], *, change_log_row: tuple[str, str] | None, message: str) -> str:
+    async def commit(
+        self,
+        files: dict[str, bytes],
+        *,
+        change_log_row: tuple[str, str] | None,
+        message: str,
+        manifest: str | None = None,
+    ) -> str:
         """Write files, and the row if no row has its key, in one commit; return the commit that holds them.
 
         Args:
             files: content by path, relative to the repository's root.
             change_log_row: (key, table row) for ``CHANGE_LOG``.
             message: of the commit.
+            manifest: a folder whose ``manifest.json`` is written anew, under the lock: the checksum of every file in
+                the folder, those of earlier commits too.
 
         Raises:
             InvalidRequestError: a path would leave the repository, or the row would break the table.
             UnavailableError: the repository cannot be written, or somebody else moved its branch meanwhile.
         """
-        for path in files:
+        for path in (*files, *([manifest] if manifest else [])):
             _check(path)
-        return await asyncio.to_thread(self._commit, files, change_log_row, message)
+        return await asyncio.to_thread(self._commit, files, change_log_row, message, manifest)
 
     async def read(self, path: str) -> bytes | None:
         """Return a file's bytes at HEAD, or None."""
@@ -82,13 +94,15 @@ class GitArchive:
         with self._open() as repo:
             return _at_head(repo, _head(repo), path)
 
-    def _commit(self, files: dict[str, bytes], row: tuple[str, str] | None, message: str) -> str:
+    def _commit(self, files: dict[str, bytes], row: tuple[str, str] | None, message: str, manifest: str | None) -> str:
         with self._open() as repo, self._locked(repo):
             head = _head(repo)
             wanted = dict(files)
             if row is not None:
                 log = _at_head(repo, head, CHANGE_LOG)
                 wanted[CHANGE_LOG] = with_row(None if log is None else log.decode("utf-8", "replace"), *row).encode()
+            if manifest is not None:
+                wanted[f"{manifest}/{MANIFEST}"] = _manifest(repo, head, manifest, files)
             before = {path: _at_head(repo, head, path) for path in wanted}
             changed = {path: data for path, data in wanted.items() if before[path] != data}
             if not changed and head is not None:
@@ -173,6 +187,21 @@ def _at_head(repo: Repo, head: bytes | None, path: str) -> bytes | None:
         return None
     blob = repo[found]
     return blob.as_raw_string() if isinstance(blob, Blob) else None
+
+
+def _manifest(repo: Repo, head: bytes | None, folder: str, files: dict[str, bytes]) -> bytes:
+    """List every file of a folder, as it will be, with its checksum; sorted, so that the same files give the same."""
+    listed: dict[str, str] = {}
+    if head is not None:
+        with contextlib.suppress(KeyError, NotTreeError):
+            _, tree = tree_lookup_path(repo.__getitem__, repo[head].tree, folder.encode())  # type: ignore[attr-defined]
+            for entry in iter_tree_contents(repo.object_store, tree):
+                if entry.sha is not None:
+                    listed[entry.path.decode()] = checksum_of(repo[entry.sha].as_raw_string())
+    prefix = f"{folder}/"
+    listed |= {path.removeprefix(prefix): checksum_of(data) for path, data in files.items() if path.startswith(prefix)}
+    listed.pop(MANIFEST, None)
+    return (json.dumps({"files": dict(sorted(listed.items()))}, indent=1) + "\n").encode()
 
 
 def _last_touching(repo: Repo, paths: list[str]) -> str | None:

@@ -73,7 +73,7 @@ class KafkaEventLog:
         """Return the offset that a group has committed for a partition (the next to be read), or None.
 
         Args:
-            group: full name of the group.
+            group: its name without the namespace's prefix, e.g. ``siem``.
             partition: of ``constitution.updated``.
 
         Raises:
@@ -135,6 +135,7 @@ class KafkaEventLog:
 
     def _position(self, group: str, partition: int) -> int | None:
         place = TopicPartition(self._names.topic_updated(), partition)
+        group = self._names.group(group)
         admin = AdminClient({**self._connection, "log_level": 0})
         try:
             asked = admin.list_consumer_group_offsets(
