@@ -17,7 +17,7 @@ from constitution.diff import diff
 from constitution.document import Constitution, parse
 from constitution.errors import ConstitutionError, EvidenceError, NotApprovedError, NotYetError, UntrustedError
 from constitution.messages import DecideMessage, Status
-from constitution.release import Kind
+from constitution.release import Kind, Previous
 from constitution.trust import Person, TrustPolicy
 from constitution_client.connections import runs, service_client, trust_policy
 from constitution_client.keys import PersonKey
@@ -180,9 +180,9 @@ class _Review:
             await self._change_request()
             await self._diff(document)
             await self._evidence(document)
+            previous = document.previous if document else None
         else:
-            await self._rollback()
-        previous = document.previous if document and subject.kind is Kind.UPDATE else None
+            previous = await self._rollback()
         return ApprovalPredicate(
             kind=subject.kind,
             environment=self._policy.environment,
@@ -256,7 +256,8 @@ class _Review:
         if problem := _wrong_evidence(record, self._subject, self._policy.environment, document):
             self._problem(EvidenceError(f"evidence {digest}: {problem}"))
 
-    async def _rollback(self) -> None:
+    async def _rollback(self) -> Previous | None:
+        """Return the document that is undone; a withdrawal's statement is about it."""
         undone = await self._service.release(self._subject.rollback_of or 0)
         self.lines.append(f"  undoes         generation {undone.generation}: {undone.version} {undone.checksum}")
         if self._subject.undone not in {None, undone.checksum}:
@@ -265,6 +266,9 @@ class _Review:
             )
         if self._subject.checksum is None:
             self.lines.append("  restores       NOTHING: the constitution is withdrawn and every request is denied")
+        if undone.checksum is None or undone.version is None:
+            return None
+        return Previous(version=undone.version, checksum=undone.checksum)
 
     def _problem(self, error: ConstitutionError) -> None:
         if not self._lenient:
@@ -275,18 +279,20 @@ class _Review:
 def _wrong_evidence(
     record: EvidenceRecord, subject: _Subject, environment: str, document: Constitution | None
 ) -> str | None:
-    """Return why this evidence does not speak for these bytes, or None."""
-    if record.environment != environment or record.checksum != subject.checksum:
-        return f"it is about {record.checksum} in {record.environment}"
-    if document is not None and record.version != document.version:
-        return f"it is about version {record.version}"
-    if record.change_request != subject.change_request:
-        return f"it is about change request {record.change_request}"
+    """Return why this evidence does not speak for these bytes, or None; the same demands as constitution-service's."""
     previous = document.previous.checksum if document and document.previous else None
-    if record.previous != previous:
-        return f"it compared with {record.previous}, the document replaces {previous}"
-    if {suite.name for suite in record.suites} != {"policy", "chaos"}:
-        return "it lacks a suite: policy and chaos must both have run"
+    bound = (
+        ("environment", record.environment, environment),
+        ("checksum", record.checksum, subject.checksum),
+        ("version", record.version, document.version if document else record.version),
+        ("previous", record.previous, previous),
+        ("change request", record.change_request, subject.change_request),
+    )
+    for name, found, wanted in bound:
+        if found != wanted:
+            return f"its {name} is {found}, not {wanted}"
+    if sorted(suite.name for suite in record.suites) != ["chaos", "policy"]:
+        return "it must hold the suites policy and chaos, each once"
     for suite in record.suites:
         if suite.tests < 1 or suite.failures or suite.errors or suite.skipped:
             return f"suite {suite.name} did not pass whole"

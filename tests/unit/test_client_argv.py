@@ -9,10 +9,32 @@ import typer
 from constitution_client.main import app, run
 
 CHECKSUM = "sha256:" + "0" * 64
-VERBS = (
-    "init draft push validate change-request load current releases show diff verify-signature sign update approve deny "
-    "abort status watch rollback retry skip promote hold resume"
-).split()  # noqa: SIM905 - a list of 24 quoted words is harder to read
+VERBS = [
+    "init",
+    "draft",
+    "push",
+    "validate",
+    "change-request",
+    "load",
+    "current",
+    "releases",
+    "show",
+    "diff",
+    "verify-signature",
+    "sign",
+    "update",
+    "approve",
+    "deny",
+    "abort",
+    "status",
+    "watch",
+    "rollback",
+    "retry",
+    "skip",
+    "promote",
+    "hold",
+    "resume",
+]
 
 PARSED = [
     pytest.param(
