@@ -16,9 +16,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from constitution.errors import UnavailableError
 
 MAX_POLL_INTERVAL_MS = 86_400_000  # a sink may be down for a day before the group gives our partitions away
-SESSION_TIMEOUT_MS = (
-    10_000  # how long a dead replica keeps its partitions; librdkafka's own thread sends heartbeats
-)
+SESSION_TIMEOUT_MS = 10_000  # how long a dead replica keeps its partitions; librdkafka's own thread sends heartbeats
 METADATA_REFRESH_MS = 30_000  # a topic made after the start is seen within this
 
 _T = TypeVar("_T")
@@ -62,8 +60,6 @@ class KafkaConsumer:
         group: consumer group id.
         topics: topics to subscribe to; they need not exist yet.
         start: where to begin when the group has no committed offset.
-        on_trouble: called with a message, on the consumer's thread, when the connection has trouble (None: it is well).
-        on_assigned: called with the number of partitions, on the consumer's thread, when they were handed out.
     """
 
     def __init__(
@@ -73,8 +69,6 @@ class KafkaConsumer:
         group: str,
         topics: Sequence[str],
         start: Literal["earliest", "latest"],
-        on_trouble: Callable[[str], None],
-        on_assigned: Callable[[int], None],
     ) -> None:
         self._settings: dict[str, object] = {
             **connection,
@@ -87,22 +81,25 @@ class KafkaConsumer:
             "max.poll.interval.ms": MAX_POLL_INTERVAL_MS,
             "session.timeout.ms": SESSION_TIMEOUT_MS,
             "topic.metadata.refresh.interval.ms": METADATA_REFRESH_MS,
-            "error_cb": lambda error: on_trouble(str(error)),
             "log_level": 0,  # librdkafka would print to stderr; what matters comes through error_cb
         }
         self._topics = list(topics)
-        self._on_trouble = on_trouble
-        self._on_assigned = on_assigned
+        self._on_trouble: Callable[[str], None] = _ignore
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"kafka-{group}")
         self._consumer: Consumer | None = None
 
-    async def start(self) -> None:
+    async def start(self, *, on_trouble: Callable[[str], None], on_assigned: Callable[[int], None]) -> None:
         """Join the group. Returns at once, also when no broker answers: librdkafka goes on trying.
+
+        Args:
+            on_trouble: called with a message, on the consumer's thread, when something is wrong with the connection.
+            on_assigned: called with the number of partitions, on the consumer's thread, when they were handed out.
 
         Raises:
             UnavailableError: the settings are refused by librdkafka.
         """
-        await self._call(self._open)
+        self._on_trouble = on_trouble
+        await self._call(self._open, on_assigned)
 
     async def read(self, limit: int, timeout_s: float) -> list[Record]:
         """Return up to ``limit`` records, or none after ``timeout_s`` seconds. Trouble goes to ``on_trouble``."""
@@ -145,9 +142,9 @@ class KafkaConsumer:
         except KafkaException as error:
             raise UnavailableError(f"Kafka: {error}") from error
 
-    def _open(self) -> None:
-        self._consumer = Consumer(self._settings)
-        self._consumer.subscribe(self._topics, on_assign=lambda _, given: self._on_assigned(len(given)))
+    def _open(self, on_assigned: Callable[[int], None]) -> None:
+        self._consumer = Consumer({**self._settings, "error_cb": lambda error: self._on_trouble(str(error))})
+        self._consumer.subscribe(self._topics, on_assign=lambda _, given: on_assigned(len(given)))
 
     def _consume(self, limit: int, timeout_s: float) -> list[Message]:
         consumer = self._opened()
@@ -163,9 +160,9 @@ class KafkaConsumer:
         consumer = self._opened()
         ahead = {}
         for place in consumer.position(consumer.assignment()):
-            marks = consumer.get_watermark_offsets(place, cached=True)
-            if marks is not None and marks[1] >= 0 and place.offset >= 0:
-                ahead[(place.topic, place.partition)] = max(0, marks[1] - place.offset)
+            _low, high = consumer.get_watermark_offsets(place, cached=True)
+            if high >= 0 and place.offset >= 0:  # below zero: not known yet
+                ahead[(place.topic, place.partition)] = max(0, high - place.offset)
         return ahead
 
     def _close(self) -> None:
@@ -179,14 +176,19 @@ class KafkaConsumer:
         return self._consumer
 
 
+def _ignore(_message: str) -> None:
+    """Hear nothing: before the start there is no connection to have trouble with."""
+
+
 def _record(message: Message) -> Record:
     headers = message.headers() or []
     pairs = headers.items() if isinstance(headers, dict) else headers
     kind, stamp = message.timestamp()
+    partition, offset = message.partition(), message.offset()
     return Record(
         topic=message.topic() or "",
-        partition=message.partition() if message.partition() is not None else -1,
-        offset=message.offset() if message.offset() is not None else -1,
+        partition=partition if partition is not None else -1,
+        offset=offset if offset is not None else -1,
         key=_bytes(message.key()),
         value=_bytes(message.value()),
         headers=tuple((str(name), _bytes(value)) for name, value in pairs),

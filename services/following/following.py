@@ -126,10 +126,11 @@ class Following:
             group=names.group(self._settings.target_id),
             topics=[names.topic_updated()],
             start="latest",
+        )
+        await consumer.start(
             on_trouble=self._complain,
             on_assigned=lambda partitions: self._assigned(partitions, loop, assigned),
         )
-        await consumer.start()
         try:
             while True:
                 records = await consumer.read(READ_LIMIT, READ_SECONDS)
@@ -137,7 +138,7 @@ class Following:
                     assigned.clear()
                     await follower.poll()  # what was released before the first hint could arrive
                 for record in records:
-                    await follower.hint(record.value)
+                    await self._hint(follower, record.value)
         except asyncio.CancelledError:
             raise
         except Exception as error:  # polling goes on without hints  # noqa: BLE001 - logged, and shown in /readyz
@@ -146,6 +147,13 @@ class Following:
             self._trouble_monotonic = float("inf")
         finally:
             await consumer.close()
+
+    async def _hint(self, follower: Follower, value: bytes | None) -> None:
+        try:
+            await follower.hint(value)
+        except Exception:  # noqa: BLE001 - one record must not end the listening; logged with its trace
+            self._metrics.refused("defect")
+            _log.exception("hint_failed", target=self._settings.target_id)
 
     def _complain(self, message: str) -> None:
         if message != self._trouble or not self.trouble():

@@ -40,7 +40,8 @@ def create(settings: OrchestratorSettings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        async with following.running() as follower, httpx.AsyncClient(follow_redirects=False, trust_env=False) as client:
+        http = httpx.AsyncClient(follow_redirects=False, trust_env=False)
+        async with following.running() as follower, http as client:
             engines = Engines(client, urls=settings.engine_urls(), key=key, environment=site.environment.environment)
             running.append(
                 Sessions(

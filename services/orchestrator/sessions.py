@@ -1,8 +1,8 @@
 """Starts a session, or refuses it: asks the policy engine, and answers only what engine and orchestrator agree on.
 
 The orchestrator follows the constitution itself: the ``policy_hash`` of its answer is one that it has verified. An
-engine on an older release is told to refresh; one on a newer release makes the orchestrator refresh. Where the two still
-differ, or no engine answers, the session is refused: default deny.
+engine on an older release is told to refresh; one on a newer release makes the orchestrator refresh. Where the two
+still differ, or no engine answers, the session is refused: default deny.
 """
 
 import uuid

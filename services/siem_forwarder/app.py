@@ -41,14 +41,11 @@ def create(settings: ForwarderSettings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        # The consumer speaks of its troubles to the forwarder, which holds the consumer: hence the two lambdas.
         consumer = KafkaConsumer(
             settings.kafka_client(),
             group=names.group(GROUP),
             topics=[names.topic_updated(), names.topic_audit()],
             start="earliest",
-            on_trouble=lambda message: forwarder.troubled(message),
-            on_assigned=lambda partitions: forwarder.assigned(partitions),
         )
         forwarder = Forwarder(consumer, translator, chosen_sink(settings), metrics)
         running.append(forwarder)

@@ -1,8 +1,8 @@
 """Moves records from both topics to the sink. At least once: an offset is committed after the sink has acknowledged.
 
 A crash between acknowledgement and commit sends the batch again; ``metadata.uid`` is the same, so that a SIEM drops the
-second copy. A sink that is down is tried again for ever with a growing pause, and ``/readyz`` and the metrics say so; the
-records wait on the topics meanwhile.
+second copy. A sink that is down is tried again for ever with a growing pause, and ``/readyz`` and the metrics say so;
+the records wait on the topics meanwhile.
 """
 
 import asyncio
@@ -36,9 +36,7 @@ class Forwarder:
         sink: closed by ``run``.
     """
 
-    def __init__(
-        self, consumer: KafkaConsumer, translator: Translator, sink: Sink, metrics: ForwarderMetrics
-    ) -> None:
+    def __init__(self, consumer: KafkaConsumer, translator: Translator, sink: Sink, metrics: ForwarderMetrics) -> None:
         self._consumer = consumer
         self._translator = translator
         self._sink = sink
@@ -76,7 +74,7 @@ class Forwarder:
     async def run(self) -> None:
         """Forward until cancelled. Ends otherwise only by a defect, which ``/readyz`` then shows."""
         try:
-            await self._consumer.start()
+            await self._consumer.start(on_trouble=self.troubled, on_assigned=self.assigned)
             while True:
                 records = await self._consumer.read(BATCH, READ_SECONDS)
                 if records:

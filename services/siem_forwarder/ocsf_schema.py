@@ -1,4 +1,4 @@
-"""The pinned OCSF schema, as JSON Schema 2020-12 of each class (package ocsf-json-schema, exact version in the lock)."""
+"""The pinned OCSF schema, as JSON Schema 2020-12 of each class (package ocsf-json-schema, pinned exactly)."""
 
 from typing import Any
 

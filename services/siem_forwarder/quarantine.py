@@ -1,4 +1,4 @@
-"""A record that cannot be trusted, as an OCSF Detection Finding: forwarded with its bytes, never obeyed, never in the way.
+"""A record that cannot be trusted, as an OCSF Detection Finding: forwarded with its bytes, never in the way.
 
 Its uid is its place on the topic, which no writer of records can choose.
 """

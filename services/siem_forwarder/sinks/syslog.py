@@ -37,9 +37,7 @@ class SyslogSink:
         acknowledge_s: seconds that the receiver has to acknowledge a batch.
     """
 
-    def __init__(
-        self, host: str, port: int, *, app_name: str, acknowledge_s: float = ACKNOWLEDGE_SECONDS
-    ) -> None:
+    def __init__(self, host: str, port: int, *, app_name: str, acknowledge_s: float = ACKNOWLEDGE_SECONDS) -> None:
         self._acknowledge_s = acknowledge_s
         self._host = host
         self._port = port
