@@ -1,10 +1,11 @@
 """Outlives the supervisor by a few seconds: ends what a killed supervisor left behind.
 
-The supervisor holds the other end of this process's standard input and writes the process group of each server
-to it. The end of that input means that the supervisor has ended, in whatever way. Servers have then been told to
-stop by the kernel (`setpriv --pdeathsig`); what does not, and what they started themselves, is killed here.
+The supervisor holds the other end of this process's standard input. It writes its mark to it, then `+N` for each
+process group that a server leads and `-N` when that has ended. The end of that input means that the supervisor has
+ended, in whatever way. Its servers have then been told to stop by the kernel (`setpriv --pdeathsig`); what does not,
+and what they started themselves, is killed here.
 
-Standard library only. Run: `python -m deploy.embedded.guardian MARK`.
+Standard library only. Run: `python -m deploy.embedded.guardian`.
 """
 
 import signal
@@ -20,8 +21,11 @@ def main() -> int:
     """Wait for the end of the supervisor, then of its servers. Returns the exit code."""
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)  # ends with the supervisor, not before it
-    groups = {int(line) for line in sys.stdin}
-    return 0 if end(sys.argv[1], groups, grace=GRACE) else 1
+    mark = sys.stdin.readline().strip()
+    groups: set[int] = set()
+    for line in sys.stdin:
+        (groups.add if line.startswith("+") else groups.discard)(int(line[1:]))
+    return 0 if not mark or end(mark, groups, grace=GRACE) else 1
 
 
 if __name__ == "__main__":

@@ -1,4 +1,8 @@
-"""Finds and ends every process of a stack by the mark in its environment, whoever its parent is now.
+"""Finds and ends every process of a stack by its mark, whoever its parent is now.
+
+The mark is in the environment of each process, and is inherited by what that starts. PostgreSQL overwrites its
+environment; it carries the mark in its arguments (`cluster_name`). A program that hides its mark in another way is
+still found by the process group that it leads.
 
 Standard library only: the guardian runs it, and stays small.
 """
@@ -6,7 +10,7 @@ Standard library only: the guardian runs it, and stays small.
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,23 +19,24 @@ MARKER = "CONSTITUTION_STACK"
 
 def marked(mark: str) -> set[int]:
     """Process ids (zombies excluded) whose mark begins with `mark`, without the caller's own."""
-    prefix = f"{MARKER}={mark}".encode()
+    settings = {f"{name}={mark}".encode() for name in (MARKER, "cluster_name")}
+    title = f"postgres: {mark}".encode()  # what PostgreSQL's own children call themselves
     found = set()
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
         try:
-            environment = (entry / "environ").read_bytes().split(b"\0")  # empty for a zombie
+            words = (entry / "environ").read_bytes() + b"\0" + (entry / "cmdline").read_bytes()  # empty for a zombie
         except OSError:
             continue  # it has ended, or is somebody else's
-        if any(setting.startswith(prefix) for setting in environment):
+        if any(word.startswith((*settings, title)) for word in words.split(b"\0")):
             found.add(int(entry.name))
     return found
 
 
-def groups_alive(groups: Iterable[int]) -> set[int]:
-    """The process groups among `groups` that have a member which is no zombie."""
-    wanted, alive = set(groups), set()
+def members(groups: Iterable[int]) -> set[int]:
+    """Process ids (zombies excluded) in the process groups `groups`."""
+    wanted, found = set(groups), set()
     for entry in Path("/proc").iterdir():
         if not wanted or not entry.name.isdigit():
             continue
@@ -41,16 +46,17 @@ def groups_alive(groups: Iterable[int]) -> set[int]:
         except OSError:
             continue
         if int(group) in wanted and state not in {"Z", "X"}:
-            alive.add(int(group))
-    return alive
+            found.add(int(entry.name))
+    return found
 
 
-def end(mark: str, groups: Iterable[int], *, grace: float) -> bool:
+def end(mark: str, groups: Iterable[int] = (), *, grace: float) -> bool:
     """Wait for the processes to end by themselves, then kill what is left.
 
     Args:
         mark: Of one supervisor, or the part of it that all supervisors of a stack share.
-        groups: Process groups that the stack's servers lead; PostgreSQL overwrites its environment.
+        groups: Process groups that the stack's servers lead; groups of living supervisors only, for numbers are
+            used again.
         grace: Seconds to wait before the first kill; 0 kills at once.
 
     Returns:
@@ -60,18 +66,12 @@ def end(mark: str, groups: Iterable[int], *, grace: float) -> bool:
     kill_at = time.monotonic() + grace
     give_up_at = kill_at + 10
     while time.monotonic() < give_up_at:
-        processes, leaders = marked(mark), groups_alive(groups)
-        if not processes and not leaders:
+        processes = marked(mark) | members(groups)
+        if not processes:
             return True
         if time.monotonic() >= kill_at:
             for process in processes:
-                _signal(os.kill, process)
-            for leader in leaders:
-                _signal(os.killpg, leader)
+                with suppress(ProcessLookupError):  # it ended in between
+                    os.kill(process, signal.SIGKILL)
         time.sleep(0.05)
     return False
-
-
-def _signal(send: Callable[[int, int], None], process: int) -> None:
-    with suppress(ProcessLookupError):  # it ended in between
-        send(process, signal.SIGKILL)

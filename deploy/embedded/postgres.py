@@ -117,6 +117,7 @@ class Postgres(Server):
             "listen_addresses": "127.0.0.1",
             "port": str(self.site.port("postgres")),
             "unix_socket_directories": "",  # a socket would be one more door
+            "cluster_name": self.site.mark,  # by which leftovers are found
             "max_connections": "200",
             "shared_buffers": "64MB",
             "log_line_prefix": "%m [%p] %q%u@%d ",

@@ -49,6 +49,7 @@ class Process:
         self.pid = self._popen.pid
         self.started_at = time.monotonic()
         self.ended = asyncio.Event()
+        self._swept = False
         self._pidfd = os.pidfd_open(self.pid)
         asyncio.get_running_loop().add_reader(self._pidfd, self._reap)
 
@@ -77,5 +78,7 @@ class Process:
         except TimeoutError:
             self.send(signal.SIGKILL)
             await self.ended.wait()
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
+        if not self._swept:  # once: later the number may be another group's
+            self._swept = True
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)

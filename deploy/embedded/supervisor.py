@@ -12,7 +12,6 @@ import fcntl
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -23,9 +22,10 @@ from typing import IO, Any
 
 from deploy.embedded.catalogue import CATALOGUE
 from deploy.embedded.control import NAME, listener
+from deploy.embedded.guard import Guard
 from deploy.embedded.leftovers import end
 from deploy.embedded.server import ServerError
-from deploy.embedded.site import CHECKOUT, Site, write_private
+from deploy.embedded.site import Site, write_private
 from deploy.embedded.unit import State, Unit
 
 # How long the servers of a killed predecessor may take to end by themselves, in seconds.
@@ -45,17 +45,10 @@ class Supervisor:
         self._overrides: dict[str, str] = {}
         self._starts: dict[str, asyncio.Task[None]] = {}
         self._listeners: set[Say] = set()
-        self._groups: set[int] = set()
         self._stop = asyncio.Event()
         self._attached = True
         self._began = time.monotonic()
-        self._guardian = subprocess.Popen(
-            [sys.executable, "-m", "deploy.embedded.guardian", site.mark],
-            cwd=CHECKOUT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        self._guard = Guard(site.mark)
 
     async def run(self) -> None:
         """Serve the control channel until the stop is asked for; then end all servers."""
@@ -139,18 +132,11 @@ class Supervisor:
             if name not in CATALOGUE:
                 raise ServerError(f"there is no server {name!r}; there are {', '.join(CATALOGUE)}")
             server = CATALOGUE[name](self._site, lambda text: self._report_from_any_thread(name, text))
-            self._units[name] = Unit(server, self._register, self._report)
+            self._units[name] = Unit(server, self._guard, self._report)
         return self._units[name]
 
     def _report_from_any_thread(self, name: str, text: str) -> None:
         self._loop.call_soon_threadsafe(self._report, name, text)
-
-    def _register(self, group: int) -> None:
-        self._groups.add(group)
-        pipe = self._guardian.stdin
-        assert pipe is not None  # noqa: S101 - a pipe was asked for
-        pipe.write(f"{group}\n".encode())
-        pipe.flush()
 
     def _take_settings(self, external: dict[str, dict[str, str]], overrides: dict[str, str]) -> None:
         self._external |= {name: given for name, given in external.items() if name not in self._units}
@@ -245,9 +231,7 @@ class Supervisor:
 
     def finish(self) -> bool:
         """End whatever is left of the servers, then the guardian. Returns whether all has ended."""
-        clean = end(self._site.mark, self._groups, grace=0)
-        self._guardian.communicate(timeout=20)
-        return clean
+        return self._guard.finish()
 
 
 def _lock(run: Path) -> IO[str] | None:
@@ -266,7 +250,7 @@ def main() -> int:
     lock = _lock(site.run)
     if lock is None:
         return 0  # somebody else's supervisor is already there: the asker talks to that one
-    end(f"{site.stack_id}:", (), grace=PREDECESSOR_GRACE)
+    end(f"{site.stack_id}:", grace=PREDECESSOR_GRACE)
     code = 1
     loop = asyncio.new_event_loop()
     supervisor = Supervisor(site, loop)

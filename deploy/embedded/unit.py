@@ -11,6 +11,7 @@ from typing import Any
 
 import psutil
 
+from deploy.embedded.guard import Guard
 from deploy.embedded.process import Process
 from deploy.embedded.server import Server, ServerError
 
@@ -38,16 +39,16 @@ class Unit:
 
     Args:
         server: What it is.
-        register: Called with the process group of each process that is started.
+        guard: Is told the process group of each process that is started.
         report: Called after each change of state.
     """
 
-    def __init__(self, server: Server, register: Callable[[int], None], report: Callable[[str, str], None]) -> None:
+    def __init__(self, server: Server, guard: Guard, report: Callable[[str, str], None]) -> None:
         self.server = server
         self.state = State.STOPPED
         self.detail = ""
         self.process: Process | None = None
-        self._register = register
+        self._guard = guard
         self._report = report
         self._watcher: asyncio.Task[None] | None = None
         self._stopping = False
@@ -91,13 +92,14 @@ class Unit:
     def _spawn(self) -> None:
         log = self.server.site.log(self.server.name)
         self.process = Process(self.server.site, self.server.command(), log, self.server.stop_signal)
-        self._register(self.process.pid)
+        self._guard.add(self.process.pid)
         self._watcher = asyncio.create_task(self._watch(self.process))
 
     async def _watch(self, process: Process) -> None:
         await process.ended.wait()
         if not self._stopping and self.state is State.RUNNING:
             await process.stop(signal.SIGKILL, timedelta(0))  # what it started does not outlive it
+            self._guard.discard(process.pid)
             self._enter(State.DEAD, _how_it_ended(process))
 
     async def _until_it_answers(self) -> None:
@@ -133,6 +135,7 @@ class Unit:
         self._stopping = True
         if self.process is not None:
             await self.process.stop(self.server.stop_signal, self.server.stop_grace)
+            self._guard.discard(self.process.pid)
             self.process = None
         if self.state is not State.STOPPED:
             self._enter(State.STOPPED)

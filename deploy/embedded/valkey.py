@@ -21,6 +21,7 @@ class Valkey(Server):
             "appendonly": "yes",
             "appendfsync": "everysec",
             "save": '""',
+            "set-proc-title": "no",  # it would overwrite the mark in its environment
             "maxmemory-policy": "noeviction",
         }
         write_private(self._configuration(), "".join(f"{name} {value}\n" for name, value in lines.items()))
