@@ -24,6 +24,7 @@ _ACTIVITIES = {
     "evidence.stored": _CREATE,
     "lease.acquired": _CREATE,
     "lease.released": _DELETE,
+    "constitution.updated": _UPDATE,
     "release.loaded": _UPDATE,
     "standing.recorded": _UPDATE,
     "receipt.sealed": _CREATE,

@@ -4,9 +4,8 @@ The tests use it as the attacker on the wire, and as a service whose answers the
 
     python tests/answer_server.py PORT DIRECTORY
 
-``DIRECTORY/answer`` holds a line with the status, a line with the ETag (or nothing), and the body; each path that is asked
-for is
-appended to ``DIRECTORY/requests``.
+``DIRECTORY/answer`` holds a line with the status, a line with the ETag (or nothing), and the body. Each path that is
+asked for is appended to ``DIRECTORY/requests``.
 """
 
 import sys
