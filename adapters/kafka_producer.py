@@ -94,7 +94,7 @@ class FencedProducer:
         """
         return await self._off_loop(self._send, records)
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Forget the producer; an open transaction is aborted by the next one's ``open``."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 

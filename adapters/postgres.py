@@ -124,13 +124,12 @@ class Database:
             yield connection
 
     @asynccontextmanager
-    async def listening(self, channel: str) -> AsyncIterator[asyncio.Event]:
-        """Give an event that is set whenever ``NOTIFY channel`` arrives, on a connection of its own.
+    async def listening(self, channel: str) -> AsyncIterator["Listener"]:
+        """Listen on a connection of its own.
 
-        The event is set once at the start and again when the connection dies, so that nobody waits for a dead one;
-        ask ``closed`` state by leaving and entering again.
+        Raises:
+            UnavailableError: it could not be opened.
         """
-        woken = asyncio.Event()
         async with translated():
             connection = await asyncpg.connect(
                 self._url,
@@ -139,9 +138,37 @@ class Database:
                 server_settings={"application_name": f"{self._application_name} listen"},
             )
             try:
-                connection.add_termination_listener(lambda _: woken.set())
-                await connection.add_listener(channel, lambda *_: woken.set())
-                woken.set()
-                yield woken
+                listener = Listener()
+                connection.add_termination_listener(lambda _: listener.end())
+                await connection.add_listener(channel, lambda *_: listener.notify())
+                yield listener
             finally:
                 connection.terminate()
+
+
+class Listener:
+    """Wakes whoever waits when ``NOTIFY`` arrives, and tells when the connection has died."""
+
+    def __init__(self) -> None:
+        self._woken = asyncio.Event()
+        self._ended = False
+
+    def notify(self) -> None:
+        """A notification arrived."""
+        self._woken.set()
+
+    def end(self) -> None:
+        """The connection is gone."""
+        self._ended = True
+        self._woken.set()
+
+    async def wait(self) -> None:
+        """Return after the next notification, at once if one arrived since the last call.
+
+        Raises:
+            UnavailableError: the connection has died; open a new one.
+        """
+        await self._woken.wait()
+        if self._ended:
+            raise UnavailableError("PostgreSQL is not available: the listening connection was lost")
+        self._woken.clear()

@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from signatures.trust_files import load_trust
-
 from constitution.environment import Environment
 from constitution.errors import InvalidRequestError
 from constitution.trust import TrustPolicy
+from signatures.trust_files import load_trust
 
 
 @dataclass(frozen=True, slots=True)

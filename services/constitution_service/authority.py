@@ -1,0 +1,309 @@
+"""By whose word a release goes live: what a load must bring for its kind, checked inside its transaction.
+
+Nothing here writes. Signatures, evidence and approvals are checked again although a workflow checked them before: a
+stolen worker with a valid token cannot load what the board did not approve.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from adapters.postgres import Connection
+from constitution import approval_rules, validity
+from constitution.api import LoadRequest
+from constitution.approval import ApprovalPredicate, Verb
+from constitution.approval_rules import Binding
+from constitution.checksum import checksum_of
+from constitution.document import Constitution, parse
+from constitution.errors import InvalidDocumentError, Issue, NotApprovedError, NotFoundError, UntrustedError
+from constitution.release import Envelope, Kind, Release
+from constitution.trust import TrustPolicy
+from services.constitution_service import artifacts, change_requests, evidence, history, releases
+from services.constitution_service.context import Context
+from services.constitution_service.errors import NotCurrentError, NotPossibleError
+from services.constitution_service.releases import Pointer
+from signatures.dsse import envelope_digest
+from signatures.statements import verify_approval, verify_release
+
+MAX_APPROVALS = 64
+PREAUTHORISED_FOR = timedelta(hours=72)  # after the verdict (docs/architecture.md, approvals)
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """What was proved about a load.
+
+    Args:
+        document: what goes live; None for a withdraw.
+        signatures: digests of the document's signature files that go with it.
+        approvers: ids of the people whose word it rests on.
+        approvals: their envelopes.
+        evidence: digest of the evidence, where the kind takes one.
+        change_request: its id, where the kind takes one.
+        summary: one sentence for the event.
+    """
+
+    version: str | None
+    signatures: tuple[str, ...]
+    approvers: tuple[str, ...]
+    approvals: tuple[Envelope, ...]
+    evidence: str | None
+    change_request: str | None
+    summary: str
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What a load meets: read after the lease row was locked.
+
+    Args:
+        moment: the database's time.
+        pointers: what each ring of the load obeys now.
+        current: the newest of these; None if none obeys anything.
+        highest_version: that was ever live.
+    """
+
+    moment: datetime
+    pointers: Mapping[str, Pointer]
+    current: Pointer | None
+    highest_version: str | None = field(default=None)
+
+
+async def establish(connection: Connection, context: Context, request: LoadRequest, situation: Situation) -> Authority:
+    """Return by whose word this load may happen.
+
+    Raises:
+        NotPossibleError, InvalidDocumentError, UntrustedError, EvidenceError, NotApprovedError, NotFoundError,
+        NotCurrentError: it may not; with every reason that was found.
+    """
+    if request.kind in {Kind.UPDATE, Kind.REISSUE}:
+        return await _for_document(connection, context, request, situation)
+    return await _for_undoing(connection, context, request, situation)
+
+
+async def _for_document(
+    connection: Connection, context: Context, request: LoadRequest, situation: Situation
+) -> Authority:
+    if request.checksum is None:
+        raise NotPossibleError(f"a load of kind {request.kind} needs a checksum")
+    if request.rollback_of is not None:
+        raise NotPossibleError(f"a load of kind {request.kind} undoes nothing: leave out rollback_of")
+    stored = await artifacts.get(connection, context.environment, request.checksum)
+    document = await asyncio.to_thread(parse, stored.document)
+    current = None if situation.current is None else situation.current.document
+    if document.effective_at is not None and document.effective_at > situation.moment:
+        raise InvalidDocumentError(
+            f"{document.version} is effective from {document.effective_at.isoformat()}; load it then",
+            issues=[Issue(code="not-effective-yet", path="/effective_at", message="effective_at is in the future")],
+        )
+    issues = list(
+        validity.check(
+            document,
+            kind=request.kind,
+            environment=context.environment,
+            current=current,
+            highest_version=situation.highest_version,
+            now=situation.moment,
+        )
+    )
+    if request.kind is Kind.REISSUE and (current is None or current.checksum != request.checksum):
+        issues.append(Issue(code="not-current", path="/checksum", message="a reissue repeats the current document"))
+    if await history.was_poisoned(connection, context.environment, request.checksum):
+        issues.append(Issue(code="poisoned", path="/checksum", message="this document was undone as harmful before"))
+    if issues:
+        raise InvalidDocumentError(f"{document.version} may not go live as {request.kind}", issues=issues)
+    signatures = await _signatures(context, stored, situation.moment)
+    thresholds = context.trust.thresholds
+    author: str | None = None
+    threshold = thresholds.override
+    if request.kind is Kind.UPDATE:
+        author = await _author(connection, context, request)
+        await evidence.check(connection, context.environment, request, document)
+        threshold = thresholds.first_release if current is None else thresholds.approval
+    approvers, approvals = await _approved(
+        context,
+        request,
+        _document_binding(context, request, document),
+        threshold=threshold,
+        author=author,
+        moment=situation.moment,
+    )
+    return Authority(
+        version=document.version,
+        signatures=signatures,
+        approvers=approvers,
+        approvals=approvals,
+        evidence=request.test_evidence,
+        change_request=request.change_request,
+        summary=document.summary,
+    )
+
+
+async def _for_undoing(
+    connection: Connection, context: Context, request: LoadRequest, situation: Situation
+) -> Authority:
+    bad = await _bad(connection, context, request, situation)
+    if (request.kind is Kind.WITHDRAW) != (request.checksum is None):
+        raise NotPossibleError("a rollback needs the checksum to restore; a withdraw must have none")
+    version: str | None = None
+    signatures: tuple[str, ...] = ()
+    if request.checksum is not None:
+        if request.checksum == bad.checksum:
+            raise NotPossibleError("a rollback restores another document than the one it undoes")
+        if not await history.was_confirmed(connection, context.environment, request.checksum):
+            raise NotPossibleError(
+                f"{request.checksum} was never confirmed; a rollback restores only what was",
+                hint="constitution releases",
+            )
+        if await history.was_poisoned(connection, context.environment, request.checksum):
+            raise NotPossibleError(f"{request.checksum} was undone as harmful before; it is not restored")
+        stored = await artifacts.get(connection, context.environment, request.checksum)
+        version = stored.version
+        signatures = await _signatures(context, stored, situation.moment)
+    granted = await preauthorisation(connection, context, bad, situation.moment)
+    if granted is not None and granted == (request.kind, request.checksum):
+        approvers, approvals = bad.approvers, bad.approvals
+    else:
+        thresholds = context.trust.thresholds
+        threshold = thresholds.rollback if request.kind is Kind.ROLLBACK else thresholds.withdraw
+        binding = Binding(
+            kind=request.kind,
+            environment=context.environment,
+            checksum=request.checksum,
+            rollback_of=bad.generation,
+        )
+        approvers, approvals = await _approved(
+            context, request, binding, threshold=threshold, author=None, moment=situation.moment
+        )
+    what = "withdrawn" if request.checksum is None else f"rolled back to {version}"
+    return Authority(
+        version=version,
+        signatures=signatures,
+        approvers=approvers,
+        approvals=approvals,
+        evidence=None,
+        change_request=request.change_request,
+        summary=f"generation {bad.generation} ({bad.version}) {what}: {request.reason}",
+    )
+
+
+async def _bad(connection: Connection, context: Context, request: LoadRequest, situation: Situation) -> Release:
+    if request.rollback_of is None:
+        raise NotPossibleError(f"a load of kind {request.kind} names in rollback_of the generation it undoes")
+    bad = await releases.read_release(connection, context.environment, request.rollback_of)
+    if bad is None:
+        raise NotFoundError(f"there is no generation {request.rollback_of}")
+    if situation.current is None or {p.generation for p in situation.pointers.values()} != {bad.generation}:
+        live = "nothing" if situation.current is None else f"generation {situation.current.generation}"
+        raise NotCurrentError(
+            f"generation {bad.generation} is not what is live; {live} is",
+            hint="constitution current",
+            current=None if situation.current is None else {"generation": situation.current.generation},
+        )
+    return bad
+
+
+async def preauthorisation(
+    connection: Connection, context: Context, bad: Release, moment: datetime
+) -> tuple[Kind, str | None] | None:
+    """Return the one undoing that the approvals of an update authorise still, as (kind, checksum to restore).
+
+    The approvals are those that the update's own signed statement lists, so a row changed in the database
+    authorises nothing. None once the update was confirmed for 72 h, or a later release was confirmed.
+
+    Raises:
+        UntrustedError: the stored statement or approvals are not what was signed.
+    """
+    if bad.kind is not Kind.UPDATE:
+        return None
+    verdict_at = await history.confirmed_at(connection, context.environment, bad.generation)
+    if verdict_at is not None and moment - verdict_at > PREAUTHORISED_FOR:
+        return None
+    if await history.later_confirmed(connection, context.environment, bad.generation) is not None:
+        return None
+    said = verify_release(bad.statement, context.trust)
+    if (said.generation, said.checksum) != (bad.generation, bad.checksum) or sorted(said.approvals) != sorted(
+        envelope_digest(envelope) for envelope in bad.approvals
+    ):
+        raise UntrustedError(f"the stored approvals of generation {bad.generation} are not those of its statement")
+    # Signatures and thresholds were checked when it went live, at the time that its statement names; keys that have
+    # expired since do not take the way back away. All approvals named the document's one `previous` (the binding).
+    _, predicate = verify_approval(bad.approvals[0], context.trust, bad.effective_at)
+    if predicate.previous is None:
+        return Kind.WITHDRAW, None
+    return Kind.ROLLBACK, predicate.previous.checksum
+
+
+async def _signatures(context: Context, stored: artifacts.StoredArtifact, moment: datetime) -> tuple[str, ...]:
+    report = await artifacts.verify(context, stored.document, stored.signatures, moment)
+    report.require(context.trust.thresholds.document)
+    return tuple(checksum_of(signature) for signature in stored.signatures)
+
+
+async def _author(connection: Connection, context: Context, request: LoadRequest) -> str:
+    if request.change_request is None:
+        raise NotPossibleError("an update names its change request", hint="constitution change-request --help")
+    record = await change_requests.get(connection, context.environment, request.change_request)
+    if record.request.checksum != request.checksum:
+        raise NotPossibleError(
+            f"{request.change_request} asks for {record.request.checksum}, not for {request.checksum}"
+        )
+    return record.request.author
+
+
+def _document_binding(context: Context, request: LoadRequest, document: Constitution) -> Binding:
+    return Binding(
+        kind=request.kind,
+        environment=context.environment,
+        checksum=request.checksum,
+        version=document.version,
+        previous=document.previous,
+        change_request=request.change_request,
+        evidence=request.test_evidence,
+    )
+
+
+async def _approved(
+    context: Context,
+    request: LoadRequest,
+    binding: Binding,
+    *,
+    threshold: int,
+    author: str | None,
+    moment: datetime,
+) -> tuple[tuple[str, ...], tuple[Envelope, ...]]:
+    """Return who approved, and the envelopes that say so; what does not count is left out."""
+    if len(request.approvals) > MAX_APPROVALS:
+        raise NotApprovedError(f"{len(request.approvals)} approvals were sent; at most {MAX_APPROVALS} are read")
+    decisions, issues = await asyncio.to_thread(_decisions, context.trust, request.approvals, moment)
+    try:
+        approvers = approval_rules.count(
+            [(person, predicate) for person, predicate, _ in decisions],
+            binding=binding,
+            trust=context.trust,
+            threshold=threshold,
+            author=author,
+            now=moment,
+        )
+    except NotApprovedError as error:
+        raise NotApprovedError(error.message, issues=[*error.issues, *issues], hint=error.hint) from error
+    counted = [
+        envelope
+        for person, predicate, envelope in decisions
+        if person in approvers and predicate.decision is Verb.APPROVE and not binding.differences(predicate)
+    ]
+    return approvers, tuple(counted)
+
+
+def _decisions(
+    trust: TrustPolicy, envelopes: Sequence[Envelope], moment: datetime
+) -> tuple[list[tuple[str, ApprovalPredicate, Envelope]], list[Issue]]:
+    decisions: list[tuple[str, ApprovalPredicate, Envelope]] = []
+    issues: list[Issue] = []
+    for index, envelope in enumerate(envelopes):
+        try:
+            decisions.append((*verify_approval(envelope, trust, moment), envelope))
+        except UntrustedError as error:
+            issues.append(Issue(code="approval", path=f"/approvals/{index}", message=error.message))
+    return decisions, issues

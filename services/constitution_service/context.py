@@ -1,0 +1,57 @@
+"""What every part of the service is handed: the environment, the servers, the key. Built once in app.py."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from fastapi import Request
+
+from adapters.artifact_store import ArtifactStore
+from adapters.postgres import Connection, Database
+from adapters.redis_cache import ConstitutionCache
+from constitution.names import Names
+from constitution.trust import TrustPolicy
+from services.common.site import Site
+from services.constitution_service.metrics import ServiceMetrics
+from services.constitution_service.spool import Spool
+from services.constitution_service.statement_key import StatementKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """See the module.
+
+    Args:
+        process: names this process in leases, logs and delivery records.
+    """
+
+    site: Site
+    names: Names
+    database: Database
+    cache: ConstitutionCache
+    store: ArtifactStore
+    key: StatementKey
+    spool: Spool
+    metrics: ServiceMetrics
+    process: str
+
+    @property
+    def environment(self) -> str:
+        """Name of the environment."""
+        return self.site.environment.environment
+
+    @property
+    def trust(self) -> TrustPolicy:
+        """Whom this service trusts."""
+        return self.site.trust
+
+
+def context(request: Request) -> Context:
+    """FastAPI dependency: the service's context."""
+    found: Context = request.app.state.context
+    return found
+
+
+async def now_of(connection: Connection) -> datetime:
+    """Return the database's clock: one clock for all processes, read after whatever lock was waited for."""
+    moment: datetime = await connection.fetchval("SELECT clock_timestamp()")
+    return moment

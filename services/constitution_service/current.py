@@ -1,0 +1,101 @@
+"""``GET /v1/constitution``: what a ring must obey now.
+
+PostgreSQL says which generation is current, for every call; Redis may then give the bytes, if they are of that
+generation and verify like everything a stranger wrote. Anything else in Redis is passed over and put right.
+"""
+
+import asyncio
+from datetime import datetime
+
+import structlog
+from pydantic import ValidationError
+
+from constitution.errors import UnavailableError, UntrustedError
+from constitution.release import CurrentConstitution
+from services.constitution_service import releases
+from services.constitution_service.context import Context, now_of
+from services.constitution_service.errors import NoConstitutionError
+from services.constitution_service.releases import Pointer
+from signatures.current import verify_current
+
+_log = structlog.get_logger(__name__)
+
+
+def etag(pointer: Pointer) -> str:
+    """Return the entity tag: it changes with every generation, also when the bytes are the same."""
+    return f'"{pointer.generation}-{(pointer.checksum or "sha256:none").removeprefix("sha256:")[:16]}"'
+
+
+async def pointer_of(context: Context, ring: str) -> Pointer:
+    """Return what PostgreSQL says a ring obeys.
+
+    Raises:
+        NoConstitutionError: before the ring's first release.
+    """
+    async with context.database.connection() as connection:
+        pointer = await releases.read_pointer(connection, context.environment, ring)
+    if pointer is None:
+        raise NoConstitutionError(f"the ring {ring} of {context.environment} has no constitution yet")
+    return pointer
+
+
+async def read(context: Context, ring: str, pointer: Pointer) -> CurrentConstitution:
+    """Return what the ring must obey, from Redis if that can be proved, from PostgreSQL otherwise."""
+    redis_answers = True
+    try:
+        raw = await context.cache.read(ring)
+    except UnavailableError:
+        raw, redis_answers = None, False
+    if raw is not None:
+        cached = parse_value(raw)
+        if cached is not None and cached.generation == pointer.generation:
+            try:
+                async with context.database.connection() as connection:
+                    moment = await now_of(connection)
+                await verify(context, cached, ring, moment)
+            except UntrustedError as error:
+                _log.error("cache_refused", ring=ring, reason=error.message)
+            else:
+                context.metrics.cache_reads.labels("hit").inc()
+                return cached
+    context.metrics.cache_reads.labels("miss" if redis_answers else "down").inc()
+    async with context.database.connection() as connection:
+        current = await releases.read_current(connection, context.environment, pointer.generation)
+    if redis_answers:
+        await _restore(context, ring, current)
+    return current
+
+
+def parse_value(raw: bytes) -> CurrentConstitution | None:
+    """Return a Redis value as far as its shape goes; None if it has another."""
+    try:
+        return CurrentConstitution.model_validate_json(raw)
+    except ValidationError:
+        return None
+
+
+async def verify(context: Context, current: CurrentConstitution, ring: str, moment: datetime) -> None:
+    """Prove a value that somebody else wrote.
+
+    Raises:
+        UntrustedError: it is not what a pinned service key signed for this ring.
+    """
+    await asyncio.to_thread(
+        verify_current,
+        current,
+        trust=context.trust,
+        environment=context.environment,
+        ring=ring,
+        now=moment,
+    )
+
+
+async def _restore(context: Context, ring: str, current: CurrentConstitution) -> None:
+    try:
+        written = await context.cache.write(ring, current)
+    except UnavailableError as error:
+        _log.warning("cache_not_restored", ring=ring, reason=error.message)
+        return
+    if written:
+        context.metrics.cache_writes.labels("read").inc()
+        _log.info("cache_refreshed", ring=ring, generation=current.generation, checksum=current.checksum, cause="read")

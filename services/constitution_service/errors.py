@@ -1,0 +1,45 @@
+"""Errors that only this service raises; all are members of the domain's tree."""
+
+from constitution.errors import ConflictError, ContentError, InvalidRequestError, NotFoundError
+
+
+class NoConstitutionError(NotFoundError):
+    """The ring has no release yet: before generation 1."""
+
+    code = "no-constitution"
+
+
+class IdempotencyKeyError(InvalidRequestError):
+    """The ``Idempotency-Key`` is missing or does not name this environment, update and a step."""
+
+    code = "idempotency-key"
+
+
+class IdempotencyMismatchError(ContentError):
+    """The key was used before with another body."""
+
+    code = "idempotency-mismatch"
+
+
+class NotPossibleError(ContentError):
+    """The request can be read but asks for something its kind does not allow; lists every reason."""
+
+    code = "not-possible"
+
+
+class NotCurrentError(ConflictError):
+    """The release that the call is about is not (or no longer) the current one."""
+
+    code = "not-current"
+
+
+class StandingConflictError(ConflictError):
+    """The standing cannot follow the one that is recorded."""
+
+    code = "standing-conflict"
+
+
+class ChangeRequestTakenError(ConflictError):
+    """Another change request has this id."""
+
+    code = "change-request-taken"

@@ -1,0 +1,135 @@
+"""Evidence of the regression gate, under the checksum of its RFC 8785 bytes; attachments in the artifact store."""
+
+import rfc8785
+
+from adapters.artifact_store import blob_path
+from adapters.postgres import Connection
+from constitution.api import EvidenceRecord, LoadRequest
+from constitution.checksum import checksum_of
+from constitution.document import Constitution
+from constitution.errors import EvidenceError, Issue, NotFoundError
+from services.constitution_service import audit
+from services.constitution_service.context import Context
+from services.constitution_service.errors import NotPossibleError
+
+SUITES = ("chaos", "policy")
+
+
+def evidence_bytes(record: EvidenceRecord) -> bytes:
+    """Return the canonical bytes whose checksum is the evidence digest."""
+    return rfc8785.dumps(record.model_dump(mode="json"))
+
+
+async def put(context: Context, record: EvidenceRecord, client: str) -> str:
+    """Store evidence and return its digest; the same record again changes nothing.
+
+    Raises:
+        NotPossibleError: it is of another environment.
+    """
+    if record.environment != context.environment:
+        raise NotPossibleError(f"this is {context.environment}, the evidence is for {record.environment}")
+    data = evidence_bytes(record)
+    digest = checksum_of(data)
+    async with context.database.transaction() as connection:
+        added = await connection.fetchval(
+            """
+            INSERT INTO evidence (environment, digest, record) VALUES ($1, $2, $3)
+            ON CONFLICT (environment, digest) DO NOTHING RETURNING digest
+            """,
+            context.environment,
+            digest,
+            data,
+        )
+        if added is not None:
+            await audit.decision(
+                connection,
+                context,
+                activity="evidence.stored",
+                actor=client,
+                message=f"evidence {digest} for {record.checksum} was stored",
+                details={"evidence": digest, "checksum": record.checksum, "change_request": record.change_request},
+            )
+    return digest
+
+
+async def get(connection: Connection, environment: str, digest: str) -> EvidenceRecord:
+    """Return stored evidence.
+
+    Raises:
+        NotFoundError: there is none under this digest.
+    """
+    data = await connection.fetchval(
+        "SELECT record FROM evidence WHERE environment = $1 AND digest = $2", environment, digest
+    )
+    if data is None:
+        raise NotFoundError(f"there is no evidence {digest}")
+    return EvidenceRecord.model_validate_json(data)
+
+
+async def put_blob(context: Context, data: bytes) -> str:
+    """Store an attachment and return its digest; the same bytes again change nothing."""
+    digest = checksum_of(data)
+    await context.store.put(blob_path(digest), data)
+    return digest
+
+
+async def get_blob(context: Context, digest: str) -> bytes:
+    """Return an attachment's exact bytes.
+
+    Raises:
+        NotFoundError: there is none, or what lies there is something else.
+    """
+    data = await context.store.get(blob_path(digest), digest)
+    if data is None:
+        raise NotFoundError(f"there is no blob {digest}")
+    return data
+
+
+async def check(connection: Connection, environment: str, request: LoadRequest, document: Constitution) -> None:
+    """Check that the evidence a load names is of these very bytes and that everything in it passed.
+
+    Raises:
+        EvidenceError: with every reason.
+    """
+    if request.test_evidence is None:
+        raise EvidenceError(
+            "an update needs test_evidence", hint="run the regression gate, store its evidence, name its digest"
+        )
+    try:
+        record = await get(connection, environment, request.test_evidence)
+    except NotFoundError as error:
+        raise EvidenceError(error.message, hint="store the evidence first") from error
+    previous = None if document.previous is None else document.previous.checksum
+    bound = (
+        ("environment", record.environment, environment),
+        ("checksum", record.checksum, request.checksum),
+        ("version", record.version, document.version),
+        ("previous", record.previous, previous),
+        ("change_request", record.change_request, request.change_request),
+    )
+    issues = [
+        Issue(code="evidence-of-other", path=f"/{name}", message=f"the evidence is for {found}, not for {wanted}")
+        for name, found, wanted in bound
+        if found != wanted
+    ]
+    if tuple(sorted(suite.name for suite in record.suites)) != SUITES:
+        issues.append(
+            Issue(
+                code="evidence-suites",
+                path="/suites",
+                message="the evidence must hold the suites policy and chaos, each once",
+            )
+        )
+    issues += [_failed(suite) for suite in record.suites if not _passed(suite)]
+    if issues:
+        raise EvidenceError(f"the evidence {request.test_evidence} does not support this load", issues=issues)
+
+
+def _passed(suite: EvidenceRecord.Suite) -> bool:
+    return suite.tests >= 1 and suite.failures == suite.errors == suite.skipped == 0
+
+
+def _failed(suite: EvidenceRecord.Suite) -> Issue:
+    counts = f"{suite.tests} tests, {suite.failures} failures, {suite.errors} errors, {suite.skipped} skipped"
+    message = f"{suite.name}: {counts}; it takes at least one test and none of the others"
+    return Issue(code="evidence-failed", path=f"/suites/{suite.name}", message=message)

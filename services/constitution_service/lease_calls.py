@@ -1,0 +1,52 @@
+"""Lease calls: the rules of leases.py, once per idempotency key, audited."""
+
+from constitution.api import Lease, LeaseRelease, LeaseRequest
+from services.constitution_service import audit, idempotency, leases
+from services.constitution_service.context import Context
+
+
+async def acquire(context: Context, request: LeaseRequest, key: str, client: str) -> Lease:
+    """Take the lease, or return what this very call was answered before.
+
+    A stored answer may name a token that is old by now: then whoever took the lease since has fenced the caller,
+    which is what a call that arrives twice must find out.
+
+    Raises:
+        LeaseHeldError: 409 with the holder.
+        IdempotencyMismatchError: the key was used for another body.
+    """
+    fingerprint = idempotency.fingerprint("lease", request)
+    async with context.database.transaction() as connection:
+        await leases.lock(connection, context.environment)
+        answer = await idempotency.stored_answer(connection, context.environment, key, fingerprint)
+        if answer is not None:
+            return Lease.model_validate_json(answer)
+        lease, taken_from = await leases.acquire(connection, context.environment, request)
+        await idempotency.store_answer(connection, context.environment, key, fingerprint, lease.model_dump_json())
+        whom = "" if taken_from is None else f", from {taken_from.kind} {taken_from.update_id}"
+        await audit.decision(
+            connection,
+            context,
+            activity="lease.acquired" if taken_from is None else "lease.pre-empted",
+            actor=client,
+            message=f"{lease.kind} {lease.update_id} took the lease with token {lease.fencing_token}{whom}",
+            update_id=lease.update_id,
+            details={"fencing_token": lease.fencing_token, "workflow_id": lease.workflow_id},
+        )
+    return lease
+
+
+async def release(context: Context, request: LeaseRelease, client: str) -> None:
+    """Give the lease back. Needs no stored answer: twice, or with an old token, it does nothing."""
+    async with context.database.transaction() as connection:
+        held = await leases.release(connection, context.environment, request)
+        if held is not None:
+            await audit.decision(
+                connection,
+                context,
+                activity="lease.released",
+                actor=client,
+                message=f"{held.kind} {held.update_id} gave the lease back",
+                update_id=held.update_id,
+                details={"fencing_token": held.fencing_token},
+            )

@@ -1,0 +1,125 @@
+"""The lease: one release at a time per environment, and a fencing token that shuts out everyone before.
+
+The environment's one row is locked by every acquire, load, standing and release, so these are serial. Tokens come from
+a sequence and only grow. A rollback or withdraw pre-empts an update or reissue, never another rollback; it does so
+also when it carries the update's own id, because it must fence that update's late load.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+import asyncpg
+
+from adapters.postgres import Connection
+from constitution.api import Lease, LeaseRelease, LeaseRequest
+from constitution.errors import LeaseHeldError, LeaseLostError
+from constitution.release import Kind
+from services.constitution_service.context import now_of
+
+UNDOING = frozenset({Kind.ROLLBACK, Kind.WITHDRAW})
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRow:
+    """The locked row; ``held`` is None while nobody holds the lease."""
+
+    held: Lease | None
+
+
+async def lock(connection: Connection, environment: str) -> LeaseRow:
+    """Lock the environment's lease row until the transaction ends, and return it."""
+    await connection.execute(
+        "INSERT INTO leases (environment) VALUES ($1) ON CONFLICT (environment) DO NOTHING", environment
+    )
+    row = await connection.fetchrow("SELECT * FROM leases WHERE environment = $1 FOR UPDATE", environment)
+    return LeaseRow(held=_lease(row))
+
+
+async def read(connection: Connection, environment: str) -> Lease | None:
+    """Return who holds the lease, without a lock."""
+    return _lease(await connection.fetchrow("SELECT * FROM leases WHERE environment = $1", environment))
+
+
+async def acquire(connection: Connection, environment: str, request: LeaseRequest) -> tuple[Lease, Lease | None]:
+    """Take the lease; return it, and whom it was taken from, if anybody.
+
+    The holder that asks again for the same kind gets the same token.
+
+    Raises:
+        LeaseHeldError: with the holder in ``current``.
+    """
+    held = (await lock(connection, environment)).held
+    if held is not None:
+        if held.update_id == request.update_id and (held.kind in UNDOING) == (request.kind in UNDOING):
+            return held, None
+        if request.kind not in UNDOING or held.kind in UNDOING:
+            raise LeaseHeldError(
+                f"the lease of {environment} is held by {held.kind} {held.update_id}"
+                + (f" ({held.workflow_id})" if held.workflow_id else "")
+                + f" since {held.acquired_at.isoformat(timespec='seconds')}",
+                hint="wait until it ends; only a rollback or withdraw pre-empts an update",
+                current=held.model_dump(mode="json"),
+            )
+    moment: datetime = await now_of(connection)
+    token: int = await connection.fetchval(
+        """
+        UPDATE leases SET fencing_token = nextval('fencing_tokens'), update_id = $2, kind = $3, workflow_id = $4,
+            acquired_at = $5 WHERE environment = $1 RETURNING fencing_token
+        """,
+        environment,
+        UUID(request.update_id),
+        request.kind.value,
+        request.workflow_id,
+        moment,
+    )
+    lease = Lease(
+        update_id=request.update_id,
+        kind=request.kind,
+        fencing_token=token,
+        workflow_id=request.workflow_id,
+        acquired_at=moment,
+    )
+    return lease, held
+
+
+async def release(connection: Connection, environment: str, request: LeaseRelease) -> Lease | None:
+    """Give the lease back and return it; with an old token, or another holder's, nothing happens."""
+    held = (await lock(connection, environment)).held
+    if held is None or held.update_id != request.update_id or held.fencing_token != request.fencing_token:
+        return None
+    await connection.execute(
+        "UPDATE leases SET update_id = NULL, kind = NULL, workflow_id = '', acquired_at = NULL WHERE environment = $1",
+        environment,
+    )
+    return held
+
+
+def require(row: LeaseRow, *, update_id: str, fencing_token: int) -> Lease:
+    """Return the lease if the caller holds it now.
+
+    Raises:
+        LeaseLostError: nobody, or somebody else holds it, or the token is an old one; ``current`` names the holder.
+    """
+    held = row.held
+    if held is None:
+        raise LeaseLostError("nobody holds the lease: it was given back, or never taken", hint="take the lease first")
+    if held.update_id != update_id or held.fencing_token != fencing_token:
+        raise LeaseLostError(
+            f"the lease is held by {held.kind} {held.update_id}; the token given is not the current one",
+            hint="whoever holds the lease decides now; look at the current release",
+            current=held.model_dump(mode="json", exclude={"fencing_token"}),
+        )
+    return held
+
+
+def _lease(row: asyncpg.Record | None) -> Lease | None:
+    if row is None or row["update_id"] is None:
+        return None
+    return Lease(
+        update_id=str(row["update_id"]),
+        kind=Kind(row["kind"]),
+        fencing_token=row["fencing_token"],
+        workflow_id=row["workflow_id"],
+        acquired_at=row["acquired_at"],
+    )

@@ -1,0 +1,243 @@
+"""``load``: puts a release live. Everything is checked and everything is written in ONE transaction.
+
+Release row, pointers of the rings, one event per tenant, audit event and the answer under its idempotency key commit
+together or not at all; Redis and Kafka are told afterwards, from what was committed (relay.py).
+"""
+
+import json
+from uuid import UUID, uuid4
+
+import asyncpg
+import structlog
+
+from adapters.postgres import Connection
+from constitution import events
+from constitution.api import LoadRequest, LoadResult
+from constitution.errors import ConflictError, StaleGenerationError
+from constitution.release import ReleasePredicate
+from services.constitution_service import audit, history, idempotency, leases, outbox, releases
+from services.constitution_service.authority import Authority, Situation, establish
+from services.constitution_service.context import Context, now_of
+from services.constitution_service.errors import NotPossibleError
+from services.constitution_service.releases import Pointer
+from signatures.dsse import envelope_digest
+
+_log = structlog.get_logger(__name__)
+
+
+async def load(context: Context, request: LoadRequest, key: str, client: str) -> LoadResult:
+    """Put a release live, or return what this very call did before.
+
+    Args:
+        context: of the service.
+        request: the body; checked in shape already.
+        key: the ``Idempotency-Key``.
+        client: whose token it was.
+
+    Raises:
+        LeaseLostError, StaleGenerationError, NotCurrentError: the world moved on; ``current`` says to what.
+        IdempotencyMismatchError: the key was used for another body.
+        ContentError: refused, with every reason found; see authority.py.
+    """
+    environment = context.environment
+    fingerprint = idempotency.fingerprint("load", request)
+    async with context.database.transaction() as connection:
+        lease = await leases.lock(connection, environment)
+        answer = await idempotency.stored_answer(connection, environment, key, fingerprint)
+        if answer is not None:
+            return LoadResult.model_validate_json(answer)
+        held = leases.require(lease, update_id=request.update_id, fencing_token=request.fencing_token)
+        if (held.kind in leases.UNDOING) != (request.kind in leases.UNDOING):
+            raise ConflictError(
+                f"the lease was taken for {held.kind}; it does not allow {request.kind}",
+                current=held.model_dump(mode="json", exclude={"fencing_token"}),
+            )
+        highest = await releases.highest_generation(connection, environment)
+        situation = await _situation(connection, context, request)
+        if request.expected_generation != highest:
+            raise StaleGenerationError(
+                f"expected_generation is {request.expected_generation}; the highest is {highest}",
+                hint="look at what is current, then decide again",
+                current=_current(highest, situation.current),
+            )
+        authority = await establish(connection, context, request, situation)
+        result = await _commit(connection, context, request, situation, authority, generation=highest + 1)
+        await idempotency.store_answer(connection, environment, key, fingerprint, result.model_dump_json())
+        await audit.decision(
+            connection,
+            context,
+            activity="release.loaded",
+            actor=client,
+            message=f"generation {result.generation}: {authority.summary}",
+            update_id=request.update_id,
+            workflow=request.workflow,
+            details={
+                "generation": result.generation,
+                "kind": request.kind.value,
+                "checksum": request.checksum,
+                "version": authority.version,
+                "rings": list(request.rings),
+                "approvers": list(authority.approvers),
+                "change_request": authority.change_request,
+                "evidence": authority.evidence,
+                "rollback_of": request.rollback_of,
+            },
+        )
+    _log.info("release_committed", generation=result.generation, checksum=result.checksum, kind=request.kind.value)
+    return result
+
+
+def _current(highest: int, current: Pointer | None) -> dict[str, object]:
+    if current is None:
+        return {"generation": highest, "version": None, "checksum": None}
+    return {"generation": highest, "version": current.version, "checksum": current.checksum}
+
+
+async def _situation(connection: Connection, context: Context, request: LoadRequest) -> Situation:
+    known = context.site.environment.rings()
+    unknown = sorted(set(request.rings) - set(known))
+    if unknown or len(set(request.rings)) != len(request.rings):
+        raise NotPossibleError(f"rings must be some of {', '.join(known)}, each once")
+    pointers = await releases.read_pointers(connection, context.environment)
+    ours = {ring: pointer for ring, pointer in pointers.items() if ring in request.rings}
+    current = max(ours.values(), key=lambda pointer: pointer.generation, default=None)
+    if len(ours) not in {0, len(request.rings)} or len({pointer.document for pointer in ours.values()}) > 1:
+        raise NotPossibleError("the rings obey different constitutions; load them one by one")
+    return Situation(
+        moment=await now_of(connection),
+        pointers=ours,
+        current=current,
+        highest_version=await history.highest_version(connection, context.environment),
+    )
+
+
+async def _commit(
+    connection: Connection,
+    context: Context,
+    request: LoadRequest,
+    situation: Situation,
+    authority: Authority,
+    *,
+    generation: int,
+) -> LoadResult:
+    rings = tuple(sorted(request.rings))
+    previous = situation.current
+    predicate = ReleasePredicate(
+        environment=context.environment,
+        rings=rings,
+        generation=generation,
+        kind=request.kind,
+        version=authority.version,
+        checksum=request.checksum,
+        previous=None if previous is None else previous.checksum,
+        rollback_of=request.rollback_of,
+        effective_at=situation.moment,
+        signatures=authority.signatures,
+        approvals=tuple(envelope_digest(envelope) for envelope in authority.approvals),
+        evidence=authority.evidence,
+        update_id=request.update_id,
+    )
+    result = LoadResult(
+        generation=generation,
+        version=authority.version,
+        checksum=request.checksum,
+        event_id=str(uuid4()),
+        effective_at=situation.moment,
+        statement=context.key.sign(predicate),
+    )
+    await _insert_release(connection, request, predicate, result, authority=authority, previous=previous)
+    for ring in rings:
+        await connection.execute(
+            """
+            INSERT INTO current_releases (environment, ring, generation) VALUES ($1, $2, $3)
+            ON CONFLICT (environment, ring) DO UPDATE SET generation = EXCLUDED.generation
+            """,
+            context.environment,
+            ring,
+            generation,
+        )
+    await _announce(connection, context, request, predicate, result, authority=authority)
+    return result
+
+
+async def _insert_release(
+    connection: Connection,
+    request: LoadRequest,
+    predicate: ReleasePredicate,
+    result: LoadResult,
+    *,
+    authority: Authority,
+    previous: Pointer | None,
+) -> None:
+    try:
+        await connection.execute(
+            """
+            INSERT INTO releases (environment, generation, kind, rings, version, checksum, previous_generation,
+                previous_checksum, rollback_of, update_id, event_id, change_request, reason, effective_at, approvers,
+                evidence, statement, approvals, signatures, workflow)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
+            """,
+            predicate.environment,
+            predicate.generation,
+            request.kind.value,
+            list(predicate.rings),
+            predicate.version,
+            predicate.checksum,
+            None if previous is None else previous.generation,
+            predicate.previous,
+            request.rollback_of,
+            UUID(request.update_id),
+            UUID(result.event_id),
+            authority.change_request,
+            request.reason,
+            predicate.effective_at,
+            list(authority.approvers),
+            authority.evidence,
+            result.statement.model_dump_json(),
+            json.dumps([envelope.model_dump(mode="json") for envelope in authority.approvals]),
+            list(predicate.signatures),
+            request.workflow.model_dump_json(),
+        )
+    except asyncpg.IntegrityConstraintViolationError as error:  # the lock makes this impossible; the trigger is sure
+        raise StaleGenerationError(f"generation {predicate.generation} does not follow the highest") from error
+
+
+async def _announce(
+    connection: Connection,
+    context: Context,
+    request: LoadRequest,
+    predicate: ReleasePredicate,
+    result: LoadResult,
+    *,
+    authority: Authority,
+) -> None:
+    for tenant in context.site.environment.tenants:
+        event = events.UpdatedEvent(
+            tenant=tenant,
+            environment=context.environment,
+            rings=predicate.rings,
+            generation=predicate.generation,
+            kind=predicate.kind,
+            version=predicate.version,
+            checksum=predicate.checksum,
+            previous=predicate.previous,
+            effective_at=predicate.effective_at,
+            summary=authority.summary,
+            approvers=authority.approvers,
+            update_id=request.update_id,
+            workflow_id=request.workflow.workflow_id,
+            run_id=request.workflow.run_id,
+            statement=result.statement,
+        )
+        event_id = f"{result.event_id}:{tenant}"
+        await outbox.add(
+            connection,
+            context.environment,
+            "updated",
+            event_id=event_id,
+            key=tenant,
+            headers=events.updated_headers(event, event_id),
+            value=event.model_dump_json(),
+            generation=predicate.generation,
+            tenant=tenant,
+        )

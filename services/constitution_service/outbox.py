@@ -1,0 +1,107 @@
+"""The outbox: what is to be told, committed with what it tells; marked when it is on Kafka."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from adapters.kafka_producer import Position, Record
+from adapters.postgres import Connection
+
+CHANNEL = "constitution_outbox"
+"""``NOTIFY`` channel that wakes the relay when a row was committed."""
+
+Stream = Literal["updated", "audit"]
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A row that is not on Kafka yet."""
+
+    id: int
+    generation: int | None
+    event_id: str
+    key: str
+    headers: tuple[tuple[str, bytes], ...]
+    value: str
+
+    def record(self, topic: str) -> Record:
+        """Return the record to send."""
+        return Record(topic=topic, key=self.key.encode(), value=self.value.encode(), headers=self.headers)
+
+
+async def add(
+    connection: Connection,
+    environment: str,
+    stream: Stream,
+    *,
+    event_id: str,
+    key: str,
+    headers: Mapping[str, str],
+    value: str,
+    generation: int | None = None,
+    tenant: str | None = None,
+) -> bool:
+    """Add one row in the caller's transaction; False if an event with this id is there already."""
+    added = await connection.fetchval(
+        """
+        INSERT INTO outbox (environment, stream, event_id, generation, tenant, key, headers, value)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+        ON CONFLICT (environment, stream, event_id) DO NOTHING RETURNING id
+        """,
+        environment,
+        stream,
+        event_id,
+        generation,
+        tenant,
+        key,
+        json.dumps(dict(headers)),
+        value,
+    )
+    await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, environment)
+    return added is not None
+
+
+async def pending(connection: Connection, environment: str, stream: Stream, limit: int) -> list[Pending]:
+    """Return the oldest rows that are not on Kafka yet, in the order they must be sent."""
+    rows = await connection.fetch(
+        """
+        SELECT id, generation, event_id, key, headers::text AS headers, value FROM outbox
+        WHERE environment = $1 AND stream = $2 AND delivered_at IS NULL ORDER BY generation, id LIMIT $3
+        """,
+        environment,
+        stream,
+        limit,
+    )
+    return [
+        Pending(
+            id=row["id"],
+            generation=row["generation"],
+            event_id=row["event_id"],
+            key=row["key"],
+            headers=tuple((name, text.encode()) for name, text in json.loads(row["headers"]).items()),
+            value=row["value"],
+        )
+        for row in rows
+    ]
+
+
+async def mark_delivered(connection: Connection, rows: Sequence[Pending], positions: Sequence[Position]) -> None:
+    """Mark rows as delivered, each once: a mark that is there stays."""
+    await connection.executemany(
+        """
+        UPDATE outbox SET kafka_partition = $2, kafka_offset = $3, delivered_at = clock_timestamp()
+        WHERE id = $1 AND delivered_at IS NULL
+        """,
+        [(row.id, position.partition, position.offset) for row, position in zip(rows, positions, strict=True)],
+    )
+
+
+async def count_pending(connection: Connection, environment: str, stream: Stream) -> int:
+    """Return how many rows are not on Kafka yet."""
+    count: int = await connection.fetchval(
+        "SELECT count(*) FROM outbox WHERE environment = $1 AND stream = $2 AND delivered_at IS NULL",
+        environment,
+        stream,
+    )
+    return count

@@ -1,0 +1,231 @@
+"""Reads releases with their standing and delivery, and what each ring must obey."""
+
+import base64
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+import asyncpg
+
+from adapters.postgres import Connection
+from constitution.errors import UnavailableError
+from constitution.release import (
+    CurrentConstitution,
+    DeliveredEvent,
+    Delivery,
+    Envelope,
+    Kind,
+    Previous,
+    Release,
+    Standing,
+    StandingRecord,
+    Verdict,
+)
+
+SERVED_WITHIN = timedelta(seconds=10)  # a process that said nothing for longer is not counted as serving
+
+
+@dataclass(frozen=True, slots=True)
+class Pointer:
+    """What a ring obeys, without the bytes."""
+
+    generation: int
+    kind: Kind
+    version: str | None
+    checksum: str | None
+
+    @property
+    def document(self) -> Previous | None:
+        """The document that is live; None after a withdraw."""
+        if self.version is None or self.checksum is None:
+            return None
+        return Previous(version=self.version, checksum=self.checksum)
+
+
+async def read_pointers(connection: Connection, environment: str) -> dict[str, Pointer]:
+    """Return what each ring obeys."""
+    rows = await connection.fetch(
+        """
+        SELECT c.ring, r.generation, r.kind, r.version, r.checksum FROM current_releases c
+        JOIN releases r USING (environment, generation) WHERE c.environment = $1
+        """,
+        environment,
+    )
+    return {row["ring"]: Pointer(row["generation"], Kind(row["kind"]), row["version"], row["checksum"]) for row in rows}
+
+
+async def read_pointer(connection: Connection, environment: str, ring: str) -> Pointer | None:
+    """Return what one ring obeys, or None before its first release."""
+    row = await connection.fetchrow(
+        """
+        SELECT r.generation, r.kind, r.version, r.checksum FROM current_releases c
+        JOIN releases r USING (environment, generation) WHERE c.environment = $1 AND c.ring = $2
+        """,
+        environment,
+        ring,
+    )
+    return None if row is None else Pointer(row["generation"], Kind(row["kind"]), row["version"], row["checksum"])
+
+
+async def highest_generation(connection: Connection, environment: str) -> int:
+    """Return the highest generation of the environment; 0 before the first."""
+    highest: int = await connection.fetchval(
+        "SELECT coalesce(max(generation), 0) FROM releases WHERE environment = $1", environment
+    )
+    return highest
+
+
+async def read_current(connection: Connection, environment: str, generation: int) -> CurrentConstitution:
+    """Return a release as its rings must obey it, with the document's bytes and the signatures it went live with.
+
+    Raises:
+        UnavailableError: there is no such row, although a pointer or an outbox row names it.
+    """
+    row = await connection.fetchrow(
+        """
+        SELECT r.generation, r.kind, r.version, r.checksum, r.effective_at, r.statement::text AS statement,
+            r.signatures, a.document
+        FROM releases r LEFT JOIN artifacts a USING (environment, checksum)
+        WHERE r.environment = $1 AND r.generation = $2
+        """,
+        environment,
+        generation,
+    )
+    if row is None:
+        raise UnavailableError(f"generation {generation} of {environment} is not in PostgreSQL")
+    files: dict[str, bytes] = {
+        found["digest"]: found["signature"]
+        for found in await connection.fetch(
+            """
+            SELECT digest, signature FROM artifact_signatures
+            WHERE environment = $1 AND checksum = $2 AND digest = ANY($3::text[])
+            """,
+            environment,
+            row["checksum"],
+            row["signatures"],
+        )
+    }
+    return CurrentConstitution(
+        environment=environment,
+        generation=row["generation"],
+        kind=Kind(row["kind"]),
+        version=row["version"],
+        checksum=row["checksum"],
+        effective_at=row["effective_at"],
+        document=None if row["document"] is None else row["document"].decode("utf-8"),
+        signatures=tuple(base64.b64encode(files[digest]).decode() for digest in row["signatures"]),
+        statement=Envelope.model_validate_json(row["statement"]),
+    )
+
+
+async def read_release(connection: Connection, environment: str, generation: int) -> Release | None:
+    """Return one release with its story so far, or None."""
+    found = await _read(connection, environment, "AND r.generation = $2", generation)
+    return found[0] if found else None
+
+
+async def read_releases(connection: Connection, environment: str, *, before: int, limit: int) -> list[Release]:
+    """Return releases below generation ``before``, newest first."""
+    return await _read(
+        connection, environment, "AND r.generation < $2 ORDER BY r.generation DESC LIMIT $3", before, limit
+    )
+
+
+async def _read(connection: Connection, environment: str, where: str, *arguments: int) -> list[Release]:
+    rows = await connection.fetch(
+        f"""
+        SELECT r.*, r.statement::text AS statement_text, r.approvals::text AS approvals_text,
+            r.workflow::text AS workflow_text, c.redis_at, c.checksum AS redis_checksum
+        FROM releases r LEFT JOIN cache_deliveries c USING (environment, generation)
+        WHERE r.environment = $1 {where}
+        """,  # noqa: S608 - `where` is one of the two constants above
+        environment,
+        *arguments,
+    )
+    generations = [row["generation"] for row in rows]
+    standings = await _standings(connection, environment, generations)
+    deliveries = await connection.fetch(
+        """
+        SELECT generation, tenant, event_id, kafka_partition, kafka_offset, delivered_at FROM outbox
+        WHERE environment = $1 AND stream = 'updated' AND generation = ANY($2::bigint[]) ORDER BY id
+        """,
+        environment,
+        generations,
+    )
+    serving = await connection.fetch(
+        "SELECT process, generation FROM service_processes WHERE environment = $1 AND seen_at > now() - $2::interval",
+        environment,
+        SERVED_WITHIN,
+    )
+    return [
+        Release(
+            environment=environment,
+            generation=row["generation"],
+            kind=Kind(row["kind"]),
+            rings=tuple(row["rings"]),
+            version=row["version"],
+            checksum=row["checksum"],
+            previous_generation=row["previous_generation"],
+            rollback_of=row["rollback_of"],
+            update_id=str(row["update_id"]),
+            event_id=str(row["event_id"]),
+            change_request=row["change_request"],
+            reason=row["reason"],
+            effective_at=row["effective_at"],
+            approvers=tuple(row["approvers"]),
+            evidence=row["evidence"],
+            statement=Envelope.model_validate_json(row["statement_text"]),
+            approvals=tuple(Envelope.model_validate(item) for item in json.loads(row["approvals_text"])),
+            workflow=json.loads(row["workflow_text"]),
+            standings=tuple(standings[row["generation"]]),
+            delivery=_delivery(
+                row,
+                [item for item in deliveries if item["generation"] == row["generation"]],
+                tuple(sorted(s["process"] for s in serving if s["generation"] >= row["generation"])),
+            ),
+        )
+        for row in rows
+    ]
+
+
+async def _standings(
+    connection: Connection, environment: str, generations: Sequence[int]
+) -> dict[int, list[StandingRecord]]:
+    rows = await connection.fetch(
+        "SELECT * FROM standings WHERE environment = $1 AND generation = ANY($2::bigint[]) ORDER BY id",
+        environment,
+        list(generations),
+    )
+    result: dict[int, list[StandingRecord]] = defaultdict(list)
+    for row in rows:
+        result[row["generation"]].append(
+            StandingRecord(
+                standing=Standing(row["standing"]),
+                verdict=None if row["verdict"] is None else Verdict(row["verdict"]),
+                reason=row["reason"],
+                update_id=str(row["update_id"]),
+                recorded_at=row["recorded_at"],
+            )
+        )
+    return result
+
+
+def _delivery(row: asyncpg.Record, events: Sequence[asyncpg.Record], served_by: tuple[str, ...]) -> Delivery:
+    sent = [event for event in events if event["delivered_at"] is not None]
+    return Delivery(
+        redis_at=row["redis_at"],
+        redis_checksum=row["redis_checksum"],
+        events=tuple(
+            DeliveredEvent(
+                tenant=event["tenant"],
+                event_id=event["event_id"],
+                partition=event["kafka_partition"],
+                offset=event["kafka_offset"],
+            )
+            for event in sent
+        ),
+        delivered_at=max(event["delivered_at"] for event in sent) if sent and len(sent) == len(events) else None,
+        served_by=served_by,
+    )

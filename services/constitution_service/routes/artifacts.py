@@ -1,0 +1,154 @@
+"""Artifacts, change requests and validation."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, File, Path, Request, Response, UploadFile
+from pydantic import ValidationError
+from starlette.datastructures import UploadFile as StarletteUpload
+
+from constitution.api import (
+    Artifact,
+    ArtifactSignatures,
+    ChangeRequestRecord,
+    ValidateRequest,
+    ValidateResult,
+)
+from constitution.document import schema
+from constitution.environment import issues_of
+from constitution.errors import InvalidRequestError, Issue
+from constitution.messages import ChangeRequestId
+from constitution.release import Envelope
+from constitution.strict_json import MAX_BYTES
+from services.common.auth import require_scope
+from services.common.limits import BodyTooLargeError
+from services.common.problems import UnreadableRequestError
+from services.constitution_service import artifacts, change_requests, validation
+from services.constitution_service.routes.common import ChecksumPath, ServiceContext
+from signatures.verify import MAX_SIGNATURES
+
+router = APIRouter(prefix="/v1/constitution", tags=["artifacts"])
+_FOREVER = {"Cache-Control": "public, max-age=31536000, immutable"}
+
+
+@router.post("/artifacts", status_code=201)
+async def push(
+    context: ServiceContext,
+    response: Response,
+    client: Annotated[str, Depends(require_scope("artifacts:write"))],
+    document: Annotated[UploadFile, File(description="the constitution, exact bytes")],
+    signature: Annotated[list[UploadFile], File(description="detached signatures", min_length=1, max_length=16)],
+) -> Artifact:
+    """Store a document and its detached signatures; the same bytes again: 200 with the same body."""
+    data = await _document(document)
+    artifact, created = await artifacts.push(context, data, [await _signature(file) for file in signature], client)
+    if not created:
+        response.status_code = 200
+    return artifact
+
+
+@router.get("/artifacts/{checksum}", response_class=Response)
+async def document(context: ServiceContext, checksum: ChecksumPath) -> Response:
+    """The exact bytes, for ever."""
+    data = await artifacts.read_bytes(context, checksum)
+    return Response(data, media_type="application/json", headers={**_FOREVER, "ETag": f'"{checksum}"'})
+
+
+@router.get("/artifacts/{checksum}/signatures")
+async def signatures(context: ServiceContext, checksum: ChecksumPath) -> ArtifactSignatures:
+    """The detached signature files, base64; more may come, none goes."""
+    async with context.database.connection() as connection:
+        stored = await artifacts.get(connection, context.environment, checksum)
+    return ArtifactSignatures(signatures=artifacts.encoded(stored.signatures))
+
+
+@router.post(
+    "/validate",
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": ValidateRequest.model_json_schema()},
+                "multipart/form-data": {
+                    "schema": {
+                        "type": "object",
+                        "required": ["document"],
+                        "properties": {
+                            "document": {"type": "string", "format": "binary"},
+                            "signature": {"type": "array", "items": {"type": "string", "format": "binary"}},
+                        },
+                    }
+                },
+            },
+        }
+    },
+)
+async def validate(context: ServiceContext, request: Request) -> ValidateResult:
+    """Say whether a stored artifact (by checksum) or files (multipart) could go live now. Changes nothing."""
+    media_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if media_type == "multipart/form-data":
+        data, files = await _form(request)
+        return await validation.validate(context, data, files)
+    try:
+        asked = ValidateRequest.model_validate_json(await request.body())
+    except ValidationError as error:
+        raise UnreadableRequestError(
+            'send {"checksum": …}, or multipart with document and signature', issues=issues_of(error)
+        ) from error
+    async with context.database.connection() as connection:
+        stored = await artifacts.get(connection, context.environment, asked.checksum)
+    return await validation.validate(context, stored.document, stored.signatures)
+
+
+@router.post("/change-requests", status_code=201)
+async def create_change_request(
+    context: ServiceContext,
+    response: Response,
+    client: Annotated[str, Depends(require_scope("change-requests:write"))],
+    envelope: Envelope,
+) -> ChangeRequestRecord:
+    """Store a change request: a DSSE envelope signed with the author's own key."""
+    record, created = await change_requests.create(context, envelope, client)
+    if not created:
+        response.status_code = 200
+    return record
+
+
+@router.get("/change-requests/{identity}")
+async def change_request(
+    context: ServiceContext, identity: Annotated[ChangeRequestId, Path(description="e.g. CR-142")]
+) -> ChangeRequestRecord:
+    """A stored change request."""
+    async with context.database.connection() as connection:
+        return await change_requests.get(connection, context.environment, identity)
+
+
+@router.get("/schema")
+async def document_schema(schema_version: int = 1) -> dict[str, object]:
+    """The JSON Schema (2020-12) of constitutions."""
+    return schema(schema_version)
+
+
+async def _form(request: Request) -> tuple[bytes, list[bytes]]:
+    async with request.form(max_files=MAX_SIGNATURES + 1, max_fields=0) as form:
+        documents = [part for part in form.getlist("document") if isinstance(part, StarletteUpload)]
+        files = [part for part in form.getlist("signature") if isinstance(part, StarletteUpload)]
+        if len(documents) != 1 or len(documents) + len(files) != len(form.multi_items()):
+            raise UnreadableRequestError(
+                "the form must hold one file `document` and the files `signature`",
+                issues=[Issue(code="form", path="/document", message=f"{len(documents)} files named document")],
+            )
+        return await _document(documents[0]), [await _signature(file) for file in files]
+
+
+async def _document(file: StarletteUpload) -> bytes:
+    data = await file.read()
+    if len(data) > MAX_BYTES:
+        raise BodyTooLargeError(f"the document has {len(data)} bytes; at most {MAX_BYTES} are taken")
+    return data
+
+
+async def _signature(file: StarletteUpload) -> bytes:
+    data = await file.read()
+    if not data:
+        raise InvalidRequestError("a signature file is empty")
+    return data

@@ -1,0 +1,50 @@
+"""The lease."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Body, Depends, Request, Response
+
+from constitution.api import Lease, LeaseRelease, LeaseRequest
+from constitution.errors import NotFoundError
+from services.common.auth import require_scope
+from services.constitution_service import idempotency, lease_calls, leases
+from services.constitution_service.idempotency import KeyHeader
+from services.constitution_service.routes.common import ServiceContext, remember
+
+router = APIRouter(prefix="/v1/constitution", tags=["lease"])
+Client = Annotated[str, Depends(require_scope("lease:write"))]
+
+
+@router.get("/lease")
+async def holder(context: ServiceContext) -> Lease:
+    """Who holds the lease; 404 while nobody does."""
+    async with context.database.connection() as connection:
+        held = await leases.read(connection, context.environment)
+    if held is None:
+        raise NotFoundError(f"nobody holds the lease of {context.environment}")
+    return held
+
+
+@router.post("/lease")
+async def acquire(
+    context: ServiceContext, request: Request, client: Client, body: LeaseRequest, idempotency_key: KeyHeader = None
+) -> Lease:
+    """Take the lease and a new fencing token; 409 names the holder."""
+    remember(request, body)
+    key = idempotency.read_key(idempotency_key, environment=context.environment, update_id=body.update_id)
+    return await lease_calls.acquire(context, body, key, client)
+
+
+@router.delete("/lease", status_code=204)
+async def release(
+    context: ServiceContext,
+    request: Request,
+    client: Client,
+    body: Annotated[LeaseRelease, Body()],
+    idempotency_key: KeyHeader = None,
+) -> Response:
+    """Give the lease back; with an old token nothing happens."""
+    remember(request, body)
+    idempotency.read_key(idempotency_key, environment=context.environment, update_id=body.update_id)
+    await lease_calls.release(context, body, client)
+    return Response(status_code=204)

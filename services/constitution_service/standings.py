@@ -1,0 +1,90 @@
+"""What became of a release: appended by whoever holds the lease, never changed."""
+
+from uuid import UUID
+
+from adapters.postgres import Connection
+from constitution.api import StandingRequest
+from constitution.errors import InvalidRequestError, NotFoundError
+from constitution.release import Release, Standing
+from services.constitution_service import audit, idempotency, leases, releases
+from services.constitution_service.context import Context
+from services.constitution_service.errors import NotCurrentError, StandingConflictError
+
+# What may follow what; a release that was undone never counts as confirmed again.
+_FOLLOWS: dict[Standing | None, frozenset[Standing]] = {
+    None: frozenset({Standing.CONFIRMED, Standing.WITHDRAWN, Standing.POISONED}),
+    Standing.CONFIRMED: frozenset({Standing.WITHDRAWN, Standing.POISONED}),
+    Standing.WITHDRAWN: frozenset({Standing.POISONED}),
+    Standing.POISONED: frozenset(),
+}
+
+
+async def record(context: Context, generation: int, request: StandingRequest, key: str, client: str) -> Release:
+    """Append a standing and return the release; the same standing again changes nothing.
+
+    Raises:
+        NotFoundError: there is no such generation.
+        LeaseLostError: the token is not the current one.
+        NotCurrentError: only what is live can be confirmed.
+        StandingConflictError: another standing is recorded that this one cannot follow.
+    """
+    environment = context.environment
+    fingerprint = idempotency.fingerprint(f"standing/{generation}", request)
+    async with context.database.transaction() as connection:
+        lease = await leases.lock(connection, environment)
+        answer = await idempotency.stored_answer(connection, environment, key, fingerprint)
+        found = await releases.read_release(connection, environment, generation)
+        if found is None:
+            raise NotFoundError(f"there is no generation {generation}")
+        if answer is not None:
+            return found
+        leases.require(lease, update_id=request.update_id, fencing_token=request.fencing_token)
+        if found.standing is not request.standing:
+            await _append(connection, context, found, request, client)
+        await idempotency.store_answer(connection, environment, key, fingerprint, "{}")
+        after = await releases.read_release(connection, environment, generation)
+    if after is None:
+        raise InvalidRequestError(f"generation {generation} is gone")
+    return after
+
+
+async def _append(
+    connection: Connection, context: Context, found: Release, request: StandingRequest, client: str
+) -> None:
+    if request.standing not in _FOLLOWS[found.standing]:
+        raise StandingConflictError(
+            f"generation {found.generation} is {found.standing}; it cannot become {request.standing}",
+            current={"generation": found.generation, "standing": found.standing},
+        )
+    pointers = await releases.read_pointers(connection, context.environment)
+    live = {ring: pointers[ring].generation for ring in found.rings if ring in pointers}
+    if request.standing is Standing.CONFIRMED and set(live.values()) != {found.generation}:
+        raise NotCurrentError(
+            f"generation {found.generation} is not what is live; only that can be confirmed", current={"rings": live}
+        )
+    await connection.execute(
+        """
+        INSERT INTO standings (environment, generation, standing, verdict, reason, update_id)
+        VALUES ($1, $2, $3, $4, $5, $6)
+        """,
+        context.environment,
+        found.generation,
+        request.standing.value,
+        None if request.verdict is None else request.verdict.value,
+        request.reason,
+        UUID(request.update_id),
+    )
+    await audit.decision(
+        connection,
+        context,
+        activity="standing.recorded",
+        actor=client,
+        message=f"generation {found.generation} is {request.standing}: {request.reason}",
+        update_id=request.update_id,
+        details={
+            "generation": found.generation,
+            "standing": request.standing.value,
+            "checksum": found.checksum,
+            "verdict": None if request.verdict is None else request.verdict.value,
+        },
+    )

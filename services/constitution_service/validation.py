@@ -1,0 +1,48 @@
+"""Says whether a document could go live now. Changes nothing, and lists every problem at once."""
+
+import asyncio
+from collections.abc import Sequence
+
+from constitution import validity
+from constitution.api import ValidateResult
+from constitution.checksum import checksum_of
+from constitution.document import parse
+from constitution.errors import InvalidDocumentError, Issue, UntrustedError
+from constitution.names import DEFAULT_RING
+from constitution.release import Kind
+from services.constitution_service import artifacts, releases
+from services.constitution_service.context import Context, now_of
+from services.constitution_service.history import highest_version
+
+
+async def validate(context: Context, data: bytes, signatures: Sequence[bytes]) -> ValidateResult:
+    """Judge exact bytes and their signatures as an update of the ring ``default``."""
+    checksum = checksum_of(data)
+    async with context.database.connection() as connection:
+        moment = await now_of(connection)
+        pointer = await releases.read_pointer(connection, context.environment, DEFAULT_RING)
+        highest = await highest_version(connection, context.environment)
+    report = await artifacts.verify(context, data, signatures, moment)
+    issues: list[Issue] = []
+    version: str | None = None
+    try:
+        document = await asyncio.to_thread(parse, data)
+    except InvalidDocumentError as error:
+        issues += error.issues
+    else:
+        version = document.version
+        issues += validity.check(
+            document,
+            kind=Kind.UPDATE,
+            environment=context.environment,
+            current=None if pointer is None else pointer.document,
+            highest_version=highest,
+            now=moment,
+        )
+    try:
+        report.require(context.trust.thresholds.document)
+    except UntrustedError as error:
+        issues += error.issues or (Issue(code=error.code, path="/signatures", message=error.message),)
+    return ValidateResult(
+        valid=not issues, checksum=checksum, version=version, signers=tuple(report.signers), issues=tuple(issues)
+    )
