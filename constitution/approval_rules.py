@@ -19,8 +19,10 @@ CLOCK_SKEW = timedelta(minutes=5)  # a signer's clock may be this far ahead of o
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Binding:
-    """What a decision must name. ``version`` and ``previous`` are compared for kinds update and reissue only: the
-    checksum says the same, and an undoing has no document of its own to take them from.
+    """What a decision must name.
+
+    ``version`` and ``previous`` are compared for kind update only: the checksum says the same, and an undoing has no
+    document of its own to take them from.
     """
 
     kind: Kind
@@ -93,7 +95,7 @@ def _denies(predicate: ApprovalPredicate, binding: Binding) -> bool:
     return set(binding.differences(predicate)) <= {"evidence", "version", "previous"}
 
 
-def _refusal(
+def _refusal(  # noqa: PLR0917 - private, called once
     person: str,
     predicate: ApprovalPredicate,
     board: tuple[str, ...],
