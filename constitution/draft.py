@@ -71,13 +71,12 @@ def fill(
         "previous": None if previous is None else previous.model_dump(mode="json"),
     }
     filled.pop("effective_at", None)
-    for name, value in (
-        ("effective_at", None if effective_at is None else _instant(effective_at)),
-        ("title", title),
-        ("summary", summary),
-    ):
-        if value is not None:
-            filled[name] = value
+    given = {
+        "effective_at": None if effective_at is None else _instant(effective_at),
+        "title": title,
+        "summary": summary,
+    }
+    filled.update({name: value for name, value in given.items() if value is not None})
     known = {name: filled[name] for name in _FIELDS if name in filled}
     data = (json.dumps({**known, **filled}, indent=2, ensure_ascii=False) + "\n").encode()
     parse(data)

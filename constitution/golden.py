@@ -1,7 +1,7 @@
 """Golden vectors: requests with the decision that they must get, as data that policy authors write.
 
-One JSON file: ``{"vectors": [{"name", "request", "decision", "rule"?, "reason"?}]}``. They run against the rules
-here, and against every consumer over HTTP; both must say the same. A vector without ``rule`` does not ask which rule decided.
+One JSON file: ``{"vectors": [{"name", "request", "decision", "rule"?, "reason"?}]}``. They run against the rules here,
+and against every consumer over HTTP; both must say the same. A vector without ``rule`` does not ask which one decided.
 """
 
 from typing import Literal
