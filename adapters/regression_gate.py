@@ -39,7 +39,7 @@ __all__ = ["SERVED", "SUITES", "FailedCase", "GateReport", "SuiteReport", "gate_
 SUITES = ("policy", "chaos")
 
 # All that a suite gets from the worker's environment. GATE_* name scratch servers for `chaos` alone.
-INHERITED = ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "GATE_DATABASE_URL", "GATE_REDIS_URL")
+INHERITED = ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "MIGRATIONS_DIRECTORY", "GATE_DATABASE_URL", "GATE_REDIS_URL")
 # In the environment of every process of one gate run, so that all of them can be found afterwards.
 MARKER = "CONSTITUTION_GATE"
 

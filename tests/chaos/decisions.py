@@ -12,6 +12,7 @@ from constitution.evaluation import EvaluationRequest, PolicyDecision
 
 CONCURRENCY = 8
 TIMEOUT = httpx.Timeout(10.0)
+JSON = {"Content-Type": "application/json"}
 
 
 def questions(draft: Draft) -> tuple[EvaluationRequest, ...]:
@@ -34,9 +35,20 @@ class Expected:
         """Decide every question in this process."""
         return cls(draft, tuple((request, draft.policy.evaluate(request)) for request in questions(draft)))
 
-    def differences(self, url: str, *, times: int = 1, concurrency: int = CONCURRENCY) -> list[str]:
-        """Ask the engine at ``url`` every question ``times`` times; return what differs, was refused or timed out."""
-        return asyncio.run(self._differences(url, times, concurrency))
+    def hold(self, engine: str, when: str, *, times: int = 1, concurrency: int = CONCURRENCY) -> None:
+        """Ask the engine at the address ``engine`` every question ``times`` times.
+
+        Raises:
+            AssertionError: an answer differs from the domain's, was refused, or did not come.
+        """
+        found = asyncio.run(self._differences(engine, times, concurrency))
+        asked = len(self.answers) * times
+        assert not found, f"{when}: {len(found)} of {asked} answers are not the domain's, e.g. {found[0]}"
+
+    def ask_one(self, engine: str) -> httpx.Response:
+        """Ask the engine the first question."""
+        request, _ = self.answers[0]
+        return httpx.post(f"{engine}/v1/evaluate", content=request.model_dump_json(), headers=JSON, timeout=TIMEOUT)
 
     async def _differences(self, url: str, times: int, concurrency: int) -> list[str]:
         free = asyncio.Semaphore(concurrency)
@@ -46,7 +58,7 @@ class Expected:
             async def ask(request: EvaluationRequest, expected: PolicyDecision) -> str | None:
                 async with free:
                     try:
-                        response = await client.post("/v1/evaluate", content=request.model_dump_json())
+                        response = await client.post("/v1/evaluate", content=request.model_dump_json(), headers=JSON)
                     except httpx.TransportError as error:
                         return f"no answer: {error!r}"
                 if response.status_code != httpx.codes.OK:
@@ -54,7 +66,7 @@ class Expected:
                 answer = EvaluationAnswer.model_validate_json(response.content)
                 decision = PolicyDecision(**answer.model_dump(include=set(PolicyDecision.model_fields)))
                 if decision != expected or answer.policy_hash != self.draft.checksum:
-                    return f"the domain says {expected!r}, the engine {answer!r}"
+                    return f"the domain says {expected.model_dump_json()}, the engine {answer.model_dump_json()}"
                 return None
 
             found = await asyncio.gather(*(ask(*pair) for pair in self.answers * times))

@@ -20,7 +20,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -95,6 +94,10 @@ class Stack:
         """Return constitution-service."""
         return self.services["service"]
 
+    def engine(self, name: str) -> str:
+        """Return the address of a policy engine."""
+        return self.services[name].url
+
     def start(self, name: str) -> None:
         """Start a service again, or for the first time; do not wait for it."""
         service = self.services[name]
@@ -134,10 +137,9 @@ class Stack:
 
     def prepare(self) -> None:
         """Make keys, database and releases, start everything, and wait until both engines obey the draft."""
-        with ThreadPoolExecutor(max_workers=1) as pool:
-            scratch = pool.submit(servers.start, self.folder)
-            self._make_trust()
-            self.scratch = scratch.result()
+        self._make_trust()
+        # From the main thread: the kernel's death signal follows the thread that started a process.
+        self.scratch = servers.start(self.folder)
         asyncio.run(self._make_database())
         if self.draft.previous is not None:
             self.release(self.draft.previous, None)

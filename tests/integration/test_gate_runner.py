@@ -95,7 +95,8 @@ async def test_tests_that_looked_at_other_bytes_are_refused(tmp_path: Path) -> N
 async def test_the_gate_sees_no_secret_of_the_worker(tmp_path: Path) -> None:
     body = '''
 def test_environment():
-    allowed = set("""PATH LANG LC_ALL LC_CTYPE TZ TMPDIR HOME GATE_DATABASE_URL GATE_REDIS_URL GATE_SCRATCH
+    allowed = set("""PATH LANG LC_ALL LC_CTYPE TZ TMPDIR HOME MIGRATIONS_DIRECTORY
+        GATE_DATABASE_URL GATE_REDIS_URL GATE_SCRATCH
         CONSTITUTION_GATE CONSTITUTION_DRAFT PYTHONPATH PYTHONUNBUFFERED PYTHONDONTWRITEBYTECODE
         PYTEST_DISABLE_PLUGIN_AUTOLOAD PYTEST_CURRENT_TEST PYTEST_VERSION""".split())
     assert set(os.environ) <= allowed, set(os.environ) - allowed
