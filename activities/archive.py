@@ -11,13 +11,13 @@ from activities.keys import require_environment
 from activities.ports import Archive, ConstitutionService, Deployment, EventLog, Runs
 from activities.runs import RunRef
 from constitution.checksum import Checksum
-from constitution.errors import NotFoundError, NotYetError
+from constitution.errors import NotYetError
 from constitution.model import Model
 from constitution.release import DeliveredEvent, Release, Verdict
 from signatures.detect import detect
 
 SIEM_GROUP = "siem"
-SIEM_PATIENCE = timedelta(seconds=60)  # of one attempt; a forwarder commits within a second of its sink's answer
+SIEM_PATIENCE = timedelta(seconds=30)  # of one attempt; a forwarder commits within a second of its sink's answer
 SIEM_POLL = timedelta(seconds=1)
 
 
@@ -107,6 +107,7 @@ class ArchiveRelease:
             UnavailableError: the repository or the service does not answer.
         """
         require_environment(self._deployment, x.environment)
+        activity.heartbeat("reading")
         release = await self._service.release(x.generation)
         folder = folder_of(release.version, release.generation)
         parts = {
@@ -126,6 +127,7 @@ class ArchiveRelease:
             ),
             "README.md": readme(release).encode(),
         }
+        activity.heartbeat("committing")
         commit = await self._archive.commit(
             {f"{folder}/{name}": data for name, data in parts.items()},
             change_log_row=change_log_row(release, x.outcome, x.approvers),

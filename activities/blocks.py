@@ -1,8 +1,8 @@
 """Slack Block Kit for progress and outcomes. Every text that is not ours is hostile (activities/text.py). Pure.
 
 Limits are Slack's: header 150 characters, section text 3000, 10 fields of 2000, 50 blocks. Source: docs.slack.dev,
-Block Kit reference. Hostile text goes into ``plain_text`` (no formatting, no mentions) or, in fields, into ``mrkdwn`` with
-``verbatim`` (no links made of addresses) after escaping.
+Block Kit reference. Hostile text goes into ``plain_text`` (no formatting, no mentions) or, in fields, into ``mrkdwn``
+with ``verbatim`` (no links made of addresses) after escaping.
 """
 
 from collections.abc import Mapping

@@ -51,7 +51,7 @@ def classified(
     """
 
     @functools.wraps(work)
-    async def run(self: _S, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+    async def run(self: _S, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
         try:
             return await work(self, *args, **kwargs)
         except FailureError:

@@ -144,18 +144,22 @@ def _bad(request: RollbackRequest, releases: Sequence[Release]) -> Release | Non
 def _target(request: RollbackRequest, bad: Release, releases: Sequence[Release], already: int | None) -> Release | None:
     """Return the confirmed release whose artifact is restored; None: withdraw."""
     newest = releases[-1]
-    if already is None and newest.generation != bad.generation:
+    if already is not None:  # what was restored then, whatever was asked for now
+        return next((r for r in releases if r.generation == already and r.checksum is not None), None)
+    if newest.generation != bad.generation:
         said = f"generation {newest.generation} is current, not {bad.generation}: it has been replaced already"
         raise _refused("not-current", "/bad_generation", said)
-    poisoned = {r.checksum for r in releases if r.standing is Standing.POISONED}
-    confirmed = {r.checksum for r in releases if r.standing is Standing.CONFIRMED} - poisoned - {None, bad.checksum}
+    poisoned = {r.checksum for r in releases for s in r.standings if s.standing is Standing.POISONED}
+    ever = {r.checksum for r in releases for s in r.standings if s.standing is Standing.CONFIRMED}
+    ever -= poisoned | {None, bad.checksum}
+    confirmed = {r.checksum for r in releases if r.standing is Standing.CONFIRMED} & ever
     if request.to is not None:
         chosen = next((r for r in releases if r.generation == request.to), None)
         if chosen is None:
             raise _refused("unknown-generation", "/to", f"there is no generation {request.to}")
         if chosen.checksum == bad.checksum:
             raise _refused("same", "/to", f"generation {request.to} is the very document that is live")
-        if chosen.checksum not in confirmed:
+        if chosen.checksum not in ever:
             raise _refused(
                 "never-confirmed", "/to", f"generation {request.to} was not confirmed, or was found bad since"
             )
@@ -166,7 +170,7 @@ def _target(request: RollbackRequest, bad: Release, releases: Sequence[Release],
 
 def _pre_authorised(bad: Release, target: Release | None, releases: Sequence[Release], now: datetime) -> bool:
     """Say whether the approvals of the bad release cover its undo: exactly back to its previous, and in time."""
-    if bad.kind not in {Kind.UPDATE, Kind.REISSUE} or not bad.approvals:
+    if bad.kind is not Kind.UPDATE or not bad.approvals:
         return False
     previous = next((r.checksum for r in releases if r.generation == bad.previous_generation), None)
     if (target.checksum if target else None) != previous:
@@ -174,5 +178,7 @@ def _pre_authorised(bad: Release, target: Release | None, releases: Sequence[Rel
     verdicts = [s.recorded_at for s in bad.standings if s.standing is Standing.CONFIRMED]
     if not verdicts:
         return True
-    later = any(r.generation > bad.generation and r.standing is Standing.CONFIRMED for r in releases)
+    later = any(
+        s.standing is Standing.CONFIRMED for r in releases if r.generation > bad.generation for s in r.standings
+    )
     return not later and now <= verdicts[-1] + PREAUTHORISED_FOR

@@ -1,19 +1,42 @@
 """Runbook, preconditions: what is asked for, who signed it, whether the gate passes, what the board decided."""
 
-from datetime import datetime
+import asyncio
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from temporalio import activity
 
+from activities.decisions import DecisionResult, judge_decision, judge_order, require_approved
+from activities.documents import subject_files
 from activities.failures import classified
+from activities.keys import require_environment
+from activities.plan import RollbackPlan
 from activities.ports import ConstitutionService, Deployment, GateRunner
-from activities.restore import RollbackPlan
+from activities.resolving import Resolver, require_succession
 from activities.subject import Subject
-from constitution.approval import Verb
+from constitution import document as documents
+from constitution.api import EvidenceRecord
+from constitution.approval_rules import Binding
 from constitution.checksum import Checksum
+from constitution.diff import diff
+from constitution.errors import EvidenceError, NotApprovedError
 from constitution.messages import UpdateRequest
 from constitution.model import Model
-from constitution.release import Envelope
+from constitution.release import Envelope, Kind
+from signatures.verify import verify_document
+
+__all__ = [
+    "DecisionInput",
+    "DecisionResult",
+    "GateResult",
+    "OrderInput",
+    "OrderResult",
+    "Preconditions",
+    "RecheckInput",
+    "ResolveInput",
+    "RollbackDecisionInput",
+    "SignaturesResult",
+]
 
 
 class ResolveInput(Model):
@@ -58,18 +81,6 @@ class RollbackDecisionInput(Model):
     seen: tuple[Envelope, ...] = ()
 
 
-class DecisionResult(Model):
-    """A decision that counts. ``approvers`` are the distinct people so far, this one included."""
-
-    person: str
-    decision: Verb
-    reason: str
-    expires_at: datetime
-    approvers: tuple[str, ...]
-    needed: int
-    satisfied: bool
-
-
 class OrderInput(Model):
     """A signed order to one run; ``seen`` are the orders of the same kind and step accepted before it."""
 
@@ -83,13 +94,12 @@ class OrderInput(Model):
 
 
 class OrderResult(Model):
-    """An order that counts; act on it when ``satisfied`` (threshold ``override``)."""
+    """An order that counts: enough members of the board (threshold ``override``) gave it."""
 
     person: str
     reason: str
-    orderers: tuple[str, ...] = ()
-    needed: int = 1
-    satisfied: bool = True
+    orderers: tuple[str, ...]
+    needed: int
 
 
 class RecheckInput(Model):
@@ -110,22 +120,240 @@ class Preconditions:
 
     @activity.defn
     @classified
-    async def resolve_subject(self, x: ResolveInput) -> Subject: ...
+    async def resolve_subject(self, x: ResolveInput) -> Subject:
+        """Find out what the request is about, and everything that is wrong with it. Reads only; nothing is pushed.
+
+        Twice, killed half-way, or late: reads; the answer is true of the moment it was made, and ``recheck`` compares.
+
+        Raises:
+            InvalidRequestError: with every problem found and the next command to type.
+            UnavailableError: constitution-service does not answer.
+        """
+        resolver = Resolver(self._service, self._deployment)
+        strategy = resolver.strategy(x.request)
+        data, checksum = await resolver.document(x.request)
+        asked = await resolver.change_request(x.request.change_request, checksum)
+        releases = await self._service.releases()
+        constitution = await asyncio.to_thread(resolver.constitution, data, releases)
+        if resolver.problems or constitution is None or checksum is None or asked is None or strategy is None:
+            raise resolver.refusal()
+        environment = self._deployment.environment
+        thresholds = self._deployment.trust.thresholds
+        return Subject(
+            update_id=x.update_id,
+            workflow_id=x.workflow_id,
+            run_id=x.run_id,
+            environment=environment.environment,
+            kind=Kind.UPDATE,
+            checksum=checksum,
+            version=constitution.version,
+            title=constitution.title,
+            summary=constitution.summary,
+            previous=constitution.previous,
+            effective_at=constitution.effective_at,
+            expires_at=constitution.expires_at,
+            change_request=asked.id,
+            author=asked.author,
+            reason=asked.reason,
+            rings=environment.rings(),
+            expected_generation=max((r.generation for r in releases), default=0),
+            approvals_needed=thresholds.approval if constitution.previous else thresholds.first_release,
+            strategy=strategy,
+            deadlines=environment.deadlines,
+            channel=environment.channel,
+            links=self._deployment.links,
+            document=x.request.document,
+            signatures=x.request.signatures or (),
+        )
+
     @activity.defn
     @classified
-    async def verify_signatures(self, x: Subject) -> SignaturesResult: ...
+    async def verify_signatures(self, x: Subject) -> SignaturesResult:
+        """Check the document's signatures against the trust policy's threshold ``document``.
+
+        Twice, killed half-way, or late: reads and computes.
+
+        Raises:
+            UntrustedError: fewer maintainers than needed; the reason of each signature that does not count.
+        """
+        require_environment(self._deployment, x.environment)
+        document, signatures = await subject_files(self._service, self._deployment, x)
+        trust = self._deployment.trust
+        # In a thread: the first Sigstore bundle loads its library for a second.
+        report = await asyncio.to_thread(verify_document, document, signatures, trust, datetime.now(UTC))
+        report.require(trust.thresholds.document)
+        findings = tuple(f"signature {f.index + 1}: {f.detail}" for f in report.findings)
+        return SignaturesResult(signers=report.signers, findings=findings)
+
     @activity.defn
     @classified
-    async def run_regression_gate(self, x: Subject) -> GateResult: ...
+    async def run_regression_gate(self, x: Subject) -> GateResult:
+        """Run ``policy`` and ``chaos`` on these very bytes, and keep the evidence.
+
+        Heartbeats at least once a second; a cancel kills the gate's processes before this returns.
+        Twice, or killed half-way: each run has folders, ports and processes of its own, and evidence is
+        content-addressed. A second run measures other times, so it gives another digest: board decisions name the one
+        that the workflow recorded. Late, after its caller died: evidence more that nobody names.
+
+        Raises:
+            EvidenceError: the gate refuses the draft; every failing case is listed.
+        """
+        require_environment(self._deployment, x.environment)
+        document, _ = await subject_files(self._service, self._deployment, x)
+        previous = await self._service.artifact(x.previous.checksum) if x.previous else None
+        report = await self._gate(
+            gate_directory=self._deployment.gate_directory,
+            document=document,
+            previous=previous,
+            deadline=timedelta(seconds=x.deadlines.gate),
+            heartbeat=activity.heartbeat,
+            scratch=self._deployment.scratch_directory,
+        )
+        suites = tuple([suite.evidence(await self._service.put_blob(suite.junit)) for suite in report.suites])
+        report.require()
+        changes = diff(documents.parse(previous) if previous else None, documents.parse(document))
+        evidence = EvidenceRecord(
+            environment=x.environment,
+            checksum=x.checksum,
+            version=x.version,
+            previous=x.previous.checksum if x.previous else None,
+            change_request=x.change_request,
+            gate_digest=report.gate_digest,
+            suites=suites,
+            diff=changes,
+        )
+        return GateResult(
+            evidence=await self._service.put_evidence(evidence),
+            suites=tuple(f"{s.name}: {s.tests} passed in {s.seconds:.1f} s" for s in suites),
+            diff=changes,
+            seconds=report.seconds,
+        )
+
     @activity.defn
     @classified
-    async def check_decision(self, x: DecisionInput) -> DecisionResult: ...
+    async def check_decision(self, x: DecisionInput) -> DecisionResult:
+        """Check one signed decision about an update, and count it with those before it.
+
+        Twice, killed half-way, or late: computes; nothing is kept. The service counts again inside its transaction.
+
+        Raises:
+            NotApprovedError: it does not count, and why: not signed by a board member, by the author, expired, or about
+                another document, change request, environment or evidence.
+        """
+        subject = x.subject
+        require_environment(self._deployment, subject.environment)
+        return await asyncio.to_thread(
+            judge_decision,
+            x.envelope,
+            x.seen,
+            binding=_binding(subject, x.evidence),
+            trust=self._deployment.trust,
+            author=subject.author,
+            needed=subject.approvals_needed,
+            now=datetime.now(UTC),
+        )
+
     @activity.defn
     @classified
-    async def check_rollback_decision(self, x: RollbackDecisionInput) -> DecisionResult: ...
+    async def check_rollback_decision(self, x: RollbackDecisionInput) -> DecisionResult:
+        """Check one signed decision about an undoing that no approval pre-authorised.
+
+        Twice, killed half-way, or late: computes; nothing is kept.
+
+        Raises:
+            NotApprovedError: it does not count, and why. Nobody is the author of a rollback.
+        """
+        plan = x.plan
+        require_environment(self._deployment, plan.environment)
+        binding = Binding(
+            kind=plan.kind, environment=plan.environment, checksum=plan.checksum, rollback_of=plan.bad_generation
+        )
+        return await asyncio.to_thread(
+            judge_decision,
+            x.envelope,
+            x.seen,
+            binding=binding,
+            trust=self._deployment.trust,
+            author=None,
+            needed=plan.quorum,
+            now=datetime.now(UTC),
+        )
+
     @activity.defn
     @classified
-    async def check_order(self, x: OrderInput) -> OrderResult: ...
+    async def check_order(self, x: OrderInput) -> OrderResult:
+        """Check a signed order to a run (skip, promote), and count it with those before it.
+
+        Twice, killed half-way, or late: computes; nothing is kept.
+
+        Raises:
+            NotApprovedError: it does not count, or the threshold ``override`` takes more people than have signed.
+        """
+        require_environment(self._deployment, x.environment)
+        trust, now = self._deployment.trust, datetime.now(UTC)
+        orders = [
+            await asyncio.to_thread(
+                judge_order,
+                envelope,
+                trust=trust,
+                environment=x.environment,
+                workflow_id=x.workflow_id,
+                update_id=x.update_id,
+                order=x.order,
+                step=x.step,
+                now=now,
+            )
+            for envelope in (x.envelope, *x.seen)
+        ]
+        people = tuple(dict.fromkeys(person for person, _ in orders))
+        needed = trust.thresholds.override
+        if len(people) < needed:
+            raise NotApprovedError(
+                f"{x.order} takes the orders of {needed} members of the board; {', '.join(people)} gave one",
+                hint="abort needs no signature",
+            )
+        return OrderResult(person=orders[0][0], reason=orders[0][1].reason, orderers=people, needed=needed)
+
     @activity.defn
     @classified
-    async def recheck(self, x: RecheckInput) -> Subject: ...
+    async def recheck(self, x: RecheckInput) -> Subject:
+        """Ask everything again that time may have changed since the board decided; return the subject for the load.
+
+        Assumes: the artifact is staged. Twice, killed half-way, or late: reads; the service asks all of it again.
+
+        Raises:
+            InvalidDocumentError: expired, about to, or something else is live by now.
+            NotApprovedError: approvals have expired, or their keys.
+            EvidenceError: the evidence is of something else.
+        """
+        subject = x.subject
+        require_environment(self._deployment, subject.environment)
+        now = datetime.now(UTC)
+        data = await self._service.artifact(subject.checksum)
+        releases = await self._service.releases()
+        require_succession(documents.parse(data), subject.checksum, releases, subject.environment, now)
+        evidence = await self._service.evidence(x.evidence)
+        if (evidence.checksum, evidence.change_request) != (subject.checksum, subject.change_request):
+            raise EvidenceError(f"the evidence {x.evidence} was made for other bytes or another change request")
+        await asyncio.to_thread(
+            require_approved,
+            x.envelopes,
+            binding=_binding(subject, x.evidence),
+            trust=self._deployment.trust,
+            author=subject.author,
+            needed=subject.approvals_needed,
+            now=now,
+        )
+        return subject.model_copy(update={"expected_generation": max((r.generation for r in releases), default=0)})
+
+
+def _binding(subject: Subject, evidence: str) -> Binding:
+    return Binding(
+        kind=subject.kind,
+        environment=subject.environment,
+        checksum=subject.checksum,
+        version=subject.version,
+        previous=subject.previous,
+        change_request=subject.change_request,
+        evidence=evidence,
+    )

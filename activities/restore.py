@@ -118,7 +118,8 @@ class Restore:
     async def load_restored(self, x: RestoreInput) -> Published:
         """Make the release that undoes the bad one.
 
-        Assumes: the lease is held under ``fencing_token``, and the plan was made under it.
+        Assumes: the lease is held under ``fencing_token``, and the plan was made under it. A plan that found the undo
+        done already (``already``) loads nothing: that release is returned, to be proved again.
         Twice, or killed half-way: one undo per bad generation and update id; the stored answer comes back. Late: a
         newer release or lease makes the service refuse.
 
@@ -131,6 +132,15 @@ class Restore:
         require_environment(self._deployment, plan.environment)
         if plan.bad_generation is None:
             raise InvalidRequestError("this plan undoes nothing: its update never published")
+        if plan.already is not None:
+            done = await self._service.release(plan.already)
+            return Published(
+                generation=done.generation,
+                version=done.version,
+                checksum=done.checksum,
+                event_id=done.event_id,
+                effective_at=done.effective_at,
+            )
         request = LoadRequest(
             update_id=plan.update_id,
             kind=plan.kind,

@@ -2,31 +2,42 @@
 
 from temporalio import activity
 
+from activities.documents import subject_files
 from activities.failures import classified
-from activities.ports import ConstitutionService
+from activities.keys import require_environment
+from activities.ports import ConstitutionService, Deployment
 from activities.subject import Subject
 from constitution.api import ValidateResult
-from constitution.errors import InvalidDocumentError, UntrustedError
+from constitution.errors import InvalidDocumentError, NotFoundError, UntrustedError
 
 
 class Validate:
     """Asks ``POST /v1/constitution/validate``."""
 
-    def __init__(self, *, service: ConstitutionService) -> None:
+    def __init__(self, *, service: ConstitutionService, deployment: Deployment) -> None:
         self._service = service
+        self._deployment = deployment
 
     @activity.defn
     @classified
     async def validate_signature(self, x: Subject) -> ValidateResult:
         """Have the service validate the staged artifact, and compare the checksum that it answers with.
 
-        Assumes: the artifact is staged. Twice, killed half-way, or late: the call changes nothing.
+        Assumes: the artifact is staged; only a dry run from the inbox sends the files instead.
+        Twice, killed half-way, or late: the call changes nothing.
 
         Raises:
             InvalidDocumentError: ``valid`` is false; all issues are listed.
             UntrustedError: the answer is about other bytes.
         """
-        said = await self._service.validate(x.checksum)
+        require_environment(self._deployment, x.environment)
+        try:
+            said = await self._service.validate(x.checksum)
+        except NotFoundError:
+            if x.document is None:
+                raise
+            # A dry run from the inbox: nothing was staged, so the files themselves are sent.
+            said = await self._service.validate_files(*await subject_files(self._service, self._deployment, x))
         if said.checksum != x.checksum:
             raise UntrustedError(f"constitution-service validated {said.checksum}, not {x.checksum}")
         if not said.valid:

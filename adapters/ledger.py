@@ -10,7 +10,7 @@ import asyncpg
 from adapters.postgres import Database
 from constitution.errors import NotYetError
 
-LOCK_WAIT = timedelta(seconds=20)  # longer than posting one message; then the activity's own retries decide
+LOCK_WAIT = timedelta(seconds=6)  # longer than posting one message takes; then the activity's own retries decide
 
 _T = TypeVar("_T")
 

@@ -22,7 +22,7 @@ from slack_sdk.errors import SlackApiError, SlackClientError
 from constitution.errors import ForbiddenError, InvalidRequestError, NotFoundError, UnavailableError
 
 EVENT_TYPE = "constitution_outcome"
-TIMEOUT = timedelta(seconds=15)  # Slack's own limit for a call is far below; its slow days are not
+TIMEOUT = timedelta(seconds=5)  # of one call; look-up, post and permalink together stay below an attempt's 20 s
 LOOK_BACK = timedelta(days=8)  # longer than the longest watch and hold together: an outcome is never older than its run
 PAGE = 200  # Slack recommends no more than 200 a page
 MAX_PAGES = 50

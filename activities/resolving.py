@@ -1,0 +1,176 @@
+"""Finds out what an update is about, and collects every problem with it, so that a person corrects all of them at once.
+
+Problems are of the request, the document, the change request and the world as it is; a system that does not answer is
+none of these: then nothing can be said, and the error is transient.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from activities.documents import inbox_file
+from activities.ports import ConstitutionService, Deployment
+from constitution import document as documents
+from constitution import validity
+from constitution.api import ChangeRequest
+from constitution.checksum import checksum_of
+from constitution.document import Constitution
+from constitution.environment import Strategy
+from constitution.errors import (
+    InvalidDocumentError,
+    InvalidRequestError,
+    Issue,
+    NotFoundError,
+    UntrustedError,
+)
+from constitution.messages import UpdateRequest
+from constitution.release import Kind, Previous, Release, Standing
+from constitution.version import Version
+from signatures.statements import verify_change_request
+
+# The next command by what is wrong, in the order in which a person would correct it.
+_NEXT = {
+    "unknown-checksum": "constitution push --path DOCUMENT --signature SIGNATURE",
+    "unknown-change-request": "constitution change-request --id CR-… --checksum sha256:… --reason … --key KEYFILE",
+    "unknown-strategy": "choose one of the strategies that environment.toml names",
+    "inbox": "copy document and signatures into the inbox folder, and name them without a path",
+}
+_OTHERWISE = "constitution draft fills version, dates, environment and previous; sign the result and push it"
+
+
+class Resolver:
+    """Resolves one request; ``problems`` grows as it goes.
+
+    Args:
+        service: where artifacts, change requests and releases are.
+        deployment: which environment this is.
+    """
+
+    def __init__(self, service: ConstitutionService, deployment: Deployment) -> None:
+        self._service = service
+        self._deployment = deployment
+        self.problems: list[Issue] = []
+
+    def strategy(self, request: UpdateRequest) -> Strategy | None:
+        """Return the strategy by name."""
+        known = self._deployment.environment.strategies
+        found = known.get(request.strategy)
+        if found is None:
+            said = f"there is no strategy {request.strategy!r}; there is {', '.join(sorted(known))}"
+            self._problem("unknown-strategy", "/strategy", said)
+        return found
+
+    async def document(self, request: UpdateRequest) -> tuple[bytes | None, str | None]:
+        """Return bytes and checksum: from the store, or from the inbox; signatures must be there too."""
+        if request.checksum is not None:
+            try:
+                return await self._service.artifact(request.checksum), request.checksum
+            except NotFoundError:
+                said = "no artifact with this checksum was ever pushed"
+                self._problem("unknown-checksum", "/checksum", said)
+                return None, request.checksum
+        data: bytes | None = None
+        names = [("/document", request.document or "")]
+        names += [(f"/signatures/{number}", name) for number, name in enumerate(request.signatures or ())]
+        for path, name in names:
+            try:
+                read = await inbox_file(self._deployment, name)
+            except InvalidRequestError as error:
+                self._problem("inbox", path, error.message)
+            else:
+                data = read if path == "/document" else data
+        return data, None if data is None else checksum_of(data)
+
+    async def change_request(self, change_request: str, checksum: str | None) -> ChangeRequest | None:
+        """Return the change request, if its author signed it and it asks for these bytes."""
+        try:
+            record = await self._service.change_request(change_request)
+        except NotFoundError:
+            said = f"there is no change request {change_request}"
+            self._problem("unknown-change-request", "/change_request", said)
+            return None
+        try:
+            signed = await asyncio.to_thread(
+                verify_change_request, record.envelope, self._deployment.trust, datetime.now(UTC)
+            )
+        except UntrustedError as error:
+            self._problem("change-request-untrusted", "/change_request", error.message)
+            return None
+        if signed != record.request or signed.id != change_request:
+            said = f"{change_request} is stored with other content than its author signed"
+            self._problem("change-request-untrusted", "/change_request", said)
+        if checksum is not None and signed.checksum != checksum:
+            said = f"{change_request} asks for {signed.checksum}, not for {checksum}"
+            self._problem("other-document", "/change_request", said)
+        return signed
+
+    def constitution(self, data: bytes | None, releases: Sequence[Release]) -> Constitution | None:
+        """Return the parsed document, after asking whether it may follow what is live now."""
+        if data is None:
+            return None
+        try:
+            parsed = documents.parse(data)
+        except InvalidDocumentError as error:
+            self.problems += error.issues
+            return None
+        self.problems += succession_issues(
+            parsed, checksum_of(data), releases, self._deployment.environment.environment, datetime.now(UTC)
+        )
+        return parsed
+
+    def refusal(self) -> InvalidRequestError:
+        """Return the error that lists every problem and names the next command."""
+        codes = {issue.code for issue in self.problems}
+        hint = next((command for code, command in _NEXT.items() if code in codes), _OTHERWISE)
+        count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
+        return InvalidRequestError(
+            f"this update cannot start: {count}; nothing was changed", issues=self.problems, hint=hint
+        )
+
+    def _problem(self, code: str, path: str, message: str) -> None:
+        self.problems.append(Issue(code=code, path=path, message=message))
+
+
+def live(releases: Sequence[Release]) -> Previous | None:
+    """Return the document that is live; None before the first release and after a withdraw."""
+    newest = max(releases, key=lambda r: r.generation, default=None)
+    if newest is None or newest.version is None or newest.checksum is None:
+        return None
+    return Previous(version=newest.version, checksum=newest.checksum)
+
+
+def succession_issues(
+    parsed: Constitution, checksum: str, releases: Sequence[Release], environment: str, now: datetime
+) -> list[Issue]:
+    """Return why a document may not go live after these releases; empty if it may."""
+    versions = [r.version for r in releases if r.version is not None]
+    issues = list(
+        validity.check(
+            parsed,
+            kind=Kind.UPDATE,
+            environment=environment,
+            current=live(releases),
+            highest_version=max(versions, key=Version.parse, default=None),
+            now=now,
+        )
+    )
+    if any(r.checksum == checksum and s.standing is Standing.POISONED for r in releases for s in r.standings):
+        issues.append(Issue(code="poisoned", path="/checksum", message="this document was undone as harmful before"))
+    return issues
+
+
+def require_succession(
+    parsed: Constitution, checksum: str, releases: Sequence[Release], environment: str, now: datetime
+) -> None:
+    """Demand that the document may still go live.
+
+    Raises:
+        InvalidDocumentError: the world moved on, or time did; every reason is listed.
+    """
+    issues = succession_issues(parsed, checksum, releases, environment, now)
+    if issues:
+        raise InvalidDocumentError(
+            f"version {parsed.version} may no longer go live: the world has moved on since the board decided",
+            issues=issues,
+            hint="constitution current shows what is live; draft, sign and push again",
+        )
