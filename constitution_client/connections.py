@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from constitution_client.files import FileRefusedError, read_bytes
+from constitution_client.output import progress
 from constitution_client.settings import ClientSettings, UsageError, variables
 
 if TYPE_CHECKING:
+    from stamina.instrumentation import RetryDetails
+
     from constitution.trust import TrustPolicy
     from constitution_client.service import ConstitutionServiceClient
     from constitution_client.temporal import Runs
@@ -29,8 +32,12 @@ async def service_client(
     Raises:
         UsageError: a setting is missing.
     """
+    import stamina.instrumentation
+
     from constitution_client.service import ConstitutionServiceClient
 
+    # Told to the person on stderr; stamina's own hook would log to stdout, which belongs to the result.
+    stamina.instrumentation.set_on_retry_hooks([_tell_of_retry])
     if settings.constitution_service_url is None:
         raise UsageError("CONSTITUTION_SERVICE_URL is not set", hint=_LOAD_STACK)
     key, environment = None, ""
@@ -58,6 +65,10 @@ async def runs(settings: ClientSettings) -> "Runs":
     from constitution_client.temporal import Runs, connect
 
     return Runs(await connect(variables()), settings.names.task_queue())
+
+
+def _tell_of_retry(details: "RetryDetails") -> None:
+    progress(f"no answer yet; trying again in {details.wait_for:.1f} s: {details.caused_by}")
 
 
 def trust_policy(settings: ClientSettings, path: Path | None = None) -> "TrustPolicy":

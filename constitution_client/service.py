@@ -58,7 +58,8 @@ if TYPE_CHECKING:
 
 ATTEMPTS = 4
 RETRY_FOR = timedelta(seconds=15)  # below the shortest activity timeout, so that the caller's own policy decides
-MAX_ANSWER = 64 * 1024 * 1024  # bytes: a JUnit file is the largest thing served; a release history comes next
+RELEASES_AT_ONCE = 200  # each carries its statement and approvals: about 20 KiB
+MAX_ANSWER = 64 * 1024 * 1024  # bytes: an attachment of evidence is the largest thing served, up to 32 MiB
 TIMEOUT = httpx.Timeout(connect=3.0, read=10.0, write=10.0, pool=5.0)  # seconds
 LOAD_TIMEOUT = httpx.Timeout(connect=3.0, read=30.0, write=10.0, pool=5.0)  # verifies up to 16 signatures under a lock
 _MAX_RETRY_AFTER = 5.0  # seconds: a server may ask us to wait, not to hang
@@ -327,16 +328,16 @@ class ConstitutionServiceClient:
         return _read(answer, CurrentConstitution)
 
     async def releases(self) -> list[Release]:
-        """Return every release of the environment, with standing and delivery."""
-        answer = await self._call("GET", "/v1/constitution/releases")
-        data = _json(answer)
-        rows = data.get("releases") if isinstance(data, dict) else data
-        if not isinstance(rows, list):
-            raise UnavailableError("constitution-service answered with something that is no list of releases")
-        try:
-            return [Release.model_validate(row) for row in rows]
-        except ValidationError as error:
-            raise _unreadable(Release, error) from error
+        """Return every release of the environment, newest first, with standing and delivery."""
+        history: list[Release] = []
+        while True:
+            params = {"limit": str(RELEASES_AT_ONCE)}
+            if history:
+                params["before"] = str(history[-1].generation)
+            page = _read_list(await self._call("GET", "/v1/constitution/releases", params=params), Release)
+            history += page
+            if len(page) < RELEASES_AT_ONCE or history[-1].generation <= 1:
+                return history
 
     async def release(self, generation: int) -> Release:
         """Return one release.
@@ -382,6 +383,7 @@ class ConstitutionServiceClient:
         path: str,
         *,
         scope: str | None = None,
+        params: Mapping[str, str] | None = None,
         body: BaseModel | None = None,
         content: bytes | None = None,
         files: list[tuple[str, tuple[str, bytes, str]]] | None = None,
@@ -397,7 +399,7 @@ class ConstitutionServiceClient:
         if key is not None:
             headers["Idempotency-Key"] = key
         answer, problem = await self._send_retrying(
-            method, path, scope=scope, content=content, files=files, headers=headers, timeout=timeout
+            method, path, scope=scope, params=params, content=content, files=files, headers=headers, timeout=timeout
         )
         if problem is not None:
             raise problem[0]
@@ -486,6 +488,16 @@ def _json(answer: _Answer) -> Any:
 def _read(answer: _Answer, model: type[_M]) -> _M:
     try:
         return model.model_validate_json(answer.body)
+    except ValidationError as error:
+        raise _unreadable(model, error) from error
+
+
+def _read_list(answer: _Answer, model: type[_M]) -> list[_M]:
+    rows = _json(answer)
+    if not isinstance(rows, list):
+        raise UnavailableError(f"constitution-service answered with something that is no list of {model.__name__}")
+    try:
+        return [model.model_validate_json(json.dumps(row)) for row in rows]
     except ValidationError as error:
         raise _unreadable(model, error) from error
 

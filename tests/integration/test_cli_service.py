@@ -1,0 +1,366 @@
+"""The command line and the typed client against the real constitution-service, its PostgreSQL, Valkey and Kafka."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+import pytest
+
+from constitution.api import AuditEvent, EvidenceRecord, LeaseRelease, LeaseRequest, LoadRequest, WorkflowRef
+from constitution.checksum import checksum_of
+from constitution.errors import (
+    ForbiddenError,
+    InvalidRequestError,
+    LeaseHeldError,
+    LeaseLostError,
+    NotFoundError,
+    UnavailableError,
+)
+from constitution.release import Kind
+from constitution_client.service import ConstitutionServiceClient
+from signatures.openpgp import sign_detached
+from tests.consumers_support import CHECKOUT, ENVIRONMENT, Land, Service, document, free_port
+from tests.helpers import eventually
+from tests.resources import Database
+
+DELIVERED = timedelta(seconds=30)  # the first record of a fresh topic and transactional id takes seconds
+
+
+class Done(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Constitution = Callable[..., Done]
+
+
+@pytest.fixture
+async def land(tmp_path: Path) -> Land:
+    return Land.found(tmp_path / "land")
+
+
+@pytest.fixture
+async def service(  # noqa: PLR0917 - a fixture takes what its process needs
+    land: Land, database: Database, redis_url: str, kafka: dict[str, str], namespace: str, tmp_path: Path
+) -> AsyncIterator[Service]:
+    """A constitution-service of this test's own."""
+    running = Service(
+        "constitution_service",
+        {
+            "NAMESPACE": namespace,
+            "ENVIRONMENT_FILE": str(land.environment_file),
+            "DATABASE_URL": database.url,
+            "REDIS_URL": redis_url,
+            "ARTIFACT_STORE_URL": (tmp_path / "artifacts").as_uri(),
+            "STATEMENT_KEY_FILE": str(land.key_file("constitution-service")),
+            "SPOOL_DIRECTORY": str(tmp_path / "spool"),
+            **kafka,
+        },
+        tmp_path / "constitution-service.log",
+    ).start()
+    try:
+        await running.ready()
+        yield running
+    finally:
+        running.kill()
+
+
+def _cli(land: Land, url: str, namespace: str) -> Constitution:
+    settings = {
+        "CONSTITUTION_SERVICE_URL": url,
+        "CLIENT_KEY_FILE": str(land.key_file("operator")),
+        "ENVIRONMENT_FILE": str(land.environment_file),
+        "NAMESPACE": namespace,
+        "PYTHONPATH": str(CHECKOUT),
+        "PATH": os.environ["PATH"],
+    }
+
+    def constitution(*arguments: str | Path, **more: str) -> Done:
+        done = subprocess.run(  # noqa: S603 - our own program
+            [sys.executable, "-m", "constitution_client", *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={name: value for name, value in {**settings, **more}.items() if value},
+            cwd=land.directory,
+            timeout=90,
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    return constitution
+
+
+@pytest.fixture
+def constitution(land: Land, service: Service, namespace: str) -> Constitution:
+    return _cli(land, service.url, namespace)
+
+
+@pytest.fixture
+async def worker(land: Land, service: Service) -> AsyncIterator[ConstitutionServiceClient]:
+    """The client as the worker has it: with the scopes of the worker's key."""
+    async with ConstitutionServiceClient(service.url, land.key("worker"), ENVIRONMENT) as client:
+        yield client
+
+
+def _signed(land: Land, name: str, data: bytes) -> tuple[Path, Path]:
+    path, signature = land.directory / name, land.directory / "path.sig"
+    path.write_bytes(data)
+    signature.write_bytes(sign_detached(data, land.person("mara")))
+    return path, signature
+
+
+def _evidence(data: bytes, change_request: str, junit: str) -> EvidenceRecord:
+    """A record as the regression gate writes it; what the gate itself does is tested in test_gate_runner.py."""
+    content = json.loads(data)
+    suite = {"tests": 3, "failures": 0, "errors": 0, "skipped": 0, "seconds": 0.25, "junit": junit}
+    return EvidenceRecord.model_validate(
+        {
+            "environment": ENVIRONMENT,
+            "checksum": checksum_of(data),
+            "version": content["version"],
+            "previous": content["previous"] and content["previous"]["checksum"],
+            "change_request": change_request,
+            "gate_digest": checksum_of(b"the gate's directory"),
+            "suites": [{"name": "policy", **suite}, {"name": "chaos", **suite}],
+        }
+    )
+
+
+async def test_a_constitution_goes_live_by_hand_as_the_runbook_says(  # noqa: PLR0915 - one story, told in order
+    land: Land, service: Service, constitution: Constitution, worker: ConstitutionServiceClient
+) -> None:
+    data = document("1.4.0")
+    checksum = checksum_of(data)
+    path, signature = _signed(land, "constitution_v1.4.json", data)
+
+    before = constitution("current")
+    assert (before.code, before.out) == (1, "")
+    assert "no release was ever made" in before.err
+    assert constitution("releases").json == []
+
+    assert constitution("validate", "--path", path, "--signature", signature).json["valid"] is True
+
+    pushed = constitution("push", "--path", path.name, "--signature", signature.name)
+    assert pushed.code == 0, pushed.err
+    assert pushed.json["checksum"] == checksum
+    assert pushed.json["signers"] == ["mara"]
+    assert constitution("push", "--path", path, "--signature", signature).json == pushed.json
+    assert constitution("validate", "--checksum", checksum).json["valid"] is True
+    copy = land.directory / "copy.json"
+    assert constitution("show", checksum, "--out", copy).code == 0
+    assert copy.read_bytes() == data
+
+    asked = ("change-request", "--id", "CR-142", "--checksum", checksum, "--reason", "first")
+    filed = constitution(*asked, "--key", land.directory / "keys" / "mara.tsk")
+    assert filed.code == 0, filed.err
+    assert constitution("show", "CR-142").json["request"]["author"] == "mara"
+
+    load = ("load", "--checksum", checksum, "--change-request", "CR-142", "--reason", "first release")
+    refused = constitution(*load)
+    assert (refused.code, refused.out) == (1, "")
+    assert await worker.lease() is None, "a refused load gives the lease back"
+
+    junit = await worker.put_blob(b"<testsuites/>")
+    evidence = await worker.put_evidence(_evidence(data, "CR-142", junit))
+    approvals: list[str | Path] = []
+    for member in ("alva", "bruno"):
+        decide = ("approve", "CR-142", "--checksum", checksum, "--evidence", evidence, "--print", "--yes")
+        decided = constitution(*decide, "--key", land.directory / "keys" / f"{member}.tsk")
+        assert decided.code == 0, decided.err
+        assert "this is a first release" in decided.err
+        approval = land.directory / f"{member}.approval.json"
+        approval.write_text(decided.out)
+        approvals += ["--approval", approval]
+
+    one_only = constitution(*load, "--evidence", evidence, *approvals[:2])
+    assert one_only.code == 1
+    assert "must approve" in one_only.err
+
+    live = constitution(*load, "--evidence", evidence, *approvals)
+    assert live.code == 0, live.err
+    assert live.json["generation"] == 1
+    assert live.json["confirmed"] is False
+
+    async def delivered() -> bool:
+        return (await worker.release(1)).delivery.delivered_at is not None
+
+    await eventually(delivered, DELIVERED)
+    repeated = constitution(
+        *load, "--evidence", evidence, *approvals, "--confirm", "--update-id", live.json["update_id"]
+    )
+    assert repeated.code == 0, repeated.err
+    assert (repeated.json["generation"], repeated.json["event_id"]) == (1, live.json["event_id"])
+    assert constitution("show", "1").json["standings"][0]["standing"] == "confirmed"
+
+    now = constitution("current")
+    assert now.code == 0, now.err
+    assert (now.json["checksum"], now.json["generation"], now.json["verified"]) == (checksum, 1, True)
+    table = constitution("releases", "--text")
+    assert "1.4.0" in table.out
+    assert "confirmed" in table.out
+    nothing = constitution("diff", path, "--text")
+    assert (nothing.code, nothing.out) == (0, "no difference in meaning\n")
+
+    service.kill()
+    gone = constitution("current")
+    assert (gone.code, gone.out) == (3, "")
+    assert "CONSTITUTION_SERVICE_URL" in gone.err
+
+
+async def test_what_is_wrong_is_refused_with_every_problem_and_the_next_command(
+    land: Land, constitution: Constitution
+) -> None:
+    good = document("1.0.0")
+    path, signature = _signed(land, "good.json", good)
+
+    unsigned = land.directory / "alva.sig"
+    unsigned.write_bytes(sign_detached(good, land.person("alva")))
+    refused = constitution("push", "--path", path, "--signature", unsigned)
+    assert (refused.code, refused.out) == (1, "")
+    assert "alva is no maintainer" in refused.err
+    assert "next: constitution verify-signature" in refused.err
+
+    broken = json.loads(good)
+    del broken["expires_at"]
+    broken["rules"][0]["when"] = "amount >"
+    broken["surprise"] = True
+    path, signature = _signed(land, "broken.json", json.dumps(broken).encode())
+    refused = constitution("push", "--path", path, "--signature", signature)
+    assert refused.code == 1
+    assert refused.err.count("  - ") >= 2
+    answer = constitution("validate", "--path", path, "--signature", signature)
+    assert answer.code == 1
+    assert answer.json["valid"] is False
+    assert len(answer.json["issues"]) >= 2
+
+    for name, data in {
+        "deep": b"[" * 5000 + b"]" * 5000,
+        "utf8": b'{"version": "\xff"}',
+        "twice": b'{"version": "1", "version": "2"}',
+        "empty": b"",
+    }.items():
+        path, signature = _signed(land, f"{name}.json", data)
+        refused = constitution("push", "--path", path, "--signature", signature)
+        assert (refused.code, refused.out) == (1, ""), name
+
+    (land.directory / "large.json").write_bytes(b" " * 2 * 1024 * 1024)
+    refused = constitution("push", "--path", "large.json", "--signature", signature)
+    assert refused.code == 1
+    assert "larger than" in refused.err
+
+    for arguments in (("show", "7"), ("show", "CR-404"), ("show", "sha256:" + "0" * 64)):
+        missing = constitution(*arguments)
+        assert (missing.code, missing.out) == (1, "")
+        assert "next: " in missing.err
+
+
+async def test_who_may_not_is_refused_and_told_what_is_missing(land: Land, constitution: Constitution) -> None:
+    path, signature = _signed(land, "good.json", document("1.0.0"))
+    push = ("push", "--path", path, "--signature", signature)
+
+    keyless = constitution(*push, CLIENT_KEY_FILE="")
+    assert keyless.code == 2
+    assert "CLIENT_KEY_FILE" in keyless.err
+
+    target = constitution(*push, CLIENT_KEY_FILE=str(land.key_file("target")))
+    assert target.code == 1
+    assert "artifacts:write" in target.err
+
+    stranger = Land.found(land.directory / "stranger")
+    refused = constitution(*push, CLIENT_KEY_FILE=str(stranger.key_file("operator")))
+    assert refused.code == 1
+    assert "token" in refused.err
+
+    by_board = ("change-request", "--id", "CR-1", "--path", path, "--reason", "x")
+    refused = constitution(*by_board, "--key", land.directory / "keys" / "alva.tsk")
+    assert refused.code == 1
+    assert "author" in refused.err
+
+    by_author = ("approve", "CR-1", "--checksum", checksum_of(path.read_bytes()), "--evidence", "sha256:" + "0" * 64)
+    refused = constitution(*by_author, "--print", "--yes", "--key", land.directory / "keys" / "mara.tsk")
+    assert refused.code == 1
+    assert "no member of the board" in refused.err
+
+
+async def test_the_client_keeps_its_promises(land: Land, worker: ConstitutionServiceClient, service: Service) -> None:
+    data = document("1.0.0")
+    signature = sign_detached(data, land.person("mara"))
+    artifact = await worker.push(data, [signature])
+    assert await worker.artifact(artifact.checksum) == data
+    assert await worker.artifact_signatures(artifact.checksum) == [signature]
+    with pytest.raises(NotFoundError):
+        await worker.artifact("sha256:" + "0" * 64)
+
+    blob = await worker.put_blob(b"\x00\xff any bytes")
+    assert await worker.blob(blob) == b"\x00\xff any bytes"
+    record = _evidence(data, "CR-1", blob)
+    assert await worker.evidence(await worker.put_evidence(record)) == record
+
+    assert await worker.current() is None
+    assert await worker.lease() is None
+    ours, theirs = str(uuid4()), str(uuid4())
+    lease = await worker.acquire_lease(
+        LeaseRequest(update_id=ours, kind=Kind.UPDATE, workflow_id="ours"), f"{ENVIRONMENT}/{ours}/lease"
+    )
+    assert await worker.lease() == lease
+    with pytest.raises(LeaseHeldError, match="ours"):
+        await worker.acquire_lease(LeaseRequest(update_id=theirs, kind=Kind.UPDATE), f"{ENVIRONMENT}/{theirs}/lease")
+    late = LoadRequest(
+        update_id=ours,
+        kind=Kind.UPDATE,
+        checksum=artifact.checksum,
+        rings=("default",),
+        expected_generation=0,
+        fencing_token=lease.fencing_token - 1,
+        change_request="CR-1",
+        reason="late",
+        workflow=WorkflowRef(workflow_id="ours", run_id="r"),
+    )
+    with pytest.raises(LeaseLostError):
+        await worker.load(late, f"{ENVIRONMENT}/{ours}/load")
+    await worker.release_lease(
+        LeaseRelease(update_id=ours, fencing_token=lease.fencing_token), f"{ENVIRONMENT}/{ours}/release"
+    )
+    assert await worker.lease() is None
+    with pytest.raises(InvalidRequestError):
+        await worker.acquire_lease(LeaseRequest(update_id=ours, kind=Kind.UPDATE), "no key at all")
+
+    run = WorkflowRef(workflow_id="ours", run_id="r")
+    event = AuditEvent(
+        id="e-1", update_id=ours, workflow=run, activity="update.rejected", success=False, message="a test"
+    )
+    await worker.audit(event)
+    await worker.audit(event)
+    assert (await worker.ready()).status == "ok"
+
+    async with ConstitutionServiceClient(service.url, None, ENVIRONMENT) as reader:
+        assert await reader.artifact(artifact.checksum) == data
+        with pytest.raises(ForbiddenError, match="artifacts:write"):
+            await reader.push(data, [signature])
+    async with ConstitutionServiceClient(service.url, land.key("worker"), "staging") as elsewhere:
+        with pytest.raises(ForbiddenError):
+            await elsewhere.push(data, [signature])
+
+
+async def test_a_dead_service_is_unavailable_within_the_limit_of_repeats(land: Land) -> None:
+    async with ConstitutionServiceClient(f"http://127.0.0.1:{free_port()}", land.key("worker"), ENVIRONMENT) as client:
+        with pytest.raises(UnavailableError, match="did not answer GET /v1/constitution"):
+            await client.current()
+
+
+@pytest.mark.parametrize("url", ["", "localhost:1", "ftp://x", "http://", "file:///etc/passwd", "http://[::1"])
+def test_an_address_that_is_none_is_refused_before_anything_is_sent(url: str) -> None:
+    with pytest.raises(InvalidRequestError, match="is not the address of constitution-service"):
+        ConstitutionServiceClient(url, None, ENVIRONMENT)
