@@ -43,6 +43,7 @@ endif
 worker: sync  ## Run one more worker in the foreground, with the settings of the running stack
 	@$(STACK) worker
 
+demo: export DEMO_STARTED := $(shell date +%s.%N)
 demo: sync  ## The whole story on real servers: one good constitution, two bad ones undone
 	@$(PYTHON) -m deploy.demo
 
@@ -67,5 +68,5 @@ format: sync  ## Let ruff format and mend what it can
 bench: sync  ## Measure; results go to bench/README.md
 	@$(PYTHON) -m bench
 
-clean: down  ## Stop everything and delete the stack's data
-	@rm -rf var
+clean:  ## Stop everything and delete the stack's data
+	@if [ -x $(PYTHON) ]; then $(STACK) clean; fi

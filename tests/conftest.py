@@ -10,7 +10,6 @@ Set TEST_STACK to the directory of a running stack to use that one, and leave it
 import asyncio
 import os
 import secrets
-import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -51,9 +50,10 @@ def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
     yield stack
     if shared:
         return
-    stack.stop()
-    if request.session.testsfailed == 0:
-        shutil.rmtree(directory, ignore_errors=True)
+    if request.session.testsfailed:
+        stack.stop()  # the logs tell why
+    else:
+        stack.erase()
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The embedded stack's command line: `python -m deploy.embedded up|down|status|restart|kill|fetch`."""
+"""The embedded stack's command line: `python -m deploy.embedded up|down|clean|status|restart|kill|worker|fetch`."""
 
 import os
 import signal
@@ -68,6 +68,12 @@ def fetch(directory: Directory = DEFAULT_DIRECTORY) -> None:
 def down(directory: Directory = DEFAULT_DIRECTORY) -> None:
     """Stop every server; their data stays."""
     _stack(directory).stop()
+
+
+@app.command()
+def clean(directory: Directory = DEFAULT_DIRECTORY) -> None:
+    """Stop every server and delete all of their data."""
+    _stack(directory).erase()
 
 
 @app.command()

@@ -49,8 +49,7 @@ class Postgres(Server):
         user = self._user()
         home = self.site.directory / self.name
         if user is not None and not reachable(self.site.directory, user):
-            digest = hashlib.sha256(os.fsencode(self.site.directory)).hexdigest()[:16]
-            home = ROOT_STATE / digest / self.name
+            home = outside(self.site.directory)
         home.mkdir(parents=True, mode=0o755, exist_ok=True)
         return home / "data"
 
@@ -169,6 +168,11 @@ class Postgres(Server):
             # For tests, which create databases of their own; no service is given it.
             "DATABASE_ADMIN_URL": self.url(ADMIN, "postgres"),
         }
+
+
+def outside(directory: Path) -> Path:
+    """Where the data of a root stack is whose `directory` the unprivileged user cannot reach."""
+    return ROOT_STATE / hashlib.sha256(os.fsencode(directory.resolve())).hexdigest()[:16]
 
 
 def reachable(path: Path, user: tuple[int, int]) -> bool:

@@ -9,6 +9,7 @@ All methods block; `async with` runs the start and the stop in a thread.
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from deploy.embedded.catalogue import ALL_NAMES
 from deploy.embedded.control import NotRunning, StackError, call
 from deploy.embedded.external import external_settings
 from deploy.embedded.leftovers import MARKER
+from deploy.embedded.postgres import outside
 from deploy.embedded.site import CHECKOUT
 
 # A supervisor that has not opened its control channel by then has failed, in seconds.
@@ -104,8 +106,8 @@ class Stack:
         fresh = self._launch()
         try:
             self._call(self._request("start", names))
-            if fresh and not self._attached:
-                self._call({"verb": "detach"})
+            if self._supervisor is not None and not self._attached:
+                self._call({"verb": "detach"})  # not before: an interrupted start leaves nothing
         except BaseException:
             if fresh:
                 self.stop()
@@ -136,6 +138,12 @@ class Stack:
             if self._supervisor is None:
                 return
         self._until_the_supervisor_has_ended()
+
+    def erase(self) -> None:
+        """Stop all servers and delete their data."""
+        self.stop()
+        shutil.rmtree(self.directory, ignore_errors=True)
+        shutil.rmtree(outside(self.directory), ignore_errors=True)
 
     def status(self) -> list[ServerStatus]:
         """Every server's state, in order of name; running servers are asked whether they answer.

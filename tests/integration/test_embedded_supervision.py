@@ -35,7 +35,15 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
     """A stack of this test's own, with the one server that starts fastest."""
     stack = Stack(tmp_path / "var", ("valkey",), environment={})
     yield stack
-    stack.stop()
+    stack.erase()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_outside(tmp_path: Path) -> Iterator[None]:
+    """A root stack keeps PostgreSQL's data outside of closed directories, which pytest's are."""
+    yield
+    for name in ("var", "one", "two", "other"):
+        Stack(tmp_path / name, environment={}).erase()
 
 
 def supervisor(stack: Stack) -> psutil.Process:
