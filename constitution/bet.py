@@ -14,8 +14,8 @@ For one alternative, "``q`` times the tolerated rate", the bet is::
     e^s = phi q' / (1 + q'(phi - 1))                         the tilt that makes the mean q' times as large: g'(s) = q'
     t0 * h(theta) = rho * u * g(s),  h(theta) = -g(-theta)   which cancels lambda0
 
-With ``A = ln((1 + q'(phi - 1)) / phi)`` everything is closed form: ``s = ln q' - A``, ``g(s) = A / (phi - 1)``,
-``theta = -ln(1 - y)``, ``y = (exp(A rho u / t0) - 1) / (phi - 1)``.
+With ``A = ln((1 + q'(phi - 1)) / phi)`` all is closed form: ``s = ln q' - A``, ``g(s) = A / (phi - 1)``,
+``theta = -ln(1 - y)``, ``y = (exp(A rho u / t0) - 1) / (phi - 1)``; ``q' - 1 = (q - 1)/(1 + a q)`` avoids cancellation.
 
 Proved. ``theta`` always exists: as ``q'`` is below ``(1 + a)/a`` with ``a = rho u / t0``, ``a A < a ln(1 +
 (phi-1)/(phi a)) <= (phi-1)/phi <= ln phi``, so ``y < 1``. ``E[W] = 1`` for EVERY ``lambda0`` on the boundary
@@ -45,7 +45,7 @@ SMALLEST_EFFECT = 1.05
 LARGEST_EFFECT = 60.0
 UP_RATIOS = tuple(SMALLEST_EFFECT * (LARGEST_EFFECT / SMALLEST_EFFECT) ** (i / (EFFECTS - 1)) for i in range(EFFECTS))
 DOWN_RATIOS = tuple(1.0 / q for q in UP_RATIOS)
-POISSON_BELOW = 1e-9  # phi - 1 this small is Poisson: the quotients above lose their digits
+POISSON_BELOW = 1e-12  # phi - 1 this small is Poisson: the quotients above would lose their digits
 NEGLIGIBLE = -45.0  # e^-45 is below one unit in the last place of the sum it would join
 
 Coefficients = tuple[tuple[float, float], ...]
@@ -69,14 +69,13 @@ def tilt(q: float, a: float, phi: float) -> tuple[float, float, float]:
         a: ``rho * u / t0``, the expected events of the watch per event of the baseline under the null; positive.
         phi: long-run Fano factor, at least 1.
     """
-    pooled = q * (1.0 + a) / (1.0 + a * q)
+    growth = (q - 1.0) / (1.0 + a * q)  # q' - 1, without cancellation
     over = phi - 1.0
     if over < POISSON_BELOW:
-        growth = pooled - 1.0
-        return math.log(pooled), -math.log1p(-a * growth), growth
-    log_growth = math.log((1.0 + pooled * over) / phi)
+        return math.log1p(growth), -math.log1p(-a * growth), growth
+    log_growth = math.log1p(growth * over / phi)
     y = math.expm1(a * log_growth) / over
-    return math.log(pooled) - log_growth, -math.log1p(-y), log_growth / over
+    return math.log1p(growth) - log_growth, -math.log1p(-y), log_growth / over
 
 
 def coefficients(

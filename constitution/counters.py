@@ -31,6 +31,7 @@ from itertools import pairwise
 from typing import Any
 
 from constitution.baseline import Measure
+from constitution.errors import InvalidRequestError
 
 Labels = Mapping[str, str]
 
@@ -39,7 +40,7 @@ PHASE_SAMPLES = 16  # the newest samples of each series tell its phase
 PARTIAL_GAP = 1.5  # intervals beyond the tick's own exposure before a lone series counts as having been out
 
 
-class InvalidSeriesError(ValueError):
+class InvalidSeriesError(InvalidRequestError):
     """The input is no Prometheus matrix; the message names the place, e.g. ``series[3].values[17]``."""
 
 
@@ -107,10 +108,20 @@ class CounterGrid:
         interval_s: the scrape interval.
         measure: ``rate`` or ``share``.
         counted: which series' events are counted; for ``share`` all series make the exposure.
+        oldest_s: samples up to this moment are ignored.
+
+    Raises:
+        ValueError: the origin or the interval is no finite number, or the interval is not positive.
     """
 
     def __init__(
-        self, *, origin_s: float, interval_s: float, measure: Measure, counted: Callable[[Labels], bool] = everything
+        self,
+        *,
+        origin_s: float,
+        interval_s: float,
+        measure: Measure,
+        counted: Callable[[Labels], bool] = everything,
+        oldest_s: float = 0.0,
     ) -> None:
         if not (math.isfinite(interval_s) and interval_s > 0 and math.isfinite(origin_s)):
             raise ValueError(f"not a scrape grid: origin {origin_s}, interval {interval_s} s")
@@ -118,6 +129,7 @@ class CounterGrid:
         self._interval_s = interval_s
         self._measure: Measure = measure
         self._counted = counted
+        self._oldest_s = oldest_s
         self._series: dict[tuple[tuple[str, str], ...], _Series] = {}
         self._seen: dict[tuple[str, str], float] = {}
         self._next: int | None = None  # the first tick not given yet
@@ -141,7 +153,7 @@ class CounterGrid:
                 target = (labels.get("job", ""), labels.get("instance", ""))
                 series = self._series[key] = _Series(target=target, counted=self._counted(labels))
             for t, v in samples:
-                if t <= series.last_t:
+                if t <= max(series.last_t, self._oldest_s):
                     continue
                 insort(series.pending, (t, v))
                 self._seen[series.target] = min(t, self._seen.get(series.target, math.inf))

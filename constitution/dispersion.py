@@ -1,21 +1,26 @@
 """The long-run Fano factor: how much noisier a stream of counts is than a Poisson process.
 
-``phi`` = long-run variance of the counts / their mean. Poisson: 1. Independent scrapes with var/mean 3: 3. Correlated
-scrapes: the sum of all autocovariances enters, so one number pays for overdispersion and for autocorrelation alike.
+``phi`` = long-run variance of the counts / their mean. Poisson: 1. Independent scrapes with var/mean 3: 3.
+Correlated scrapes: the sum of all autocovariances enters, so one number pays for overdispersion and for
+autocorrelation alike.
 
 How it is estimated. The counts ``c_i`` (exposure ``x_i``) are detrended by weighted least squares against ``x_i *
 (polynomial in time)``: a straight line up to two hours, one degree more per further two hours (at most 4), because
 a drift is no noise (undetrended, +10 %/h reads as phi ~ 700). Then the largest of these, and never less than 1:
 
-* Geyer's initial monotone sequence: ``-gamma_0 + 2 * sum(Gamma_m)``, ``Gamma_m = gamma_2m + gamma_2m+1``, cut at the
-  first non-positive pair and made non-increasing; degrees of freedom ``n / (2L + 1)`` for ``L`` lags used;
-* batch means of 60 s, 180 s and 720 s (whichever gives at least ten batches; with a short baseline a tenth of it):
-  ``var(batch residual) / mean batch count``, degrees of freedom = batches less what the detrending took.
+* Geyer's initial monotone sequence: ``-gamma_0 + 2 * sum(Gamma_m)``, ``Gamma_m = gamma_2m + gamma_2m+1``, cut at
+  the first non-positive pair and made non-increasing; degrees of freedom ``n / (2L + 1)`` for ``L`` lags used;
+* batch means of 60 s, 180 s and 720 s (whichever gives at least ten batches; with a short baseline a tenth of
+  it): ``var(batch residual) / mean batch count``, degrees of freedom = batches less what the detrending took.
 
-``nu`` is the degrees of freedom of the estimate that won. Asymptotic, not proved for finite samples: taking the
-largest errs upwards. What it cannot see is correlation longer than about a fifteenth of the samples; hence six
-hours of history are better than one (docs/watch.md). Source: C. Geyer, "Practical Markov Chain Monte Carlo",
-Statistical Science 7 (1992).
+``nu`` is the largest degrees of freedom among the estimate that won, Geyer's and the longest batches'. As ``phi``
+is the largest estimate, ``E exp(-c phi_hat / phi)`` (what the bet is charged, bet.py) is at most that of any
+*one* estimate that is consistent, so it may be priced as the best known of them. Otherwise a run-on of Geyer's
+sequence, which errs upwards already, would be charged twice.
+
+Asymptotic, not proved for finite samples: taking the largest errs upwards. What it cannot see is correlation
+longer than about a fifteenth of the samples; hence six hours of history are better than one (docs/watch.md).
+Source: C. Geyer, "Practical Markov Chain Monte Carlo", Statistical Science 7 (1992).
 
 Pure: no clock, no I/O.
 """
@@ -26,6 +31,7 @@ from itertools import pairwise
 
 BATCH_SECONDS = (60.0, 180.0, 720.0)  # short noise, noise of minutes, slow modulation (needs two hours of history)
 MIN_BATCHES = 10  # fewer would leave under eight degrees of freedom
+MAX_LAG = 720  # an hour of 5 s scrapes
 LONG = 120  # samples from which on autocovariances are summed up to a third of them, else up to a fifteenth
 MAX_DEGREE = 4
 SECONDS_PER_DEGREE = 7200.0
@@ -83,6 +89,7 @@ def long_run_fano(
     candidates = [_geyer(residuals, mean, degree)]
     candidates += [_batches(residuals, mean, length, degree) for length in batch_lengths(n, scrape_interval_s)]
     phi, nu = max(candidates)
+    nu = max(nu, candidates[0][1], candidates[-1][1])
     rate = total / sum(x for _, _, x in used)
     return Dispersion(
         phi=max(1.0, phi), nu=min(MAX_NU, max(1.0, nu)), trend_per_hour=float(slope / rate) if rate > 0 else 0.0
@@ -126,12 +133,17 @@ def _detrend(
     return [c - x * f for c, x, f in zip(counts, exposures, fitted, strict=True)], slope
 
 
+def reach(scrapes: int) -> int:
+    """How many autocovariances may be summed."""
+    return max(2, min(MAX_LAG, scrapes // 3) if scrapes >= LONG else scrapes // 15)
+
+
 def _geyer(residuals: list[float], mean: float, degree: int) -> tuple[float, float]:
     """Geyer's initial monotone sequence estimate of the long-run variance / mean, and its degrees of freedom."""
     n = len(residuals)
     variance = sum(r * r for r in residuals) / n
     total, last, lags = -variance, float("inf"), 0
-    for lag in range(0, max(2, n // 3 if n >= LONG else n // 15), 2):
+    for lag in range(0, reach(n), 2):
         pair = _autocovariance(residuals, lag) + _autocovariance(residuals, lag + 1)
         if pair <= 0:
             break

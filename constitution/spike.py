@@ -38,7 +38,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from constitution.baseline import Baseline
 from constitution.bet import (
@@ -60,6 +60,7 @@ START_SECONDS = 60.0
 IMMEDIATE_WEIGHT = 0.5
 MIN_COVERAGE = 0.8
 CACHE_ENTRIES = 2048
+MAX_SCRAPES = 1_000_000  # a week of scrapes, one a second, and some
 
 
 class SpikeParameters(Model):
@@ -86,6 +87,12 @@ class SpikeParameters(Model):
     must_see: Annotated[float, Field(gt=1, le=1000)] = 2.0
     expected_up: Annotated[float, Field(ge=1, le=1e6)] = 1.0
     expected_down: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+    @model_validator(mode="after")
+    def _whole_scrapes(self) -> "SpikeParameters":
+        if not 1 <= round(self.bake_s / self.scrape_interval_s) <= MAX_SCRAPES:
+            raise ValueError(f"a bake has 1 to {MAX_SCRAPES} scrapes, not {self.bake_s / self.scrape_interval_s:g}")
+        return self
 
     @property
     def directions(self) -> tuple[Direction, ...]:

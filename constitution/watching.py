@@ -15,9 +15,14 @@ from typing import Any
 
 from constitution.baseline import Baseline, Measure
 from constitution.counters import CounterGrid, Tick, everything, grid_origin, parse_matrix, refused
+from constitution.release import Verdict
 from constitution.spike import Reading, SpikeParameters, SpikeTest
 
 Matrix = Sequence[Mapping[str, Any]]
+
+HISTORY_SECONDS = (
+    12 * 3600.0
+)  # of baseline, at most: enough to learn the noise, short enough for a day's curve to be smooth
 
 
 class Watch:
@@ -52,7 +57,7 @@ class Watch:
         """Freeze the baseline.
 
         Args:
-            matrix: raw samples up to publish (later ones may be there, too): six hours if there are.
+            matrix: raw samples up to publish (later ones may be there, too): six hours if there are, twelve at most.
             publish_s: unix seconds of publish.
             parameters: of the test.
             measure: ``rate`` counts all series given, per second; ``share`` those whose ``decision`` is not
@@ -143,8 +148,10 @@ class Watch:
         return self.test.finish()
 
     def decided_at(self, reading: Reading) -> float | None:
-        """Unix seconds of a reading's decision, or None."""
-        return None if reading.at_s is None else self.origin_s + reading.at_s
+        """Unix seconds of a reading's decision: the end of the scrape that decided, or of the bake; or None."""
+        if reading.at_s is None:
+            return None
+        return (self.origin_s if reading.verdict is Verdict.ANOMALY else self.publish_s) + reading.at_s
 
 
 def measure_of(matrix: Matrix) -> Measure:
@@ -158,6 +165,7 @@ def _grid(origin_s: float, parameters: SpikeParameters, measure: Measure) -> Cou
         interval_s=parameters.scrape_interval_s,
         measure=measure,
         counted=refused if measure == "share" else everything,
+        oldest_s=origin_s - HISTORY_SECONDS,
     )
 
 

@@ -1,0 +1,107 @@
+"""The streams: what a counter may do before and after a release. Counts per 5 s scrape; every generator is seeded.
+
+NB phi: independent negative binomial scrapes, variance/mean ``phi``. AR: Poisson given a lognormal rate of sd 15 %,
+lag-1 correlation 0.9 per scrape (47 s); slow AR: sd 10 %, 0.98 (250 s). Drift: +10 %/h. Season: a day of +-40 % and a
+week of +-20 %, entered at a random hour. Burst: 60 s at three times the rate, at a random moment of the watch or of
+the hour before it.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+Array = NDArray[np.floating[Any]]
+Noise = Literal["poisson", "nb1.5", "nb3", "ar", "slow ar", "drift", "season", "burst before", "burst after"]
+
+INTERVAL_S = 5.0
+AR = {"ar": (0.15, 0.9), "slow ar": (0.10, 0.98)}
+FANO = {"nb1.5": 1.5, "nb3": 3.0}
+DRIFT_PER_HOUR = 0.10
+BURST_SCRAPES = 12
+BURST_FACTOR = 3.0
+
+
+@dataclass(frozen=True)
+class Change:
+    """What the release does to the rate.
+
+    Attributes:
+        ratio: the new rate over the old one.
+        at_s: seconds after publish at which it begins.
+        ramp_s: seconds over which it grows, linearly; 0: a step.
+        share: part of the fleet that it touches.
+    """
+
+    ratio: float = 1.0
+    at_s: float = 0.0
+    ramp_s: float = 0.0
+    share: float = 1.0
+
+    def factors(self, scrapes: int) -> Array:
+        """Factor on the mean of each scrape of the watch; a scrape in which it begins is partly changed."""
+        edges = np.arange(scrapes + 1) * INTERVAL_S - self.at_s
+        if self.ramp_s > 0:
+            grown = np.where(
+                edges < self.ramp_s, np.maximum(edges, 0) ** 2 / (2 * self.ramp_s), edges - self.ramp_s / 2
+            )
+        else:
+            grown = np.maximum(edges, 0.0)
+        return np.asarray(1.0 + self.share * (self.ratio - 1.0) * np.diff(grown) / INTERVAL_S, dtype=np.float64)
+
+
+def counts(
+    rng: Generator, noise: Noise, *, per_second: float, before: int, change: Change, after: int, runs: int
+) -> Array:
+    """Counts per scrape, shape (runs, before + after)."""
+    n = before + after
+    mean = np.full((runs, n), per_second * INTERVAL_S)
+    mean[:, before:] *= change.factors(after)
+    if noise in AR:
+        mean *= _lognormal(rng, sd=AR[noise][0], lag1=AR[noise][1], runs=runs, n=n)
+    if noise == "drift":
+        mean *= 1.0 + DRIFT_PER_HOUR * np.arange(n) * INTERVAL_S / 3600.0
+    if noise == "season":
+        hours = rng.uniform(0, 168, (runs, 1)) + np.arange(n) * INTERVAL_S / 3600.0
+        mean *= (1 + 0.4 * np.sin(2 * np.pi * hours / 24)) * (1 + 0.2 * np.sin(2 * np.pi * hours / 168))
+    if noise in {"burst before", "burst after"}:
+        low, high = (before, n) if noise == "burst after" else (max(0, before - 720), before)
+        starts = rng.integers(low, high - BURST_SCRAPES, runs)
+        for row, start in enumerate(starts):
+            mean[row, start : start + BURST_SCRAPES] *= BURST_FACTOR
+    if noise in FANO:
+        over = FANO[noise] - 1.0
+        return np.asarray(rng.poisson(rng.gamma(np.maximum(mean, 1e-12) / over, over)), dtype=np.float64)
+    return rng.poisson(mean).astype(np.float64)
+
+
+def _lognormal(rng: Generator, *, sd: float, lag1: float, runs: int, n: int) -> Array:
+    """Mean-one lognormal AR(1): coefficient of variation ``sd``."""
+    sigma = np.sqrt(np.log1p(sd**2))
+    shocks = rng.standard_normal((runs, n))
+    level = np.empty((runs, n))
+    level[:, 0] = shocks[:, 0]
+    scale = np.sqrt(1 - lag1**2)
+    for i in range(1, n):
+        level[:, i] = lag1 * level[:, i - 1] + scale * shocks[:, i]
+    return np.asarray(np.exp(sigma * level - sigma**2 / 2), dtype=np.float64)
+
+
+def bound_scrapes(noise: Noise, per_second: float, ratio: float, delta: float, alpha: float) -> float:
+    """Information bound in scrapes, ``max(1, ln(1/alpha) / K)``, with the true long-run Fano factor of the baseline."""
+    mu = per_second * INTERVAL_S
+    if noise in AR:
+        sd, lag1 = AR[noise]
+        sigma2 = np.log1p(sd**2)
+        lags = np.arange(1, 4000)
+        phi = 1.0 + mu * (sd**2 + 2 * np.expm1(sigma2 * lag1**lags).sum())
+    else:
+        phi = FANO.get(noise, 1.0)
+    rho = 1.0 + delta
+    if ratio < 1:
+        rho = 1.0 / rho
+    gain = (ratio * np.log(ratio / rho) if ratio > 0 else 0.0) - (ratio - rho)
+    information = mu / phi * gain
+    return float(max(1.0, np.log(1 / alpha) / information))

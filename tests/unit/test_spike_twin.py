@@ -1,0 +1,49 @@
+"""The vectorised twin of bench/watch decides as the class does, stream by stream."""
+
+import numpy as np
+import pytest
+
+from bench.watch import streams, twin
+from constitution.baseline import Baseline
+from constitution.spike import SpikeParameters, SpikeTest
+
+
+def decided(test: SpikeTest, counts: list[float], exposures: list[float]) -> float:
+    """The look at which the class raises its alarm."""
+    for look, (count, exposure) in enumerate(zip(counts, exposures, strict=True), start=1):
+        test.observe(count, exposure)
+        if test.anomalous:
+            return float(look)
+    return float(np.inf)
+
+
+NOISES: tuple[streams.Noise, ...] = ("poisson", "nb3", "ar", "drift", "burst before")
+
+
+@pytest.mark.parametrize("noise", NOISES)
+@pytest.mark.parametrize("ratio", [0.5, 1.0, 1.5])
+@pytest.mark.parametrize("measure", ["rate", "share"])
+def test_the_twin_decides_as_the_class_on_every_stream(noise: streams.Noise, ratio: float, measure: str) -> None:
+    runs, before, after = 8, 360, 180
+    rng = np.random.default_rng([before, int(ratio * 10), len(noise)])
+    counts = streams.counts(
+        rng, noise, per_second=2.0, before=before, change=streams.Change(ratio), after=after, runs=runs
+    )
+    exposures = np.full_like(counts, 5.0)
+    if measure == "share":
+        exposures = counts + rng.poisson(30.0, counts.shape) + 1.0
+    parameters = SpikeParameters(direction="both", bake_s=900.0)
+    many = twin.baselines(counts[:, :before], exposures[:, :before], 5.0)
+    expected = twin.alarms(many, counts[:, before:], exposures[:, before:], parameters)
+    for row in range(runs):
+        one = Baseline.of(
+            counts[row, :before].tolist(),
+            exposures[row, :before].tolist(),
+            scrape_interval_s=5.0,
+            measure="share" if measure == "share" else "rate",
+        )
+        assert np.isclose(one.phi, many.phi[row], rtol=1e-9)
+        assert np.isclose(one.nu, many.nu[row], rtol=1e-9)
+        assert (one.changing is not None) == many.changing[row]
+        test = SpikeTest.start(one, parameters)
+        assert decided(test, counts[row, before:].tolist(), exposures[row, before:].tolist()) == expected[row]
