@@ -1,0 +1,332 @@
+"""The worker: settings, adapters, activities, workflows; then poll until told to stop.
+
+The only place that knows which adapter stands behind which Protocol. Run it with ``python worker.py``; settings are
+environment variables (``adapters/settings.py``; Temporal's own by ``temporalio.envconfig``).
+
+Exit codes: 0 after SIGTERM or SIGINT, when running activities have ended or were handed back; 1 when something that it
+needs is not there; 2 when the settings are wrong, with every problem on stderr. A second signal ends it at once.
+"""
+
+import asyncio
+import hashlib
+import importlib.metadata
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import stamina
+from temporalio.client import Client
+from temporalio.common import WorkerDeploymentVersion
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.envconfig import ClientConfig
+from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
+from temporalio.service import RPCError
+from temporalio.worker import Worker, WorkerDeploymentConfig
+
+from activities.archive import ArchiveRelease
+from activities.audit import Audit
+from activities.broadcast import Broadcast
+from activities.deployment import DeploymentActivities
+from activities.family import Family
+from activities.preconditions import Preconditions
+from activities.publish import Publish
+from activities.restore import Restore
+from activities.runs import RunsActivities
+from activities.stage import Stage
+from activities.sync import Sync
+from activities.validate import Validate
+from activities.watch import Watch
+from adapters.archive import GitArchive
+from adapters.deployment import FileDeployment, load_deployment
+from adapters.event_log import KafkaEventLog
+from adapters.ledger import PostgresLedger
+from adapters.postgres import Database
+from adapters.prometheus import PrometheusMetrics
+from adapters.redis_cache import ConstitutionCache
+from adapters.redis_cache import connect as connect_redis
+from adapters.regression_gate import run_gate
+from adapters.runs import TemporalRuns
+from adapters.settings import WorkerSettings, read_settings
+from adapters.slack import SlackChannel
+from adapters.targets import HttpTargets
+from constitution.errors import ConstitutionError, InvalidRequestError, Issue, UnavailableError
+from constitution.names import Names
+from constitution_client.exit import leave
+from constitution_client.service import ConstitutionServiceClient
+from services.common.logs import configure_logging
+from signatures.tokens import ClientKey
+from workflows.guard import ConstitutionGuard
+from workflows.rollback import ConstitutionRollback
+from workflows.sandbox import workflow_runner
+from workflows.update import ConstitutionUpdate
+
+WORKFLOWS: Sequence[type] = (ConstitutionUpdate, ConstitutionRollback, ConstitutionGuard)
+DEPLOYMENT = "constitution-runbook"
+CONNECT_FOR = timedelta(seconds=30)  # a Temporal server that is being restarted is back within ten
+STICKY = timedelta(seconds=1)  # default 10 s: so long would each run wait after its worker was killed (measured)
+THROTTLE = timedelta(seconds=1)  # default 60 s: an activity hears of a cancel only in the answer to a heartbeat
+ACTIVITIES_AT_ONCE = 64  # watches and waits are idle most of the time; the gate's processes bound themselves
+WORKFLOW_TASKS_AT_ONCE = 16  # each replays in a thread of its own
+PACKAGES = ("activities", "adapters", "constitution", "constitution_client", "signatures", "workflows")
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Configuration:
+    """Everything that was read before anything was connected."""
+
+    settings: WorkerSettings
+    deployment: FileDeployment
+    client_key: ClientKey
+    archive: GitArchive
+    temporal: dict[str, Any]
+
+
+def configure() -> Configuration:
+    """Read settings and the files that they name.
+
+    Raises:
+        InvalidRequestError: with every problem found.
+    """
+    problems: list[Issue] = []
+    temporal = _collected(_temporal, problems, "TEMPORAL_ADDRESS")
+    settings = _collected(lambda: read_settings(WorkerSettings), problems, "settings")
+    if settings is None:
+        raise _refusal(problems)
+    links = {"constitution-service": settings.constitution_service_url}
+    if settings.temporal_ui_url is not None:
+        links["Temporal UI"] = settings.temporal_ui_url
+    deployment = _collected(
+        lambda: load_deployment(settings.environment_file, scratch=settings.evidence_directory, links=links),
+        problems,
+        "ENVIRONMENT_FILE",
+    )
+    client_key = _collected(lambda: ClientKey.load(settings.client_key_file), problems, "CLIENT_KEY_FILE")
+    archive = _collected(lambda: GitArchive(settings.archive_repository), problems, "ARCHIVE_REPOSITORY")
+    if deployment is None or client_key is None or archive is None or temporal is None:
+        raise _refusal(problems)
+    return Configuration(
+        settings=settings, deployment=deployment, client_key=client_key, archive=archive, temporal=temporal
+    )
+
+
+def _collected(read: Callable[[], _T], problems: list[Issue], name: str) -> _T | None:
+    """Return what ``read`` returns, or None and its problems on the list."""
+    try:
+        return read()
+    except ConstitutionError as error:
+        problems += error.issues or [Issue(code=error.code, path=name, message=error.message, hint=error.hint)]
+        return None
+
+
+def _refusal(problems: Sequence[Issue]) -> InvalidRequestError:
+    return InvalidRequestError(
+        "the worker cannot start", issues=problems, hint="make up writes every setting to var/stack.env"
+    )
+
+
+def _temporal() -> dict[str, Any]:
+    try:
+        return dict(ClientConfig.load_client_connect_config())
+    except (RuntimeError, ValueError) as error:
+        raise InvalidRequestError(f"Temporal's configuration cannot be read: {error}") from error
+
+
+def build_id() -> str:
+    """Return what names this very code: the package's version and a digest of the sources.
+
+    Two workers with the same id run the same code; a changed checkout has another id than the release it came from.
+    """
+    digest = hashlib.sha256()
+    here = Path(__file__).resolve().parent
+    for path in (Path(__file__), *sorted(p for package in PACKAGES for p in (here / package).rglob("*.py"))):
+        digest.update(path.resolve().relative_to(here).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    try:
+        version = importlib.metadata.version("constitution-runbook")
+    except importlib.metadata.PackageNotFoundError:  # a checkout that was never installed
+        version = "0"
+    return f"{version}-{digest.hexdigest()[:12]}"
+
+
+@asynccontextmanager
+async def activities(configuration: Configuration, client: Client) -> AsyncIterator[list[Callable[..., Any]]]:
+    """Build every adapter once, hand them to the activities, and close them in reverse."""
+    settings, deployment = configuration.settings, configuration.deployment
+    environment = deployment.environment.environment
+    names = Names(settings.namespace)
+    async with AsyncExitStack() as stack:
+        service = await stack.enter_async_context(
+            ConstitutionServiceClient(settings.constitution_service_url, configuration.client_key, environment)
+        )
+        database = Database(
+            settings.database_reader_url.get_secret_value(), application_name="constitution-worker", connections=8
+        )
+        await database.open()
+        stack.push_async_callback(database.close)
+        redis = connect_redis(settings.redis_url.get_secret_value())
+        stack.push_async_callback(redis.aclose)
+        targets = HttpTargets(configuration.client_key, environment)
+        stack.push_async_callback(targets.aclose)
+        metrics = PrometheusMetrics(settings.prometheus_url)
+        stack.callback(metrics.close)
+        ledger = PostgresLedger(database, environment)
+        events = KafkaEventLog(settings.kafka_client(), names)
+        channel = SlackChannel(settings.slack_bot_token.get_secret_value(), settings.slack_api_url)
+        runs = TemporalRuns(client)
+        holders: tuple[object, ...] = (
+            DeploymentActivities(deployment=deployment, namespace=settings.namespace),
+            Preconditions(service=service, deployment=deployment, gate=run_gate),
+            Stage(service=service, deployment=deployment),
+            Validate(service=service, deployment=deployment),
+            Publish(
+                service=service,
+                ledger=ledger,
+                cache=ConstitutionCache(redis, names),
+                events=events,
+                deployment=deployment,
+            ),
+            Sync(targets=targets, service=service, deployment=deployment),
+            Watch(metrics=metrics, service=service, deployment=deployment),
+            Broadcast(channel=channel, ledger=ledger, deployment=deployment),
+            ArchiveRelease(
+                service=service, archive=configuration.archive, events=events, runs=runs, deployment=deployment
+            ),
+            Restore(service=service, deployment=deployment),
+            Family(service=service),
+            Audit(service=service),
+            RunsActivities(runs=runs),
+        )
+        yield [method for holder in holders for method in _methods(holder)]
+
+
+def _methods(holder: object) -> list[Callable[..., Any]]:
+    """Return the bound methods that ``@activity.defn`` marks."""
+    names = [
+        name for name in dir(type(holder)) if hasattr(getattr(type(holder), name), "__temporal_activity_definition")
+    ]
+    return [getattr(holder, name) for name in names]
+
+
+def runtime(settings: WorkerSettings) -> Runtime:
+    """Return Temporal's runtime with metrics for Prometheus on ``HOST:METRICS_PORT``.
+
+    Raises:
+        UnavailableError: the port is taken.
+    """
+    address = f"{settings.host}:{settings.metrics_port}"
+    try:
+        return Runtime(telemetry=TelemetryConfig(metrics=PrometheusConfig(bind_address=address)))
+    except (RuntimeError, ValueError) as error:
+        raise UnavailableError(
+            f"the metrics cannot listen on {address}: {error}", hint="set METRICS_PORT to a free port"
+        ) from error
+
+
+async def connect(configuration: Configuration, identity: str) -> Client:
+    """Connect to Temporal, waiting up to ``CONNECT_FOR`` for a server that is being restarted.
+
+    Raises:
+        UnavailableError: it does not answer.
+    """
+    address = configuration.temporal.get("target_host") or "localhost:7233"
+    config = configuration.temporal | {
+        "target_host": address,
+        "data_converter": pydantic_data_converter,
+        "runtime": runtime(configuration.settings),
+        "identity": identity,
+    }
+    try:
+        async for attempt in stamina.retry_context(on=(RPCError, RuntimeError), attempts=None, timeout=CONNECT_FOR):
+            with attempt:
+                return await Client.connect(**config)
+    except (RPCError, RuntimeError) as error:
+        raise UnavailableError(
+            f"Temporal at {address} does not answer: {error}", hint="TEMPORAL_ADDRESS says where it is looked for"
+        ) from error
+    raise AssertionError  # pragma: no cover - stamina ends by returning or raising
+
+
+async def serve(configuration: Configuration) -> None:
+    """Poll until SIGTERM or SIGINT, then drain.
+
+    Raises:
+        UnavailableError: Temporal is not there at the start, or ends this worker for good.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _asked_to_stop, stop)
+    settings = configuration.settings
+    build = build_id()
+    client = await connect(configuration, f"{socket.gethostname()}/{os.getpid()}@{build}")
+    task_queue = Names(settings.namespace).task_queue()
+    async with activities(configuration, client) as methods:
+        worker = Worker(
+            client,
+            task_queue=task_queue,
+            workflows=WORKFLOWS,
+            activities=methods,
+            workflow_runner=workflow_runner(),
+            # Names the code to whoever looks; runs are not pinned to it yet.
+            deployment_config=WorkerDeploymentConfig(
+                version=WorkerDeploymentVersion(deployment_name=DEPLOYMENT, build_id=build), use_worker_versioning=False
+            ),
+            max_concurrent_activities=ACTIVITIES_AT_ONCE,
+            max_concurrent_workflow_tasks=WORKFLOW_TASKS_AT_ONCE,
+            sticky_queue_schedule_to_start_timeout=STICKY,
+            max_heartbeat_throttle_interval=THROTTLE,
+            default_heartbeat_throttle_interval=THROTTLE,
+            graceful_shutdown_timeout=timedelta(seconds=settings.drain_seconds),
+        )
+        running = asyncio.create_task(worker.run(), name="worker")
+        stopping = asyncio.create_task(stop.wait(), name="stop")
+        sys.stderr.write(
+            f"worker: polling {task_queue} for {configuration.deployment.environment.environment}, {build}\n"
+        )
+        await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if not running.done():
+            sys.stderr.write(f"worker: draining for up to {settings.drain_seconds} s\n")
+            await worker.shutdown()
+        stopping.cancel()
+        try:
+            await running
+        except RuntimeError as error:
+            raise UnavailableError(f"Temporal ended this worker: {error}") from error
+
+
+def _asked_to_stop(stop: asyncio.Event) -> None:
+    if stop.is_set():  # asked twice: whoever asks does not want to wait for the drain
+        leave(1)
+    stop.set()
+
+
+def main() -> int:
+    """Run the worker; return the process's exit code."""
+    try:
+        configuration = configure()
+    except InvalidRequestError as error:
+        sys.stderr.write(f"worker: {error.diagnostics()}\n")
+        return 2
+    configure_logging("worker", configuration.settings.log_level)
+    try:
+        asyncio.run(serve(configuration))
+    except ConstitutionError as error:
+        sys.stderr.write(f"worker: {error.diagnostics()}\n")
+        return 1
+    except Exception:  # the exit goes through `leave`, whatever happened
+        logging.getLogger("worker").exception("worker_failed")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    leave(main())

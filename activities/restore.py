@@ -18,6 +18,7 @@ from constitution.release import Envelope, Kind, Standing
 __all__ = ["FenceInput", "Fenced", "PlanInput", "Restore", "RestoreInput", "RollbackPlan"]
 
 _MADE_BY_UPDATES = (Kind.UPDATE, Kind.REISSUE)
+_UNDOING = (Kind.ROLLBACK, Kind.WITHDRAW)
 
 
 class FenceInput(Model):
@@ -65,6 +66,8 @@ class Restore:
     async def fence_and_look(self, x: FenceInput) -> Fenced:
         """Take the lease as a rollback, which fences any load that is still under way; only then look.
 
+        The lease is never taken from another update: that one could only get it after ours was given back, and the
+        service has closed our update id by being asked.
         Twice, or killed half-way: the lease is idempotent per update id and kind; the look is repeated. Late, after
         its caller died: it only holds the lease, which any rollback's successor can take.
 
@@ -72,22 +75,26 @@ class Restore:
             NotYetError: another rollback holds the lease; it is named.
         """
         require_environment(self._deployment, x.environment)
-        request = LeaseRequest(update_id=x.update_id, kind=Kind.ROLLBACK, workflow_id=x.workflow_id)
+        request = LeaseRequest(update_id=x.update_id, kind=Kind.ROLLBACK, workflow_id=x.workflow_id, own_only=True)
         step = f"fence-{activity.info().workflow_run_id}"
+        token = 0
         try:
-            lease = await self._service.acquire_lease(request, step_key(x.environment, x.update_id, step))
+            token = (
+                await self._service.acquire_lease(request, step_key(x.environment, x.update_id, step))
+            ).fencing_token
         except LeaseHeldError as error:
-            raise NotYetError(f"another rollback is under way: {error.message}", hint=error.hint) from error
+            if error.current is None or Kind(error.current["kind"]) in _UNDOING:
+                raise NotYetError(f"another rollback is under way: {error.message}", hint=error.hint) from error
         own = [r for r in await self._service.releases() if r.update_id == x.update_id and r.kind in _MADE_BY_UPDATES]
         newest = max(own, key=lambda r: r.generation, default=None)
         if newest is None:
-            return Fenced(generation=None, version=None, checksum=None, fencing_token=lease.fencing_token)
+            return Fenced(generation=None, version=None, checksum=None, fencing_token=token)
         confirmed = newest.standing is Standing.CONFIRMED
         return Fenced(
             generation=None if confirmed else newest.generation,
             version=newest.version,
             checksum=newest.checksum,
-            fencing_token=lease.fencing_token,
+            fencing_token=token,
             confirmed=newest.generation if confirmed else None,
         )
 
