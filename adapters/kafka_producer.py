@@ -6,6 +6,7 @@ on one thread of its own, off the event loop.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -102,7 +103,7 @@ class FencedProducer:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
 
     def _open(self) -> None:
-        producer = Producer(self._config)
+        producer = Producer(self._config, logger=logging.getLogger("librdkafka"))
         try:
             producer.init_transactions(INIT_TIMEOUT.total_seconds())
         except KafkaException as error:
@@ -180,7 +181,7 @@ async def ensure_topics(client: Mapping[str, str], topics: Sequence[str]) -> Non
 
 def _ensure_topics(client: Mapping[str, str], topics: Sequence[str]) -> None:
     config: dict[str, Any] = {**client, "socket.timeout.ms": 5000, "error_cb": _on_error}
-    admin = AdminClient(config)
+    admin = AdminClient(config, logger=logging.getLogger("librdkafka"))
     try:
         existing = admin.list_topics(timeout=ADMIN_TIMEOUT.total_seconds()).topics
         missing = [

@@ -1,0 +1,371 @@
+"""Runs constitution-service as a real process on real servers, and plays author, board and worker to it."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+
+from constitution.api import (
+    ChangeRequest,
+    EvidenceRecord,
+    Lease,
+    LeaseRelease,
+    LeaseRequest,
+    LoadRequest,
+    LoadResult,
+    StandingRequest,
+    WorkflowRef,
+)
+from constitution.approval import ApprovalPredicate, Verb
+from constitution.checksum import checksum_of
+from constitution.release import Envelope, Kind, Previous, Release, Standing, Verdict
+from constitution.trust import TrustPolicy
+from constitution_client.ceremony import make_trust
+from constitution_client.service import ConstitutionServiceClient
+from signatures.openpgp import sign_detached
+from signatures.statements import sign_approval, sign_change_request
+from signatures.tokens import ClientKey, mint
+from signatures.trust_files import load_trust
+from tests.helpers import eventually
+
+ENVIRONMENT = "testing"
+CHECKOUT = Path(__file__).resolve().parents[1]
+START = timedelta(seconds=30)
+
+
+@dataclass(frozen=True)
+class Site:
+    """One environment's files: trust, keys, environment.toml."""
+
+    directory: Path
+    trust: TrustPolicy
+
+    @property
+    def environment_file(self) -> Path:
+        return self.directory / "environment.toml"
+
+    def tsk(self, person: str) -> bytes:
+        return (self.directory / "keys" / f"{person}.tsk").read_bytes()
+
+    def key(self, client: str) -> ClientKey:
+        return ClientKey.load(self.directory / "keys" / f"{client}.jwk")
+
+    def token(self, client: str, *scopes: str) -> str:
+        return mint(self.key(client), environment=ENVIRONMENT, scopes=scopes, now=datetime.now(UTC))
+
+
+def make_site(directory: Path, tenants: Sequence[str] = ("global",)) -> Site:
+    make_trust(directory, ENVIRONMENT)
+    (directory / "environment.toml").write_text(
+        f'schema_version = 1\nenvironment = "{ENVIRONMENT}"\ngate = "gate"\ntenants = {json.dumps(list(tenants))}\n'
+    )
+    return Site(directory, load_trust(directory / "trust" / "trust.toml"))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@dataclass(frozen=True)
+class Received:
+    """One record of a topic."""
+
+    key: str
+    headers: dict[str, str]
+    value: dict[str, Any]
+    offset: int
+
+    @classmethod
+    def of(cls, message: Any) -> "Received":
+        return cls(
+            key=message.key().decode(),
+            headers={name: data.decode() for name, data in message.headers() or []},
+            value=json.loads(message.value()),
+            offset=message.offset(),
+        )
+
+
+@dataclass
+class ServiceProcess:
+    """``python -m services.constitution_service`` with its log; ends with the test."""
+
+    environment: dict[str, str]
+    log: Path
+    port: int = field(default_factory=free_port)
+    process: subprocess.Popen[bytes] | None = None
+    killed: bool = False
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def begin(self) -> None:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "services.constitution_service"],
+                env={**self.environment, "PORT": str(self.port), "PATH": os.environ["PATH"]},
+                stdout=log,
+                stderr=log,
+                cwd=CHECKOUT,
+            )
+
+    def start(self, accepted: Sequence[int] = (200,)) -> "ServiceProcess":
+        self.begin()
+        deadline = time.monotonic() + START.total_seconds()
+        while time.monotonic() < deadline:
+            assert self.process is not None
+            assert self.process.poll() is None, self.log.read_text()
+            try:
+                if httpx.get(f"{self.url}/readyz", timeout=5).status_code in accepted:
+                    return self
+            except httpx.TransportError:
+                time.sleep(0.05)
+        raise AssertionError(f"not ready: {self.log.read_text()[-4000:]}")
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.killed = True
+        self.process.kill()
+        self.process.wait(10)
+
+    def stop(self) -> int:
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.terminate()
+        try:
+            return self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """Lines of the log with this event name."""
+        lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        return [line for line in lines if line.get("event") == name]
+
+
+class Author:
+    """Writes, signs, approves and loads constitutions against one service."""
+
+    def __init__(self, site: Site, url: str) -> None:
+        self.site = site
+        self.worker = ConstitutionServiceClient(url, site.key("worker"), ENVIRONMENT)
+        self.operator = ConstitutionServiceClient(url, site.key("operator"), ENVIRONMENT)
+        self.http = httpx.AsyncClient(base_url=url, timeout=30)
+
+    async def aclose(self) -> None:
+        await self.worker.aclose()
+        await self.operator.aclose()
+        await self.http.aclose()
+
+    def draft(self, version: str, previous: Previous | None = None, **changes: Any) -> bytes:
+        now = datetime.now(UTC)
+        document = {
+            "schema_version": 1,
+            "environment": ENVIRONMENT,
+            "version": version,
+            "title": "Agents of the test",
+            "summary": f"What {version} says",
+            "issued_at": now.isoformat().replace("+00:00", "Z"),
+            "expires_at": (now + timedelta(days=90)).isoformat().replace("+00:00", "Z"),
+            "previous": None if previous is None else previous.model_dump(),
+            "principles": [{"id": "care", "text": "Agents act with care."}],
+            "rules": [
+                {
+                    "id": "no-wire",
+                    "principle": "care",
+                    "effect": "deny",
+                    "when": "action == 'wire'",
+                    "severity": "high",
+                    "message": f"{version} forbids wires",
+                }
+            ],
+            "default_effect": "allow",
+            **changes,
+        }
+        return json.dumps(document, indent=1).encode()
+
+    def sign(self, document: bytes, person: str = "mara") -> bytes:
+        return sign_detached(document, self.site.tsk(person))
+
+    async def push(self, document: bytes) -> str:
+        artifact = await self.worker.push(document, [self.sign(document)])
+        return artifact.checksum
+
+    async def ask(self, checksum: str, identity: str | None = None) -> str:
+        request = ChangeRequest(
+            id=identity or f"CR-{uuid4().hex[:8]}", author="mara", checksum=checksum, reason="the test asks"
+        )
+        await self.operator.create_change_request(sign_change_request(request, self.site.tsk("mara")))
+        return request.id
+
+    async def evidence(self, document: bytes, change_request: str, **changes: Any) -> str:
+        said = json.loads(document)
+        suite = {"tests": 3, "failures": 0, "errors": 0, "skipped": 0, "seconds": 0.5, "junit": checksum_of(b"<x/>")}
+        record = {
+            "environment": ENVIRONMENT,
+            "checksum": checksum_of(document),
+            "version": said["version"],
+            "previous": said["previous"] and said["previous"]["checksum"],
+            "change_request": change_request,
+            "gate_digest": checksum_of(b"gate"),
+            "suites": [{"name": "policy", **suite}, {"name": "chaos", **suite}],
+            **changes,
+        }
+        return await self.worker.put_evidence(EvidenceRecord.model_validate(record))
+
+    def approvals(
+        self,
+        document: bytes | None,
+        *,
+        change_request: str | None = None,
+        evidence: str | None = None,
+        people: Sequence[str] = ("alva", "bruno"),
+        **changes: Any,
+    ) -> tuple[Envelope, ...]:
+        now = datetime.now(UTC)
+        said = {} if document is None else json.loads(document)
+        predicate = {
+            "kind": Kind.UPDATE,
+            "environment": ENVIRONMENT,
+            "checksum": None if document is None else checksum_of(document),
+            "version": said.get("version"),
+            "previous": said.get("previous"),
+            "change_request": change_request,
+            "evidence": evidence,
+            "decision": Verb.APPROVE,
+            "reason": "read and agreed",
+            "issued_at": now,
+            "expires_at": now + timedelta(days=1),
+            **changes,
+        }
+        signed = ApprovalPredicate.model_validate(predicate)
+        return tuple(sign_approval(signed, self.site.tsk(person)) for person in people)
+
+    async def prepared(self, document: bytes, *, expected_generation: int, update_id: str | None = None) -> LoadRequest:
+        """Everything that a load of this document takes, but the lease."""
+        checksum = await self.push(document)
+        change_request = await self.ask(checksum)
+        evidence = await self.evidence(document, change_request)
+        identity = update_id or str(uuid4())
+        return LoadRequest(
+            update_id=identity,
+            kind=Kind.UPDATE,
+            checksum=checksum,
+            rings=("default",),
+            expected_generation=expected_generation,
+            fencing_token=0,
+            change_request=change_request,
+            approvals=self.approvals(document, change_request=change_request, evidence=evidence),
+            test_evidence=evidence,
+            reason="the test updates",
+            workflow=WorkflowRef(workflow_id="test", run_id="run"),
+        )
+
+    async def lease(self, update_id: str, kind: Kind = Kind.UPDATE, step: str | None = None) -> Lease:
+        request = LeaseRequest(update_id=update_id, kind=kind, workflow_id="test")
+        return await self.worker.acquire_lease(request, key(update_id, step or f"lease-{uuid4().hex}"))
+
+    async def release_lease(self, lease: Lease) -> None:
+        request = LeaseRelease(update_id=lease.update_id, fencing_token=lease.fencing_token)
+        await self.worker.release_lease(request, key(lease.update_id, "release"))
+
+    async def publish(self, document: bytes, *, expected_generation: int) -> tuple[LoadResult, Lease]:
+        """Put a document live; the lease is still held."""
+        request = await self.prepared(document, expected_generation=expected_generation)
+        lease = await self.lease(request.update_id)
+        request = request.model_copy(update={"fencing_token": lease.fencing_token})
+        return await self.worker.load(request, key(request.update_id, "load")), lease
+
+    async def stand(self, generation: int, standing: Standing, lease: Lease) -> Release:
+        """Record what became of a release, as the holder of a lease."""
+        request = StandingRequest(
+            standing=standing,
+            verdict=Verdict.OK if standing is Standing.CONFIRMED else Verdict.ANOMALY,
+            reason=f"the test says {standing}",
+            update_id=lease.update_id,
+            fencing_token=lease.fencing_token,
+        )
+        return await self.worker.record_standing(
+            generation, request, key(lease.update_id, f"standing-{standing}-{generation}")
+        )
+
+    async def confirmed(self, document: bytes, *, expected_generation: int) -> LoadResult:
+        """Put a document live, confirm it, give the lease back."""
+        result, lease = await self.publish(document, expected_generation=expected_generation)
+        await self.stand(result.generation, Standing.CONFIRMED, lease)
+        await self.release_lease(lease)
+        return result
+
+    def undoing(self, lease: Lease, bad: int, checksum: str | None, approvals: Sequence[Envelope] = ()) -> LoadRequest:
+        """The load that undoes generation ``bad``, which is the highest."""
+        return LoadRequest(
+            update_id=lease.update_id,
+            kind=Kind.WITHDRAW if checksum is None else Kind.ROLLBACK,
+            checksum=checksum,
+            rings=("default",),
+            expected_generation=bad,
+            fencing_token=lease.fencing_token,
+            approvals=tuple(approvals),
+            rollback_of=bad,
+            reason="the test undoes",
+            workflow=WorkflowRef(workflow_id="test", run_id="run"),
+        )
+
+    async def load(self, request: LoadRequest, step: str = "load") -> LoadResult:
+        return await self.worker.load(request, key(request.update_id, step))
+
+    async def confirmed_after_withdraw(self, document: bytes, held: Lease, *, expected_generation: int) -> LoadResult:
+        """Give the rollback's lease back, then put a first release live again."""
+        await self.release_lease(held)
+        return await self.confirmed(document, expected_generation=expected_generation)
+
+    async def post_load(self, request: LoadRequest, step: str = "load") -> httpx.Response:
+        """Load without the client's error mapping: the whole answer."""
+        headers = {
+            "Authorization": f"Bearer {self.site.token('worker', 'load:write')}",
+            "Idempotency-Key": key(request.update_id, step),
+            "Content-Type": "application/json",
+        }
+        return await self.http.post("/v1/constitution/load", content=request.model_dump_json(), headers=headers)
+
+    async def delivered(self, generation: int) -> Release:
+        """Wait until the release is in Redis and on Kafka."""
+
+        async def there() -> Release:
+            release = await self.worker.release(generation)
+            assert release.delivery.delivered_at is not None
+            assert release.delivery.redis_at is not None
+            return release
+
+        return await eventually(there)
+
+
+def key(update_id: str, step: str) -> str:
+    return f"{ENVIRONMENT}/{update_id}/{step}"
+
+
+def following(result: LoadResult) -> Previous:
+    """What the next document names as its previous."""
+    assert result.version is not None
+    assert result.checksum is not None
+    return Previous(version=result.version, checksum=result.checksum)
