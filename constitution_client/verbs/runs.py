@@ -51,7 +51,7 @@ def update(
         document=document,
         signatures=tuple(signature) if signature else None,
         strategy=strategy,
-        not_before=_moment(not_before),
+        not_before=moment(not_before, "--not-before"),
         dry_run=dry_run,
     )
     raise typer.Exit(
@@ -270,15 +270,21 @@ def _request(model: "type[_M]", **fields: object) -> "_M":
         raise UsageError("the command line does not make a request", issues=issues_of(error)) from error
 
 
-def _moment(text: str | None) -> datetime | None:
+def moment(text: str | None, option: str) -> datetime | None:
+    """Read a moment from the command line; None stays None.
+
+    Raises:
+        typer.BadParameter: it is none, or names no time zone.
+    """
     if text is None:
         return None
     try:
-        return datetime.fromisoformat(text)
+        read = datetime.fromisoformat(text)
     except ValueError as error:
-        raise typer.BadParameter(
-            f"{text!r} is no moment like 2026-12-01T10:00:00Z", param_hint="--not-before"
-        ) from error
+        raise typer.BadParameter(f"{text!r} is no moment like 2026-12-01T10:00:00Z", param_hint=option) from error
+    if read.tzinfo is None:
+        raise typer.BadParameter(f"{text!r} needs a time zone, e.g. {text}Z", param_hint=option)
+    return read
 
 
 VERBS = {

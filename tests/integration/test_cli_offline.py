@@ -12,6 +12,9 @@ from typing import NamedTuple
 
 import pytest
 
+from constitution.checksum import checksum_of
+from constitution.document import parse
+from constitution.release import Previous
 from tests.helpers import eventually_sync
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -276,3 +279,107 @@ def test_a_reader_that_goes_away_costs_neither_exit_code_nor_a_trace() -> None:
     process.wait(timeout=20)
     assert "Traceback" not in error
     assert "Exception ignored" not in error
+
+
+class TestDraft:
+    @pytest.mark.parametrize("template", ["tool-use", "data-handling", "escalation", "lockdown"])
+    def test_makes_a_valid_constitution_of_each_example(self, tmp_path: Path, template: str) -> None:
+        out = tmp_path / "c.json"
+        done = constitution(
+            "draft",
+            *("--template", template, "--version", "1.0.0", "--environment", "staging"),
+            *("--previous", "none", "--out", out),
+        )
+        assert done.code == 0, done.err
+        drafted = parse(out.read_bytes())
+        assert (drafted.version, drafted.environment, drafted.previous) == ("1.0.0", "staging", None)
+        assert drafted.rules
+        assert json.loads(done.out)["checksum"] == checksum_of(out.read_bytes())
+
+    def test_names_the_exact_bytes_that_it_replaces(self, ceremony: Path, tmp_path: Path) -> None:
+        trust = str(ceremony / "trust" / "trust.toml")
+        first, second = tmp_path / "1.json", tmp_path / "2.json"
+        version = ("--version", "1.0.0", "--previous", "none", "--out", first)
+        assert constitution("draft", *version, TRUST_FILE=trust).code == 0
+        version = ("--version", "1.1.0", "--previous", first, "--out", second)
+        assert constitution("draft", *version, "--template", first, "--days", "30", TRUST_FILE=trust).code == 0
+        drafted = parse(second.read_bytes())
+        assert drafted.previous == Previous(version="1.0.0", checksum=checksum_of(first.read_bytes()))
+        assert drafted.environment == "development"
+        assert (drafted.expires_at - drafted.issued_at).days == 30
+
+        changes = constitution("diff", second, "--old", first)
+        assert changes.code == 0
+        assert "version 1.0.0 -> 1.1.0" in json.loads(changes.out)["changes"]
+        assert constitution("diff", first, "--old", first, "--text").out == "no difference in meaning\n"
+        assert "first constitution" in constitution("diff", first, "--old", "none", "--text").out
+
+    @pytest.mark.parametrize(
+        ("options", "code", "said"),
+        [
+            (("--version", "1.0.0", "--environment", "x"), 2, "--previous none"),
+            (("--version", "1.0.0", "--previous", "none"), 2, "no trust policy is named"),
+            (("--version", "1", "--environment", "x", "--previous", "none"), 1, "/version"),
+            (("--version", "1.0.0", "--environment", "x", "--previous", "missing.json"), 1, "missing.json"),
+            (("--version", "1.0.0", "--environment", "x", "--previous", "none", "--template", "nope"), 1, "tool-use"),
+            (("--version", "1.0.0", "--environment", "x", "--previous", "none", "--days", "1"), 2, "--days"),
+            (
+                (
+                    "--version",
+                    "1.0.0",
+                    "--environment",
+                    "x",
+                    "--previous",
+                    "none",
+                    "--effective-at",
+                    "2026-12-01T10:00",
+                ),
+                2,
+                "time zone",
+            ),
+            (("--version", "1.0.0", "--environment", "x", "--previous", "current"), 2, "CONSTITUTION_SERVICE_URL"),
+        ],
+    )
+    def test_says_what_is_missing_and_writes_nothing(
+        self, tmp_path: Path, options: tuple[str, ...], code: int, said: str
+    ) -> None:
+        done = constitution("draft", *options, "--out", tmp_path / "c.json", cwd=tmp_path)
+        assert (done.code, done.out) == (code, "")
+        assert said in " ".join(done.err.split())
+        assert not (tmp_path / "c.json").exists()
+
+    def test_shows_every_problem_of_a_document_that_is_none(self, tmp_path: Path) -> None:
+        (tmp_path / "bad.json").write_text('{"version": "1.0.0", "surprise": "\\u001b[2J", "rules": 7}')
+        done = constitution("diff", tmp_path / "bad.json", "--old", "none")
+        assert done.code == 1
+        assert done.err.count("  - ") >= 3
+        assert "\x1b" not in done.err
+
+
+class TestSettings:
+    def test_a_settings_file_is_read_when_it_is_named_and_the_environment_wins(
+        self, ceremony: Path, document: Path, signature: Path, tmp_path: Path
+    ) -> None:
+        env_file = tmp_path / "stack.env"
+        env_file.write_text(f"TRUST_FILE={ceremony / 'trust' / 'trust.toml'}\n")
+        verify = ("verify-signature", "--document", document, "--signature", signature)
+        assert constitution("--env-file", env_file, *verify).code == 0
+        assert constitution(*verify, CONSTITUTION_ENV_FILE=str(env_file)).code == 0
+        assert constitution("--env-file", env_file, *verify, TRUST_FILE=str(tmp_path / "none.toml")).code == 1
+
+    def test_every_wrong_setting_is_listed_at_once(self, document: Path, signature: Path) -> None:
+        done = constitution(
+            *("verify-signature", "--document", document, "--signature", signature),
+            NAMESPACE="a/b",
+            LOG_LEVEL="LOUD",
+        )
+        assert done.code == 2
+        assert "/namespace" in done.err
+        assert "/log_level" in done.err
+
+    def test_a_settings_file_that_is_missing_is_named(self, document: Path, signature: Path) -> None:
+        done = constitution(
+            "--env-file", "no.env", "verify-signature", "--document", document, "--signature", signature
+        )
+        assert done.code == 2
+        assert "no.env is no file" in done.err
