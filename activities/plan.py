@@ -29,6 +29,7 @@ class RollbackPlan(Model):
         bad_generation: the release to undo; null: this update published nothing, so there is nothing to undo.
         restore_generation: the confirmed release whose artifact is restored; null with kind ``withdraw``.
         already: generation of the release that undid it already.
+        done: that release is confirmed: only its records can be missing.
         needs_quorum: no approval pre-authorises it: ``quorum`` board members must sign.
         standing_for_bad: ``poisoned`` after an anomaly, else ``withdrawn``.
     """
@@ -45,6 +46,7 @@ class RollbackPlan(Model):
     rings: tuple[str, ...]
     expected_generation: int
     already: int | None
+    done: bool
     needs_quorum: bool
     quorum: int
     change_request: str | None
@@ -100,7 +102,8 @@ def make_plan(
         rings=bad.rings if bad else environment.rings(),
         expected_generation=releases[-1].generation if releases else 0,
         already=already,
-        needs_quorum=bad is not None and not pre_authorised,
+        done=any(r.generation == already and r.standing is Standing.CONFIRMED for r in releases),
+        needs_quorum=bad is not None and already is None and not pre_authorised,
         quorum=thresholds.withdraw if kind is Kind.WITHDRAW else thresholds.rollback,
         change_request=bad.change_request if bad else None,
         summary=f"takes {bad_name} back"

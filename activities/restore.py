@@ -17,7 +17,6 @@ from constitution.release import Envelope, Kind, Standing
 
 __all__ = ["FenceInput", "Fenced", "PlanInput", "Restore", "RestoreInput", "RollbackPlan"]
 
-_MADE_BY_UPDATES = (Kind.UPDATE, Kind.REISSUE)
 _UNDOING = (Kind.ROLLBACK, Kind.WITHDRAW)
 
 
@@ -32,8 +31,9 @@ class FenceInput(Model):
 class Fenced(Model):
     """The lease is ours, so no late load can happen any more.
 
-    ``generation`` is a release of this update id that is not confirmed; null: there is none. ``confirmed`` is one that
-    is: then the point of no return was passed, and undoing it is a rollback of its own. Both null: never published.
+    ``generation`` is the release to undo: of this update id and not confirmed, or one whose undoing by this update id
+    is not confirmed. ``confirmed`` is a release of this update id that is: the point of no return was passed.
+    ``undone`` is a release whose undoing was completed. All null: nothing was ever published.
     """
 
     generation: int | None
@@ -41,6 +41,7 @@ class Fenced(Model):
     checksum: Checksum | None
     fencing_token: int
     confirmed: int | None = None
+    undone: int | None = None
 
 
 class RestoreInput(Model):
@@ -85,17 +86,20 @@ class Restore:
         except LeaseHeldError as error:
             if error.current is None or Kind(error.current["kind"]) in _UNDOING:
                 raise NotYetError(f"another rollback is under way: {error.message}", hint=error.hint) from error
-        own = [r for r in await self._service.releases() if r.update_id == x.update_id and r.kind in _MADE_BY_UPDATES]
+        own = [r for r in await self._service.releases() if r.update_id == x.update_id]
         newest = max(own, key=lambda r: r.generation, default=None)
         if newest is None:
             return Fenced(generation=None, version=None, checksum=None, fencing_token=token)
         confirmed = newest.standing is Standing.CONFIRMED
+        undoing = newest.kind in _UNDOING
+        unconfirmed = newest.rollback_of if undoing else newest.generation
         return Fenced(
-            generation=None if confirmed else newest.generation,
+            generation=None if confirmed else unconfirmed,
             version=newest.version,
             checksum=newest.checksum,
             fencing_token=token,
-            confirmed=newest.generation if confirmed else None,
+            confirmed=newest.generation if confirmed and not undoing else None,
+            undone=newest.rollback_of if confirmed and undoing else None,
         )
 
     @activity.defn

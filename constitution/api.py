@@ -106,11 +106,15 @@ class EvidenceRecord(Model):
 
 
 class LeaseRequest(Model):
-    """Body of ``POST /v1/constitution/lease``."""
+    """Body of ``POST /v1/constitution/lease``.
+
+    ``own_only``: a rollback that only fences its own update takes the lease from nobody else.
+    """
 
     update_id: UpdateId
     kind: Kind
     workflow_id: str = ""
+    own_only: bool = False
 
 
 class Lease(Model):

@@ -11,8 +11,9 @@ from temporalio import workflow
 from temporalio.common import RawValue
 from temporalio.exceptions import ActivityError, ApplicationError
 
+from constitution.api import AuditEvent, WorkflowRef
 from constitution.errors import InvalidRequestError
-from constitution.messages import Phase, RollbackRequest, Status
+from constitution.messages import Outcome, Phase, RollbackRequest, Status
 from workflows import family, policies
 from workflows.family import GuardRequest
 from workflows.journal import Journal
@@ -20,11 +21,13 @@ from workflows.reading import NOTHING, read
 from workflows.stepping import Stepper, explain
 
 with workflow.unsafe.imports_passed_through():
-    from activities.archive import ArchiveRelease, SealInput
+    from activities.archive import ArchiveInput, ArchiveRelease, SealInput
+    from activities.audit import Audit
+    from activities.broadcast import Announcement, Broadcast
     from activities.deployment import DeploymentInfo
     from activities.family import Family, FamilyInput, FamilyReleases
     from activities.publish import Publish, ReleaseLeaseInput
-    from activities.restore import FenceInput, Restore
+    from activities.restore import Fenced, FenceInput, Restore
     from activities.runs import RunRef
 
 STEPS = ("guard", "fence", "rollback", "seal")
@@ -76,9 +79,7 @@ class ConstitutionGuard:
         state = await family.await_closed(request.parent)
         ended = state.status if state else "unknown to Temporal"
         self._journal.step("guard", "done", detail=f"{request.parent.workflow_id} ended: {ended}")
-        info = DeploymentInfo(
-            environment=request.environment, namespace=request.namespace, channel="", tenants=(), links={}
-        )
+        info = await family.deployment(self._journal)
         said = f"{request.parent.workflow_id} ended: {ended}"
         if state is None or state.outcome is None:  # it ended in mid-step, without compensating by itself
             said += await self._undo_unconfirmed(request, info, ended)
@@ -111,7 +112,7 @@ class ConstitutionGuard:
                 summary="give the lease back: nothing unconfirmed is live",
                 persistent=True,
             )
-            return "; nothing unconfirmed was live"
+            return await self._tell(request, info, fenced, ended)
         self._journal.step("rollback", "running", detail=f"generation {fenced.generation}")
         result = await family.roll_back(
             fenced.generation,
@@ -124,6 +125,69 @@ class ConstitutionGuard:
         )
         self._journal.step("rollback", "done", detail=f"generation {result.generation}")
         return f"; generation {fenced.generation} was rolled back as generation {result.generation}"
+
+    async def _tell(self, request: GuardRequest, info: DeploymentInfo, fenced: Fenced, ended: str) -> str:
+        """Tell and archive what its parent could not: it ended after confirmation, or before anything was published."""
+        if fenced.undone is not None:
+            return f"; generation {fenced.undone} had been rolled back"
+        outcome = Outcome.REJECTED if fenced.confirmed is None else Outcome.COMPLETED
+        reason = f"its run ended without an outcome: {ended}"
+        await self._stepper.run(
+            "fence",
+            Broadcast.announce,
+            Announcement(
+                key=f"{request.update_id}/{outcome.value}",
+                environment=request.environment,
+                outcome=outcome.value,
+                version=fenced.version,
+                checksum=fenced.checksum,
+                generation=fenced.confirmed,
+                reason=reason,
+                workflow_id=request.parent.workflow_id,
+                run_id=request.parent.run_id or "",
+                links=info.links,
+                channel=info.channel,
+            ),
+            policies.SLACK,
+            summary=f"tell {info.channel}: {outcome.value}",
+            persistent=True,
+        )
+        await self._audit(request, f"guard.{outcome.value}", reason)
+        if fenced.confirmed is None:
+            return "; nothing had been published"
+        await self._stepper.run(
+            "seal",
+            ArchiveRelease.archive_release,
+            ArchiveInput(
+                environment=request.environment,
+                generation=fenced.confirmed,
+                outcome=outcome.value,
+                reason=reason,
+            ),
+            policies.GIT,
+            summary=f"generation {fenced.confirmed} into the legal archive",
+            persistent=True,
+            manages_state=False,
+        )
+        return f"; generation {fenced.confirmed} is confirmed and live"
+
+    async def _audit(self, request: GuardRequest, activity: str, message: str) -> None:
+        me = workflow.info()
+        await self._stepper.run(
+            "fence",
+            Audit.audit,
+            AuditEvent(
+                id=f"{request.update_id}/{activity}",
+                update_id=request.update_id,
+                workflow=WorkflowRef(workflow_id=me.workflow_id, run_id=me.run_id),
+                activity=activity,
+                success=False,
+                message=message,
+            ),
+            policies.WRITE,
+            summary=f"audit: {activity}",
+            persistent=True,
+        )
 
     async def _seal(self, request: GuardRequest) -> str:
         """Put the closed histories of the family into the archive, once each, by release."""

@@ -78,19 +78,22 @@ class ConstitutionRollback(Controls):
             await self._reject(error.failure, info)
         except StepInterruptedError as error:
             await self._reject(Failure("interrupted", error.reason, permanent=True), info)
+        if plan.done:
+            return await self._finish(plan, published, None, None, request)
         proof = await self._prove(plan, published)
         await self._stand(plan.bad_generation or 0, plan.standing_for_bad, request.verdict, request.reason)
         report = await self._sync(plan, published)
         await self._stand(published.generation, Standing.CONFIRMED, Verdict.NOT_WATCHED, "every answering target obeys")
-        await self._release_lease()
-        posted = await self._broadcast(plan, published, report, request.reason)
-        archived = await self._archive(plan, published, proof, request)
-        return await self._complete(plan, published, report, posted=posted, archived=archived, reason=request.reason)
+        return await self._finish(plan, published, proof, report, request)
 
     # before anything is changed: a rollback by hand may be refused, denied or aborted
 
     async def _ask(self, request: RollbackRequest, info: DeploymentInfo) -> None:
         plan = await self._look(request, info, persistent=False)
+        await self._quorum(plan, timedelta(seconds=plan.deadlines.decisions))
+
+    async def _quorum(self, plan: RollbackPlan, deadline: timedelta | None) -> None:
+        """Wait for the board, where the approvals of the bad release do not authorise its undo any more."""
         if not plan.needs_quorum:
             self._journal.step("board", "done", detail="authorised in advance by the approvals of the bad release")
             return
@@ -99,7 +102,7 @@ class ConstitutionRollback(Controls):
             lambda: self._denied is not None or len(self._decisions) >= plan.quorum,
             for_=f"{plan.quorum} board members: the authorisation given with the approvals has ended",
             next_command=f"constitution approve {workflow.info().workflow_id} --key KEYFILE",
-            deadline=timedelta(seconds=plan.deadlines.decisions),
+            deadline=deadline,
         )
         if self._denied is not None or not in_time:
             why = self._denied or f"the board's deadline passed with {len(self._decisions)} of {plan.quorum} approvals"
@@ -107,7 +110,7 @@ class ConstitutionRollback(Controls):
         self._journal.step("board", "done", detail="approved by " + ", ".join(sorted(self._decisions)))
 
     async def _on_decide(self, message: DecideMessage) -> str:
-        if self._plan is None or not self._plan.needs_quorum or self._live:
+        if self._plan is None or not self._plan.needs_quorum or self._journal.status.generation is not None:
             raise ConflictError("the board is not asked now", hint=f"constitution status {workflow.info().workflow_id}")
         answer: DecisionResult = await workflow.execute_activity_method(
             Preconditions.check_rollback_decision,
@@ -177,6 +180,8 @@ class ConstitutionRollback(Controls):
         self._live = True
         while True:
             plan = await self._look(request, info, persistent=True)
+            if not by_hand:
+                await self._quorum(plan, None)
             me = workflow.info()
             try:
                 published = await self._stepper.run(
@@ -285,10 +290,43 @@ class ConstitutionRollback(Controls):
 
     # records
 
-    async def _broadcast(
-        self, plan: RollbackPlan, published: Published, report: SyncReport, reason: str
-    ) -> Posted | None:
+    async def _finish(
+        self,
+        plan: RollbackPlan,
+        published: Published,
+        proof: Proof | None,
+        report: SyncReport | None,
+        request: RollbackRequest,
+    ) -> RollbackResult:
+        """Give the lease back, tell and archive; each happens once, however often a run comes here."""
+        await self._release_lease()
         self._stepper.persistent_phase = Phase.RECORDS_PENDING
+        unreachable = report.unreachable if report else ()
+        posted = await self._broadcast(plan, published, unreachable, request.reason)
+        archived = await self._archive(plan, published, proof, request)
+        live = f"{published.version} is live again" if published.version else "no constitution is live"
+        detail = f"generation {plan.bad_generation} undone: {live} as generation {published.generation}"
+        await self._audit("rollback.completed", success=True, message=f"{detail}: {request.reason}", details={})
+        self._journal.close(Outcome.ROLLED_BACK, detail)
+        await workflow.wait_condition(workflow.all_handlers_finished)
+        return RollbackResult(
+            outcome=Outcome.ROLLED_BACK,
+            environment=plan.environment,
+            update_id=self._update_id,
+            bad_generation=plan.bad_generation,
+            generation=published.generation,
+            version=published.version,
+            checksum=published.checksum,
+            effective_at=published.effective_at,
+            reason=request.reason,
+            unreachable=unreachable,
+            slack_permalink=posted.permalink if posted else "",
+            archive_commit=archived.commit if archived else "",
+        )
+
+    async def _broadcast(
+        self, plan: RollbackPlan, published: Published, unreachable: tuple[str, ...], reason: str
+    ) -> Posted | None:
         me = workflow.info()
         try:
             return await self._stepper.run(
@@ -310,7 +348,7 @@ class ConstitutionRollback(Controls):
                     run_id=me.run_id,
                     restored_version=plan.version,
                     restored_generation=published.generation,
-                    unreachable=report.unreachable,
+                    unreachable=unreachable,
                     links=plan.links,
                     channel=plan.channel,
                 ),
@@ -321,19 +359,23 @@ class ConstitutionRollback(Controls):
         except StepSkippedError:
             return None
 
+    async def _confirm_siem(self, plan: RollbackPlan, proof: Proof) -> None:
+        await self._stepper.run(
+            "archive",
+            ArchiveRelease.confirm_siem,
+            SiemInput(environment=plan.environment, events=proof.events),
+            policies.SIEM,
+            summary="the SIEM's group has passed the event's offset",
+            persistent=True,
+            manages_state=False,
+        )
+
     async def _archive(
-        self, plan: RollbackPlan, published: Published, proof: Proof, request: RollbackRequest
+        self, plan: RollbackPlan, published: Published, proof: Proof | None, request: RollbackRequest
     ) -> Archived | None:
         try:
-            await self._stepper.run(
-                "archive",
-                ArchiveRelease.confirm_siem,
-                SiemInput(environment=plan.environment, events=proof.events),
-                policies.SIEM,
-                summary="the SIEM's group has passed the event's offset",
-                persistent=True,
-                manages_state=False,
-            )
+            if proof is not None:
+                await self._confirm_siem(plan, proof)
             for generation, outcome in ((plan.bad_generation, "rolled_back"), (published.generation, "restored")):
                 if generation is None:
                     continue
@@ -355,36 +397,6 @@ class ConstitutionRollback(Controls):
         except StepSkippedError:
             return None
         return archived
-
-    async def _complete(
-        self,
-        plan: RollbackPlan,
-        published: Published,
-        report: SyncReport,
-        *,
-        posted: Posted | None,
-        archived: Archived | None,
-        reason: str,
-    ) -> RollbackResult:
-        live = f"{published.version} is live again" if published.version else "no constitution is live"
-        detail = f"generation {plan.bad_generation} undone: {live} as generation {published.generation}"
-        await self._audit("rollback.completed", success=True, message=f"{detail}: {reason}", details={})
-        self._journal.close(Outcome.ROLLED_BACK, detail)
-        await workflow.wait_condition(workflow.all_handlers_finished)
-        return RollbackResult(
-            outcome=Outcome.ROLLED_BACK,
-            environment=plan.environment,
-            update_id=self._update_id,
-            bad_generation=plan.bad_generation,
-            generation=published.generation,
-            version=published.version,
-            checksum=published.checksum,
-            effective_at=published.effective_at,
-            reason=reason,
-            unreachable=report.unreachable,
-            slack_permalink=posted.permalink if posted else "",
-            archive_commit=archived.commit if archived else "",
-        )
 
     async def _reject(self, failure: Failure, info: DeploymentInfo) -> NoReturn:
         """End as Rejected: nothing was changed; the refusal is told and audited."""

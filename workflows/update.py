@@ -7,7 +7,6 @@ Rules: docs/architecture.md, Workflows.
 
 import asyncio
 from datetime import datetime, timedelta
-from typing import NoReturn
 
 from temporalio import workflow
 from temporalio.common import RawValue
@@ -23,6 +22,7 @@ from constitution.messages import (
     UpdateRequest,
     UpdateResult,
 )
+from constitution.names import Names
 from constitution.release import Envelope, Standing, Verdict
 from workflows import family, policies
 from workflows.compensation import Compensations
@@ -103,7 +103,10 @@ class ConstitutionUpdate(Controls):
         self._published: Published | None = None
         self._verdict: Verdict | None = None
         self._watch_evidence: str | None = None
+        self._proof: Proof | None = None
+        self._report: SyncReport | None = None
         self._rollback: RollbackResult | None = None
+        self._confirmed_late = False
         self._progress_at: Posted | None = None
 
     @workflow.run
@@ -119,14 +122,17 @@ class ConstitutionUpdate(Controls):
             self._journal.set(change_request=request.change_request, checksum=request.checksum)
             result = await self._runbook(request, info)
         except InvalidRequestError as error:
-            await self._fail(StepFailedError("request", Failure(error.code, error.diagnostics(), permanent=True)), info)
+            refusal = StepFailedError("request", Failure(error.code, error.diagnostics(), permanent=True))
+            result = await self._fail(refusal, info)
         except (StepFailedError, StepInterruptedError) as error:
-            await self._fail(error, info)
+            result = await self._fail(error, info)
         await workflow.wait_condition(workflow.all_handlers_finished)
         return result
 
     async def _runbook(self, request: UpdateRequest, info: DeploymentInfo) -> UpdateResult:
         subject = await self._resolve(request)
+        if not request.dry_run:
+            await self._guarded(info)
         gate = await self._prepare(subject)
         if request.dry_run:
             await self._stepper.run(
@@ -155,11 +161,10 @@ class ConstitutionUpdate(Controls):
         )
         self._subject = subject
         await self._preflight(subject, info)
-        await self._guarded(info)
         await self._take_lease(subject)
         published = await self._publish(subject, gate.evidence)
-        proof = await self._prove(subject, published)
-        report = await self._sync(subject, published)
+        self._proof = proof = await self._prove(subject, published)
+        self._report = report = await self._sync(subject, published)
         await self._watch(subject, published, info)
         await self._confirm(subject, published)
         return await self._record(subject, published, proof, report)
@@ -582,8 +587,12 @@ class ConstitutionUpdate(Controls):
 
     # undo
 
-    async def _fail(self, error: StepFailedError | StepInterruptedError, info: DeploymentInfo) -> NoReturn:
-        """Undo, tell, and end as Rejected or RolledBack: the outcome says what is true, and why it began."""
+    async def _fail(self, error: StepFailedError | StepInterruptedError, info: DeploymentInfo) -> UpdateResult:
+        """Undo, tell, and end as Rejected or RolledBack: the outcome says what is true, and why it began.
+
+        Returns only if the undo finds that the release *is* confirmed: the answer to *confirm* was lost, or a person
+        said abort in the same moment. Then the point of no return has been passed and the run completes.
+        """
         self._live = True  # nothing interrupts an undo
         self._stepper.persistent_phase = Phase.ROLLING_BACK
         cause = error.failure.message if isinstance(error, StepFailedError) else error.reason
@@ -593,6 +602,11 @@ class ConstitutionUpdate(Controls):
         self._info, self._cause = info, f"{step}: {cause}"
         failures = await self._undo.unwind()
         notes = "".join(f"; {name} was not undone: {explain(failure).message}" for name, failure in failures)
+        if self._confirmed_late and self._subject and self._published and self._proof and self._report:
+            self._token = self._fenced
+            self._stepper.persistent_phase = Phase.RECORDS_PENDING
+            self._journal.step("confirm", "done", detail=f"confirmed before it could be undone ({cause})")
+            return await self._record(self._subject, self._published, self._proof, self._report)
         if self._rollback is not None:
             detail = self._rolled_back(self._rollback)
             outcome, kind = Outcome.ROLLED_BACK, "RolledBack"
@@ -649,6 +663,7 @@ class ConstitutionUpdate(Controls):
         if fenced is None:
             return
         self._journal.step("publish", "undone", detail=f"generation {fenced} is being rolled back")
+        self._journal.set(rollback_workflow=Names(self._info.namespace).rollback_id(self._info.environment, fenced))
         names_verdict = self._verdict if self._verdict is Verdict.ANOMALY else None
         self._rollback = await family.roll_back(
             fenced,
@@ -676,13 +691,14 @@ class ConstitutionUpdate(Controls):
             manages_state=False,
         )
         self._fenced = fenced.fencing_token
+        self._confirmed_late = fenced.confirmed is not None
         return fenced.generation
 
     async def _give_lease_back(self) -> None:
         """Undo of lease, safe if it is granted late: fencing closes this update id for ever."""
         assert self._subject is not None  # noqa: S101 - registered after the subject was resolved; for the type checker
-        if self._rollback is not None:
-            return  # the rollback has taken the lease and given it back
+        if self._rollback is not None or self._confirmed_late:
+            return  # the rollback has given the lease back; or the records give it back first
         if not self._fenced:
             await self._fence(self._subject)
         await self._release_lease(self._fenced)

@@ -13,9 +13,13 @@ async def acquire(context: Context, request: LeaseRequest, key: str, client: str
 
     Raises:
         LeaseHeldError: 409 with the holder.
+        LeaseLostError: 409, the update was closed by a rollback.
         IdempotencyMismatchError: the key was used for another body.
     """
     fingerprint = idempotency.fingerprint("lease", request)
+    if request.kind in leases.UNDOING:
+        async with context.database.transaction() as connection:
+            await leases.close(connection, context.environment, request.update_id)
     async with context.database.transaction() as connection:
         await leases.lock(connection, context.environment)
         answer = await idempotency.stored_answer(connection, context.environment, key, fingerprint)

@@ -2,7 +2,8 @@
 
 The environment's one row is locked by every acquire, load, standing and release, so these are serial. Tokens come from
 a sequence and only grow. A rollback or withdraw pre-empts an update or reissue, never another rollback; it does so
-also when it carries the update's own id, because it must fence that update's late load.
+also when it carries the update's own id, because it must fence that update's late load. A rollback also closes the
+update id that it carries: an update that was undone can never take the lease late, and hold it for a run that is dead.
 """
 
 from dataclasses import dataclass
@@ -41,6 +42,15 @@ async def read(connection: Connection, environment: str) -> Lease | None:
     return _lease(await connection.fetchrow("SELECT * FROM leases WHERE environment = $1", environment))
 
 
+async def close(connection: Connection, environment: str, update_id: str) -> None:
+    """Close an update id for ever; in a transaction of its own, because a rollback that is refused closes it too."""
+    await connection.execute(
+        "INSERT INTO closed_updates (environment, update_id) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+        environment,
+        UUID(update_id),
+    )
+
+
 async def acquire(connection: Connection, environment: str, request: LeaseRequest) -> tuple[Lease, Lease | None]:
     """Take the lease; return it, and whom it was taken from, if anybody.
 
@@ -48,12 +58,23 @@ async def acquire(connection: Connection, environment: str, request: LeaseReques
 
     Raises:
         LeaseHeldError: with the holder in ``current``.
+        LeaseLostError: a rollback has closed this update id.
     """
     held = (await lock(connection, environment)).held
+    if request.kind not in UNDOING and await connection.fetchval(
+        "SELECT true FROM closed_updates WHERE environment = $1 AND update_id = $2",
+        environment,
+        UUID(request.update_id),
+    ):
+        raise LeaseLostError(
+            f"update {request.update_id} was closed by a rollback: it can publish nothing any more",
+            hint="start a new update",
+        )
     if held is not None:
         if held.update_id == request.update_id and (held.kind in UNDOING) == (request.kind in UNDOING):
             return held, None
-        if request.kind not in UNDOING or held.kind in UNDOING:
+        foreign = request.own_only and held.update_id != request.update_id
+        if request.kind not in UNDOING or held.kind in UNDOING or foreign:
             raise LeaseHeldError(
                 f"the lease of {environment} is held by {held.kind} {held.update_id}"
                 + (f" ({held.workflow_id})" if held.workflow_id else "")

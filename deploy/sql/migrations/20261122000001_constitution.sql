@@ -66,6 +66,14 @@ CREATE TABLE leases (
 );
 CREATE SEQUENCE fencing_tokens;
 
+-- Updates that a rollback has undone, or found to have published nothing: they never get the lease again.
+CREATE TABLE closed_updates (
+    environment text        NOT NULL,
+    update_id   uuid        NOT NULL,
+    closed_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (environment, update_id)
+);
+
 CREATE TABLE releases (
     environment         text        NOT NULL,
     generation          bigint      NOT NULL CHECK (generation >= 1),
@@ -238,7 +246,7 @@ CREATE TRIGGER outbox_no_truncate BEFORE TRUNCATE ON outbox FOR EACH STATEMENT E
 REVOKE ALL ON ALL TABLES IN SCHEMA public FROM constitution_service, constitution_reader;
 REVOKE ALL ON ALL SEQUENCES IN SCHEMA public FROM constitution_service, constitution_reader;
 GRANT USAGE ON SCHEMA public TO constitution_service, constitution_reader;
-GRANT SELECT, INSERT ON artifacts, artifact_signatures, change_requests, evidence, releases, standings,
+GRANT SELECT, INSERT ON closed_updates, artifacts, artifact_signatures, change_requests, evidence, releases, standings,
     cache_deliveries, idempotency_keys TO constitution_service;
 GRANT SELECT, INSERT, UPDATE ON leases, relay_leases, current_releases TO constitution_service;
 GRANT SELECT, INSERT, UPDATE, DELETE ON service_processes TO constitution_service;
