@@ -213,7 +213,7 @@ def _threshold_issues(policy: TrustPolicy) -> list[Issue]:
     for name, needed in policy.thresholds.model_dump().items():
         role, available = ("maintainer", maintainers) if name == "document" else ("board", board)
         if needed > available:
-            message = f"takes {needed} people with role {role}, but there are {available}"
+            message = f"takes {needed} people with role {role}, but {available} have it"
             issues.append(Issue(code="threshold", path=f"/thresholds/{name}", message=message))
     return issues
 

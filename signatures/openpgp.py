@@ -14,7 +14,7 @@ from functools import lru_cache, reduce
 from typing import Any, TypeVar
 
 import pysequoia
-from pysequoia.packet import HashAlgorithm, PacketPile, PublicKeyAlgorithm, SignatureType, Tag
+from pysequoia.packet import HashAlgorithm, PacketPile, SignatureType, Tag
 
 from constitution.errors import InvalidRequestError, UntrustedError
 from constitution.trust import OpenPgpKey, Person, TrustPolicy
@@ -28,7 +28,6 @@ _ARMOR_LINE = b"-----BEGIN PGP"
 _KEY_TAGS = (Tag.PublicKey, Tag.PublicSubkey)
 _SECRET_TAGS = (Tag.SecretKey, Tag.SecretSubkey)
 _WEAK_HASHES = (HashAlgorithm.MD5, HashAlgorithm.SHA1, HashAlgorithm.RipeMD)
-_RSA = (PublicKeyAlgorithm.RSAEncryptSign, PublicKeyAlgorithm.RSASign)
 _Result = TypeVar("_Result")
 
 
@@ -43,8 +42,8 @@ def _sequoia(action: Callable[[], _Result], what: str) -> _Result:
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # noqa: BLE001 - pyo3 raises a Rust panic as a BaseException
-        first = str(error).strip().splitlines()
-        raise OpenPgpError(f"{what}: {first[0][:200] if first else type(error).__name__}") from None
+        said = " ".join(str(error).partition("Stack backtrace")[0].split())
+        raise OpenPgpError(f"{what}: {said[:200] or type(error).__name__}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +64,8 @@ class Certificate:
         fingerprint: lower-case hex of the primary key.
 
     Raises:
-        OpenPgpError: not exactly one certificate of that fingerprint, secret parts, or several armor blocks.
+        OpenPgpError: not exactly one certificate of that fingerprint, secret parts, several armor blocks, or a key of
+            an algorithm or length that Sequoia's policy does not take any more.
     """
 
     def __init__(self, data: bytes, fingerprint: str) -> None:
@@ -73,8 +73,8 @@ class Certificate:
             raise OpenPgpError(f"a certificate file of {len(data)} bytes; at most {MAX_CERTIFICATE} are taken")
         if data.count(_ARMOR_LINE) > 1:
             raise OpenPgpError("the certificate file holds several armor blocks; only the first would be read")
-        packets = _sequoia(lambda: list(PacketPile.from_bytes(data)), "the certificate file cannot be read")
-        if any(packet.tag in _SECRET_TAGS for packet in packets):
+        tags = _sequoia(lambda: [p.tag for p in PacketPile.from_bytes(data)], "the certificate file cannot be read")
+        if any(tag in _SECRET_TAGS for tag in tags):
             raise OpenPgpError("the certificate file holds a secret key; export the public part only")
         copies = _sequoia(lambda: pysequoia.Cert.split_bytes(data), "the certificate file cannot be read")
         if not copies or any(copy.fingerprint != fingerprint for copy in copies):
@@ -83,24 +83,21 @@ class Certificate:
         merged = _sequoia(lambda: reduce(lambda one, other: one.merge(other), copies), "copies cannot be merged")
         self.fingerprint = fingerprint
         self.cert = merged
-        self.keys = _keys(merged)
+        self.keys = _sequoia(lambda: _keys(merged), "the certificate is not accepted")
+        self._revoked = bool(_sequoia(lambda: merged.is_revoked, "the certificate is not accepted"))
+        self._expires_at: datetime | None = _sequoia(lambda: merged.expiration, "the certificate is not accepted")
 
-    def key(self, fingerprint: str) -> SubKey | None:
-        """Return the primary key or a subkey by fingerprint."""
-        return next((key for key in self.keys if key.fingerprint == fingerprint), None)
-
-    def issued(self, issuers: Sequence[str]) -> bool:
-        """Say whether a signature that names these issuers (fingerprints or key ids) may be of this certificate."""
-        return any(issuer in (key.fingerprint, key.key_id) for key in self.keys for issuer in issuers)
+    def issuer(self, issuers: Sequence[str]) -> SubKey | None:
+        """Return the key that a signature names as its issuer (by fingerprint or key id), if it is of this one."""
+        return next((key for key in self.keys if key.fingerprint in issuers or key.key_id in issuers), None)
 
     def refusal(self, fingerprint: str, now: datetime) -> str | None:
         """Return why a key of this certificate may not sign now, or None if it may."""
-        if self.cert.is_revoked:
+        if self._revoked:
             return "the certificate is revoked"
-        expires_at = self.cert.expiration
-        if expires_at is not None and expires_at <= now:
-            return f"the certificate expired at {expires_at.isoformat()}"
-        key = self.key(fingerprint)
+        if self._expires_at is not None and self._expires_at <= now:
+            return f"the certificate expired at {self._expires_at.isoformat()}"
+        key = next((key for key in self.keys if key.fingerprint == fingerprint), None)
         if key is None:
             return f"the key {fingerprint} is not in the certificate"
         if key.revoked:
@@ -159,7 +156,34 @@ class OpenPgpSignature:
     detail: str
 
 
-def split(data: bytes) -> tuple[Any, ...]:
+@dataclass(frozen=True, slots=True)
+class SignaturePacket:
+    """One signature packet and what it says of itself; nothing of it is proved. Issuers: fingerprint, then key id."""
+
+    data: bytes
+    tag: Any
+    kind: Any
+    created: datetime | None
+    expires_at: datetime | None
+    issuers: tuple[str, ...]
+    hash_algorithm: Any
+
+    @classmethod
+    def of(cls, packet: Any) -> "SignaturePacket":
+        """Read a packet. Each getter of the library may raise: for a type it does not know, for instance."""
+        issuers = (packet.issuer_fingerprint, packet.issuer_key_id)
+        return cls(
+            data=bytes(packet),
+            tag=packet.tag,
+            kind=packet.signature_type,
+            created=packet.signature_created,
+            expires_at=packet.signature_expiration_time,
+            issuers=tuple(issuer.lower() for issuer in issuers if issuer),
+            hash_algorithm=packet.hash_algorithm,
+        )
+
+
+def split(data: bytes) -> tuple[SignaturePacket, ...]:
     """Return the signature packets of a file.
 
     Raises:
@@ -171,15 +195,16 @@ def split(data: bytes) -> tuple[Any, ...]:
     if data[:1] and not data[0] & 0x80:
         text = data.strip(b" \t\r\n")
         if data.count(_ARMOR_LINE) != 1:
-            raise OpenPgpError("the file holds several armor blocks; only the first would be read")
+            raise OpenPgpError("the file holds several armor blocks, or none; only the first would be read")
         if not text.startswith(_ARMOR_LINE) or not text.endswith(b"-----END PGP SIGNATURE-----"):
             raise OpenPgpError("the file holds text around the armored signature")
-    packets = _sequoia(lambda: tuple(PacketPile.from_bytes(data)), "the signature cannot be read")
-    if not 1 <= len(packets) <= MAX_PACKETS:
-        raise OpenPgpError(f"the file holds {len(packets)} packets; 1 to {MAX_PACKETS} signatures are taken")
+    pile = _sequoia(lambda: PacketPile.from_bytes(data), "the signature cannot be read")
+    if not 1 <= len(pile) <= MAX_PACKETS:
+        raise OpenPgpError(f"the file holds {len(pile)} packets; 1 to {MAX_PACKETS} signatures are taken")
+    packets = _sequoia(lambda: tuple(SignaturePacket.of(p) for p in pile), "the signature cannot be read")
     for packet in packets:
-        if packet.tag != Tag.Signature or packet.signature_type != SignatureType.Binary:
-            raise OpenPgpError(f"the file holds {packet.tag} {packet.signature_type or ''}, not a document signature")
+        if packet.tag != Tag.Signature or packet.kind != SignatureType.Binary:
+            raise OpenPgpError(f"the file holds {packet.tag} {packet.kind or ''}, not a document signature")
     return packets
 
 
@@ -217,38 +242,39 @@ def _load(key: OpenPgpKey, trust: TrustPolicy) -> Certificate:
 
 
 def _judge(
-    document: bytes, packet: Any, known: Sequence[tuple[Person, Certificate]], broken: str, now: datetime
+    document: bytes,
+    packet: SignaturePacket,
+    known: Sequence[tuple[Person, Certificate]],
+    broken: str,
+    now: datetime,
 ) -> OpenPgpSignature:
-    issuers = [i.lower() for i in (packet.issuer_fingerprint, packet.issuer_key_id) if i]
-    candidates = [(person, cert) for person, cert in known if cert.issued(issuers)]
+    candidates = [(person, cert, key) for person, cert in known if (key := cert.issuer(packet.issuers)) is not None]
     if not candidates:
-        issuer = issuers[0] if issuers else "an unnamed key"
+        issuer = packet.issuers[0] if packet.issuers else "an unnamed key"
         return OpenPgpSignature(None, f"made by {issuer}, which is nobody's who may sign here{broken}")
-    created = packet.signature_created
-    if created is None:
+    if packet.created is None:
         return OpenPgpSignature(None, "says no time of its making")
-    if created > now + CLOCK_SKEW:
-        return OpenPgpSignature(None, f"is dated in the future: {created.isoformat()}")
-    expires_at = packet.signature_expiration_time
-    if expires_at is not None and expires_at <= now:
-        return OpenPgpSignature(None, f"expired at {expires_at.isoformat()}")
+    if packet.created > now + CLOCK_SKEW:
+        return OpenPgpSignature(None, f"is dated in the future: {packet.created.isoformat()}")
+    if packet.expires_at is not None and packet.expires_at <= now:
+        return OpenPgpSignature(None, f"expired at {packet.expires_at.isoformat()}")
     detail = ""
-    for person, cert in candidates:
+    for person, cert, key in candidates:
         try:
             signing_key = _check(document, packet, cert)
         except OpenPgpError as error:
-            detail = f"by {person.id}: {cert.refusal(cert.fingerprint, now) or _weakness(packet, error)}"
+            detail = f"by {person.id}: {cert.refusal(key.fingerprint, now) or _weakness(packet, error)}"
             continue
         refusal = cert.refusal(signing_key, now)
         if refusal is None:
-            return OpenPgpSignature(person.id, f"OpenPGP {cert.fingerprint}, made {created.isoformat()}")
+            return OpenPgpSignature(person.id, f"OpenPGP {cert.fingerprint}, made {packet.created.isoformat()}")
         detail = f"by {person.id}: {refusal}"
     return OpenPgpSignature(None, detail)
 
 
-def _check(document: bytes, packet: Any, cert: Certificate) -> str:
+def _check(document: bytes, packet: SignaturePacket, cert: Certificate) -> str:
     """Return the fingerprint of the key of ``cert`` that made the signature."""
-    sig = _sequoia(lambda: pysequoia.Sig.from_bytes(bytes(packet)), "the signature cannot be read")
+    sig = _sequoia(lambda: pysequoia.Sig.from_bytes(packet.data), "the signature cannot be read")
     result = _sequoia(
         lambda: pysequoia.verify(bytes=document, store=lambda _: [cert.cert], signature=sig), "does not verify"
     )
@@ -258,12 +284,10 @@ def _check(document: bytes, packet: Any, cert: Certificate) -> str:
     return str(valid[0].signing_key)
 
 
-def _weakness(packet: Any, error: OpenPgpError) -> str:
+def _weakness(packet: SignaturePacket, error: OpenPgpError) -> str:
     """Derive a reason from the signature's own fields: Sequoia says only that none was valid."""
     if packet.hash_algorithm in _WEAK_HASHES:
         return f"uses {str(packet.hash_algorithm).rpartition('.')[2]}, which can be forged"
-    if packet.key_algorithm in _RSA:
-        return "does not match the document, or the RSA key is shorter than 2048 bits"
     if "no valid signatures" in error.message:
         return "does not match the document, or its key may not sign"
     return error.message

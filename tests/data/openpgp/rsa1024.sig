@@ -1,0 +1,8 @@
+-----BEGIN PGP SIGNATURE-----
+
+iLMEAAEKAB0WIQT2lnX/tJnJ015shStlPm96dff6awUCawNYigAKCRBlPm96dff6
+a1xMA/9I2iqDcC0c7d0iUz5bIrAtDimpAMXrPfCLop9HkCXXjpr0c/84yolnU/wn
+SwRAviucw5I5LNGbLfwYRSOnHizTIRx5rtddWX+6wlDfjarJ+wlwl5MHO1yOe2Qt
+f3B44n6WV1h46uumL7JNh8izvwThaBL2ODptTS50PjtTkNelfw==
+=bzTD
+-----END PGP SIGNATURE-----
