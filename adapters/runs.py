@@ -4,11 +4,13 @@ from datetime import timedelta
 from typing import Any
 
 from temporalio.client import Client
+from temporalio.common import SearchAttributeKey
 from temporalio.service import RPCError, RPCStatusCode
 
 from constitution.errors import ForbiddenError, InvalidRequestError, NotFoundError, UnavailableError
 
 TIMEOUT = timedelta(seconds=10)
+_OUTCOME = SearchAttributeKey.for_keyword("ConstitutionOutcome")
 _PERMANENT = frozenset({RPCStatusCode.INVALID_ARGUMENT, RPCStatusCode.FAILED_PRECONDITION, RPCStatusCode.UNIMPLEMENTED})
 _FORBIDDEN = frozenset({RPCStatusCode.PERMISSION_DENIED, RPCStatusCode.UNAUTHENTICATED})
 
@@ -24,7 +26,9 @@ class TemporalRuns:
         self._client = client
 
     async def describe(self, workflow_id: str, run_id: str | None) -> dict[str, Any]:
-        """Return ``{status, workflow_id, run_id, type, close_time}``; ``run_id`` None means the latest run.
+        """Return ``{status, workflow_id, run_id, type, close_time, outcome}``; ``run_id`` None means the latest run.
+
+        ``outcome`` is the search attribute that a run sets when it has come to an outcome by itself, else None.
 
         Raises:
             NotFoundError: no such run, or its retention is over. UnavailableError: the server did not answer.
@@ -40,6 +44,7 @@ class TemporalRuns:
             "run_id": said.run_id,
             "type": said.workflow_type,
             "close_time": said.close_time,
+            "outcome": said.typed_search_attributes.get(_OUTCOME),
         }
 
     async def history(self, workflow_id: str, run_id: str | None) -> bytes:

@@ -134,6 +134,7 @@ class Relay:
     async def _send(self) -> None:
         if not self.leading:
             return
+        await self._open_producer()  # before there is anything to send: consumers wait for the topics that it makes
         sent = await self._send_updates()
         if sent:
             await self._send_audits()
