@@ -1,0 +1,177 @@
+"""The archive's git repository: real git looks at what dulwich wrote, and writers are killed in mid-air."""
+
+import asyncio
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from adapters.archive import CHANGE_LOG, GitArchive
+from adapters.change_log import with_row
+from constitution.errors import InvalidRequestError
+from tests.constitution_service_support import CHECKOUT
+
+FOLDER = "docs/legal/constitution/1.0.0-1"
+ROW = ("testing/1/completed", "| 1.0.0 | 1 | sha256&#58;00 | completed | alva | now |")
+
+
+def git(repository: Path, *arguments: str) -> str:
+    program = shutil.which("git")
+    assert program is not None
+    done = subprocess.run([program, "-C", repository, *arguments], check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+@pytest.fixture(params=["bare", "with a working tree"])
+def repository(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    path = tmp_path / "archive"
+    path.mkdir()
+    git(path, "init", "--quiet", *(["--bare"] if request.param == "bare" else []))
+    return path
+
+
+def is_bare(repository: Path) -> bool:
+    return git(repository, "rev-parse", "--is-bare-repository") == "true"
+
+
+async def test_the_same_call_twice_is_one_commit_and_one_row(repository: Path) -> None:
+    archive = GitArchive(repository)
+    files = {f"{FOLDER}/document.json": b"{}", f"{FOLDER}/README.md": b"> Pledge\n"}
+    first = await archive.commit(files, change_log_row=ROW, message="Archive", manifest=FOLDER)
+    other = await archive.commit({"docs/other.txt": b"x"}, change_log_row=None, message="Other")
+    again = await archive.commit(files, change_log_row=ROW, message="Archive", manifest=FOLDER)
+    assert first == again != other
+    assert git(repository, "rev-list", "--count", "HEAD") == "2"
+    log = (await archive.read(CHANGE_LOG) or b"").decode()
+    assert log.startswith("> Pledge: nothing here is mocked")
+    assert log.count("sha256&#58;00") == 1
+    assert git(repository, "fsck", "--strict") == ""
+    if not is_bare(repository):
+        assert git(repository, "status", "--porcelain") == ""
+        assert (repository / FOLDER / "document.json").read_bytes() == b"{}"
+
+
+async def test_author_is_the_worker_and_nobody_else(repository: Path) -> None:
+    commit = await GitArchive(repository).commit({"a/b.txt": b"x"}, change_log_row=None, message="Subject\n\nBody\n")
+    said = git(repository, "log", "-1", "--format=%an <%ae>|%cn|%s|%H")
+    assert said == f"Constitution Runbook <constitution-runbook@localhost>|Constitution Runbook|Subject|{commit}"
+
+
+async def test_many_writers_at_once_lose_nothing(repository: Path) -> None:
+    archives = [GitArchive(repository) for _ in range(4)]
+    rows = [(f"testing/{n}/completed", f"| 1.0.{n} | {n} |") for n in range(12)]
+    await asyncio.gather(
+        *(
+            archives[n % 4].commit({f"docs/{n}/x.txt": b"x"}, change_log_row=row, message="m", manifest=f"docs/{n}")
+            for n, row in enumerate(rows)
+        )
+    )
+    log = (await archives[0].read(CHANGE_LOG) or b"").decode()
+    assert all(log.count(f"<!-- {key} -->") == 1 for key, _ in rows)
+    assert git(repository, "rev-list", "--count", "HEAD") == "12"
+    if not is_bare(repository):
+        assert git(repository, "status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["../x", "/etc/x", "a/../../x", ".git/config", "a/.git/x", "a//b", "", "a/\0", "a\\..\\x", "docs/ space", "-n"],
+)
+async def test_a_hostile_path_writes_nothing(repository: Path, path: str) -> None:
+    archive = GitArchive(repository)
+    with pytest.raises(InvalidRequestError):
+        await archive.commit({path: b"x"}, change_log_row=None, message="m")
+    assert git(repository, "count-objects") == "0 objects, 0 kilobytes"
+
+
+async def test_a_link_in_the_working_tree_leads_nowhere(tmp_path: Path) -> None:
+    repository, outside = tmp_path / "archive", tmp_path / "outside"
+    repository.mkdir()
+    outside.mkdir()
+    git(repository, "init", "--quiet")
+    (repository / "docs").symlink_to(outside)
+    with pytest.raises(InvalidRequestError, match="through a link"):
+        await GitArchive(repository).commit({"docs/x.txt": b"x"}, change_log_row=None, message="m")
+    assert list(outside.iterdir()) == []
+
+
+async def test_somebodys_uncommitted_edit_is_left_alone(tmp_path: Path) -> None:
+    repository = tmp_path / "archive"
+    repository.mkdir()
+    git(repository, "init", "--quiet")
+    archive = GitArchive(repository)
+    await archive.commit({"a.txt": b"one\n"}, change_log_row=None, message="m")
+    (repository / "a.txt").write_bytes(b"mine\n")
+    await archive.commit({"a.txt": b"two\n"}, change_log_row=None, message="m")
+    assert (repository / "a.txt").read_bytes() == b"mine\n"
+    assert git(repository, "show", "HEAD:a.txt") == "two"
+    assert git(repository, "status", "--porcelain") == "M a.txt"
+
+
+async def test_the_manifest_lists_files_of_earlier_commits_too(repository: Path) -> None:
+    archive = GitArchive(repository)
+    await archive.commit({f"{FOLDER}/a.json": b"a"}, change_log_row=None, message="m", manifest=FOLDER)
+    await archive.commit({f"{FOLDER}/h/b.json": b"b"}, change_log_row=None, message="m", manifest=FOLDER)
+    manifest = (await archive.read(f"{FOLDER}/manifest.json") or b"").decode()
+    assert '"a.json": "sha256:ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb"' in manifest
+    assert '"h/b.json"' in manifest
+    assert "manifest.json" not in manifest
+
+
+WRITER = """
+import asyncio, sys
+from pathlib import Path
+from adapters.archive import GitArchive
+
+async def main():
+    archive = GitArchive(Path(sys.argv[1]))
+    for n in range(1000):
+        row = (f"testing/{n}/completed", f"| 1.0.{n} |")
+        await archive.commit({f"docs/{n}/x.txt": b"x" * n}, change_log_row=row, message="m", manifest=f"docs/{n}")
+        print(n, flush=True)
+
+asyncio.run(main())
+"""
+
+
+async def test_a_writer_killed_anywhere_leaves_a_repository_that_the_next_call_completes(repository: Path) -> None:
+    archive = GitArchive(repository)
+    done = -1
+    for lines in (1, 3, 4, 2):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", WRITER, repository, cwd=CHECKOUT, stdout=asyncio.subprocess.PIPE
+        )
+        assert process.stdout is not None
+        for _ in range(lines + done + 1):
+            done = int(await process.stdout.readline())
+        process.send_signal(signal.SIGKILL)
+        await process.wait()
+    for n in range(done + 3):  # the one that was in the air, the one after it, and all before
+        row = (f"testing/{n}/completed", f"| 1.0.{n} |")
+        await archive.commit({f"docs/{n}/x.txt": b"x" * n}, change_log_row=row, message="m", manifest=f"docs/{n}")
+    log = (await archive.read(CHANGE_LOG) or b"").decode()
+    assert all(log.count(f"<!-- testing/{n}/completed -->") == 1 for n in range(done + 3))
+    assert git(repository, "fsck", "--strict") == ""
+    if not is_bare(repository):
+        assert git(repository, "status", "--porcelain") == ""
+
+
+def test_a_folder_that_is_no_repository_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequestError, match="is no git repository"):
+        GitArchive(tmp_path)
+
+
+def test_a_row_goes_under_the_last_row_of_an_existing_table_and_nothing_else_changes() -> None:
+    text = "# Security\n\nwords\n\n## Constitution change log\n\n| a |\n|---|\n| old |\n\n## After\n\n| not here |\n"
+    changed = with_row(text, "k/1", "| new |")
+    assert changed == text.replace("| old |\n", "| old |\n| new <!-- k/1 --> |\n")
+    assert with_row(changed, "k/1", "| new |") == changed
+
+
+@pytest.mark.parametrize(("key", "row"), [("a b", "| x |"), ("k -->", "| x |"), ("k", "x"), ("k", "| x |\n| y |")])
+def test_a_key_or_row_that_breaks_the_table_is_refused(key: str, row: str) -> None:
+    with pytest.raises(InvalidRequestError):
+        with_row(None, key, row)

@@ -1,0 +1,271 @@
+"""Lease, load and proof, against the real service, Postgres, Redis and Kafka."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from activities.plan import PlanInput
+from activities.publish import (
+    LeaseInput,
+    LoadInput,
+    ProveInput,
+    Publish,
+    Published,
+    ReleaseLeaseInput,
+    StandingInput,
+)
+from activities.restore import FenceInput, Restore, RestoreInput
+from activities.subject import Subject
+from adapters.event_log import KafkaEventLog
+from adapters.ledger import PostgresLedger
+from adapters.postgres import Database
+from adapters.redis_cache import ConstitutionCache
+from constitution.api import Lease
+from constitution.messages import RollbackRequest
+from constitution.names import Names
+from constitution.release import Kind, Previous, Standing, Verdict
+from constitution_client.service import ConstitutionServiceClient
+from tests.activity_support import make_deployment, refused, run, subject_of, wire_to
+from tests.constitution_service_support import ENVIRONMENT, Author, ServiceProcess, Site, following
+from tests import resources
+
+
+@pytest.fixture
+async def ledger(database: resources.Database) -> AsyncIterator[PostgresLedger]:
+    pool = Database(database.reader_url, application_name="test")
+    await pool.open()
+    yield PostgresLedger(pool, ENVIRONMENT)
+    await pool.close()
+
+
+@pytest.fixture
+def events(kafka_configuration: dict[str, str], names: Names) -> KafkaEventLog:
+    return KafkaEventLog({name: str(value) for name, value in kafka_configuration.items()}, names)
+
+
+@pytest.fixture
+def publish(
+    author: Author,
+    service_site: Site,
+    ledger: PostgresLedger,
+    cache: ConstitutionCache,
+    events: KafkaEventLog,
+    tmp_path: Path,
+) -> Publish:
+    deployment = make_deployment(service_site, tmp_path)
+    return Publish(service=author.worker, ledger=ledger, cache=cache, events=events, deployment=deployment)
+
+
+@pytest.fixture
+def restore(author: Author, service_site: Site, tmp_path: Path) -> Restore:
+    return Restore(service=author.worker, deployment=make_deployment(service_site, tmp_path))
+
+
+async def prepared(author: Author, document: bytes, **changes: object) -> LoadInput:
+    checksum = await author.push(document)
+    change_request = await author.ask(checksum)
+    evidence = await author.evidence(document, change_request)
+    subject = subject_of(document, change_request, **changes)
+    return LoadInput(
+        subject=subject,
+        evidence=evidence,
+        envelopes=author.approvals(document, change_request=change_request, evidence=evidence),
+        fencing_token=0,
+        expected_generation=subject.expected_generation,
+    )
+
+
+async def leased(publish: Publish, subject: Subject) -> Lease:
+    return await run(
+        publish.acquire_lease,
+        LeaseInput(environment=ENVIRONMENT, update_id=subject.update_id, kind=Kind.UPDATE, workflow_id="test"),
+    )
+
+
+async def released(publish: Publish, author: Author, document: bytes, **changes: object) -> tuple[LoadInput, Published]:
+    load = await prepared(author, document, **changes)
+    lease = await leased(publish, load.subject)
+    load = load.model_copy(update={"fencing_token": lease.fencing_token})
+    return load, await run(publish.load_release, load)
+
+
+def to_prove(published: Published) -> ProveInput:
+    return ProveInput(
+        environment=ENVIRONMENT,
+        generation=published.generation,
+        checksum=published.checksum,
+        event_id=published.event_id,
+        rings=("default",),
+        effective_at=published.effective_at,
+    )
+
+
+async def test_a_release_is_proved_in_all_three_places_and_twice_the_same(publish: Publish, author: Author) -> None:
+    load, published = await released(publish, author, author.draft("1.0.0"))
+    assert await run(publish.load_release, load) == published
+    await author.delivered(published.generation)
+    proof = await run(publish.prove_published, to_prove(published))
+    assert (proof.generation, proof.checksum, proof.repaired) == (1, load.subject.checksum, False)
+    assert [event.tenant for event in proof.events] == ["global", "acme"]
+    assert proof.events[0].event_id == f"{published.event_id}:global"
+    assert await run(publish.prove_published, to_prove(published)) == proof
+
+
+async def test_a_load_whose_answer_was_lost_is_one_release(
+    publish: Publish, author: Author, service_site: Site, constitution_service: ServiceProcess, tmp_path: Path
+) -> None:
+    load = await prepared(author, author.draft("1.0.0"))
+    load = load.model_copy(update={"fencing_token": (await leased(publish, load.subject)).fencing_token})
+    async with wire_to("127.0.0.1", constitution_service.port) as wire:
+        wire.swallow.append(b"POST /v1/constitution/load")
+        async with ConstitutionServiceClient(
+            f"http://127.0.0.1:{wire.port}", service_site.key("worker"), ENVIRONMENT
+        ) as service:
+            over_wire = Publish(
+                service=service,
+                ledger=publish._ledger,
+                cache=publish._cache,
+                events=publish._events,
+                deployment=make_deployment(service_site, tmp_path),
+            )
+            published = await run(over_wire.load_release, load)
+    assert wire.swallowed == 1
+    assert published.generation == 1
+    assert len(await author.worker.releases()) == 1
+
+
+async def test_a_deleted_or_forged_redis_value_is_restored_and_said(
+    publish: Publish, author: Author, redis: Redis, names: Names
+) -> None:
+    _, published = await released(publish, author, author.draft("1.0.0"))
+    await author.delivered(published.generation)
+    await redis.delete(names.redis_current())
+    proof = await run(publish.prove_published, to_prove(published))
+    assert proof.repaired
+    assert "had no value" in proof.redis
+    true_value = await redis.get(names.redis_current())
+    forged = true_value.replace(b'"generation":1', b'"generation":9', 1)
+    assert "does not verify" in (publish._cache_trouble(to_prove(published), "default", forged) or "")
+    assert publish._cache_trouble(to_prove(published), "default", true_value) is None
+    await redis.set(names.redis_current(), forged)  # the service's own keeper may be faster than this proof
+    assert (await run(publish.prove_published, to_prove(published))).generation == 1
+    assert await redis.get(names.redis_current()) == true_value
+
+
+async def test_what_has_not_happened_is_not_yet_and_what_is_past_is_a_conflict(publish: Publish, author: Author) -> None:
+    first, published = await released(publish, author, author.draft("1.0.0"))
+    early = to_prove(published).model_copy(update={"generation": 2})
+    failure = await refused(publish.prove_published, early)
+    assert (failure.type, failure.non_retryable) == ("not-yet", False)
+    await author.delivered(1)
+    lease = await leased(publish, first.subject)
+    standing = StandingInput(
+        environment=ENVIRONMENT,
+        generation=1,
+        standing=Standing.CONFIRMED,
+        verdict=Verdict.NOT_APPLICABLE,
+        reason="seen",
+        update_id=first.subject.update_id,
+        fencing_token=lease.fencing_token,
+    )
+    said = await run(publish.record_standing, standing)
+    assert (said.standing, await run(publish.record_standing, standing)) == (Standing.CONFIRMED, said)
+    give_back = ReleaseLeaseInput(
+        environment=ENVIRONMENT, update_id=first.subject.update_id, fencing_token=lease.fencing_token
+    )
+    await run(publish.release_lease, give_back)
+    await run(publish.release_lease, give_back)
+    assert await author.worker.lease() is None
+    previous = Previous(version="1.0.0", checksum=first.subject.checksum)
+    second = author.draft("1.1.0", previous=previous)
+    await released(publish, author, second, expected_generation=1)
+    failure = await refused(publish.prove_published, to_prove(published))
+    assert (failure.type, failure.non_retryable) == ("conflict", True)
+
+
+async def test_a_held_lease_names_its_holder_and_a_rollback_fences_a_late_load(
+    publish: Publish, restore: Restore, author: Author
+) -> None:
+    load = await prepared(author, author.draft("1.0.0"))
+    lease = await leased(publish, load.subject)
+    other = LeaseInput(
+        environment=ENVIRONMENT,
+        update_id="00000000-0000-0000-0000-000000000001",
+        kind=Kind.UPDATE,
+        workflow_id="late",
+    )
+    failure = await refused(publish.acquire_lease, other)
+    assert failure.type == "lease-held"
+    assert load.subject.update_id in failure.message
+    fence = FenceInput(environment=ENVIRONMENT, update_id=load.subject.update_id, workflow_id="guard")
+    fenced = await run(restore.fence_and_look, fence)
+    assert (fenced.generation, fenced.confirmed) == (None, None)
+    assert await run(restore.fence_and_look, fence) == fenced
+    late = load.model_copy(update={"fencing_token": lease.fencing_token})
+    failure = await refused(publish.load_release, late)
+    assert (failure.type, failure.non_retryable) == ("lease-lost", True)
+    assert await author.worker.releases() == []
+
+
+async def test_an_update_is_undone_as_its_approvals_allow_and_once(
+    publish: Publish, restore: Restore, author: Author
+) -> None:
+    first = await author.confirmed(author.draft("1.0.0"), expected_generation=0)
+    second = author.draft("1.1.0", previous=following(first))
+    load, published = await released(publish, author, second, expected_generation=1)
+    fence = FenceInput(environment=ENVIRONMENT, update_id=load.subject.update_id, workflow_id="rollback")
+    fenced = await run(restore.fence_and_look, fence)
+    assert fenced.generation == published.generation == 2
+    request = RollbackRequest(
+        reason="it spikes", bad_generation=2, update_id=load.subject.update_id, verdict=Verdict.ANOMALY
+    )
+    ask = PlanInput(environment=ENVIRONMENT, update_id=load.subject.update_id, request=request)
+    plan = await run(restore.plan_rollback, ask)
+    assert (plan.kind, plan.checksum, plan.restore_generation) == (Kind.ROLLBACK, first.checksum, 1)
+    assert (plan.needs_quorum, plan.already, plan.standing_for_bad) == (False, None, Standing.POISONED)
+    order = RestoreInput(
+        plan=plan, fencing_token=fenced.fencing_token, reason="it spikes", workflow_id="rollback", run_id="run"
+    )
+    restored = await run(restore.load_restored, order)
+    assert (restored.generation, restored.checksum) == (3, first.checksum)
+    assert await run(restore.load_restored, order) == restored
+    again = await run(restore.plan_rollback, ask)
+    assert (again.already, again.checksum) == (3, first.checksum)
+    assert await run(restore.load_restored, order.model_copy(update={"plan": again})) == restored
+    assert len(await author.worker.releases()) == 3
+
+
+async def test_a_first_release_is_undone_by_a_withdrawal(publish: Publish, restore: Restore, author: Author) -> None:
+    load, _ = await released(publish, author, author.draft("1.0.0"))
+    fence = FenceInput(environment=ENVIRONMENT, update_id=load.subject.update_id, workflow_id="rollback")
+    fenced = await run(restore.fence_and_look, fence)
+    request = RollbackRequest(reason="not converged", bad_generation=1, update_id=load.subject.update_id)
+    ask = PlanInput(environment=ENVIRONMENT, update_id=load.subject.update_id, request=request)
+    plan = await run(restore.plan_rollback, ask)
+    assert (plan.kind, plan.checksum, plan.needs_quorum) == (Kind.WITHDRAW, None, False)
+    restored = await run(
+        restore.load_restored,
+        RestoreInput(
+            plan=plan, fencing_token=fenced.fencing_token, reason="not converged", workflow_id="r", run_id="r"
+        ),
+    )
+    await author.delivered(restored.generation)
+    proof = await run(publish.prove_published, to_prove(restored))
+    assert (proof.generation, proof.checksum) == (2, None)
+
+
+async def test_a_rollback_by_hand_of_what_nothing_precedes_is_refused(restore: Restore) -> None:
+    ask = PlanInput(environment=ENVIRONMENT, update_id="u", request=RollbackRequest(reason="why not"))
+    failure = await refused(restore.plan_rollback, ask)
+    assert failure.type == "invalid-request"
+    assert "nothing has ever been released" in failure.message
+
+
+async def test_work_of_another_environment_is_refused(publish: Publish) -> None:
+    failure = await refused(
+        publish.acquire_lease,
+        LeaseInput(environment="production", update_id="u", kind=Kind.UPDATE, workflow_id="w"),
+    )
+    assert (failure.type, failure.non_retryable) == ("invalid-request", True)
