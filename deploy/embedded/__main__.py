@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from deploy.embedded.catalogue import ALL_NAMES, CATALOGUE, INFRASTRUCTURE_NAMES
+from deploy.embedded.catalogue import ALL_NAMES, INFRASTRUCTURE, INFRASTRUCTURE_NAMES
 from deploy.embedded.control import NotRunning, StackError
 from deploy.embedded.server import Server, ServerError
 from deploy.embedded.site import CHECKOUT, Site
@@ -60,8 +60,8 @@ def fetch(directory: Directory = DEFAULT_DIRECTORY) -> None:
         server(site, say).fetch()
         say("is in the cache")
 
-    with ThreadPoolExecutor(len(CATALOGUE)) as pool:
-        list(pool.map(fetch_one, CATALOGUE.values()))
+    with ThreadPoolExecutor(len(INFRASTRUCTURE)) as pool:
+        list(pool.map(fetch_one, INFRASTRUCTURE))
 
 
 @app.command()

@@ -1,0 +1,109 @@
+"""Our own services in the stack: they come up on the real servers, and each knows only what it needs."""
+
+import os
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import httpx
+import pytest
+from temporalio.api.enums.v1 import TaskQueueType
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
+from temporalio.client import Client
+
+from constitution.environment import Environment
+from constitution.names import Names
+from deploy.embedded.catalogue import ALL_NAMES
+from deploy.embedded.site import CHECKOUT
+from deploy.embedded.stack import Stack
+from tests.helpers import eventually, eventually_sync
+
+# Thirteen processes on two busy cores.
+pytestmark = pytest.mark.timeout(300)
+READY = timedelta(seconds=60)
+
+# Settings that hold a secret, and who may know them.
+KNOWN_BY = {
+    "DATABASE_URL": {"constitution-service"},
+    "DATABASE_READER_URL": {"worker"},
+    "DATABASE_MIGRATION_URL": set(),
+    "DATABASE_ADMIN_URL": set(),
+    "REDIS_URL": {"constitution-service", "worker"},
+    "SLACK_BOT_TOKEN": {"worker"},
+    "KAFKA_PASSWORD": {
+        "constitution-service",
+        "policy-engine-1",
+        "policy-engine-2",
+        "orchestrator-1",
+        "orchestrator-2",
+        "siem-forwarder",
+        "worker",
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def whole() -> Iterator[Stack]:
+    """A stack with everything."""
+    stack = Stack(CHECKOUT / "var" / f"test-services-{os.getpid()}", environment={})
+    stack.start()
+    yield stack
+    stack.erase()
+
+
+def environment_of(stack: Stack, name: str) -> dict[str, str]:
+    pid = next(status.pid for status in stack.status() if status.name == name)
+    words = Path(f"/proc/{pid}/environ").read_text().split("\0")
+    return dict(word.split("=", 1) for word in words if "=" in word)
+
+
+class TestServices:
+    def test_everything_runs_and_answers(self, whole: Stack) -> None:
+        assert {status.name: status.state for status in whole.status()} == dict.fromkeys(ALL_NAMES, "running")
+
+    def test_each_service_knows_only_the_secrets_that_it_needs(self, whole: Stack) -> None:
+        services = KNOWN_BY["KAFKA_PASSWORD"]
+        known = {name: environment_of(whole, name) for name in services}
+        settings = whole.settings()
+        for setting, allowed in KNOWN_BY.items():
+            assert {name for name in services if settings[setting] in known[name].values()} == allowed, setting
+
+    async def test_prometheus_scrapes_each_of_them(self, whole: Stack) -> None:
+        async with httpx.AsyncClient(trust_env=False, base_url=whole.settings()["PROMETHEUS_URL"]) as client:
+
+            async def scraped() -> bool:
+                answer = (await client.get("/api/v1/query", params={"query": "up == 1"})).json()
+                targets = {sample["metric"]["target"] for sample in answer["data"]["result"]}
+                assert targets == KNOWN_BY["KAFKA_PASSWORD"]
+                return True
+
+            await eventually(scraped, READY)
+
+    async def test_the_worker_polls_the_task_queue(self, whole: Stack) -> None:
+        settings = whole.settings()
+        client = await Client.connect(settings["TEMPORAL_ADDRESS"], namespace=settings["TEMPORAL_NAMESPACE"])
+        request = DescribeTaskQueueRequest(
+            namespace=client.namespace,
+            task_queue=TaskQueue(name=Names().task_queue()),
+            task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
+        )
+
+        async def polled() -> bool:
+            return len((await client.workflow_service.describe_task_queue(request)).pollers) > 0
+
+        await eventually(polled, READY)
+
+    def test_the_environment_names_every_target_where_it_answers(self, whole: Stack) -> None:
+        environment = Environment.parse(Path(whole.settings()["ENVIRONMENT_FILE"]).read_text())
+        for target in environment.targets:
+            status = httpx.get(f"{target.url}/v1/policy", trust_env=False).json()
+            assert (status["target"], status["generation"]) == (target.id, 0)
+
+    def test_a_killed_target_is_named_and_comes_back_where_it_was(self, whole: Stack) -> None:
+        before = whole.settings()
+        whole.kill("policy-engine-2")
+        eventually_sync(lambda: [status.name for status in whole.status() if not status.healthy] == ["policy-engine-2"])
+        whole.restart("policy-engine-2")
+        assert whole.settings() == before
+        assert all(status.healthy for status in whole.status())
