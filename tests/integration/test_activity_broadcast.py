@@ -1,0 +1,158 @@
+"""The channel is told once, whatever happens to the caller. Slack's API is an emulator here, and says so."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from slack_sdk import WebClient
+
+from activities.broadcast import Announcement, Broadcast, ProgressInput
+from adapters.ledger import PostgresLedger
+from adapters.postgres import Database
+from adapters.slack import EVENT_TYPE, SlackChannel
+from constitution.errors import ForbiddenError, NotFoundError
+from tests import resources
+from tests.activity_support import make_deployment, refused, run, subject_of, wire_to
+from tests.constitution_service_support import ENVIRONMENT, Author, Site, make_site
+
+HOSTILE = "<!channel> <https://evil.example|click> @everyone\n*Approvers*\u202e www.evil.example | a & b"
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return make_site(tmp_path / "site")
+
+
+@pytest.fixture
+async def ledger(database: resources.Database) -> AsyncIterator[PostgresLedger]:
+    pool = Database(database.reader_url, application_name="test")
+    await pool.open()
+    yield PostgresLedger(pool, ENVIRONMENT)
+    await pool.close()
+
+
+@pytest.fixture
+def broadcast(slack: resources.Slack, ledger: PostgresLedger, site: Site, tmp_path: Path) -> Broadcast:
+    channel = SlackChannel(slack.token, slack.api_url)
+    return Broadcast(channel=channel, ledger=ledger, deployment=make_deployment(site, tmp_path))
+
+
+def announcement(slack: resources.Slack, **changes: Any) -> Announcement:
+    return Announcement(
+        key="update-1/completed",
+        environment=ENVIRONMENT,
+        outcome="completed",
+        version="1.0.0",
+        checksum="sha256:" + "0" * 64,
+        generation=1,
+        summary="What changed",
+        approvers=("alva", "bruno"),
+        workflow_id="constitution-update/testing/CR-1",
+        run_id="run",
+        links={"Temporal UI": "http://127.0.0.1:1/", "evil": "javascript:alert(1)"},
+        channel=f"#{slack.channel_name}",
+    ).model_copy(update=changes)
+
+
+def messages(slack: resources.Slack) -> list[dict[str, Any]]:
+    client = WebClient(slack.token, base_url=slack.api_url)
+    said = client.conversations_history(channel=slack.channel, include_all_metadata=True, limit=100)
+    found: list[dict[str, Any]] = said["messages"]
+    return found
+
+
+async def test_an_outcome_is_told_once_however_often_and_however_many_at_once(
+    broadcast: Broadcast, slack: resources.Slack
+) -> None:
+    told = await asyncio.gather(*(run(broadcast.announce, announcement(slack)) for _ in range(4)))
+    assert len({(posted.channel_id, posted.ts) for posted in told}) == 1
+    assert told[0].permalink
+    (message,) = messages(slack)
+    assert message["metadata"]["event_type"] == EVENT_TYPE
+    assert message["metadata"]["event_payload"] == {"key": "update-1/completed"}
+    await run(broadcast.announce, announcement(slack, key="update-1/rolled_back", outcome="rolled_back"))
+    assert len(messages(slack)) == 2
+
+
+async def test_a_message_whose_answer_was_lost_is_found_and_not_posted_again(
+    broadcast: Broadcast, slack: resources.Slack
+) -> None:
+    address = urlsplit(slack.api_url)
+    assert address.hostname is not None
+    assert address.port is not None
+    async with wire_to(address.hostname, address.port) as wire:
+        wire.swallow.append(b"chat.postMessage")
+        cut = Broadcast(
+            channel=SlackChannel(slack.token, f"http://127.0.0.1:{wire.port}{address.path}"),
+            ledger=broadcast._ledger,
+            deployment=broadcast._deployment,
+        )
+        failure = await refused(cut.announce, announcement(slack))
+        assert (failure.type, failure.non_retryable) == ("unavailable", False)
+        assert wire.swallowed == 1
+        (message,) = messages(slack)
+        posted = await run(cut.announce, announcement(slack))
+    assert posted.ts == message["ts"]
+    assert len(messages(slack)) == 1
+
+
+async def test_hostile_text_calls_nobody_and_links_nowhere(broadcast: Broadcast, slack: resources.Slack) -> None:
+    await run(
+        broadcast.announce,
+        announcement(slack, summary=HOSTILE, reason=HOSTILE, diff=(HOSTILE,), change_request=HOSTILE, approvers=(HOSTILE,)),
+    )
+    (message,) = messages(slack)
+    assert "<!channel>" not in message["text"]
+    assert "&lt;!channel&gt;" in message["text"]
+    for block in message["blocks"]:
+        for part in [block.get("text"), *block.get("fields", []), *block.get("elements", [])]:
+            if part is None or part["type"] == "plain_text":
+                continue
+            assert part["verbatim"] is True
+            assert "<!channel>" not in part["text"]
+            assert "|click>" not in part["text"]
+            assert "\u202e" not in part["text"]
+    assert "javascript" not in str(message["blocks"])
+
+
+async def test_progress_is_one_message_that_is_edited(broadcast: Broadcast, slack: resources.Slack, site: Site) -> None:
+    document = Author(site, "http://127.0.0.1:1").draft("1.0.0")
+    subject = subject_of(document, "CR-1", channel=f"#{slack.channel_name}")
+    first = await run(broadcast.post_progress, ProgressInput(subject=subject, lines=("started",)))
+    assert await run(broadcast.post_progress, ProgressInput(subject=subject, lines=("started",))) == first
+    edit = ProgressInput(subject=subject, ts=first.ts, channel_id=first.channel_id, lines=("started", "gate passed"))
+    assert await run(broadcast.post_progress, edit) == first
+    (message,) = messages(slack)
+    assert "gate passed" in str(message["blocks"])
+    reply = await run(broadcast.announce, announcement(slack, thread_ts=first.ts))
+    assert await run(broadcast.announce, announcement(slack, thread_ts=first.ts)) == reply
+
+
+async def test_a_channel_that_is_not_there_and_a_token_that_is_not_known_are_permanent(
+    broadcast: Broadcast, slack: resources.Slack
+) -> None:
+    failure = await refused(broadcast.announce, announcement(slack, channel="#no-such-channel"))
+    assert (failure.type, failure.non_retryable) == (NotFoundError.code, True)
+    assert "/invite" in failure.message
+    stranger = SlackChannel("", slack.api_url)
+    with pytest.raises(ForbiddenError):
+        await stranger.find(f"#{slack.channel_name}", "key")
+
+
+async def test_a_slack_that_does_not_answer_is_transient(broadcast: Broadcast, slack: resources.Slack) -> None:
+    silent = Broadcast(
+        channel=SlackChannel(slack.token, "http://127.0.0.1:9/api/"),
+        ledger=broadcast._ledger,
+        deployment=broadcast._deployment,
+    )
+    failure = await refused(silent.announce, announcement(slack))
+    assert (failure.type, failure.non_retryable) == ("unavailable", False)
+
+
+async def test_another_environments_outcome_is_refused(broadcast: Broadcast, slack: resources.Slack) -> None:
+    failure = await refused(broadcast.announce, announcement(slack, environment="production"))
+    assert failure.type == "invalid-request"
+    assert messages(slack) == []
