@@ -40,8 +40,10 @@ ifeq ($(firstword $(MAKECMDGOALS)),restart)
 	@:
 endif
 
+ifneq ($(firstword $(MAKECMDGOALS)),restart)
 worker: sync  ## Run one more worker in the foreground, with the settings of the running stack
 	@$(STACK) worker
+endif
 
 demo: export DEMO_STARTED := $(shell date +%s.%N)
 demo: sync  ## The whole story on real servers: one good constitution, two bad ones undone

@@ -12,7 +12,9 @@ import os
 import secrets
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 MIGRATIONS = CHECKOUT / "deploy" / "sql" / "migrations"
+
+KEPT = timedelta(days=1)  # servers and logs of a failed run
 
 # The session fixture of each server.
 FIXTURES = {
@@ -42,6 +46,7 @@ FIXTURES = {
 def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
     """The servers of this test run; those that the selected tests need start at once in the background."""
     shared = os.environ.get("TEST_STACK")
+    _forget_old_runs()
     directory = Path(shared) if shared else CHECKOUT / "var" / f"test-{os.getpid()}"
     stack = Stack(directory, (), environment={})
     needed = {FIXTURES[name] for item in request.session.items for name in item.fixturenames if name in FIXTURES}  # type: ignore[attr-defined]
@@ -54,6 +59,13 @@ def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
         stack.stop()  # the logs tell why
     else:
         stack.erase()
+
+
+def _forget_old_runs() -> None:
+    """Delete what failed runs left to be looked at, after a day."""
+    for directory in (CHECKOUT / "var").glob("test-*"):
+        if time.time() - directory.stat().st_mtime > KEPT.total_seconds():
+            Stack(directory, environment={}).erase()
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ checksum database. Prometheus has no password of its own; it holds no secret and
 import json
 import os
 import platform
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from deploy.embedded.cache import item
 from deploy.embedded.go import go_toolchain
-from deploy.embedded.server import Command, Server, ServerError, base_environment
+from deploy.embedded.server import Command, Server, ServerError, base_environment, guarded
 
 MODULE = "github.com/prometheus/prometheus/cmd/prometheus"
 VERSION = "v0.316.0"  # Prometheus 3.16.0 by the numbering of its Go module
@@ -110,7 +111,8 @@ def build(target: Path, log: Path, say: Callable[[str], None], environment: dict
     say(f"building Prometheus {VERSION} with {go} (about two minutes on two cores; log: {log})")
     environment = environment | {"GOBIN": str(target), "GOFLAGS": "-buildvcs=false", "GOTOOLCHAIN": "local"}
     # -v names each package when it is compiled, which is the progress. Outside of any module (cwd).
-    command = ["nice", go, "install", "-v", "-tags", TAGS, f"{MODULE}@{VERSION}"]
+    install = ("nice", go, "install", "-v", "-tags", TAGS, f"{MODULE}@{VERSION}")
+    command = guarded(install, signal.SIGKILL)  # this thread waits for it: it ends with whoever wanted it
     compiled, told_at = 0, time.monotonic()
     with (
         log.open("a") as output,

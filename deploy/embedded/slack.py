@@ -9,12 +9,13 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 from importlib.util import find_spec
 from pathlib import Path
 
 from deploy.embedded.cache import item
-from deploy.embedded.server import Command, NotAnswering, Server, ServerError, base_environment
+from deploy.embedded.server import Command, NotAnswering, Server, ServerError, base_environment, guarded
 from deploy.embedded.site import write_private
 
 # package.json and package-lock.json with the integrity of every package; no registry's address.
@@ -41,7 +42,8 @@ class SlackEmulator(Server):
             shutil.copyfile(PACKAGE / name, target / name)
         npm = _node_package() / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
         # No package's scripts run; npm ci installs exactly the lock file or fails.
-        command = [str(_node()), str(npm), "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+        install = (str(_node()), str(npm), "ci", "--ignore-scripts", "--no-audit", "--no-fund")
+        command = guarded(install, signal.SIGKILL)
         environment = os.environ | base_environment(self.site)  # the user's own registry settings hold
         done = subprocess.run(command, cwd=target, env=environment, check=False, capture_output=True, text=True)
         if done.returncode != 0:
