@@ -61,13 +61,16 @@ class ClientKey:
         )
         try:
             data = json.loads(text)
+            kind = data["kty"], data["crv"]
             kid = _IDENTIFIER.validate_python(data["kid"], strict=True)
             key = jwk.OKPKey.import_key({name: data[name] for name in ("kty", "crv", "x", "d")})
             public = decode_key(data["x"])
         except (ValueError, KeyError, TypeError, RecursionError, ValidationError, JoseError):
             raise refusal from None
         private = key.private_key
-        if not isinstance(private, Ed25519PrivateKey) or private.public_key().public_bytes_raw() != public:
+        if kind != ("OKP", "Ed25519") or not isinstance(private, Ed25519PrivateKey):
+            raise refusal
+        if private.public_key().public_bytes_raw() != public:
             raise refusal
         return cls(kid, key)
 
