@@ -17,7 +17,7 @@ from constitution.errors import UnavailableError
 
 MAX_POLL_INTERVAL_MS = 86_400_000  # a sink may be down for a day before the group gives our partitions away
 SESSION_TIMEOUT_MS = 10_000  # how long a dead replica keeps its partitions; librdkafka's own thread sends heartbeats
-METADATA_REFRESH_MS = 30_000  # a topic made after the start is seen within this
+METADATA_REFRESH_MS = 5_000  # a topic made after the start is seen within this
 
 _T = TypeVar("_T")
 

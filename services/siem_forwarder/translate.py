@@ -53,15 +53,18 @@ class Translator:
         """Return the event of a record, or the finding about it."""
         try:
             event = self._audit(record) if record.topic == self._audit_topic else self._updated(record)
-            problems = self._schema.problems(event)
-            if problems:
-                raise _RefusedError("it is not valid OCSF: " + "; ".join(problems))
+            self._require_valid(event)
         except _RefusedError as error:
             return Translated(finding(record, str(error)), str(error))
         except Exception as error:  # noqa: BLE001 - whatever a hostile record brings about, the stream goes on
             why = f"it cannot be read: {type(error).__name__}"
             return Translated(finding(record, why), why)
         return Translated(event, None)
+
+    def _require_valid(self, event: Event) -> None:
+        problems = self._schema.problems(event)
+        if problems:
+            raise _RefusedError("it is not valid OCSF: " + "; ".join(problems))
 
     def _audit(self, record: Record) -> Event:
         event = _json(record)
@@ -90,6 +93,7 @@ class Translator:
             raise _RefusedError("its headers are not those of a CloudEvent of this type")
         if not event_id.endswith(f":{event.tenant}") or len(event_id) > 256:
             raise _RefusedError("its id does not end with its tenant")
+        what = event.version or "no constitution"
         told = AuditEvent(
             id=event_id,
             update_id=event.update_id,
@@ -97,7 +101,7 @@ class Translator:
             activity="constitution.updated",
             success=True,
             actor="constitution-service",
-            message=f"generation {event.generation} ({event.kind}): {event.version or 'no constitution'}. {event.summary}",
+            message=f"generation {event.generation} ({event.kind}): {what}. {event.summary}",
             details={"tenant": event.tenant, **event.model_dump(mode="json", exclude=set(_UNSAID))},
         )
         return ocsf_event(told, environment=event.environment, time=release.effective_at)
