@@ -168,14 +168,14 @@ def test_any_request_is_decided(asked: EvaluationRequest) -> None:
     assert made.evaluate(asked).decision in Decision
 
 
-def test_a_hundred_rules_take_well_under_a_millisecond() -> None:
+def test_a_hundred_rules_take_well_under_a_millisecond_of_cpu() -> None:
     made = policy(
         *[rule(f"r{i}", "deny", f"tool == 't{i}' && amount > {i}.5 || prompt.contains('s{i}')") for i in range(100)]
     )
     asked = request(tool="x", prompt="hello world " * 20)
     best = float("inf")
     for _ in range(200):
-        started = time.perf_counter()
+        started = time.thread_time()
         made.evaluate(asked)
-        best = min(best, time.perf_counter() - started)
+        best = min(best, time.thread_time() - started)
     assert best < 0.001, f"{best * 1e6:.0f} us"
