@@ -11,10 +11,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from constitution.checksum import checksum_of
 from constitution.document import parse
-from constitution.evaluation import EvaluationRequest
+from constitution.evaluation import EvaluationRequest, PolicyDecision
 from constitution.rules import Policy
 from tests.consumers_support import AnswerServer, Land, Service, document, free_port, rule
+from tests.consumers_town import VECTORS, running_town
 from tests.helpers import eventually
+from tests.resources import Database
 
 NOON = "2026-11-22T12:00:00Z"
 READING = {"tenant": "global", "user": "u1", "agent": "a1", "action": "read", "prompt": "summarise the report"}
@@ -320,3 +322,56 @@ class TestEngines:
             return bool((await session(http, orchestrator))["reason"] == "stale")
 
         await eventually(stale)
+
+
+class TestWithConstitutionService:
+    async def test_golden_vectors_and_the_next_session_after_a_release(  # noqa: PLR0917 - fixtures
+        self,
+        tmp_path: Path,
+        database: Database,
+        redis_url: str,
+        kafka: dict[str, str],
+        kafka_configuration: dict[str, Any],
+        namespace: str,
+        http: httpx.AsyncClient,
+    ) -> None:
+        async with running_town(
+            tmp_path,
+            database=database,
+            redis_url=redis_url,
+            kafka=kafka,
+            kafka_configuration=kafka_configuration,
+            namespace=namespace,
+        ) as town:
+            rare = {"POLL_SECONDS": "3600"}
+            engine = Service("policy_engine", town.settings("engine-1", **rare), tmp_path / "engine.log").start()
+            key = str(town.land.key_file("target"))
+            asking = town.settings("orchestrator-1", POLICY_ENGINE_URL=engine.url, CLIENT_KEY_FILE=key, **rare)
+            orchestrator = Service("orchestrator", asking, tmp_path / "orchestrator.log").start()
+            try:
+                await engine.ready()
+                await orchestrator.ready()
+                assert (await session(http, orchestrator))["reason"] == "no_constitution"
+
+                first = document("1.0.0")
+                await town.release(first, VECTORS)
+                answer = await session(http, orchestrator)  # the very next one
+                assert (answer["decision"], answer["generation"]) == ("allow", 1)
+                assert answer["policy_hash"] == checksum_of(first)
+                for vector in VECTORS:
+                    body = vector.request.model_dump(mode="json")
+                    headers = town.land.token("probe")
+                    told = await http.post(f"{orchestrator.url}/v1/sessions/start", json=body, headers=headers)
+                    fields = {name: told.json()[name] for name in ("decision", "rule", "severity", "message", "reason")}
+                    assert vector.mismatch(PolicyDecision.model_validate(fields)) is None
+
+                second = document("1.1.0", [rule("none", "deny", "true")], previous=("1.0.0", checksum_of(first)))
+                await town.release(second)
+                answer = await session(http, orchestrator, deployment_mode="production-debug")
+                assert (answer["decision"], answer["rule"], answer["generation"]) == ("deny", "none", 2)
+                assert (await engine.policy()).checksum == checksum_of(second)
+                assert orchestrator.stop() == 0
+                assert engine.stop() == 0
+            finally:
+                orchestrator.kill()
+                engine.kill()

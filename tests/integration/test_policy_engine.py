@@ -9,18 +9,21 @@ from typing import Any
 
 import httpx
 import pytest
+import redis.asyncio
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from constitution.checksum import checksum_of
 from constitution.document import parse
-from constitution.evaluation import EvaluationRequest
+from constitution.evaluation import EvaluationRequest, PolicyDecision
 from constitution.names import Names
 from constitution.release import CurrentConstitution
 from constitution.rules import Policy
 from tests.consumers_support import AnswerServer, Land, Service, document, free_port, rule
+from tests.consumers_town import VECTORS, running_town
 from tests.helpers import eventually
+from tests.resources import Database
 
 NOON = "2026-11-22T12:00:00Z"
 FAST = {"POLL_SECONDS": "0.2"}
@@ -655,6 +658,116 @@ class TestEnding:
         with_kafka, without = await start_engine().ready(), await start_engine(**no_kafka).ready()
         assert with_kafka.stop() == 0
         assert without.stop() == 0
+
+
+class TestWithConstitutionService:
+    """Real releases, by the real service, on real servers."""
+
+    async def test_follows_what_is_released_and_nothing_else(  # noqa: PLR0917 - fixtures
+        self,
+        tmp_path: Path,
+        database: Database,
+        redis_url: str,
+        kafka: dict[str, str],
+        kafka_configuration: dict[str, Any],
+        namespace: str,
+        http: httpx.AsyncClient,
+    ) -> None:
+        async with running_town(
+            tmp_path,
+            database=database,
+            redis_url=redis_url,
+            kafka=kafka,
+            kafka_configuration=kafka_configuration,
+            namespace=namespace,
+        ) as town:
+            settings = town.settings("engine-1", POLL_SECONDS="1", MAX_STALENESS_SECONDS="4", STALENESS_ACTION="deny")
+            engine = Service("policy_engine", settings, tmp_path / "engine.log").start()
+            try:
+                await engine.ready()
+                assert (await engine.policy()).state == "no_constitution"
+
+                first = document("1.0.0")
+                loaded = await town.release(first, VECTORS)
+                assert loaded.generation == 1
+                await eventually(lambda: obeys(engine, 1, first))
+                policy = Policy.compile(parse(first))
+                for vector in VECTORS:
+                    body = vector.request.model_dump(mode="json")
+                    answer = (await http.post(f"{engine.url}/v1/evaluate", json=body)).json()
+                    expected = policy.evaluate(vector.request)
+                    told = PolicyDecision.model_validate({name: answer[name] for name in PolicyDecision.model_fields})
+                    assert told == expected
+                    assert vector.mismatch(told) is None
+
+                # Whoever can write to Redis, but has no key, changes nothing.
+                names = Names(namespace)
+                forged = town.land.current(99, document("9.9.9"), signing_key=Ed25519PrivateKey.generate())
+                async with redis.asyncio.from_url(redis_url) as cache:
+                    await cache.set(names.redis_current(), forged.model_dump_json())
+                    tell(kafka_configuration, names.topic_updated(), event(forged))
+
+                    async def refused() -> bool:
+                        name = "policy_engine_following_refused_total"
+                        return await engine.metric(name, reason="untrusted_event") == 1
+
+                    await eventually(refused)
+                    headers = town.land.token("policy:refresh")
+                    refreshed = await http.post(f"{engine.url}/v1/policy/refresh", headers=headers)
+                    assert refreshed.json()["checksum"] == checksum_of(first)
+
+                # Down past its staleness it denies; back again it goes on.
+                town.service.kill()
+                reading = {"tenant": "global", "action": "read", "time": NOON}
+
+                async def answers(decision: str, reason: str) -> bool:
+                    answer = (await http.post(f"{engine.url}/v1/evaluate", json=reading)).json()
+                    return (answer["decision"], answer["reason"]) == (decision, reason)
+
+                await eventually(lambda: answers("deny", "stale"))
+                await town.service.start().ready()
+                await eventually(lambda: answers("allow", "rule"))
+
+                # Killed while something is released, it comes back obeying it.
+                engine.kill()
+                second = document("1.1.0", previous=("1.0.0", checksum_of(first)))
+                await town.release(second, VECTORS)
+                await engine.start().ready()
+                await eventually(lambda: obeys(engine, 2, second))
+            finally:
+                engine.kill()
+
+    async def test_a_withdrawn_first_release_denies_everything(  # noqa: PLR0917 - fixtures
+        self,
+        tmp_path: Path,
+        database: Database,
+        redis_url: str,
+        kafka: dict[str, str],
+        kafka_configuration: dict[str, Any],
+        namespace: str,
+        http: httpx.AsyncClient,
+    ) -> None:
+        async with running_town(
+            tmp_path,
+            database=database,
+            redis_url=redis_url,
+            kafka=kafka,
+            kafka_configuration=kafka_configuration,
+            namespace=namespace,
+        ) as town:
+            engine = Service("policy_engine", town.settings("engine-1"), tmp_path / "engine.log").start()
+            try:
+                await engine.ready()
+                first = document("1.0.0")
+                await town.release(first, VECTORS)
+                await eventually(lambda: obeys(engine, 1, first))
+                await town.withdraw(1)
+                await eventually(lambda: obeys(engine, 2, None))
+                reading = {"tenant": "global", "action": "read", "time": NOON}
+                answer = (await http.post(f"{engine.url}/v1/evaluate", json=reading)).json()
+                assert (answer["decision"], answer["reason"]) == ("deny", "no_constitution")
+            finally:
+                engine.kill()
 
 
 def parse_text(current: CurrentConstitution) -> bytes:
