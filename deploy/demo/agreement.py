@@ -171,7 +171,7 @@ def _archive(repository: Path, event: dict[str, Any]) -> Reading:
     manifest = json.loads(raw)
     checksum = manifest["files"]["document.json"]
     where = f"{folder}/manifest.json at commit {head.decode()[:12]}"
-    return Reading("archive", checksum, manifest["generation"], where)
+    return Reading("archive", checksum, None, where)
 
 
 def _siem(settings: dict[str, str], names: Names, event: dict[str, Any]) -> Reading:

@@ -54,7 +54,11 @@ class Runs:
         deadline = time.monotonic() + seconds
         while True:
             status = self._runner.run(self._status(run))
-            self._show(run, status)
+            self._show(run, status, indent="  ")
+            if status.rollback_workflow is not None:
+                undo = self._runner.run(self._undo(status.rollback_workflow))
+                if undo is not None:
+                    self._show(status.rollback_workflow, undo, indent="      ")
             if condition(status):
                 return status
             if status.outcome is not None:
@@ -107,16 +111,40 @@ class Runs:
             raise StoryError(f"{run} ended as {said}")
         return Outcome.COMPLETED
 
-    def _show(self, run: str, status: Status) -> None:
+    def quiet(self, *, seconds: float) -> None:
+        """Wait until no run is open: the guards have sealed the records.
+
+        Raises:
+            StoryError: one is open after that time; it is named.
+        """
+        deadline = time.monotonic() + seconds
+        while opened := self._runner.run(self._open()):
+            if time.monotonic() > deadline:
+                raise StoryError(f"still open after {seconds:.0f} s: {', '.join(opened)}")
+            time.sleep(0.2)
+
+    async def _open(self) -> list[str]:
+        await self._handle("")
+        if self._client is None:
+            return []
+        return [run.id async for run in self._client.list_workflows('ExecutionStatus = "Running"')]
+
+    async def _undo(self, run: str) -> Status | None:
+        """Return the status of a rollback; None in the moment before it has started."""
+        try:
+            status: Status = await (await self._handle(run)).query("status", result_type=Status)
+        except RPCError:
+            return None
+        return status
+
+    def _show(self, run: str, status: Status, *, indent: str) -> None:
         for step in status.steps:
             key = (run, step.name, step.state)
             if step.state in ("pending", "running") or self._shown.get(key) == step.detail:
                 continue
             self._shown[key] = step.detail
-            self._screen.say(f"  {_mark(step)} {step.name:<10} {step.detail or step.last_error or ''}"[:220])
-        if status.rollback_workflow is not None and (run, "rollback", "") not in self._shown:
-            self._shown[run, "rollback", ""] = status.rollback_workflow
-            self._screen.say(f"  ↩ rollback   {status.rollback_workflow}")
+            detail = (step.detail or step.last_error or "").splitlines()
+            self._screen.say(f"{indent}{_mark(step)} {step.name:<10} {detail[0] if detail else ''}"[:200])
 
 
 def _mark(step: StepStatus) -> str:

@@ -79,6 +79,8 @@ class Story:
             self._good()
             self._target_lost()
             self._bad()
+            with self._screen.timed("the guards seal the closed histories"):
+                self._runs.quiet(seconds=60)
         with self._screen.timed("reading every system by its own driver"):
             return asyncio.run(agreement.read(self._settings, self._environment, outcomes=len(self.runs)))
 
@@ -149,7 +151,9 @@ class Story:
     def _close(self, workflow_id: str, version: str, checksum: str, began: float, *, expect: Outcome) -> None:
         outcome, status = self._runs.end(workflow_id, seconds=300)
         seconds = time.monotonic() - began
-        self._screen.say(f"  = {status.outcome_detail}", style="bold green" if outcome is expect else "bold red")
+        self._screen.say(
+            f"  = {status.outcome_detail.splitlines()[0]}", style="bold green" if outcome is expect else "bold red"
+        )
         self._screen.timings.append((f"{version}: {outcome.value}", seconds))
         self.runs.append(
             Run(
@@ -159,7 +163,7 @@ class Story:
                 checksum=checksum,
                 generation=status.generation,
                 duration_s=round(seconds, 3),
-                detail=status.outcome_detail,
+                detail=status.outcome_detail.splitlines()[0],
                 workflow_id=workflow_id,
             )
         )

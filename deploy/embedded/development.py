@@ -88,12 +88,12 @@ channel = "#release"
 [strategies.default]
 watch_seconds = 0
 
-# With traffic: half a minute before, half a minute after.
+# With traffic: half a minute before, twenty seconds after.
 [strategies.watched]
-watch_seconds = 30
+watch_seconds = 20
 baseline_seconds = 30
 scrape_seconds = 1.0
 
 [deadlines]
-sync = 30
+sync = 15
 """
