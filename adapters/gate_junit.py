@@ -61,7 +61,8 @@ def _reason(element: ET.Element) -> str:
         lines = (element.text or "").strip().splitlines()
         errors = [line.removeprefix("E").strip() for line in lines if line.startswith("E ")]
         message = f"{message}: {' '.join(errors or lines[-3:])}".removeprefix(": ")
-    return _shorten(message or "no message")
+    # pytest appends the bare expression to what the test says about it.
+    return _shorten(message.split("\nassert ")[0] or "no message")
 
 
 def _suites(data: bytes) -> list[ET.Element]:

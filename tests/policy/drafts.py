@@ -5,12 +5,12 @@
 
 import os
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 
 from constitution.checksum import Checksum, checksum_of
-from constitution.document import Constitution, parse
+from constitution.document import Constitution, Rule, parse
 from constitution.evaluation import Decision
 from constitution.release import Previous
 from constitution.rules import Policy
@@ -41,6 +41,10 @@ class Draft:
         """Return every decision it can make."""
         return frozenset({rule.effect for rule in self.document.rules} | {self.document.default_effect})
 
+    def alone(self, rule: Rule) -> Policy:
+        """Return a policy of this one rule: what stands before it does not hide it."""
+        return Policy.compile(self.document.model_copy(update={"rules": (rule,)}))
+
 
 def _read(name: str, data: bytes, previous: bytes | None) -> Draft:
     document = parse(data)
@@ -66,11 +70,10 @@ def under_test() -> tuple[Draft, ...]:
 
 def _shipped(name: str) -> Draft:
     """Return a template as 1.1.0, which replaces itself as 1.0.0: a normal test run has a previous document, too."""
-    from constitution.draft import draft
-
-    from constitution.templates import template
+    from constitution.draft import fill
 
     now = datetime.now(UTC)
-    first = draft(template(name), environment="gate", version="1.0.0", previous=None, now=now)
+    dates = {"issued_at": now, "expires_at": now + timedelta(days=365)}
+    first = fill(name, environment="gate", version="1.0.0", previous=None, **dates)
     before = Previous(version="1.0.0", checksum=checksum_of(first))
-    return _read(name, draft(template(name), environment="gate", version="1.1.0", previous=before, now=now), first)
+    return _read(name, fill(name, environment="gate", version="1.1.0", previous=before, **dates), first)

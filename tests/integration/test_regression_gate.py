@@ -1,0 +1,114 @@
+"""The shipped gate, whole, on real servers: good constitutions pass, six bad drafts are refused for a true reason."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from adapters.regression_gate import GateReport, run_gate
+from constitution.checksum import checksum_of
+from constitution.document import parse
+from constitution.draft import fill
+from constitution.release import Previous
+
+TESTS = Path(__file__).parents[1]
+DEADLINE = timedelta(seconds=60)  # the longest that a gate may take; on an idle machine it takes about 7
+
+BAD = {
+    "allow-by-default": {"test_default_effect_is_not_allow", "test_golden_decision", "test_invariant"},
+    "rule-that-never-matches": {"test_golden_decision", "test_rule_decides"},
+    "pattern-over-budget": {"test_rule_stays_within_budget"},
+    "spending-limit-lost": {"test_golden_decision", "test_rule_decides", "test_invariant"},
+    "error-in-a-rule": {"test_rule_never_errs"},
+    "copied-rule": {"test_rule_has_a_case", "test_rule_decides", "test_rule_means_something_of_its_own"},
+}
+WORDS = {
+    "allow-by-default": "default_effect is 'allow'",
+    "rule-that-never-matches": "rule 'deny-account-changes' is dead",
+    "pattern-over-budget": "rule 'deny-less-oversight', on a prompt of",
+    "spending-limit-lost": "spending above the limit never passes without approval: broken by",
+    "error-in-a-rule": "rule 'deny-negative-amount' ends in a CEL error",
+    "copied-rule": "no case in policy/cases is keyed to rule 'allow-urgent-deploy'",
+}
+
+
+async def gate(document: bytes, previous: bytes | None, scratch: Path) -> GateReport:
+    lines: list[str] = []
+    return await run_gate(
+        gate_directory=TESTS,
+        document=document,
+        previous=previous,
+        deadline=DEADLINE,
+        heartbeat=lines.append,
+        scratch=scratch,
+    )
+
+
+def drafted(name: str, version: str, previous: bytes | None) -> bytes:
+    now = datetime.now(UTC)
+    return fill(
+        name,
+        version=version,
+        environment="development",
+        issued_at=now,
+        expires_at=now + timedelta(days=365),
+        previous=None
+        if previous is None
+        else Previous(version=parse(previous).version, checksum=checksum_of(previous)),
+    )
+
+
+class TestGoodConstitutions:
+    async def test_a_first_release_passes(self, tmp_path: Path) -> None:
+        document = drafted("tool-use", "1.0.0", None)
+        report = await gate(document, None, tmp_path)
+        report.require()
+        assert {suite.name: suite.served for suite in report.suites} == {
+            "policy": (checksum_of(document),),
+            "chaos": (checksum_of(document),),
+        }
+
+    async def test_an_update_of_an_update_passes(self, tmp_path: Path) -> None:
+        first = drafted("tool-use", "1.0.0", None)
+        second = drafted("data-handling", "1.1.0", first)
+        report = await gate(drafted("escalation", "1.2.0", second), second, tmp_path)
+        report.require()
+
+    async def test_a_mistake_that_only_traffic_shows_passes(self, tmp_path: Path) -> None:
+        """`lockdown` refuses most agents of a real fleet; its authors' cases know only numbered ones."""
+        first = drafted("tool-use", "1.0.0", None)
+        report = await gate(drafted("lockdown", "1.3.0", first), first, tmp_path)
+        report.require()
+
+
+def test_every_bad_draft_has_its_reason() -> None:
+    assert {path.stem for path in (TESTS / "drafts").glob("*.json")} == set(BAD) == set(WORDS)
+
+
+@pytest.mark.parametrize("name", sorted(BAD))
+async def test_a_bad_draft_is_refused(name: str, tmp_path: Path) -> None:
+    document = (TESTS / "drafts" / f"{name}.json").read_bytes()
+    parse(document)  # schema and compiler find nothing wrong with it
+    report = await gate(document, None, tmp_path)
+    assert not report.passed
+    found = {issue.path.removeprefix("policy/").partition("[")[0] for issue in report.issues if "/" in issue.path}
+    assert found == BAD[name]
+    assert any(WORDS[name] in issue.message for issue in report.issues), [issue.message for issue in report.issues]
+
+
+async def test_a_draft_that_follows_another_document_is_refused(tmp_path: Path) -> None:
+    current = drafted("tool-use", "1.0.0", None)
+    other = drafted("escalation", "1.0.0", None)
+    report = await gate(drafted("data-handling", "1.1.0", other), current, tmp_path)
+    assert not report.passed
+    assert any("test_follows_the_previous_document" in issue.path for issue in report.issues)
+
+
+async def test_a_draft_that_lifts_a_critical_denial_is_refused(tmp_path: Path) -> None:
+    current = drafted("escalation", "1.0.0", None)
+    value = json.loads(drafted("escalation", "1.1.0", current))
+    value["rules"] = [rule for rule in value["rules"] if rule["id"] != "deny-less-oversight"]
+    lifted = json.dumps(value).encode()
+    report = await gate(lifted, current, tmp_path)
+    assert any("test_critical_denial_is_not_lifted" in issue.path for issue in report.issues)
