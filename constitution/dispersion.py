@@ -11,12 +11,14 @@ a drift is no noise (undetrended, +10 %/h reads as phi ~ 700). Then the largest 
 * Geyer's initial monotone sequence: ``-gamma_0 + 2 * sum(Gamma_m)``, ``Gamma_m = gamma_2m + gamma_2m+1``, cut at
   the first non-positive pair and made non-increasing; degrees of freedom ``n / (2L + 1)`` for ``L`` lags used;
 * batch means of 60 s, 180 s and 720 s (whichever gives at least ten batches; with a short baseline a tenth of
-  it): ``var(batch residual) / mean batch count``, degrees of freedom = batches less what the detrending took.
+  it): ``var(batch residual) / mean batch count``, degrees of freedom = batches less what the detrending took;
+* the same of single scrapes: where neighbours are negatively correlated (a failed scrape's events come with the
+  next one) the long run is calmer than a single look, and the test looks at every scrape.
 
-``nu`` is the largest degrees of freedom among the estimate that won, Geyer's and the longest batches'. As ``phi``
-is the largest estimate, ``E exp(-c phi_hat / phi)`` (what the bet is charged, bet.py) is at most that of any
-*one* estimate that is consistent, so it may be priced as the best known of them. Otherwise a run-on of Geyer's
-sequence, which errs upwards already, would be charged twice.
+``nu`` is the largest degrees of freedom among the long-run estimate that won, Geyer's and the longest batches'.
+As ``phi`` is the largest estimate, ``E exp(-c phi_hat / phi)`` (what the bet is charged, bet.py) is at most that
+of any *one* estimate that is consistent, so it may be priced as the best known of them. Otherwise a run-on of
+Geyer's sequence, which errs upwards already, would be charged twice.
 
 Asymptotic, not proved for finite samples: taking the largest errs upwards. What it cannot see is correlation
 longer than about a fifteenth of the samples; hence six hours of history are better than one (docs/watch.md).
@@ -86,10 +88,11 @@ def long_run_fano(
     position = [i * scrape_interval_s / 3600.0 for i, _, _ in used]
     residuals, slope = _detrend([c for _, c, _ in used], [x for _, _, x in used], position, degree)
     mean = total / n
-    candidates = [_geyer(residuals, mean, degree)]
-    candidates += [_batches(residuals, mean, length, degree) for length in batch_lengths(n, scrape_interval_s)]
-    phi, nu = max(candidates)
-    nu = max(nu, candidates[0][1], candidates[-1][1])
+    geyer = _geyer(residuals, mean, degree)
+    batches = [_batches(residuals, mean, b, degree) for b in batch_lengths(n, scrape_interval_s)]
+    phi, nu = max(geyer, *batches)
+    nu = max(nu, geyer[1], batches[-1][1])
+    phi = max(phi, _batches(residuals, mean, 1, degree)[0])
     rate = total / sum(x for _, _, x in used)
     return Dispersion(
         phi=max(1.0, phi), nu=min(MAX_NU, max(1.0, nu)), trend_per_hour=float(slope / rate) if rate > 0 else 0.0

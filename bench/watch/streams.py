@@ -1,4 +1,4 @@
-"""The streams: what a counter may do before and after a release. Counts per 5 s scrape; every generator is seeded.
+"""The streams: what a counter may do before and after a release. Counts per scrape; every generator is seeded.
 
 NB phi: independent negative binomial scrapes, variance/mean ``phi``. AR: Poisson given a lognormal rate of sd 15 %,
 lag-1 correlation 0.9 per scrape (47 s); slow AR: sd 10 %, 0.98 (250 s). Drift: +10 %/h. Season: a day of +-40 % and a
@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 Array = NDArray[np.floating[Any]]
 Noise = Literal["poisson", "nb1.5", "nb3", "ar", "slow ar", "drift", "season", "burst before", "burst after"]
 
-INTERVAL_S = 5.0
 AR = {"ar": (0.15, 0.9), "slow ar": (0.10, 0.98)}
 FANO = {"nb1.5": 1.5, "nb3": 3.0}
 DRIFT_PER_HOUR = 0.10
@@ -40,31 +39,39 @@ class Change:
     ramp_s: float = 0.0
     share: float = 1.0
 
-    def factors(self, scrapes: int) -> Array:
+    def factors(self, scrapes: int, interval_s: float) -> Array:
         """Factor on the mean of each scrape of the watch; a scrape in which it begins is partly changed."""
-        edges = np.arange(scrapes + 1) * INTERVAL_S - self.at_s
+        edges = np.arange(scrapes + 1) * interval_s - self.at_s
         if self.ramp_s > 0:
             grown = np.where(
                 edges < self.ramp_s, np.maximum(edges, 0) ** 2 / (2 * self.ramp_s), edges - self.ramp_s / 2
             )
         else:
             grown = np.maximum(edges, 0.0)
-        return np.asarray(1.0 + self.share * (self.ratio - 1.0) * np.diff(grown) / INTERVAL_S, dtype=np.float64)
+        return np.asarray(1.0 + self.share * (self.ratio - 1.0) * np.diff(grown) / interval_s, dtype=np.float64)
 
 
 def counts(
-    rng: Generator, noise: Noise, *, per_second: float, before: int, change: Change, after: int, runs: int
+    rng: Generator,
+    noise: Noise,
+    *,
+    per_second: float,
+    before: int,
+    change: Change,
+    after: int,
+    runs: int,
+    interval_s: float = 5.0,
 ) -> Array:
     """Counts per scrape, shape (runs, before + after)."""
     n = before + after
-    mean = np.full((runs, n), per_second * INTERVAL_S)
-    mean[:, before:] *= change.factors(after)
+    mean = np.full((runs, n), per_second * interval_s)
+    mean[:, before:] *= change.factors(after, interval_s)
     if noise in AR:
         mean *= _lognormal(rng, sd=AR[noise][0], lag1=AR[noise][1], runs=runs, n=n)
     if noise == "drift":
-        mean *= 1.0 + DRIFT_PER_HOUR * np.arange(n) * INTERVAL_S / 3600.0
+        mean *= 1.0 + DRIFT_PER_HOUR * np.arange(n) * interval_s / 3600.0
     if noise == "season":
-        hours = rng.uniform(0, 168, (runs, 1)) + np.arange(n) * INTERVAL_S / 3600.0
+        hours = rng.uniform(0, 168, (runs, 1)) + np.arange(n) * interval_s / 3600.0
         mean *= (1 + 0.4 * np.sin(2 * np.pi * hours / 24)) * (1 + 0.2 * np.sin(2 * np.pi * hours / 168))
     if noise in {"burst before", "burst after"}:
         low, high = (before, n) if noise == "burst after" else (max(0, before - 720), before)
@@ -89,9 +96,9 @@ def _lognormal(rng: Generator, *, sd: float, lag1: float, runs: int, n: int) -> 
     return np.asarray(np.exp(sigma * level - sigma**2 / 2), dtype=np.float64)
 
 
-def bound_scrapes(noise: Noise, per_second: float, ratio: float, delta: float, alpha: float) -> float:
+def bound_scrapes(noise: Noise, *, per_scrape: float, ratio: float, delta: float = 0.1, alpha: float = 0.01) -> float:
     """Information bound in scrapes, ``max(1, ln(1/alpha) / K)``, with the true long-run Fano factor of the baseline."""
-    mu = per_second * INTERVAL_S
+    mu = per_scrape
     if noise in AR:
         sd, lag1 = AR[noise]
         sigma2 = np.log1p(sd**2)

@@ -5,6 +5,7 @@ compares their decisions. Restricted to what the simulations need: every scrape 
 are kept.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,7 +59,9 @@ def dispersion(counts: Array, exposures: Array, interval_s: float) -> tuple[Arra
     nus = np.stack([nu for _, nu in candidates])
     winner = phis.argmax(axis=0)
     rows = np.arange(runs)
-    phi = np.maximum(1.0, phis[winner, rows])
+    single = (residuals - residuals.mean(axis=1, keepdims=True)) ** 2
+    phi = np.maximum(phis[winner, rows], single.sum(axis=1) / (n - 1 - degree) / safe)
+    phi = np.maximum(1.0, phi)
     nu = np.clip(np.maximum(nus[winner, rows], np.maximum(nus[0], nus[-1])), 1.0, MAX_NU)
     empty = mean <= 0
     return np.where(empty, 1.0, phi), np.where(empty, max(1.0, n - 2.0), nu)
@@ -195,9 +198,12 @@ def log_e(direction: Direction, base: Baselines, counts: Array, exposures: Array
 
 def alarms(base: Baselines, counts: Array, exposures: Array, p: SpikeParameters) -> Array:
     """The look (1, 2, ...) of each stream's alarm; infinite without one."""
-    both = [log_e(direction, base, counts, exposures, p) for direction in p.directions]
-    evidence = np.logaddexp.reduce(np.stack(both), axis=0) - np.log(len(both))
-    over = evidence >= p.limit
+    return alarms_of(base, [log_e(direction, base, counts, exposures, p) for direction in p.directions], p.limit)
+
+
+def alarms_of(base: Baselines, evidence: Sequence[Array], limit: float) -> Array:
+    """The alarms of the average of the e-processes of the watched directions."""
+    over = np.logaddexp.reduce(np.stack(evidence), axis=0) - np.log(len(evidence)) >= limit
     found = np.where(over.any(axis=1), over.argmax(axis=1) + 1.0, NEVER)
     return np.where(base.changing, NEVER, found)
 

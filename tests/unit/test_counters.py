@@ -153,7 +153,7 @@ class TestLive:
                 values[hole] = None
             if i % 2:
                 restart = int(rng.integers(5, 35))
-                values[restart:] = [None if v is None else v // 3 for v in values[restart:]]
+                values[restart:] = [None if v is None else int(str(v)) // 3 for v in values[restart:]]
             decision = ("allow", "deny")[i % 2]
             matrix.append(series(values, start=T0 + (i // 2) * 0.7, instance=str(i // 2), decision=decision))
         grid = CounterGrid(origin_s=T0 + 2.5, interval_s=5.0, measure=measure, counted=refused)
