@@ -7,7 +7,7 @@ import asyncio
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import asyncpg
 import httpx
@@ -138,9 +138,7 @@ def _kafka(settings: dict[str, str], names: Names) -> tuple[dict[str, Any], Read
         consumer.assign([TopicPartition(topic, 0, 0)])
         while (message := consumer.poll(TIMEOUT_S)) is not None and message.error() is None:
             value = json.loads(message.value() or b"{}")
-            headers = {
-                key: raw.decode() if isinstance(raw, bytes) else str(raw) for key, raw in message.headers() or []
-            }
+            headers = {pair[0]: pair[1].decode() for pair in cast("list[tuple[str, bytes]]", message.headers() or [])}
             seen.setdefault(value["generation"], set()).add(headers["ce_id"])
             last = {**value, "offset": message.offset(), "partition": message.partition()}
     finally:
@@ -150,11 +148,6 @@ def _kafka(settings: dict[str, str], names: Names) -> tuple[dict[str, Any], Read
     complete = sorted(seen) == list(range(1, last["generation"] + 1)) and all(len(ids) == 1 for ids in seen.values())
     detail = f"{topic}: {len(seen)} generations, one event each, last at offset {last['offset']}"
     return last, Reading("Kafka", last["checksum"], last["generation"], detail, agrees=complete)
-
-
-def _header(pair: Any) -> tuple[str, str]:
-    key, raw = pair
-    return key, raw.decode() if isinstance(raw, bytes) else str(raw)
 
 
 def _archive(repository: Path, event: dict[str, Any]) -> Reading:
