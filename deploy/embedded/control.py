@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 NAME = "control.sock"
+LOCK = "supervisor.lock"  # held by the supervisor for its whole life
 
 
 class NotRunning(ConnectionError):  # noqa: N818 - a state, not an error

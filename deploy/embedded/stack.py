@@ -20,15 +20,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from deploy.embedded.cache import locked
 from deploy.embedded.catalogue import ALL_NAMES
-from deploy.embedded.control import NotRunning, StackError, call
+from deploy.embedded.control import LOCK, NotRunning, StackError, call
 from deploy.embedded.external import external_settings
 from deploy.embedded.leftovers import MARKER
 from deploy.embedded.postgres import outside
 from deploy.embedded.site import CHECKOUT
 
-# A supervisor that has not opened its control channel by then has failed, in seconds.
-SUPERVISOR_DEADLINE = 30.0
+# A supervisor that has not opened its control channel by then has failed, in seconds. It may have to wait until a
+# predecessor has stopped everything.
+SUPERVISOR_DEADLINE = 90.0
 
 HEALTHY = frozenset({"running", "external"})
 
@@ -252,8 +254,10 @@ class Stack:
             if self._supervisor.stdin is not None:
                 self._supervisor.stdin.close()
             self._supervisor = None
-        while self._answers():
-            time.sleep(0.02)
+            return
+        # Somebody else's child: it holds this lock to its very end.
+        with locked(self._run / LOCK):
+            return
 
 
 def read_json(statuses: list[ServerStatus]) -> str:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from deploy.embedded.catalogue import CATALOGUE
-from deploy.embedded.control import NAME, listener
+from deploy.embedded.control import LOCK, NAME, NotRunning, call, listener
 from deploy.embedded.guard import Guard
 from deploy.embedded.leftovers import end
 from deploy.embedded.server import ServerError
@@ -30,6 +30,8 @@ from deploy.embedded.unit import State, Unit
 
 # How long the servers of a killed predecessor may take to end by themselves, in seconds.
 PREDECESSOR_GRACE = 5.0
+# Between two tries to become the supervisor, in seconds.
+LOCK_PAUSE = 0.05
 
 Say = Callable[[dict[str, Any]], None]
 
@@ -235,13 +237,20 @@ class Supervisor:
 
 
 def _lock(run: Path) -> IO[str] | None:
-    handle = (run / "supervisor.lock").open("w")
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        handle.close()
-        return None
-    return handle
+    """Become the supervisor of this directory: the lock, or None if another one answers.
+
+    One that holds the lock and does not answer is about to end, or has just begun: ask again.
+    """
+    handle = (run / LOCK).open("w")
+    while True:
+        with suppress(BlockingIOError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return handle
+        with suppress(NotRunning):
+            call(run, {"verb": "ping"}, lambda _: None)
+            handle.close()
+            return None
+        time.sleep(LOCK_PAUSE)
 
 
 def main() -> int:

@@ -231,6 +231,28 @@ class TestStarting:
         Stack(stack.directory, ("valkey",), environment={}).start()
         assert [process.pid for process in family(stack)] == pids
 
+    def test_down_from_another_process_returns_when_nothing_is_left(self, stack: Stack) -> None:
+        stack.start("valkey", "postgres")
+        processes = family(stack)
+        assert run("down", directory=stack.directory).returncode == 0
+        assert alive(processes) == []
+        assert nothing_left(stack.directory)
+
+    def test_a_start_during_a_stop_waits_for_it(self, stack: Stack) -> None:
+        stack.start("valkey", "postgres")
+        before = stack.settings()
+        stopping = threading.Thread(target=Stack(stack.directory, environment={}).stop)
+        stopping.start()
+        successor = Stack(stack.directory, ("valkey", "postgres"), environment={})
+        try:
+            eventually_sync(lambda: not successor._answers() or None)
+            successor.start()
+            assert {status.state for status in successor.status()} == {"running"}
+            assert successor.settings() == before
+        finally:
+            stopping.join()
+            successor.stop()
+
     def test_two_stacks_start_side_by_side(self, tmp_path: Path) -> None:
         stacks = [Stack(tmp_path / name, ("valkey", "postgres"), environment={}) for name in ("one", "two")]
         threads = [threading.Thread(target=stack.start) for stack in stacks]
