@@ -1,5 +1,6 @@
 """The orchestrator and its policy engines as processes: it really asks, and answers only what both agree on."""
 
+import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -216,6 +217,20 @@ class TestFollowing:
         answer = await session(http, orchestrator, deployment_mode="production-debug")
         assert (answer["generation"], answer["policy_hash"]) == (2, checksum_of(second))
         assert (await engine.policy()).checksum == checksum_of(second)
+
+    async def test_a_storm_of_forced_refreshes_becomes_few_reads(
+        self, start: Start, wire: AnswerServer, land: Land, http: httpx.AsyncClient
+    ) -> None:
+        wire.answer(land.current(1, document("1.0.0")), etag='"1"')
+        engine = start("policy_engine")
+        orchestrator = await start("orchestrator", POLICY_ENGINE_URL=engine.url).ready()
+        await engine.ready()
+        before = len(wire.requests())
+        storm = [session(http, orchestrator, deployment_mode="production-debug") for _ in range(60)]
+        answers = await asyncio.gather(*storm)
+        assert {answer["generation"] for answer in answers} == {1}
+        reads = len(wire.requests()) - before
+        assert 2 <= reads < 60, reads  # two of each would do; a busy machine spreads the storm
 
     async def test_production_debug_without_a_verified_answer_is_unavailable(
         self, start: Start, wire: AnswerServer, land: Land, http: httpx.AsyncClient
