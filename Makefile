@@ -49,13 +49,15 @@ demo: export DEMO_STARTED := $(shell date +%s.%N)
 demo: sync  ## The whole story on real servers: one good constitution, two bad ones undone
 	@$(PYTHON) -m deploy.demo
 
+# The tests run also when a linter objects, so that one run tells everything; the exit code is both's.
 test: sync  ## Linters, types, import contracts and every test
 	@mkdir -p var; $(STACK) fetch >var/fetch.log 2>&1 & fetch=$$!; \
 	trap 'kill $$fetch 2>/dev/null || true' EXIT; \
-	$(MAKE) --no-print-directory lint; \
-	echo "waiting for downloads and builds (log: var/fetch.log)"; \
+	lint=passed; $(MAKE) --no-print-directory lint || lint=failed; \
+	echo "lint $$lint; waiting for downloads and builds (log: var/fetch.log)"; \
 	wait $$fetch || { cat var/fetch.log; exit 1; }; \
-	$(PYTHON) -m pytest $(PYTEST_ARGS)
+	$(PYTHON) -m pytest $(PYTEST_ARGS); \
+	[ $$lint = passed ] || { echo "lint failed: see above the tests" >&2; exit 1; }
 
 lint: sync  ## ruff, mypy, import-linter
 	@.venv/bin/ruff check .
