@@ -182,7 +182,7 @@ class _Review:
             await self._evidence(document)
             previous = document.previous if document else None
         else:
-            previous = await self._rollback()
+            previous = await self._rollback(document)
         return ApprovalPredicate(
             kind=subject.kind,
             environment=self._policy.environment,
@@ -256,7 +256,7 @@ class _Review:
         if problem := _wrong_evidence(record, self._subject, self._policy.environment, document):
             self._problem(EvidenceError(f"evidence {digest}: {problem}"))
 
-    async def _rollback(self) -> Previous | None:
+    async def _rollback(self, restored: Constitution | None) -> Previous | None:
         """Return the document that is undone; a withdrawal's statement is about it."""
         undone = await self._service.release(self._subject.rollback_of or 0)
         self.lines.append(f"  undoes         generation {undone.generation}: {undone.version} {undone.checksum}")
@@ -268,6 +268,7 @@ class _Review:
             self.lines.append("  restores       NOTHING: the constitution is withdrawn and every request is denied")
         if undone.checksum is None or undone.version is None:
             return None
+        self.lines += [f"    {line}" for line in diff(parse(await self._service.artifact(undone.checksum)), restored)]
         return Previous(version=undone.version, checksum=undone.checksum)
 
     def _problem(self, error: ConstitutionError) -> None:

@@ -118,5 +118,6 @@ def status_lines(workflow_id: str, status: Status) -> list[str]:
 
 def step_line(state: str, name: str, detail: str, last_error: str | None) -> str:
     """Return one step as a line."""
-    tail = f" [{last_error}]" if last_error and state in {"running", "waiting", "failed"} else ""
+    # The first line only: the outcome carries every problem, and a step is one line.
+    tail = f" [{last_error.splitlines()[0]}]" if last_error and state in {"running", "waiting", "failed"} else ""
     return f"  {_MARKS.get(state, '?')} {name:20} {state}{': ' + detail if detail else ''}{tail}"

@@ -163,14 +163,27 @@ class Runs:
             update_id: makes the message idempotent: the same id runs once.
 
         Raises:
-            NotFoundError: there is no such open run.
+            NotFoundError: there is no such run.
+            ConflictError: it has ended.
             MessageRefusedError: the run refused it, and says why.
             NotYetError: no worker answered in time; the message may still be handled.
         """
-        async with _translated(workflow_id):
-            return await self._handle(workflow_id).execute_update(
-                message, body.model_dump(mode="json", exclude_none=True), id=update_id, rpc_timeout=MESSAGE_TIMEOUT
-            )
+        payload = body.model_dump(mode="json", exclude_none=True)
+        try:
+            async with _translated(workflow_id):
+                return await self._handle(workflow_id).execute_update(
+                    message, payload, id=update_id, rpc_timeout=MESSAGE_TIMEOUT
+                )
+        except NotFoundError as error:
+            # The server says "not found" for a run that has ended, too; a person must know which.
+            description = await self.describe(workflow_id)
+            if description.close_time is None:
+                raise
+            ended = description.status.name.lower() if description.status else "closed"
+            raise ConflictError(
+                f"{message} comes too late: {workflow_id} has ended ({ended})",
+                hint=f"constitution status {workflow_id}; constitution rollback --reason … undoes what is live",
+            ) from error
 
     async def result(self, workflow_id: str, run_id: str | None = None) -> Any:
         """Wait for the end of a run and return its result.
