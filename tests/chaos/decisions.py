@@ -1,18 +1,20 @@
 """Asks an engine everything that the policy suite asks, and compares each answer with the domain's own."""
 
-import asyncio
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
-import httpx
+from chaos.wire import FAILURES, Answer, Wire, call
 from policy.cases import load_cases, load_invariants
 from policy.drafts import Draft
 
-from constitution.consumer_api import EvaluationAnswer
-from constitution.evaluation import EvaluationRequest, PolicyDecision
+from constitution.evaluation import EvaluationRequest
 
-CONCURRENCY = 8
-TIMEOUT = httpx.Timeout(10.0)
-JSON = {"Content-Type": "application/json"}
+CONCURRENCY = 4
+_PATH = "/v1/evaluate"
+_OK = 200
 
 
 def questions(draft: Draft) -> tuple[EvaluationRequest, ...]:
@@ -24,50 +26,65 @@ def questions(draft: Draft) -> tuple[EvaluationRequest, ...]:
 
 
 @dataclass(frozen=True)
+class Question:
+    """A request as it goes over the wire, and the domain's decision as it must come back."""
+
+    body: bytes
+    decision: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Expected:
     """The domain's decisions about the draft's questions, made once."""
 
-    draft: Draft
-    answers: tuple[tuple[EvaluationRequest, PolicyDecision], ...]
+    questions: tuple[Question, ...]
 
     @classmethod
     def of(cls, draft: Draft) -> "Expected":
         """Decide every question in this process."""
-        return cls(draft, tuple((request, draft.policy.evaluate(request)) for request in questions(draft)))
+        return cls(
+            tuple(
+                Question(
+                    request.model_dump_json().encode(),
+                    draft.policy.evaluate(request).model_dump(mode="json") | {"policy_hash": draft.checksum},
+                )
+                for request in questions(draft)
+            )
+        )
 
     def hold(self, engine: str, when: str, *, times: int = 1, concurrency: int = CONCURRENCY) -> None:
-        """Ask the engine at the address ``engine`` every question ``times`` times.
+        """Ask the engine at the address ``engine`` every question ``times`` times, ``concurrency`` at a time.
 
         Raises:
             AssertionError: an answer differs from the domain's, was refused, or did not come.
         """
-        found = asyncio.run(self._differences(engine, times, concurrency))
-        asked = len(self.answers) * times
-        assert not found, f"{when}: {len(found)} of {asked} answers are not the domain's, e.g. {found[0]}"
+        asked = self.questions * times
+        with ThreadPoolExecutor(concurrency) as pool:
+            parts = pool.map(_differences, [engine] * concurrency, [asked[i::concurrency] for i in range(concurrency)])
+            found = [difference for part in parts for difference in part]
+        assert not found, f"{when}: {len(found)} of {len(asked)} answers are not the domain's, e.g. {found[0]}"
 
-    def ask_one(self, engine: str) -> httpx.Response:
+    def ask_one(self, engine: str) -> Answer:
         """Ask the engine the first question."""
-        request, _ = self.answers[0]
-        return httpx.post(f"{engine}/v1/evaluate", content=request.model_dump_json(), headers=JSON, timeout=TIMEOUT)
+        return call(engine, _PATH, self.questions[0].body)
 
-    async def _differences(self, url: str, times: int, concurrency: int) -> list[str]:
-        free = asyncio.Semaphore(concurrency)
-        limits = httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
-        async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT, limits=limits) as client:
 
-            async def ask(request: EvaluationRequest, expected: PolicyDecision) -> str | None:
-                async with free:
-                    try:
-                        response = await client.post("/v1/evaluate", content=request.model_dump_json(), headers=JSON)
-                    except httpx.TransportError as error:
-                        return f"no answer: {error!r}"
-                if response.status_code != httpx.codes.OK:
-                    return f"HTTP {response.status_code}: {response.text[:200]}"
-                answer = EvaluationAnswer.model_validate_json(response.content)
-                decision = PolicyDecision(**answer.model_dump(include=set(PolicyDecision.model_fields)))
-                if decision != expected or answer.policy_hash != self.draft.checksum:
-                    return f"the domain says {expected.model_dump_json()}, the engine {answer.model_dump_json()}"
-                return None
+def _differences(engine: str, asked: Sequence[Question]) -> list[str]:
+    wire = Wire(engine)
+    try:
+        return [text for question in asked if (text := _difference(wire, question))]
+    finally:
+        wire.close()
 
-            found = await asyncio.gather(*(ask(*pair) for pair in self.answers * times))
-        return [difference for difference in found if difference]
+
+def _difference(wire: Wire, question: Question) -> str | None:
+    try:
+        status, body = wire.call(_PATH, question.body)
+    except FAILURES as error:
+        return f"no answer: {error!r}"
+    if status != _OK:
+        return f"HTTP {status}: {body[:200]!r}"
+    answer = json.loads(body)
+    if any(answer[name] != value for name, value in question.decision.items()):
+        return f"the domain says {question.decision}, the engine {answer}"
+    return None

@@ -19,19 +19,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 
 import asyncpg
-import httpx
 from chaos import servers
-from chaos.history import insert_release
+from chaos.history import Connection, ReleaseRow, insert_artifact, insert_release
 from chaos.proxy import Proxy
 from chaos.signing import Signing
+from chaos.wire import FAILURES, call
 from policy.drafts import Draft
 from pydantic import SecretStr
 
@@ -41,7 +42,8 @@ from constitution.release import CurrentConstitution
 from services.constitution_service.migrate import MigrationSettings, migrate
 
 PATIENCE = 20.0  # seconds for anything that happens in well under one on a free machine
-POLL_SECONDS = 0.05
+LOOK_SECONDS = 0.02  # between two looks while waiting
+POLL_SECONDS = 0.1
 STALE_SECONDS = 1.0
 ENGINES = ("a", "b")
 PRODUCT = str(Path(parse.__code__.co_filename).resolve().parents[1])  # where the services are imported from
@@ -58,10 +60,10 @@ def wait_until(done: Callable[[], bool], what: str, *, seconds: float = PATIENCE
         try:
             if done():
                 return
-        except httpx.TransportError:
+        except FAILURES:
             pass
         assert time.monotonic() < deadline, f"did not happen within {seconds:g} s: {what}"
-        time.sleep(0.01)
+        time.sleep(LOOK_SECONDS)
 
 
 @dataclass
@@ -142,7 +144,9 @@ class Stack:
         self.scratch = servers.start(self.folder)
         asyncio.run(self._make_database())
         if self.draft.previous is not None:
+            self.store(self.draft.previous)
             self.release(self.draft.previous, None)
+        self.store(self.draft.data)
         self._describe()
         self.start("service")
         for name in ENGINES:
@@ -222,26 +226,30 @@ class Stack:
         finally:
             await connection.close()
 
-    def release(self, document: bytes, previous: bytes | None) -> None:
-        """Put ``document`` live as the next generation, by one transaction in the scratch database."""
-        asyncio.run(self._release(document, previous))
+    def store(self, document: bytes) -> None:
+        """Put ``document`` and its signature where `constitution-service` finds artifacts."""
+        asyncio.run(self._change(partial(insert_artifact, signing=self.signing, document=document)))
 
-    async def _release(self, document: bytes, previous: bytes | None) -> None:
+    def release(self, document: bytes, previous: bytes | None) -> None:
+        """Put the stored ``document`` live as the next generation, by one transaction in the scratch database."""
         self.generation += 1
+        row = ReleaseRow(document, previous, self.generation, datetime.now(UTC))
+        asyncio.run(self._change(partial(insert_release, signing=self.signing, row=row)))
+
+    async def _change(self, change: Callable[[Connection], Awaitable[None]]) -> None:
         connection = await connected(self.database_url)
         try:
-            await insert_release(
-                connection, self.signing, document, previous, generation=self.generation, now=datetime.now(UTC)
-            )
+            async with connection.transaction():
+                await change(connection)
         finally:
             await connection.close()
 
     def _serving(self) -> bool:
-        return httpx.get(f"{self.service.url}/healthz", timeout=2).status_code == httpx.codes.OK
+        return call(self.service.url, "/healthz").status == HTTPStatus.OK
 
     def status(self, name: str) -> PolicyStatus:
         """Return what an engine says it obeys."""
-        return PolicyStatus.model_validate_json(httpx.get(f"{self.services[name].url}/v1/policy", timeout=5).content)
+        return PolicyStatus.model_validate_json(call(self.engine(name), "/v1/policy").body)
 
     def obeys(self, name: str) -> bool:
         """Tell whether an engine obeys the draft, and has just heard that it is current."""
@@ -260,7 +268,7 @@ class Stack:
 
     def current(self) -> bytes:
         """Return what constitution-service answers now, unverified."""
-        return httpx.get(f"{self.service.url}/v1/constitution", timeout=10).content
+        return call(self.service.url, "/v1/constitution").body
 
     def served(self) -> bytes:
         """Return the document that constitution-service serves."""
@@ -282,7 +290,7 @@ class Stack:
             self.scratch.close()
 
 
-async def connected(url: str) -> "asyncpg.Connection[asyncpg.Record]":
+async def connected(url: str) -> Connection:
     """Connect as soon as the server, which may just be starting, lets us."""
     deadline = time.monotonic() + PATIENCE
     while True:

@@ -1,13 +1,15 @@
 """The draft goes live in the scratch environment, from its first validation to the engines' first decisions."""
 
+import json
 from functools import partial
+from http import HTTPStatus
 
-import httpx
 from chaos.decisions import Expected
 from chaos.stack import ENGINES, Stack, wait_until
+from chaos.wire import call
 from policy.drafts import Draft
 
-from constitution.api import ValidateResult
+from constitution.api import ValidateRequest, ValidateResult
 from constitution.checksum import checksum_of
 from constitution.evaluation import Decision
 
@@ -20,7 +22,7 @@ def test_before_the_draft_the_engines_obey_what_it_replaces(stack: Stack, draft:
     before = "no_constitution" if draft.previous is None else "live"
     for name in ENGINES:
         wait_until(partial(_in_state, stack, name, before), f"engine {name} is {before}")
-        answer = expected.ask_one(stack.engine(name)).json()
+        answer = json.loads(expected.ask_one(stack.engine(name)).body)
         if draft.previous is None:
             assert (answer["decision"], answer["reason"]) == (Decision.DENY, "no_constitution")
         else:
@@ -28,13 +30,10 @@ def test_before_the_draft_the_engines_obey_what_it_replaces(stack: Stack, draft:
 
 
 def test_the_service_finds_the_draft_valid(stack: Stack, draft: Draft) -> None:
-    files = [
-        ("document", ("document.json", draft.data, "application/json")),
-        ("signature", ("document.sig", stack.signing.signature(draft.data), "application/octet-stream")),
-    ]
-    response = httpx.post(f"{stack.service.url}/v1/constitution/validate", files=files, timeout=10)
-    assert response.status_code == httpx.codes.OK, response.text
-    result = ValidateResult.model_validate_json(response.content)
+    question = ValidateRequest(checksum=draft.checksum).model_dump_json().encode()
+    answer = call(stack.service.url, "/v1/constitution/validate", question)
+    assert answer.status == HTTPStatus.OK, answer.body
+    result = ValidateResult.model_validate_json(answer.body)
     assert result.valid, f"constitution-service refuses the draft: {[issue.message for issue in result.issues]}"
     assert result.checksum == draft.checksum
 
