@@ -177,7 +177,7 @@ class Author:
         await self.operator.aclose()
         await self.http.aclose()
 
-    def draft(self, version: str, previous: Previous | None = None, **changes: Any) -> bytes:
+    def draft(self, version: str, previous: Previous | None = None, /, **changes: Any) -> bytes:
         now = datetime.now(UTC)
         document = {
             "schema_version": 1,
@@ -204,6 +204,10 @@ class Author:
         }
         return json.dumps(document, indent=1).encode()
 
+    def soon(self, **delta: int) -> str:
+        """A time from now on, as documents write it."""
+        return (datetime.now(UTC) + timedelta(**delta)).isoformat().replace("+00:00", "Z")
+
     def sign(self, document: bytes, person: str = "mara") -> bytes:
         return sign_detached(document, self.site.tsk(person))
 
@@ -218,7 +222,7 @@ class Author:
         await self.operator.create_change_request(sign_change_request(request, self.site.tsk("mara")))
         return request.id
 
-    async def evidence(self, document: bytes, change_request: str, **changes: Any) -> str:
+    async def evidence(self, document: bytes, change_request: str, /, **changes: Any) -> str:
         said = json.loads(document)
         suite = {"tests": 3, "failures": 0, "errors": 0, "skipped": 0, "seconds": 0.5, "junit": checksum_of(b"<x/>")}
         record = {

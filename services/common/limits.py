@@ -41,15 +41,16 @@ class BodyLimits:
 
     Args:
         default: for every route not named.
-        by_path: exact paths with a limit of their own.
+        by_path: exact paths with a limit of their own; one above ``default`` is for files, never for JSON.
     """
 
     default: int = DEFAULT_LIMIT
     by_path: Mapping[str, int] = field(default_factory=dict)
 
-    def of(self, path: str) -> int:
-        """Return the limit of a path, in bytes."""
-        return self.by_path.get(path, self.default)
+    def of(self, path: str, media_type: str) -> int:
+        """Return the limit of a path for a media type, in bytes."""
+        limit = self.by_path.get(path, self.default)
+        return limit if media_type in _NOT_JSON else min(limit, self.default)
 
 
 class BodyGuard:
@@ -64,7 +65,8 @@ class BodyGuard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        limit = self._limits.of(scope["path"])
+        media_type = Headers(scope=scope).get("content-type", "").split(";")[0].strip().lower()
+        limit = self._limits.of(scope["path"], media_type)
         try:
             async with asyncio.timeout(BODY_TIMEOUT.total_seconds()):
                 body = await _read(receive, limit)
@@ -78,8 +80,6 @@ class BodyGuard:
             large = BodyTooLargeError(f"the body is larger than {limit} bytes")
             await response_of(large)(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        media_type = headers.get("content-type", "").split(";")[0].strip().lower()
         if body and media_type not in _NOT_JSON:
             if media_type != "application/json" and not media_type.endswith("+json"):
                 await problem_response(415, "unsupported-media-type", "send the body as application/json")(

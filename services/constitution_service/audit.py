@@ -107,7 +107,7 @@ async def write(context: Context, event: AuditEvent) -> bool:
         async with context.database.transaction() as connection:
             await enqueue(connection, context, event, await now_of(connection))
     except UnavailableError as error:
-        _log.warning("audit_spooled", event=event.id, reason=error.message)
+        _log.warning("audit_spooled", event_id=event.id, reason=error.message)
         return _spool(context, event)
     return True
 
@@ -116,10 +116,10 @@ def _spool(context: Context, event: AuditEvent) -> bool:
     try:
         kept = context.spool.put(SpooledEvent(event=event, time=datetime.now(UTC)).model_dump_json())
     except OSError as error:
-        _log.error("audit_spool_failed", event=event.id, reason=str(error))
+        _log.error("audit_spool_failed", event_id=event.id, reason=str(error))
         kept = False
     if not kept:
         context.metrics.dropped.inc()
-        _log.error("audit_event_lost", event=event.id, activity=event.activity)
+        _log.error("audit_event_lost", event_id=event.id, activity=event.activity)
     context.metrics.spooled.set(len(context.spool))
     return kept

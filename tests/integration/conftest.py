@@ -22,11 +22,11 @@ def service_site(tmp_path: Path) -> Site:
 
 @pytest.fixture
 def service_settings(
-    service_site: Site, database: Database, redis_url: str, kafka: dict[str, str], namespace: str, tmp_path: Path
+    service_site: Site, database: Database, *, redis_url: str, kafka: dict[str, str], names: Names, tmp_path: Path
 ) -> dict[str, str]:
     """The settings of a service process; a test may start several with them, or change one."""
     return {
-        "NAMESPACE": namespace,
+        "NAMESPACE": names.namespace,
         "ENVIRONMENT_FILE": str(service_site.environment_file),
         "DATABASE_URL": database.url,
         "REDIS_URL": redis_url,

@@ -1,6 +1,7 @@
 """What goes live, what everyone then reads of it, and how it is undone."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -10,7 +11,7 @@ from constitution.checksum import checksum_of
 from constitution.errors import ConflictError, LeaseLostError, NotApprovedError, NotFoundError
 from constitution.release import CurrentConstitution, Kind, Standing
 from signatures.current import verify_current
-from tests.constitution_service_support import ENVIRONMENT, Author, ServiceProcess, following, key
+from tests.constitution_service_support import ENVIRONMENT, Author, ServiceProcess, following
 from tests.helpers import eventually
 from tests.integration.conftest import Topics
 
@@ -93,8 +94,6 @@ async def test_artifacts_are_stored_once_and_served_exactly(author: Author) -> N
 
 
 async def test_a_vandalised_artifact_store_is_healed(author: Author, service_settings: dict[str, str]) -> None:
-    from pathlib import Path
-
     document = author.draft("1.0.0")
     checksum = await author.push(document)
     store = Path(service_settings["ARTIFACT_STORE_URL"].removeprefix("file://"))
@@ -250,4 +249,3 @@ async def test_a_refused_answer_is_not_remembered(author: Author) -> None:
 
     assert (refused.status_code, refused.json()["code"]) == (409, "lease-lost")
     assert loaded.generation == 1
-    assert key(request.update_id, "load").startswith(ENVIRONMENT)

@@ -235,6 +235,8 @@ CREATE TRIGGER cache_deliveries_append_only BEFORE UPDATE OR DELETE ON cache_del
     FOR EACH ROW EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER idempotency_keys_append_only BEFORE UPDATE OR DELETE ON idempotency_keys
     FOR EACH ROW EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER closed_updates_append_only BEFORE UPDATE OR DELETE ON closed_updates
+    FOR EACH ROW EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER outbox_never_deleted BEFORE DELETE ON outbox FOR EACH ROW EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER current_releases_never_deleted BEFORE DELETE ON current_releases
     FOR EACH ROW EXECUTE FUNCTION refuse_change();

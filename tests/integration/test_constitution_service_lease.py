@@ -1,0 +1,156 @@
+"""One release at a time: pre-emption, fencing, and who wins when two want the same."""
+
+import asyncio
+from uuid import uuid4
+
+import pytest
+
+from constitution.api import LeaseRelease, LeaseRequest
+from constitution.errors import ConflictError, LeaseHeldError, LeaseLostError, StaleGenerationError
+from constitution.release import Kind
+from tests.constitution_service_support import Author, following, key
+
+
+async def test_the_holder_asks_again_and_gets_the_same_token(author: Author) -> None:
+    mine = str(uuid4())
+    first = await author.lease(mine)
+    second = await author.lease(mine)
+    repeated = await author.lease(mine, step="lease-x")
+
+    assert first == second == repeated == await author.worker.lease()
+
+
+async def test_another_update_is_refused_and_told_who_holds(author: Author) -> None:
+    mine, other = str(uuid4()), str(uuid4())
+    await author.lease(mine)
+
+    with pytest.raises(LeaseHeldError, match=mine):
+        await author.lease(other)
+    answer = await author.http.post(
+        "/v1/constitution/lease",
+        json={"update_id": other, "kind": "update"},
+        headers={
+            "Authorization": f"Bearer {author.site.token('worker', 'lease:write')}",
+            "Idempotency-Key": key(other, "lease"),
+        },
+    )
+    assert (answer.status_code, answer.json()["current"]["update_id"]) == (409, mine)
+
+
+async def test_a_rollback_preempts_an_update_even_its_own_but_no_other_rollback(author: Author) -> None:
+    update = str(uuid4())
+    before = await author.lease(update)
+    rollback = await author.lease(update, Kind.ROLLBACK)
+
+    assert rollback.fencing_token > before.fencing_token
+    with pytest.raises(LeaseHeldError):
+        await author.lease(str(uuid4()), Kind.ROLLBACK)
+    with pytest.raises(LeaseHeldError):
+        await author.lease(str(uuid4()), Kind.WITHDRAW)
+    with pytest.raises(LeaseLostError):
+        await author.lease(update, Kind.UPDATE)
+
+
+async def test_a_rollback_closes_its_update_for_ever(author: Author) -> None:
+    update = str(uuid4())
+    undo = await author.lease(update, Kind.ROLLBACK)
+    await author.release_lease(undo)
+
+    with pytest.raises(LeaseLostError):
+        await author.lease(update)
+    assert await author.worker.lease() is None
+
+
+async def test_a_rollback_that_only_fences_its_own_takes_from_nobody_else(author: Author) -> None:
+    holder = await author.lease(str(uuid4()))
+    mine = str(uuid4())
+    request = LeaseRequest(update_id=mine, kind=Kind.ROLLBACK, own_only=True)
+
+    with pytest.raises(LeaseHeldError):
+        await author.worker.acquire_lease(request, key(mine, "fence"))
+    assert await author.worker.lease() == holder
+
+
+async def test_giving_back_with_an_old_token_does_nothing(author: Author) -> None:
+    update = str(uuid4())
+    before = await author.lease(update)
+    rollback = await author.lease(update, Kind.ROLLBACK)
+
+    await author.release_lease(before)
+    assert await author.worker.lease() == rollback
+    stranger = str(uuid4())
+    await author.worker.release_lease(
+        LeaseRelease(update_id=stranger, fencing_token=rollback.fencing_token), key(stranger, "release")
+    )
+    assert await author.worker.lease() == rollback
+    await author.release_lease(rollback)
+    assert await author.worker.lease() is None
+    await author.release_lease(rollback)
+
+
+async def test_a_lease_call_that_arrives_twice_does_not_take_the_lease_again(author: Author) -> None:
+    update = str(uuid4())
+    first = await author.lease(update, step="lease")
+    await author.release_lease(first)
+
+    late = await author.lease(update, step="lease")
+
+    assert late == first
+    assert await author.worker.lease() is None
+    other = await author.http.post(
+        "/v1/constitution/lease",
+        json=LeaseRequest(update_id=update, kind=Kind.ROLLBACK).model_dump(mode="json"),
+        headers={
+            "Authorization": f"Bearer {author.site.token('worker', 'lease:write')}",
+            "Idempotency-Key": key(update, "lease"),
+        },
+    )
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency-mismatch")
+
+
+async def test_a_late_load_is_fenced_by_the_rollback_that_looked(author: Author) -> None:
+    first = await author.confirmed(author.draft("1.0.0"), expected_generation=0)
+    request = await author.prepared(author.draft("1.1.0", following(first)), expected_generation=1)
+    lease = await author.lease(request.update_id)
+    late = request.model_copy(update={"fencing_token": lease.fencing_token})
+    undo = await author.lease(request.update_id, Kind.ROLLBACK)
+
+    with pytest.raises(LeaseLostError):
+        await author.load(late)
+    with pytest.raises(ConflictError):
+        await author.load(late.model_copy(update={"fencing_token": undo.fencing_token}), "with-the-new-token")
+    assert [release.generation for release in await author.worker.releases()] == [1]
+
+
+async def test_of_two_loads_with_the_same_expectation_exactly_one_wins(author: Author) -> None:
+    update = str(uuid4())
+    one = await author.prepared(author.draft("1.0.0"), expected_generation=0, update_id=update)
+    two = await author.prepared(author.draft("1.0.1"), expected_generation=0, update_id=update)
+    lease = await author.lease(update)
+    token = {"fencing_token": lease.fencing_token}
+
+    results = await asyncio.gather(
+        author.load(one.model_copy(update=token), "load-one"),
+        author.load(two.model_copy(update=token), "load-two"),
+        return_exceptions=True,
+    )
+
+    failed = [result for result in results if isinstance(result, BaseException)]
+    assert len(failed) == 1
+    assert isinstance(failed[0], StaleGenerationError)
+    assert [release.generation for release in await author.worker.releases()] == [1]
+    answer = await author.post_load(two.model_copy(update=token), "load-three")
+    assert answer.status_code == 409
+    assert answer.json()["current"]["generation"] == 1
+
+
+async def test_the_same_call_ten_times_at_once_happens_once(author: Author) -> None:
+    request = await author.prepared(author.draft("1.0.0"), expected_generation=0)
+    lease = await author.lease(request.update_id)
+    request = request.model_copy(update={"fencing_token": lease.fencing_token})
+
+    results = await asyncio.gather(*(author.load(request) for _ in range(10)))
+
+    assert len({result.event_id for result in results}) == 1
+    assert len(await author.worker.releases()) == 1
+    assert results[0].statement.signatures[0].keyid == "constitution-service"

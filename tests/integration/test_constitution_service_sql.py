@@ -1,0 +1,83 @@
+"""History is append-only in the database itself, for the service's role and for the owner alike."""
+
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from constitution.release import Kind
+from tests.conftest import Database
+from tests.constitution_service_support import Author, following
+
+APPEND_ONLY = (
+    "artifacts",
+    "artifact_signatures",
+    "change_requests",
+    "evidence",
+    "releases",
+    "standings",
+    "cache_deliveries",
+    "idempotency_keys",
+    "closed_updates",
+    "outbox",
+)
+REFUSED = (asyncpg.InsufficientPrivilegeError, asyncpg.IntegrityConstraintViolationError)
+
+
+@pytest.fixture
+async def history(author: Author) -> None:
+    first = await author.confirmed(author.draft("1.0.0"), expected_generation=0)
+    await author.confirmed(author.draft("1.1.0", following(first)), expected_generation=1)
+    await author.release_lease(await author.lease(str(uuid4()), Kind.ROLLBACK))
+    await author.delivered(2)
+
+
+async def refused(url: str, statement: str, *arguments: Any) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        with pytest.raises(REFUSED):
+            await connection.execute(statement, *arguments)
+    finally:
+        await connection.close()
+
+
+@pytest.mark.usefixtures("history")
+async def test_rows_of_history_can_be_neither_changed_nor_deleted(database: Database) -> None:
+    for url in (database.url, database.owner_url):
+        for table in APPEND_ONLY:
+            await refused(url, f"DELETE FROM {table}")  # noqa: S608 - one of the constants above
+            await refused(url, f"UPDATE {table} SET environment = 'x'")  # noqa: S608 - the same
+    await refused(database.owner_url, "TRUNCATE releases CASCADE")
+    await refused(database.owner_url, "UPDATE outbox SET value = '{}'")
+    await refused(database.owner_url, "UPDATE outbox SET delivered_at = NULL")
+    await refused(database.url, "UPDATE outbox SET kafka_offset = 7, delivered_at = now()")
+
+
+@pytest.mark.usefixtures("history")
+async def test_generations_have_no_gap_and_pointers_never_go_back(database: Database) -> None:
+    copy = """
+        INSERT INTO releases SELECT environment, $1::bigint, kind, rings, version, checksum, previous_generation,
+            previous_checksum, rollback_of, update_id, gen_random_uuid(), change_request, reason, effective_at,
+            approvers, evidence, statement, approvals, signatures, workflow
+        FROM releases WHERE generation = 2
+    """
+    for generation in (1, 2, 4, 0, -1):
+        await refused(database.url, copy, generation)
+    await refused(database.url, "UPDATE current_releases SET generation = 1")
+    await refused(database.owner_url, "UPDATE current_releases SET generation = 1")
+    await refused(database.url, "DELETE FROM current_releases")
+
+
+@pytest.mark.usefixtures("history")
+async def test_the_reader_reads_and_nothing_else(database: Database) -> None:
+    connection = await asyncpg.connect(database.reader_url)
+    try:
+        assert await connection.fetchval("SELECT max(generation) FROM releases") == 2
+        for table in (*APPEND_ONLY, "leases", "relay_leases", "current_releases", "service_processes"):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await connection.execute(f"DELETE FROM {table}")  # noqa: S608 - one of the constants above
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await connection.fetchval("SELECT nextval('fencing_tokens')")
+    finally:
+        await connection.close()
