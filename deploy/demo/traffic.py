@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import httpx
 
-SESSIONS_PER_SECOND: Final = 8.0
+SESSIONS_PER_SECOND: Final = 10.0
 """Slow enough for two busy cores, fast enough that a doubling shows within seconds."""
 RETRIES: Final = 3
 RETRY_PAUSE_S: Final = 0.2
