@@ -100,7 +100,11 @@ async def follow(workflow_id: str, *, timeout: float | None, json: bool | None) 
             if deadline is not None and time.monotonic() >= deadline:
                 progress(f"still going on after {timeout:g} s; next: constitution watch {workflow_id}")
                 return ExitCode.WAITING
-            await asyncio.sleep(POLL_SECONDS)
+            try:
+                await asyncio.sleep(POLL_SECONDS)
+            except asyncio.CancelledError:  # Ctrl-C
+                progress(f"no longer watching; the run goes on; next: constitution watch {workflow_id}")
+                raise
     return _finish(workflow_id, end, json)
 
 

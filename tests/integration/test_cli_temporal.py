@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import socket
 import sys
 from collections.abc import Iterator
@@ -22,9 +23,9 @@ def environment_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-async def _constitution(
+async def _start(
     temporal: dict[str, str], environment_file: Path, namespace: str, *arguments: str
-) -> tuple[int, str, str]:
+) -> asyncio.subprocess.Process:
     variables = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("TEMPORAL_", "CONSTITUTION_"))},
         **{name: value for name, value in temporal.items() if name.startswith("TEMPORAL_")},
@@ -32,7 +33,7 @@ async def _constitution(
         "NAMESPACE": namespace,
         "PYTHONPATH": str(CHECKOUT),
     }
-    process = await asyncio.create_subprocess_exec(
+    return await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "constitution_client",
@@ -42,6 +43,12 @@ async def _constitution(
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
+
+
+async def _constitution(
+    temporal: dict[str, str], environment_file: Path, namespace: str, *arguments: str
+) -> tuple[int, str, str]:
+    process = await _start(temporal, environment_file, namespace, *arguments)
     out, err = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode is not None
     return process.returncode, out.decode(), err.decode()
@@ -102,6 +109,27 @@ async def test_without_a_worker_status_says_so_and_following_ends_with_4(
     code, out, err = await _constitution(temporal_settings, environment_file, namespace, "status", "CR-2")
     assert (code, out) == (4, "")
     assert "make worker" in err
+
+
+async def test_ctrl_c_ends_the_watching_with_130_and_not_the_run(
+    temporal_settings: dict[str, str], environment_file: Path, namespace: str
+) -> None:
+    start = ("update", "--checksum", CHECKSUM, "--change-request", "CR-3")
+    code, _, err = await _constitution(temporal_settings, environment_file, namespace, *start)
+    assert code == 0, err
+    process = await _start(temporal_settings, environment_file, namespace, "watch", "CR-3")
+    assert process.stderr is not None
+    said = ""
+    while "no answer yet" not in said:  # it has connected and asked; nobody works on the queue
+        line = await asyncio.wait_for(process.stderr.readline(), 40)
+        assert line, said
+        said += line.decode()
+    process.send_signal(signal.SIGINT)
+    _, rest = await asyncio.wait_for(process.communicate(), 20)
+    assert process.returncode == 130
+    assert "the run goes on" in rest.decode()
+    code, out, _ = await _constitution(temporal_settings, environment_file, namespace, "status", "--text")
+    assert f"{namespace}/constitution-update/development/CR-3" in out
 
 
 async def test_a_run_that_does_not_exist_is_named(
