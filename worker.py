@@ -23,12 +23,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import stamina
+from temporalio.api.operatorservice.v1 import ListSearchAttributesRequest
 from temporalio.client import Client
 from temporalio.common import WorkerDeploymentVersion
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.envconfig import ClientConfig
 from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
-from temporalio.service import RPCError
+from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import Worker, WorkerDeploymentConfig
 
 from activities.archive import ArchiveRelease
@@ -64,6 +65,7 @@ from constitution_client.service import ConstitutionServiceClient
 from services.common.logs import configure_logging
 from signatures.tokens import ClientKey
 from workflows.guard import ConstitutionGuard
+from workflows.journal import SEARCH_ATTRIBUTES
 from workflows.rollback import ConstitutionRollback
 from workflows.sandbox import workflow_runner
 from workflows.update import ConstitutionUpdate
@@ -255,6 +257,32 @@ async def connect(configuration: Configuration, identity: str) -> Client:
     raise AssertionError  # pragma: no cover - stamina ends by returning or raising
 
 
+async def require_search_attributes(client: Client) -> None:
+    """Refuse to start where a search attribute is not registered: each workflow task would fail, for ever.
+
+    Raises:
+        UnavailableError: names the missing ones, and the commands that register them.
+    """
+    request = ListSearchAttributesRequest(namespace=client.namespace)
+    try:
+        known = (await client.operator_service.list_search_attributes(request)).custom_attributes
+    except RPCError as error:
+        if error.status not in (RPCStatusCode.UNIMPLEMENTED, RPCStatusCode.PERMISSION_DENIED):
+            raise UnavailableError(f"Temporal does not list its search attributes: {error.message}") from error
+        logging.getLogger("worker").warning("search_attributes_not_checked: %s", error.message)
+        return
+    missing = [key for key in SEARCH_ATTRIBUTES if key.name not in known]
+    if missing:
+        raise UnavailableError(
+            "search attributes are not registered: " + ", ".join(key.name for key in missing),
+            hint="; ".join(
+                "temporal operator search-attribute create"
+                f" --name {key.name} --type {key.indexed_value_type.name.title()}"
+                for key in missing
+            ),
+        )
+
+
 async def serve(configuration: Configuration) -> None:
     """Poll until SIGTERM or SIGINT, then drain.
 
@@ -268,6 +296,7 @@ async def serve(configuration: Configuration) -> None:
     settings = configuration.settings
     build = build_id()
     client = await connect(configuration, f"{socket.gethostname()}/{os.getpid()}@{build}")
+    await require_search_attributes(client)
     task_queue = Names(settings.namespace).task_queue()
     async with activities(configuration, client) as methods:
         worker = Worker(

@@ -21,6 +21,8 @@ PHASE = SearchAttributeKey.for_keyword("ConstitutionPhase")
 OUTCOME = SearchAttributeKey.for_keyword("ConstitutionOutcome")
 UPDATE_ID = SearchAttributeKey.for_keyword("ConstitutionUpdateId")
 VERDICT = SearchAttributeKey.for_keyword("ConstitutionVerdict")
+SEARCH_ATTRIBUTES = (ENVIRONMENT, VERSION, CHECKSUM, GENERATION, PHASE, OUTCOME, UPDATE_ID, VERDICT)
+"""Must be registered in the namespace: one that is not makes each workflow task fail for ever."""
 
 State = Literal["pending", "running", "waiting", "done", "failed", "skipped", "undone"]
 _MARK: dict[str, str] = {
