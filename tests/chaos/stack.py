@@ -28,6 +28,7 @@ from http import HTTPStatus
 from pathlib import Path
 
 import asyncpg
+import redis
 from chaos import servers
 from chaos.history import Connection, ReleaseRow, insert_artifact, insert_release
 from chaos.proxy import Proxy
@@ -219,6 +220,11 @@ class Stack:
         settings = MigrationSettings(database_migration_url=SecretStr(self.database_url))
         assert migrate(settings) == 0, "the scratch database cannot be migrated"
 
+    def _forget_keys(self) -> None:
+        with redis.Redis.from_url(self.scratch.redis_url) as cache:
+            for key in cache.scan_iter(f"{self.namespace}:*"):
+                cache.delete(key)
+
     async def _drop_database(self) -> None:
         connection = await connected(self.scratch.database_url)
         try:
@@ -280,13 +286,13 @@ class Stack:
         """End every process and leave nothing."""
         if hasattr(self, "proxy"):
             self.proxy.close()
-        assert self.nursery.stdin is not None
-        self.nursery.stdin.close()
-        self.nursery.wait(timeout=10)
+        self.nursery.communicate(timeout=10)  # closes its stdin, upon which it ends, and both pipes
         self.kafka.close()
         if hasattr(self, "scratch"):
             if os.environ.get("GATE_DATABASE_URL"):
                 asyncio.run(self._drop_database())
+            if os.environ.get("GATE_REDIS_URL"):
+                self._forget_keys()
             self.scratch.close()
 
 

@@ -1,10 +1,14 @@
 """The shipped gate, whole, on real servers: good constitutions pass, six bad drafts are refused for a true reason."""
 
 import json
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import asyncpg
 import pytest
+import redis
 
 from adapters.regression_gate import GateReport, run_gate
 from constitution.checksum import checksum_of
@@ -112,3 +116,37 @@ async def test_a_draft_that_lifts_a_critical_denial_is_refused(tmp_path: Path) -
     lifted = json.dumps(value).encode()
     report = await gate(lifted, current, tmp_path)
     assert any("test_critical_denial_is_not_lifted" in issue.path for issue in report.issues)
+
+
+class TestScratchServers:
+    async def test_named_servers_are_used_and_left_clean(
+        self,
+        postgres_settings: dict[str, str],
+        redis_url: str,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        admin = postgres_settings["DATABASE_ADMIN_URL"]
+        monkeypatch.setenv("GATE_DATABASE_URL", admin)
+        monkeypatch.setenv("GATE_REDIS_URL", redis_url)
+        report = await gate(drafted("tool-use", "1.0.0", None), None, tmp_path)
+        report.require()
+        connection = await asyncpg.connect(admin)
+        try:
+            left = await connection.fetch("SELECT datname FROM pg_database WHERE datname LIKE 'gate_%'")
+        finally:
+            await connection.close()
+        assert left == []
+        with redis.Redis.from_url(redis_url) as cache:
+            assert cache.keys("gate-*") == []
+
+    def test_without_packages_and_settings_the_gate_fails_and_says_what_to_do(self, tmp_path: Path) -> None:
+        """An interpreter without site-packages has no embedded servers: the module itself needs none."""
+        code = f"import sys, pathlib; sys.path.append({str(TESTS)!r}); from chaos.servers import start; "
+        code += f"start(pathlib.Path({str(tmp_path)!r}))"
+        done = subprocess.run(  # noqa: S603 - fixed program and arguments
+            [sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=False, timeout=30
+        )
+        assert done.returncode != 0
+        assert "NoScratchServer" in done.stderr
+        assert "GATE_REDIS_URL" in done.stderr

@@ -6,7 +6,7 @@
 import os
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from constitution.checksum import Checksum, checksum_of
@@ -73,7 +73,7 @@ def _shipped(name: str) -> Draft:
     from constitution.draft import fill
 
     now = datetime.now(UTC)
-    dates = {"issued_at": now, "expires_at": now + timedelta(days=365)}
-    first = fill(name, environment="gate", version="1.0.0", previous=None, **dates)
+    make = partial(fill, name, environment="gate", issued_at=now, expires_at=now + timedelta(days=365))
+    first = make(version="1.0.0", previous=None)
     before = Previous(version="1.0.0", checksum=checksum_of(first))
-    return _read(name, fill(name, environment="gate", version="1.1.0", previous=before, **dates), first)
+    return _read(name, make(version="1.1.0", previous=before), first)
