@@ -6,7 +6,7 @@ channel, link anywhere, look like a line or table cell of ours, or hide what the
 
 import unicodedata
 
-_MARKDOWN = frozenset("\\`*_{}[]<>()#+!|~:@&\"'$^=")
+_MARKDOWN = frozenset("\\`*_{}[]<>()#+!|~@&\"'$^=")
 
 
 def one_line(text: str, limit: int = 300) -> str:
@@ -32,10 +32,11 @@ def slack_text(text: str, limit: int = 300) -> str:
 def markdown_text(text: str, limit: int = 300) -> str:
     """Return text for a Markdown paragraph or table cell: one line, with everything that Markdown reads as entities.
 
-    ``:``, ``@`` and the dot of ``www.`` are among them: GitHub's Markdown links bare addresses.
+    ``://``, ``@`` and the dot of ``www.`` are among them: GitHub's Markdown links bare addresses. Other colons stay, so
+    that a checksum can be searched for.
     """
     escaped = "".join(f"&#{ord(c)};" if c in _MARKDOWN else c for c in one_line(text, limit))
-    return escaped.replace("www.", "www&#46;")
+    return escaped.replace("://", "&#58;//").replace("www.", "www&#46;")
 
 
 def is_web_address(url: str) -> bool:
