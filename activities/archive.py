@@ -2,7 +2,9 @@
 
 import asyncio
 from datetime import timedelta
+from typing import Annotated
 
+from pydantic import Field
 from temporalio import activity
 
 from activities.failures import classified
@@ -17,7 +19,6 @@ from constitution.release import DeliveredEvent, Release, Verdict
 from signatures.detect import detect
 
 SIEM_GROUP = "siem"
-SIEM_PATIENCE = timedelta(seconds=30)  # of one attempt; a forwarder commits within a second of its sink's answer
 SIEM_POLL = timedelta(seconds=1)
 
 
@@ -41,10 +42,14 @@ class Archived(Model):
 
 
 class SiemInput(Model):
-    """Events that the SIEM must have taken."""
+    """Events that the SIEM must have taken, and how long one attempt waits for that.
+
+    A forwarder commits within a second of its sink's answer; the default is for a sink that is slow.
+    """
 
     environment: str
     events: tuple[DeliveredEvent, ...]
+    patience_seconds: Annotated[float, Field(ge=0, le=3600)] = 30.0
 
 
 class SiemResult(Model):
@@ -149,7 +154,7 @@ class ArchiveRelease:
         require_environment(self._deployment, x.environment)
         last = {p: max(e.offset for e in x.events if e.partition == p) for p in sorted({e.partition for e in x.events})}
         loop = asyncio.get_running_loop()
-        ends = loop.time() + SIEM_PATIENCE.total_seconds()
+        ends = loop.time() + x.patience_seconds
         while True:
             positions = {p: await self._events.group_position(SIEM_GROUP, p) or 0 for p in last}
             behind = {p: offset for p, offset in last.items() if positions[p] <= offset}

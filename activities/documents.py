@@ -36,10 +36,13 @@ def _read(inbox: Path, name: str) -> bytes:
         raise InvalidRequestError(
             f"the inbox has no readable file {name!r}: {error.strerror}", hint=f"copy it into {inbox}"
         ) from error
-    with os.fdopen(descriptor, "rb") as handle:
+    try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise InvalidRequestError(f"{name!r} in the inbox is no regular file")
-        data = handle.read(MAX_FILE + 1)
+        with os.fdopen(descriptor, "rb", closefd=False) as handle:
+            data = handle.read(MAX_FILE + 1)
+    finally:
+        os.close(descriptor)
     if len(data) > MAX_FILE:
         raise InvalidRequestError(f"{name!r} in the inbox is larger than {MAX_FILE} bytes")
     return data

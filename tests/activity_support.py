@@ -55,7 +55,7 @@ def make_deployment(
     )
 
 
-def subject_of(document: bytes, change_request: str, **changes: Any) -> Subject:
+def subject_of(document: bytes, change_request: str, /, **changes: Any) -> Subject:
     """The subject that `resolve_subject` makes of a document, without asking."""
     said = parse(document)
     return Subject(

@@ -102,7 +102,9 @@ async def test_a_message_whose_answer_was_lost_is_found_and_not_posted_again(
 async def test_hostile_text_calls_nobody_and_links_nowhere(broadcast: Broadcast, slack: resources.Slack) -> None:
     await run(
         broadcast.announce,
-        announcement(slack, summary=HOSTILE, reason=HOSTILE, diff=(HOSTILE,), change_request=HOSTILE, approvers=(HOSTILE,)),
+        announcement(
+            slack, summary=HOSTILE, reason=HOSTILE, diff=(HOSTILE,), change_request=HOSTILE, approvers=(HOSTILE,)
+        ),
     )
     (message,) = messages(slack)
     assert "<!channel>" not in message["text"]

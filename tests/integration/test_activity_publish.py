@@ -27,9 +27,9 @@ from constitution.messages import RollbackRequest
 from constitution.names import Names
 from constitution.release import Kind, Previous, Standing, Verdict
 from constitution_client.service import ConstitutionServiceClient
+from tests import resources
 from tests.activity_support import make_deployment, refused, run, subject_of, wire_to
 from tests.constitution_service_support import ENVIRONMENT, Author, ServiceProcess, Site, following
-from tests import resources
 
 
 @pytest.fixture
@@ -154,7 +154,9 @@ async def test_a_deleted_or_forged_redis_value_is_restored_and_said(
     assert await redis.get(names.redis_current()) == true_value
 
 
-async def test_what_has_not_happened_is_not_yet_and_what_is_past_is_a_conflict(publish: Publish, author: Author) -> None:
+async def test_what_has_not_happened_is_not_yet_and_what_is_past_is_a_conflict(
+    publish: Publish, author: Author
+) -> None:
     first, published = await released(publish, author, author.draft("1.0.0"))
     early = to_prove(published).model_copy(update={"generation": 2})
     failure = await refused(publish.prove_published, early)
@@ -179,7 +181,7 @@ async def test_what_has_not_happened_is_not_yet_and_what_is_past_is_a_conflict(p
     await run(publish.release_lease, give_back)
     assert await author.worker.lease() is None
     previous = Previous(version="1.0.0", checksum=first.subject.checksum)
-    second = author.draft("1.1.0", previous=previous)
+    second = author.draft("1.1.0", previous)
     await released(publish, author, second, expected_generation=1)
     failure = await refused(publish.prove_published, to_prove(published))
     assert (failure.type, failure.non_retryable) == ("conflict", True)
@@ -213,7 +215,7 @@ async def test_an_update_is_undone_as_its_approvals_allow_and_once(
     publish: Publish, restore: Restore, author: Author
 ) -> None:
     first = await author.confirmed(author.draft("1.0.0"), expected_generation=0)
-    second = author.draft("1.1.0", previous=following(first))
+    second = author.draft("1.1.0", following(first))
     load, published = await released(publish, author, second, expected_generation=1)
     fence = FenceInput(environment=ENVIRONMENT, update_id=load.subject.update_id, workflow_id="rollback")
     fenced = await run(restore.fence_and_look, fence)

@@ -1,0 +1,213 @@
+"""The record of a release: everything about it in one folder, its row once, the SIEM's position, closed histories."""
+
+import asyncio
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Consumer
+from dulwich.repo import Repo
+from temporalio import workflow
+from temporalio.client import Client, WorkflowHistory
+from temporalio.worker import Replayer, UnsandboxedWorkflowRunner, Worker
+
+from activities.archive import ArchiveInput, ArchiveRelease, SealInput, SiemInput
+from activities.runs import RunRef, RunsActivities
+from adapters.archive import CHANGE_LOG, GitArchive
+from adapters.event_log import KafkaEventLog
+from adapters.runs import TemporalRuns
+from constitution.api import LoadResult
+from constitution.checksum import checksum_of
+from constitution.names import Names
+from constitution.release import DeliveredEvent, Kind, Verdict
+from tests.activity_support import make_deployment, refused, run
+from tests.constitution_service_support import ENVIRONMENT, Author, Site
+
+
+@workflow.defn(name="WaitsToBeTold")
+class WaitsToBeTold:
+    """A run that is open until it is told to end."""
+
+    def __init__(self) -> None:
+        self._told = False
+
+    @workflow.run
+    async def run(self) -> str:
+        await workflow.wait_condition(lambda: self._told)
+        return "told"
+
+    @workflow.signal
+    def tell(self) -> None:
+        self._told = True
+
+
+@dataclass
+class Records:
+    """The activities under test, and the repository that they write."""
+
+    archive: ArchiveRelease
+    runs: RunsActivities
+    repository: GitArchive
+
+
+@pytest.fixture
+def records(
+    *,
+    author: Author,
+    service_site: Site,
+    kafka_configuration: dict[str, str],
+    names: Names,
+    temporal_client: Client,
+    tmp_path: Path,
+) -> Records:
+    path = tmp_path / "archive"
+    Repo.init(str(path), mkdir=True).close()
+    repository, runs = GitArchive(path), TemporalRuns(temporal_client)
+    events = KafkaEventLog({name: str(value) for name, value in kafka_configuration.items()}, names)
+    archive = ArchiveRelease(
+        service=author.worker,
+        archive=repository,
+        events=events,
+        runs=runs,
+        deployment=make_deployment(service_site, tmp_path),
+    )
+    return Records(archive, RunsActivities(runs=runs), repository)
+
+
+def outcome(result: LoadResult, **changes: object) -> ArchiveInput:
+    return ArchiveInput(
+        environment=ENVIRONMENT,
+        generation=result.generation,
+        outcome="completed",
+        verdict=Verdict.NOT_APPLICABLE,
+        reason="it | was <b>asked</b> for",
+        approvers=("alva", "bruno"),
+    ).model_copy(update=changes)
+
+
+async def test_a_release_is_archived_whole_and_once(records: Records, author: Author) -> None:
+    document = author.draft("1.0.0", summary="Spends <script> | http://evil.example")
+    request = await author.prepared(document, expected_generation=0)
+    junit = await author.worker.put_blob(b"<x/>")
+    assert junit == checksum_of(b"<x/>")
+    lease = await author.lease(request.update_id)
+    result = await author.load(request.model_copy(update={"fencing_token": lease.fencing_token}))
+    await author.delivered(1)
+    watch = await author.worker.put_blob(b'{"e":1}')
+    x = outcome(result, watch_evidence=watch)
+    archived = await run(records.archive.archive_release, x)
+    assert archived.folder == "docs/legal/constitution/1.0.0-1"
+    assert await run(records.archive.archive_release, x) == archived
+    manifest = json.loads(await records.repository.read(f"{archived.folder}/manifest.json") or b"{}")["files"]
+    assert set(manifest) == {
+        "README.md",
+        "approvals/01.dsse.json",
+        "approvals/02.dsse.json",
+        "change-request.json",
+        "document.json",
+        "event-01.json",
+        "event-02.json",
+        "evidence/01.junit.xml",
+        "evidence/02.junit.xml",
+        "evidence/evidence.json",
+        f"evidence/watch-{watch.removeprefix('sha256:')[:12]}.json",
+        "outcome-completed.json",
+        "release-statement.json",
+        "signatures/01.sig",
+    }
+    for name, checksum in manifest.items():
+        assert checksum_of(await records.repository.read(f"{archived.folder}/{name}") or b"") == checksum
+    assert await records.repository.read(f"{archived.folder}/document.json") == document
+    readme = (await records.repository.read(f"{archived.folder}/README.md") or b"").decode()
+    assert readme.startswith("> Pledge: ")
+    assert "evil.example" not in readme
+    other = await run(records.archive.archive_release, outcome(result, outcome="rolled_back"))
+    assert other.commit != archived.commit
+    assert await run(records.archive.archive_release, x) == other, "no commit was made: this one holds the folder"
+    log = (await records.repository.read(CHANGE_LOG) or b"").decode()
+    rows = [line for line in log.splitlines() if line.startswith("| 1.0.0")]
+    assert [row.split("|")[4].strip() for row in rows] == ["completed", "rolled back"]
+    assert "alva, bruno" in rows[0]
+
+
+async def test_a_withdrawal_is_archived_without_a_document(records: Records, author: Author) -> None:
+    result, lease = await author.publish(author.draft("1.0.0"), expected_generation=0)
+    fence = await author.lease(lease.update_id, Kind.ROLLBACK)
+    withdrawn = await author.load(author.undoing(fence, result.generation, None), step="restore")
+    await author.delivered(withdrawn.generation)
+    archived = await run(records.archive.archive_release, outcome(withdrawn, outcome="rolled_back"))
+    assert archived.folder == "docs/legal/constitution/withdrawn-2"
+    manifest = json.loads(await records.repository.read(f"{archived.folder}/manifest.json") or b"{}")["files"]
+    assert "document.json" not in manifest
+    assert "release-statement.json" in manifest
+
+
+async def test_the_siem_is_confirmed_only_past_the_event(
+    records: Records, author: Author, names: Names, kafka_configuration: dict[str, str]
+) -> None:
+    result, _ = await author.publish(author.draft("1.0.0"), expected_generation=0)
+    release = await author.delivered(result.generation)
+    question = SiemInput(environment=ENVIRONMENT, events=release.delivery.events)
+    waiting = asyncio.create_task(run(records.archive.confirm_siem, question))
+    topic = names.topic_updated()
+    consumer = Consumer(
+        {**kafka_configuration, "group.id": names.group("siem"), "auto.offset.reset": "earliest",
+         "enable.auto.commit": False, "isolation.level": "read_committed"}
+    )  # fmt: skip
+    try:
+        consumer.subscribe([topic])
+        taken: set[str] = set()
+        while len(taken) < 2:
+            message = await asyncio.to_thread(consumer.poll, 20)
+            assert message is not None
+            assert message.error() is None
+            taken.add(message.key().decode())
+            assert not waiting.done(), "nothing is committed yet"
+        await asyncio.to_thread(consumer.commit, asynchronous=False)
+        said = await asyncio.wait_for(waiting, 20)
+    finally:
+        consumer.close()
+    assert said.group == "siem"
+    assert said.positions["0"] > max(event.offset for event in release.delivery.events)
+    assert await run(records.archive.confirm_siem, question) == said
+
+
+async def test_a_siem_that_never_takes_the_event_is_not_yet(records: Records) -> None:
+    events = (DeliveredEvent(tenant="global", event_id="x:global", partition=0, offset=0),)
+    failure = await refused(
+        records.archive.confirm_siem, SiemInput(environment=ENVIRONMENT, events=events, patience_seconds=0)
+    )
+    assert (failure.type, failure.non_retryable) == ("not-yet", False)
+    assert "partition 0 at 0, event at 0" in failure.message
+
+
+async def test_only_closed_histories_are_sealed_and_they_replay(
+    records: Records, temporal_client: Client, namespace: str
+) -> None:
+    async with Worker(
+        temporal_client, task_queue=namespace, workflows=[WaitsToBeTold], workflow_runner=UnsandboxedWorkflowRunner()
+    ):
+        handle = await temporal_client.start_workflow(WaitsToBeTold.run, id=f"{namespace}/open", task_queue=namespace)
+        ref = RunRef(workflow_id=handle.id, run_id=handle.first_execution_run_id)
+        seal = SealInput(environment=ENVIRONMENT, generation=1, version="1.0.0", runs=(ref,))
+        failure = await refused(records.archive.seal_record, seal)
+        assert (failure.type, failure.non_retryable) == ("not-yet", False)
+        state = await run(records.runs.describe_run, ref)
+        assert (state.status, state.closed, state.workflow_type) == ("RUNNING", False, "WaitsToBeTold")
+        waiting = asyncio.create_task(run(records.runs.await_closed, ref))
+        await handle.signal(WaitsToBeTold.tell)
+        closed = await asyncio.wait_for(waiting, 20)
+        assert (closed.status, closed.closed) == ("COMPLETED", True)
+    sealed = await run(records.archive.seal_record, seal)
+    assert await run(records.archive.seal_record, seal) == sealed
+    name = f"{sealed.folder}/histories/WaitsToBeTold-{closed.run_id}.json"
+    history = await records.repository.read(name)
+    assert history is not None
+    replayer = Replayer(workflows=[WaitsToBeTold], workflow_runner=UnsandboxedWorkflowRunner())
+    await replayer.replay_workflow(WorkflowHistory.from_json(handle.id, history.decode()))
+
+
+async def test_a_run_that_nobody_knows_is_not_found(records: Records, namespace: str) -> None:
+    failure = await refused(records.runs.describe_run, RunRef(workflow_id=f"{namespace}/never"))
+    assert (failure.type, failure.non_retryable) == ("not-found", True)

@@ -1,0 +1,141 @@
+"""Every target obeys, or is named; asked of real engines and orchestrators, one of which dies."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from temporalio.testing import ActivityEnvironment
+
+from activities.sync import GoldenInput, Sync, SyncInput
+from adapters.targets import HttpTargets
+from constitution.api import LoadResult
+from constitution.environment import Target
+from constitution.names import Names
+from tests.activity_support import make_deployment, refused, run
+from tests.constitution_service_support import ENVIRONMENT, Author, ServiceProcess, Site, following
+from tests.consumers_support import Service
+from tests.helpers import eventually
+
+
+@dataclass
+class Targets:
+    """Two engines and an orchestrator, and the activities that ask them."""
+
+    engines: tuple[Service, Service]
+    orchestrator: Service
+    sync: Sync
+
+    def running(self) -> tuple[Service, ...]:
+        return (*self.engines, self.orchestrator)
+
+
+@pytest.fixture
+async def targets(
+    author: Author,
+    service_site: Site,
+    constitution_service: ServiceProcess,
+    kafka: dict[str, str],
+    names: Names,
+    tmp_path: Path,
+) -> AsyncIterator[Targets]:
+    common = {
+        "NAMESPACE": names.namespace,
+        "ENVIRONMENT_FILE": str(service_site.environment_file),
+        "CONSTITUTION_SERVICE_URL": constitution_service.url,
+        **kafka,
+    }
+    engines = tuple(
+        Service("policy_engine", {**common, "TARGET_ID": f"engine-{n}"}, tmp_path / f"engine-{n}.log").start()
+        for n in (1, 2)
+    )
+    settings = {
+        **common,
+        "TARGET_ID": "orchestrator-1",
+        "POLICY_ENGINE_URL": engines[0].url,
+        "CLIENT_KEY_FILE": str(service_site.directory / "keys" / "target.jwk"),
+    }
+    orchestrator = Service("orchestrator", settings, tmp_path / "orchestrator.log").start()
+    environment_targets = (
+        Target(id="engine-1", kind="policy_engine", url=engines[0].url),
+        Target(id="engine-2", kind="policy_engine", url=engines[1].url),
+        Target(id="orchestrator-1", kind="orchestrator", url=orchestrator.url),
+    )
+    deployment = make_deployment(service_site, tmp_path, targets=environment_targets)
+    client = HttpTargets(service_site.key("worker"), ENVIRONMENT)
+    made = Targets(
+        engines=(engines[0], engines[1]),
+        orchestrator=orchestrator,
+        sync=Sync(targets=client, service=author.worker, deployment=deployment),
+    )
+    for service in made.running():
+        await service.healthy()
+    yield made
+    for service in made.running():
+        service.kill()
+    await client.aclose()
+
+
+def ask(result: LoadResult, *, require_all: bool, seconds: float = 20) -> SyncInput:
+    return SyncInput(
+        environment=ENVIRONMENT,
+        generation=result.generation,
+        checksum=result.checksum,
+        rings=("default",),
+        deadline_seconds=seconds,
+        require_all=require_all,
+    )
+
+
+async def test_all_targets_obey_a_release_and_decide_as_the_domain_does(targets: Targets, author: Author) -> None:
+    first = await author.confirmed(author.draft("1.0.0"), expected_generation=0)
+    report = await run(targets.sync.sync_targets, ask(first, require_all=True))
+    assert report.converged == ("engine-1", "engine-2", "orchestrator-1")
+    assert (report.lagging, report.unreachable) == ((), ())
+    assert await run(targets.sync.sync_targets, ask(first, require_all=True)) == report
+    assert first.checksum is not None
+    golden = GoldenInput(
+        environment=ENVIRONMENT, generation=first.generation, checksum=first.checksum, rings=("default",)
+    )
+    result = await run(targets.sync.run_golden_vectors, golden)
+    assert result.targets == ("engine-1", "engine-2")
+    assert result.vectors > 10
+    second = await author.confirmed(author.draft("1.1.0", following(first)), expected_generation=1)
+    await run(targets.sync.sync_targets, ask(second, require_all=True))
+    failure = await refused(targets.sync.run_golden_vectors, golden)
+    assert (failure.type, failure.non_retryable) == ("not-converged", True)
+    failure = await refused(targets.sync.sync_targets, ask(first, require_all=True, seconds=1))
+    assert failure.type == "not-converged"
+    assert [issue["code"] for issue in failure.details[0]["issues"]] == ["lagging"] * 3
+
+
+async def test_a_dead_target_fails_an_update_and_is_named_by_a_rollback(targets: Targets, author: Author) -> None:
+    first = await author.confirmed(author.draft("1.0.0"), expected_generation=0)
+    targets.engines[1].kill()
+    failure = await refused(targets.sync.sync_targets, ask(first, require_all=True, seconds=3))
+    assert (failure.type, failure.non_retryable) == ("not-converged", True)
+    issues = failure.details[0]["issues"]
+    assert [(issue["code"], issue["path"]) for issue in issues] == [("unreachable", "engine-2")]
+    report = await run(targets.sync.sync_targets, ask(first, require_all=False, seconds=60))
+    assert report.unreachable == ("engine-2",)
+    assert report.converged == ("engine-1", "orchestrator-1")
+
+
+async def test_a_frozen_target_is_unreachable_and_a_cancel_stops_the_asking(targets: Targets, author: Author) -> None:
+    first = await author.confirmed(author.draft("1.0.0"), expected_generation=0)
+    targets.engines[1].send(signal.SIGSTOP)
+    environment = ActivityEnvironment()
+    beats: list[object] = []
+    environment.on_heartbeat = lambda *details: beats.append(details)
+    task = asyncio.create_task(environment.run(targets.sync.sync_targets, ask(first, require_all=True, seconds=100)))
+
+    def only_one_is_missing() -> bool:
+        return any("'engine-1': 'converged'" in str(beat) for beat in beats)
+
+    await eventually(only_one_is_missing, timedelta(seconds=20))
+    environment.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(task, 3)

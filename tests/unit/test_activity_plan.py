@@ -1,0 +1,128 @@
+"""What a rollback would restore, and whether the board must sign for it."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from activities.plan import PlanInput, RollbackPlan, make_plan
+from constitution.environment import Environment
+from constitution.errors import InvalidRequestError
+from constitution.messages import RollbackRequest
+from constitution.release import Envelope, Kind, Release, Standing, StandingRecord, Verdict
+from constitution.trust import Thresholds
+
+NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+SIGNED = Envelope(payloadType="t", payload="", signatures=(Envelope.Signature(keyid="k", sig="s"),))
+ENVIRONMENT = Environment(environment="testing", gate="gate")
+
+
+def checksum(version: str) -> str:
+    return "sha256:" + version.replace(".", "").ljust(64, "0")
+
+
+def release(generation: int, version: str | None, *standings: Standing, **changes: Any) -> Release:
+    fields: dict[str, Any] = {
+        "environment": "testing",
+        "generation": generation,
+        "kind": Kind.UPDATE,
+        "rings": ("default",),
+        "version": version,
+        "checksum": None if version is None else checksum(version),
+        "previous_generation": generation - 1 or None,
+        "rollback_of": None,
+        "update_id": f"update-{generation}",
+        "event_id": "e",
+        "change_request": f"CR-{generation}",
+        "reason": "r",
+        "effective_at": NOW,
+        "approvers": ("alva",),
+        "evidence": None,
+        "statement": SIGNED,
+        "approvals": (SIGNED,),
+        "standings": tuple(
+            StandingRecord(standing=standing, reason="r", update_id="u", recorded_at=NOW - timedelta(hours=1))
+            for standing in standings
+        ),
+        **changes,
+    }
+    return Release.model_validate(fields)
+
+
+def plan(*releases: Release, now: datetime = NOW, **request: Any) -> RollbackPlan:
+    return make_plan(
+        PlanInput(environment="testing", update_id="u", request=RollbackRequest(reason="r", **request)),
+        releases,
+        environment=ENVIRONMENT,
+        thresholds=Thresholds(rollback=2, withdraw=3),
+        links={},
+        now=now,
+    )
+
+
+CONFIRMED, WITHDRAWN, POISONED = Standing.CONFIRMED, Standing.WITHDRAWN, Standing.POISONED
+
+
+def test_an_unconfirmed_update_goes_back_to_its_previous_without_asking_again() -> None:
+    made = plan(release(1, "1.0.0", CONFIRMED), release(2, "1.1.0"), bad_generation=2, verdict=Verdict.ANOMALY)
+    assert (made.kind, made.restore_generation, made.version) == (Kind.ROLLBACK, 1, "1.0.0")
+    assert (made.needs_quorum, made.quorum, made.standing_for_bad) == (False, 2, POISONED)
+
+
+def test_a_first_release_is_withdrawn() -> None:
+    made = plan(release(1, "1.0.0"), bad_generation=1)
+    assert (made.kind, made.checksum, made.needs_quorum, made.quorum) == (Kind.WITHDRAW, None, False, 3)
+    assert made.standing_for_bad is WITHDRAWN
+
+
+def test_the_approvals_authorise_the_way_back_for_72_hours_after_the_verdict() -> None:
+    releases = (release(1, "1.0.0", CONFIRMED), release(2, "1.1.0", CONFIRMED))
+    verdict = NOW - timedelta(hours=1)
+    assert not plan(*releases, now=verdict + timedelta(hours=72)).needs_quorum
+    assert plan(*releases, now=verdict + timedelta(hours=72, seconds=1)).needs_quorum
+
+
+def test_another_target_than_the_previous_takes_the_quorum() -> None:
+    releases = (release(1, "1.0.0", CONFIRMED), release(2, "1.1.0", CONFIRMED), release(3, "1.2.0"))
+    assert not plan(*releases).needs_quorum
+    made = plan(*releases, to=1)
+    assert (made.restore_generation, made.needs_quorum) == (1, True)
+
+
+def test_a_poisoned_document_is_never_restored() -> None:
+    bad_again = release(3, "1.0.0", CONFIRMED, POISONED, kind=Kind.ROLLBACK, rollback_of=2)
+    releases = (release(1, "1.0.0", CONFIRMED), release(2, "1.1.0", WITHDRAWN), bad_again)
+    made = plan(*releases, release(4, "1.2.0"))
+    assert (made.kind, made.checksum) == (Kind.WITHDRAW, None)
+    with pytest.raises(InvalidRequestError) as caught:
+        plan(*releases, release(4, "1.2.0"), to=1)
+    assert [issue.code for issue in caught.value.issues] == ["never-confirmed"]
+
+
+def test_what_was_undone_already_is_told_and_not_undone_again() -> None:
+    undo = release(3, "1.0.0", kind=Kind.ROLLBACK, rollback_of=2)
+    made = plan(release(1, "1.0.0", CONFIRMED), release(2, "1.1.0", WITHDRAWN), undo, bad_generation=2)
+    assert (made.already, made.restore_generation, made.checksum) == (3, 3, checksum("1.0.0"))
+
+
+@pytest.mark.parametrize(
+    ("request_", "code"),
+    [
+        ({"bad_generation": 9}, "unknown-generation"),
+        ({"bad_generation": 1}, "not-current"),
+        ({"to": 9}, "unknown-generation"),
+        ({"to": 2}, "same"),
+    ],
+)
+def test_what_cannot_be_undone_is_refused_with_its_reason(request_: dict[str, int], code: str) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        plan(release(1, "1.0.0", CONFIRMED), release(2, "1.1.0"), **request_)
+    assert [issue.code for issue in caught.value.issues] == [code]
+
+
+def test_nothing_to_undo_is_an_error_by_hand_and_an_answer_to_a_parent() -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        plan()
+    assert [issue.code for issue in caught.value.issues] == ["nothing-live"]
+    made = plan(release(1, "1.0.0", CONFIRMED), update_id="update-that-never-published")
+    assert (made.bad_generation, made.needs_quorum) == (None, False)
