@@ -60,6 +60,7 @@ class ConstitutionSource:
         if min_generation:
             parameters["min_generation"] = min_generation
         headers = {"If-None-Match": etag} if etag else {"Cache-Control": "no-cache"}
+        headers["Accept-Encoding"] = "identity"  # a compressed answer could grow beyond any bound while it is unpacked
         try:
             async with self._client.stream(
                 "GET", self._url, params=parameters, headers=headers, timeout=TIMEOUT
@@ -72,7 +73,7 @@ class ConstitutionSource:
 
 async def _bounded(response: httpx.Response) -> bytes:
     parts, size = [], 0
-    async for part in response.aiter_bytes():
+    async for part in response.aiter_raw():
         size += len(part)
         if size > MAX_ANSWER_BYTES:
             raise UntrustedError(f"the answer is larger than {MAX_ANSWER_BYTES} bytes")

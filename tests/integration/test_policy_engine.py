@@ -110,7 +110,7 @@ def event(current: CurrentConstitution, **changes: object) -> bytes:
 
 
 def tell(configuration: dict[str, Any], topic: str, value: bytes) -> None:
-    producer = Producer(configuration)
+    producer = Producer({**configuration, "log_level": 0})
     producer.produce(topic, value=value, key=b"global")
     assert producer.flush(20) == 0
 

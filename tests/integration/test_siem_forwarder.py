@@ -80,8 +80,8 @@ class Broker:
 
     def __init__(self, configuration: dict[str, Any], names: Names) -> None:
         self.names = names
-        self._producer = Producer(configuration)
-        self._admin = AdminClient(configuration)
+        self._producer = Producer({**configuration, "log_level": 0})
+        self._admin = AdminClient({**configuration, "log_level": 0})
 
     def write(self, topic: str, value: bytes | None, headers: Headers | None = None) -> int:
         """Return the record's offset."""
