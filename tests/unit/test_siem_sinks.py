@@ -68,9 +68,7 @@ class TestRfc5424:
     def test_form_of_a_message(self) -> None:
         message = rfc5424(EVENTS[0], hostname="h", app_name="constitution").decode("ascii")
         head, _, text = message.partition(" - ")
-        assert re.fullmatch(
-            rf"<110>1 2026-11-18T[0-9:]{{8}}\.123Z h constitution {os.getpid()} ocsf-6003", head
-        ), head
+        assert re.fullmatch(rf"<110>1 2026-11-18T[0-9:]{{8}}\.123Z h constitution {os.getpid()} ocsf-6003", head), head
         assert json.loads(text) == EVENTS[0]
 
     @pytest.mark.parametrize(("severity", "priority"), [(1, 110), (4, 107), (6, 105), (99, 109)])
