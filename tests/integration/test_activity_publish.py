@@ -47,6 +47,7 @@ def events(kafka_configuration: dict[str, str], names: Names) -> KafkaEventLog:
 
 @pytest.fixture
 def publish(
+    *,
     author: Author,
     service_site: Site,
     ledger: PostgresLedger,

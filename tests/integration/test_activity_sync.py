@@ -35,6 +35,7 @@ class Targets:
 
 @pytest.fixture
 async def targets(
+    *,
     author: Author,
     service_site: Site,
     constitution_service: ServiceProcess,

@@ -36,6 +36,7 @@ def site(tmp_path: Path) -> Site:
 
 @pytest.fixture
 def settings(
+    *,
     site: Site,
     database: Database,
     redis_url: str,
@@ -124,7 +125,7 @@ async def test_it_polls_and_shows_metrics_and_drains_at_sigterm(
 
 
 async def test_it_carries_out_a_workflow_and_a_second_signal_ends_it_at_once(
-    worker: Process, settings: dict[str, str], temporal_client: Client, namespace: str
+    worker: Process, temporal_client: Client, namespace: str
 ) -> None:
     worker.start()
     await polling(worker)
