@@ -171,9 +171,8 @@ def _siem(settings: dict[str, str], names: Names, event: dict[str, Any]) -> Read
     """Read how far the SIEM's group has come."""
     group = names.group("siem")
     wanted = TopicPartition(names.topic_updated(), event["partition"])
-    futures = AdminClient(_kafka_settings(settings)).list_consumer_group_offsets(
-        [ConsumerGroupTopicPartitions(group, [wanted])]
-    )
+    admin = AdminClient(_kafka_settings(settings))  # by name: its futures never end once it is collected
+    futures = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group, [wanted])])
     position = futures[group].result(TIMEOUT_S).topic_partitions[0].offset
     detail = f"group {group} at offset {position}, past the event's {event['offset']}"
     return Reading("SIEM", None, None, detail, agrees=position > event["offset"])
