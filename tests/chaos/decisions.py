@@ -64,6 +64,10 @@ class Expected:
             found = [difference for part in parts for difference in part]
         assert not found, f"{when}: {len(found)} of {len(asked)} answers are not the domain's, e.g. {found[0]}"
 
+    def holds_for_one(self, engine: str) -> bool:
+        """Tell whether the engine's answer to the first question is the domain's, just now."""
+        return not _differences(engine, self.questions[:1])
+
     def ask_one(self, engine: str) -> Answer:
         """Ask the engine the first question."""
         return call(engine, _PATH, self.questions[0].body)

@@ -202,7 +202,7 @@ def start(folder: Path) -> Scratch:
             scratch.processes.append((valkey, signal.SIGTERM))
         if not scratch.database_url:
             scratch.database_url, postgres = _postgres(folder)
-            scratch.processes.append((postgres, signal.SIGINT))
+            scratch.processes.append((postgres, signal.SIGQUIT))  # at once: nothing in it is kept
     except BaseException:
         scratch.close()
         raise

@@ -44,7 +44,7 @@ from services.constitution_service.migrate import MigrationSettings, migrate
 
 PATIENCE = 20.0  # seconds for anything that happens in well under one on a free machine
 LOOK_SECONDS = 0.02  # between two looks while waiting
-POLL_SECONDS = 0.1
+POLL_SECONDS = 0.05
 STALE_SECONDS = 1.0
 ENGINES = ("a", "b")
 PRODUCT = str(Path(parse.__code__.co_filename).resolve().parents[1])  # where the services are imported from

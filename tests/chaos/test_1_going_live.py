@@ -41,5 +41,6 @@ def test_the_service_finds_the_draft_valid(stack: Stack, draft: Draft) -> None:
 def test_the_draft_goes_live_without_kafka(live: Stack, draft: Draft, expected: Expected) -> None:
     """No broker answers here, ever: news of a release then comes by the poll."""
     assert live.served() == draft.data
-    for name in ENGINES:
-        expected.hold(live.engine(name), "after the release")
+    expected.hold(live.engine("a"), "after the release")
+    # Engine ``b`` may deny as stale for a moment when the machine stops it for longer than that.
+    wait_until(partial(expected.holds_for_one, live.engine("b")), "engine b decides by the draft")
