@@ -21,7 +21,7 @@ from confluent_kafka.cimpl import NewTopic
 
 from constitution.errors import UnavailableError
 
-INIT_TIMEOUT = timedelta(seconds=10)
+INIT_TIMEOUT = timedelta(seconds=5)  # also the longest that a stop can take while Kafka is silent
 SEND_TIMEOUT = timedelta(seconds=10)
 TRANSACTION_TIMEOUT = timedelta(seconds=15)  # a dead producer's open transaction blocks readers at most this long
 ADMIN_TIMEOUT = timedelta(seconds=5)

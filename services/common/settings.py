@@ -4,9 +4,9 @@ No secret has a default, and no value is repeated in a message.
 """
 
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import Field, StringConstraints, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from constitution.errors import InvalidRequestError, Issue
@@ -32,6 +32,11 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _blank_is_unset(cls, data: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in data.items() if not isinstance(value, str) or value.strip()}
 
 
 AnySettings = TypeVar("AnySettings", bound=BaseSettings)

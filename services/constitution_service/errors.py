@@ -43,3 +43,9 @@ class ChangeRequestTakenError(ConflictError):
     """Another change request has this id."""
 
     code = "change-request-taken"
+
+
+class PostgresBehindError(ConflictError):
+    """A signed release exists that this database does not know: it was restored from an older backup."""
+
+    code = "postgres-behind"

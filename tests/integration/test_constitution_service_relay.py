@@ -289,3 +289,49 @@ async def test_postgres_cut_off_is_503_then_everything_goes_on(
 
 def spooled(settings: dict[str, str]) -> list[Path]:
     return list(Path(settings["SPOOL_DIRECTORY"]).iterdir())
+
+
+async def test_a_database_restored_from_an_older_backup_reuses_no_generation(
+    author: Author,
+    constitution_service: ServiceProcess,
+    postgres_settings: dict[str, str],
+    service_settings: dict[str, str],
+    tmp_path: Path,
+) -> None:
+    first = await author.confirmed(author.draft("1.0.0"), expected_generation=0)
+    await author.delivered(1)
+    constitution_service.kill()
+    address, _, options = service_settings["DATABASE_URL"].partition("?")
+    base, _, name = address.rpartition("/")
+    backup = f"{name}_backup"
+    admin = await asyncpg.connect(postgres_settings["DATABASE_ADMIN_URL"])
+    try:
+        await eventually(lambda: copied(admin, name, backup))
+        constitution_service.start()
+        lost = await author.confirmed(author.draft("1.1.0", following(first)), expected_generation=1)
+        await author.delivered(2)
+        constitution_service.kill()
+        restored = ServiceProcess(
+            {**service_settings, "DATABASE_URL": f"{base}/{backup}?{options}"}, tmp_path / "restored.log"
+        ).start()
+        other = Author(author.site, restored.url)
+        try:
+            request = await other.prepared(other.draft("1.2.0", following(first)), expected_generation=1)
+            lease = await other.lease(request.update_id)
+            answer = await other.post_load(request.model_copy(update={"fencing_token": lease.fencing_token}))
+        finally:
+            await other.aclose()
+            restored.kill()
+    finally:
+        await admin.execute(f"DROP DATABASE IF EXISTS {backup} WITH (FORCE)")
+        await admin.close()
+    assert (answer.status_code, answer.json()["code"]) == (409, "postgres-behind")
+    assert answer.json()["current"]["checksum"] == lost.checksum
+
+
+async def copied(admin: "asyncpg.Connection[asyncpg.Record]", name: str, backup: str) -> bool:
+    try:
+        await admin.execute(f"CREATE DATABASE {backup} TEMPLATE {name}")
+    except asyncpg.ObjectInUseError:  # the killed service's connections are still being closed
+        return False
+    return True

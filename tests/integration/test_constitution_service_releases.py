@@ -249,3 +249,20 @@ async def test_a_refused_answer_is_not_remembered(author: Author) -> None:
 
     assert (refused.status_code, refused.json()["code"]) == (409, "lease-lost")
     assert loaded.generation == 1
+
+
+async def test_a_reissue_needs_a_signed_override_and_repeats_what_is_live(author: Author) -> None:
+    document = author.draft("1.0.0")
+    first = await author.confirmed(document, expected_generation=0)
+    lease = await author.lease(str(uuid4()), Kind.REISSUE)
+    request = author.undoing(lease, 1, first.checksum).model_copy(update={"kind": Kind.REISSUE, "rollback_of": None})
+
+    with pytest.raises(NotApprovedError):
+        await author.load(request, "alone")
+    other = author.approvals(document, kind=Kind.REISSUE, checksum=checksum_of(b"other"), people=("alva",))
+    with pytest.raises(NotApprovedError):
+        await author.load(request.model_copy(update={"approvals": other}), "other")
+    signed = author.approvals(document, kind=Kind.REISSUE, people=("alva",))
+    again = await author.load(request.model_copy(update={"approvals": signed}), "signed")
+
+    assert (again.generation, again.checksum) == (2, first.checksum)

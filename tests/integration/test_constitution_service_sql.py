@@ -1,5 +1,8 @@
 """History is append-only in the database itself, for the service's role and for the owner alike."""
 
+import asyncio
+import os
+import sys
 from typing import Any
 from uuid import uuid4
 
@@ -8,7 +11,7 @@ import pytest
 
 from constitution.release import Kind
 from tests.conftest import Database
-from tests.constitution_service_support import Author, following
+from tests.constitution_service_support import CHECKOUT, Author, following
 
 APPEND_ONLY = (
     "artifacts",
@@ -81,3 +84,17 @@ async def test_the_reader_reads_and_nothing_else(database: Database) -> None:
             await connection.fetchval("SELECT nextval('fencing_tokens')")
     finally:
         await connection.close()
+
+
+async def test_migrations_can_be_run_again_and_by_several_at_once(database: Database) -> None:
+    command = [sys.executable, "-m", "services.constitution_service.migrate"]
+    environment = {"PATH": os.environ["PATH"], "DATABASE_MIGRATION_URL": database.owner_url}
+    runs = [
+        await asyncio.create_subprocess_exec(
+            *command, env=environment, cwd=CHECKOUT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        )
+        for _ in range(3)
+    ]
+    for run in runs:
+        output, _ = await run.communicate()
+        assert run.returncode == 0, output.decode()
