@@ -142,7 +142,7 @@ class Broadcast:
         self, channel: str, key: str, text: str, shown: list[blocks.Block], thread_ts: str | None
     ) -> Posted:
         async def look_or_post() -> tuple[str, str]:
-            found = await self._channel.find(channel, key)
+            found = await self._channel.find(channel, key, thread_ts)
             if found is not None:
                 return found
             return await self._channel.post(channel, key=key, text=text, blocks=shown, thread_ts=thread_ts)

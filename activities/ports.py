@@ -66,7 +66,7 @@ class Deployment(Protocol):
     @property
     def scratch_directory(self) -> Path: ...
     @property
-    def links(self) -> dict[str, str]: ...  # {"temporal_ui": url, "constitution_service": url}: for people
+    def links(self) -> dict[str, str]: ...  # {"Temporal UI": url, …}: for people
 
 
 class SuiteReport(Protocol):
@@ -178,8 +178,8 @@ class Metrics(Protocol):
 class Channel(Protocol):
     """Slack (slack-sdk). The cloud behind it cannot be self-hosted: the embedded stack runs an emulator of its API."""
 
-    async def find(self, channel: str, key: str) -> tuple[str, str] | None:
-        """Return (channel id, ts) of the message whose metadata carries ``key``, or None."""
+    async def find(self, channel: str, key: str, thread_ts: str | None = None) -> tuple[str, str] | None:
+        """Return (channel id, ts) of the message in channel or thread whose metadata carries ``key``, or None."""
         ...
 
     async def post(

@@ -4,9 +4,11 @@ Summaries, reasons, titles and names come from documents and from whoever types 
 channel, link anywhere, look like a line or table cell of ours, or hide what they say.
 """
 
+import re
 import unicodedata
 
 _MARKDOWN = frozenset("\\`*_{}[]<>()#+!|~@&\"'$^=")
+_WWW = re.compile(r"(www)\.", re.IGNORECASE)
 
 
 def one_line(text: str, limit: int = 300) -> str:
@@ -36,7 +38,7 @@ def markdown_text(text: str, limit: int = 300) -> str:
     that a checksum can be searched for.
     """
     escaped = "".join(f"&#{ord(c)};" if c in _MARKDOWN else c for c in one_line(text, limit))
-    return escaped.replace("://", "&#58;//").replace("www.", "www&#46;")
+    return _WWW.sub(r"\1&#46;", escaped.replace("://", "&#58;//"))
 
 
 def is_web_address(url: str) -> bool:

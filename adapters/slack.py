@@ -55,13 +55,16 @@ class SlackChannel:
             self._client.proxy = None  # the SDK takes HTTPS_PROXY for every address, loopback too
         self._ids: dict[str, str] = {}
 
-    async def find(self, channel: str, key: str) -> tuple[str, str] | None:
-        """Return (channel id, ts) of the message that carries ``key``, thread replies included, or None.
+    async def find(self, channel: str, key: str, thread_ts: str | None = None) -> tuple[str, str] | None:
+        """Return (channel id, ts) of the message that carries ``key``, or None.
+
+        Looked through are the thread, if one is given, and the channel of the last ``LOOK_BACK``; other threads are
+        not: a busy channel has hundreds, and Slack counts calls.
 
         Raises:
             NotFoundError: no such channel. ForbiddenError: the token may not. UnavailableError: Slack cannot now.
         """
-        return await asyncio.to_thread(self._find, channel, key)
+        return await asyncio.to_thread(self._find, channel, key, thread_ts)
 
     async def post(
         self, channel: str, *, key: str, text: str, blocks: list[dict[str, Any]], thread_ts: str | None = None
@@ -109,33 +112,24 @@ class SlackChannel:
         )
         return str(said["permalink"])
 
-    def _find(self, channel: str, key: str) -> tuple[str, str] | None:
+    def _find(self, channel: str, key: str, thread_ts: str | None) -> tuple[str, str] | None:
         channel_id = self._channel_id(channel)
         oldest = f"{(datetime.now(UTC) - LOOK_BACK).timestamp():.6f}"
+
+        def replies(cursor: str | None) -> Any:
+            return self._client.conversations_replies(
+                channel=channel_id, ts=thread_ts or "", limit=PAGE, include_all_metadata=True, cursor=cursor
+            )
 
         def history(cursor: str | None) -> Any:
             return self._client.conversations_history(
                 channel=channel_id, oldest=oldest, limit=PAGE, include_all_metadata=True, cursor=cursor
             )
 
-        for message in self._pages(history, "messages"):
-            if _carries(message, key):
-                return channel_id, str(message["ts"])
-            if message.get("reply_count"):
-                found = self._find_reply(channel_id, str(message["ts"]), key)
-                if found is not None:
-                    return found
-        return None
-
-    def _find_reply(self, channel_id: str, thread_ts: str, key: str) -> tuple[str, str] | None:
-        def replies(cursor: str | None) -> Any:
-            return self._client.conversations_replies(
-                channel=channel_id, ts=thread_ts, limit=PAGE, include_all_metadata=True, cursor=cursor
-            )
-
-        for reply in self._pages(replies, "messages"):
-            if _carries(reply, key):
-                return channel_id, str(reply["ts"])
+        for ask in (replies, history) if thread_ts else (history,):
+            for message in self._pages(ask, "messages"):
+                if _carries(message, key):
+                    return channel_id, str(message["ts"])
         return None
 
     def _channel_id(self, channel: str) -> str:

@@ -1,11 +1,13 @@
 """Lease, load and proof, against the real service, Postgres, Redis and Kafka."""
 
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
 
+from activities.audit import Audit
 from activities.plan import PlanInput
 from activities.publish import (
     LeaseInput,
@@ -22,7 +24,7 @@ from adapters.event_log import KafkaEventLog
 from adapters.ledger import PostgresLedger
 from adapters.postgres import Database
 from adapters.redis_cache import ConstitutionCache
-from constitution.api import Lease
+from constitution.api import AuditEvent, Lease, WorkflowRef
 from constitution.messages import RollbackRequest
 from constitution.names import Names
 from constitution.release import Kind, Previous, Standing, Verdict
@@ -30,6 +32,8 @@ from constitution_client.service import ConstitutionServiceClient
 from tests import resources
 from tests.activity_support import make_deployment, refused, run, subject_of, wire_to
 from tests.constitution_service_support import ENVIRONMENT, Author, ServiceProcess, Site, following
+from tests.helpers import eventually
+from tests.integration.conftest import Topics
 
 
 @pytest.fixture
@@ -272,3 +276,27 @@ async def test_work_of_another_environment_is_refused(publish: Publish) -> None:
         LeaseInput(environment="production", update_id="u", kind=Kind.UPDATE, workflow_id="w"),
     )
     assert (failure.type, failure.non_retryable) == ("invalid-request", True)
+
+
+async def test_an_event_that_is_recorded_twice_is_one_in_the_audit_stream(author: Author, topics: Topics) -> None:
+    event = AuditEvent(
+        id="00000000-0000-4000-8000-00000000000a/rejected",
+        update_id="00000000-0000-4000-8000-00000000000a",
+        workflow=WorkflowRef(workflow_id="w", run_id="r"),
+        activity="update.rejected",
+        success=False,
+        message="not approved",
+    )
+    audit = Audit(service=author.worker)
+    await run(audit.audit, event)
+    await run(audit.audit, event)
+    later = event.model_copy(update={"id": f"{event.update_id}/later", "message": "the last one"})
+    await run(audit.audit, later)
+
+    async def told() -> list[str]:
+        said = [json.dumps(record.value) for record in await topics.audit()]
+        assert any("the last one" in text for text in said)
+        return said
+
+    said = await eventually(told)
+    assert len([text for text in said if "not approved" in text]) == 1
