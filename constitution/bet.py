@@ -149,13 +149,19 @@ def pay_for_dispersion(log_e: float, nu: float) -> float:
     return log_e if log_e <= 0 else 0.5 * nu * math.log1p(2.0 * log_e / nu)
 
 
+def modulated(phi: float, ratio: float) -> float:
+    """The Fano factor at ``ratio`` times the rate if the excess noise modulates the rate; never below ``phi``."""
+    return 1.0 + (phi - 1.0) * max(1.0, ratio)
+
+
 def likely_ratios(
     *, n0: float, t0: float, m: float, u: float, phi: float, nu: float, alpha: float
 ) -> tuple[float, float]:
     """The anytime confidence sequence of the ratio of the rates, at this moment.
 
     All ratios that neither one-sided bet refutes at ``alpha / 2``, found by bisection. It holds at every moment at once
-    for a ratio that is constant over the watch (with ``phi`` known; asymptotically otherwise).
+    for a ratio that is constant over the watch (with ``phi`` known; asymptotically otherwise). Noise that modulates the
+    rate grows with it, so each ratio is judged by the ``phi`` it would have (:func:`modulated`).
 
     Returns:
         Lower and upper end; 0 and infinity where nothing bounds it.
@@ -165,7 +171,8 @@ def likely_ratios(
     limit = math.log(2.0 / alpha)
 
     def refuted(direction: Direction, log_ratio: float) -> bool:
-        log_e = log_bet(direction, rho=math.exp(log_ratio), n0=n0, t0=t0, m=m, u=u, phi=phi)
+        rho = math.exp(log_ratio)
+        log_e = log_bet(direction, rho=rho, n0=n0, t0=t0, m=m, u=u, phi=modulated(phi, rho))
         return pay_for_dispersion(log_e, nu) >= limit
 
     low = _edge(lambda x: refuted("up", x), upwards=False) if m > 0 else -math.inf

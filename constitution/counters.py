@@ -16,6 +16,8 @@ in sum:
 * **Gap.** No sample at all in a tick: no evidence, and the next one has the longer exposure; exact. One series
   alone out for long while others were seen: of its increment only this tick's part counts for a *rate* (the rest
   belongs to ticks already judged); for a *share* all of it counts, above and below the line.
+* **Thin ticks.** When under half of the targets of the last minute answered, the tick waits for the next one: most of
+  its events are still to come, and a sum over a quarter of the fleet is no rate.
 * **NaN, infinities, negative values, stale markers**: no sample. **Duplicates** of one instant: the highest value.
   **Late** samples, older than one already used: ignored, their events are in the newer value.
 * **Replica leaving**: it stops contributing.
@@ -36,6 +38,8 @@ from constitution.errors import InvalidRequestError
 Labels = Mapping[str, str]
 
 GLITCH = 0.9  # a value that falls to no less than this share of the last one did not restart
+RECENT_TICKS = 12  # a target silent for longer is not waited for
+ENOUGH_TARGETS = 0.5
 PHASE_SAMPLES = 16  # the newest samples of each series tell its phase
 PARTIAL_GAP = 1.5  # intervals beyond the tick's own exposure before a lone series counts as having been out
 
@@ -132,6 +136,7 @@ class CounterGrid:
         self._oldest_s = oldest_s
         self._series: dict[tuple[tuple[str, str], ...], _Series] = {}
         self._seen: dict[tuple[str, str], float] = {}
+        self._answered: dict[tuple[str, str], int] = {}  # target -> the last tick it answered in
         self._next: int | None = None  # the first tick not given yet
         self._last: int | None = None  # the last tick with data
 
@@ -179,7 +184,8 @@ class CounterGrid:
     def _collect(self, last: int) -> dict[int, _Bin]:
         """Take every pending sample up to tick ``last`` into its bin."""
         bins: dict[int, _Bin] = {}
-        taken = [step for series in self._series.values() for step in self._take(series, last, bins)]
+        into = self._thick(last)
+        taken = [step for series in self._series.values() for step in self._take(series, into, bins)]
         if self._last is None and bins:
             bins[min(bins)].solid = True  # the very first tick is what the second one counts from
         bins = {k: found for k, found in bins.items() if found.solid}
@@ -193,26 +199,51 @@ class CounterGrid:
             exposure_s = (step.tick - previous) * self._interval_s
             if self._measure == "rate" and step.gap_s > exposure_s + PARTIAL_GAP * self._interval_s:
                 part = exposure_s / step.gap_s
-            into = bins[step.tick]
-            into.resets += step.reset
-            into.total += step.increment * part
+            found = bins[step.tick]
+            found.resets += step.reset
+            found.total += step.increment * part
             if step.counted:
-                into.counted += step.increment * part
+                found.counted += step.increment * part
         return bins
 
-    def _take(self, series: _Series, last: int, bins: dict[int, _Bin]) -> Iterator[_Step]:
-        """The increments of one series up to tick ``last``; its bins are opened."""
+    def _thick(self, last: int) -> dict[int, int]:
+        """For each tick up to ``last`` with samples, the tick that takes them; those that must wait are left out."""
+        targets: dict[int, set[tuple[str, str]]] = {}
+        for series in self._series.values():
+            for t, _ in series.pending:
+                tick = self._due(t)
+                if tick > last:
+                    break
+                targets.setdefault(tick, set()).add(series.target)
+        into: dict[int, int] = {}
+        waiting: list[int] = []
+        answered: set[tuple[str, str]] = set()
+        for tick in sorted(targets):
+            waiting.append(tick)
+            answered |= targets[tick]
+            recent = sum(k >= tick - RECENT_TICKS for target, k in self._answered.items() if target not in answered)
+            if len(answered) >= ENOUGH_TARGETS * (len(answered) + recent):
+                into.update(dict.fromkeys(waiting, tick))
+                self._answered.update(dict.fromkeys(answered, tick))
+                waiting, answered = [], set()
+        return into
+
+    def _due(self, t: float) -> int:
+        """The tick of a sample; the next one to be given if its own was given already."""
+        tick = self._tick_of(t)
+        return tick if self._next is None else max(tick, self._next)
+
+    def _take(self, series: _Series, into: dict[int, int], bins: dict[int, _Bin]) -> Iterator[_Step]:
+        """The increments of one series in the ticks that are complete; their bins are opened."""
         due = 0
         for t, v in series.pending:
-            tick = self._tick_of(t)
-            if tick > last:
+            tick = into.get(self._due(t))
+            if tick is None:
                 break
             due += 1
             following = series.pending[due : due + 1]
             if following and following[0][0] == t:
                 continue  # duplicates of one instant are sorted by value: the last one is the highest
-            if self._next is not None:
-                tick = max(tick, self._next)  # came late: its tick was given already
             bins.setdefault(tick, _Bin()).solid |= series.born or self._known_before(series, t)
             increment, gap_s, reset = self._increment(series, t, v)
             if increment > 0 or reset:

@@ -19,7 +19,7 @@ from constitution.spike import SpikeParameters
 
 CHUNK = 100
 BOTH: tuple[Direction, ...] = ("up", "down")
-VERSION = 2  # of the result format and of the test's mathematics: a file of another version is not continued
+VERSION = 3  # of the result format and of the test's mathematics: a file of another version is not continued
 
 
 def chunk(cell: Cell, index: int) -> dict[str, Any]:

@@ -6,7 +6,7 @@ are kept.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -212,6 +212,7 @@ def interval_missed(base: Baselines, counts: Array, exposures: Array, ratio: flo
     """Whether the confidence sequence left out ``ratio`` at any look: one of its two bets refuted it."""
     m, u = counts.cumsum(axis=1), exposures.cumsum(axis=1)
     missed = np.zeros(len(counts), dtype=bool)
+    base = replace(base, phi=1.0 + (base.phi - 1.0) * max(1.0, ratio))
     for direction in ("up", "down"):
         log_e = _pay(log_w(direction, ratio, base, m, u), base.nu[:, None])
         missed |= (log_e >= np.log(2.0 / alpha)).any(axis=1)

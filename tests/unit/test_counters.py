@@ -129,6 +129,24 @@ class TestGaps:
         assert (last.count, last.exposure, last.seconds) == (110, 120, 5)
 
 
+class TestThinTicks:
+    def test_a_tick_in_which_most_of_the_fleet_did_not_answer_waits_for_the_next(self) -> None:
+        whole = [[i * 10 for i in range(6)] for _ in range(4)]
+        holes = [
+            [None if i == 3 and replica else v for i, v in enumerate(values)] for replica, values in enumerate(whole)
+        ]
+        found = ticks([series(values, instance=str(i)) for i, values in enumerate(holes)])
+        assert [(t.count, t.exposure) for t in found] == [(0, 0), (40, 5), (40, 5), (0, 0), (80, 10), (40, 5)]
+
+    def test_a_fleet_that_shrank_is_waited_for_a_minute_and_no_longer(self) -> None:
+        matrix = [series([i * 10 for i in range(40)], instance="stays")]
+        matrix += [series([0, 10, 20], instance=f"leaves{i}") for i in range(3)]
+        found = ticks(matrix)
+        assert [t.seconds for t in found].count(0) == 1 + 12
+        assert sum(t.seconds for t in found) == 39 * 5
+        assert sum(t.count for t in found) == 390 + 60
+
+
 class TestShare:
     def test_counts_what_is_not_allowed_among_all(self) -> None:
         matrix = [
