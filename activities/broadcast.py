@@ -49,11 +49,12 @@ class Announcement(Model):
     workflow_id: str
     run_id: str
     restored_version: str | None = None
+    restored_checksum: Checksum | None = None
     restored_generation: int | None = None
     unreachable: tuple[str, ...] = ()
     diff: tuple[str, ...] = ()
     links: dict[str, str] = Field(default_factory=dict)
-    thread_ts: str | None = None
+    update_id: str  # its progress message is what an outcome replies to
     channel: str
 
 
@@ -92,7 +93,7 @@ class Broadcast:
         if x.ts is not None and x.channel_id is not None:
             await self._channel.edit(x.channel_id, x.ts, text=text, blocks=shown)
             return await self._posted(x.channel_id, x.ts)
-        key = f"{subject.update_id}/progress"
+        key = _progress_key(subject.update_id)
         return await self._once(subject.channel, key, text, shown, None)
 
     @activity.defn
@@ -113,6 +114,7 @@ class Broadcast:
         restored = ""
         if x.restored_generation is not None:
             restored = f"{x.restored_version or 'no constitution'} as generation {x.restored_generation}"
+            restored += f"\n{x.restored_checksum}" if x.restored_checksum else ""
         shown = blocks.present(
             [
                 blocks.header(f"{title} ({x.environment})"),
@@ -136,7 +138,8 @@ class Broadcast:
             ]
         )
         text = slack_text(f"{title} in {x.environment}: {x.checksum or ''} {x.reason or x.summary}", 600)
-        return await self._once(x.channel, x.key, text, shown, x.thread_ts)
+        progress = await self._channel.find(x.channel, _progress_key(x.update_id))
+        return await self._once(x.channel, x.key, text, shown, progress[1] if progress else None)
 
     async def _once(
         self, channel: str, key: str, text: str, shown: list[blocks.Block], thread_ts: str | None
@@ -152,3 +155,7 @@ class Broadcast:
 
     async def _posted(self, channel_id: str, ts: str) -> Posted:
         return Posted(channel_id=channel_id, ts=ts, permalink=await self._channel.permalink(channel_id, ts))
+
+
+def _progress_key(update_id: str) -> str:
+    return f"{update_id}/progress"

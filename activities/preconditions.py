@@ -19,7 +19,7 @@ from constitution.api import EvidenceRecord
 from constitution.approval_rules import Binding
 from constitution.checksum import Checksum
 from constitution.diff import diff
-from constitution.errors import EvidenceError, NotApprovedError
+from constitution.errors import EvidenceError
 from constitution.messages import UpdateRequest
 from constitution.model import Model
 from constitution.release import Envelope, Kind
@@ -94,12 +94,13 @@ class OrderInput(Model):
 
 
 class OrderResult(Model):
-    """An order that counts: enough members of the board (threshold ``override``) gave it."""
+    """An order that counts; ``satisfied`` when enough members of the board (threshold ``override``) gave it."""
 
     person: str
     reason: str
     orderers: tuple[str, ...]
     needed: int
+    satisfied: bool
 
 
 class RecheckInput(Model):
@@ -287,7 +288,7 @@ class Preconditions:
         Twice, killed half-way, or late: computes; nothing is kept.
 
         Raises:
-            NotApprovedError: it does not count, or the threshold ``override`` takes more people than have signed.
+            NotApprovedError: it does not count. Too few that do is no error: ``satisfied`` says so.
         """
         require_environment(self._deployment, x.environment)
         trust, now = self._deployment.trust, datetime.now(UTC)
@@ -307,12 +308,13 @@ class Preconditions:
         ]
         people = tuple(dict.fromkeys(person for person, _ in orders))
         needed = trust.thresholds.override
-        if len(people) < needed:
-            raise NotApprovedError(
-                f"{x.order} takes the orders of {needed} members of the board; {', '.join(people)} gave one",
-                hint="abort needs no signature",
-            )
-        return OrderResult(person=orders[0][0], reason=orders[0][1].reason, orderers=people, needed=needed)
+        return OrderResult(
+            person=orders[0][0],
+            reason=orders[0][1].reason,
+            orderers=people,
+            needed=needed,
+            satisfied=len(people) >= needed,
+        )
 
     @activity.defn
     @classified

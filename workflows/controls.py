@@ -52,6 +52,7 @@ class Controls:
         self._promoted: str | None = None
         self._stepper = Stepper(self._journal, self._interrupted)
         self._audited = 0
+        self._orders: dict[tuple[str, str | None], tuple[Envelope, ...]] = {}
 
     def _interrupted(self) -> str | None:
         return None if self._live else self._stop
@@ -209,21 +210,29 @@ class Controls:
         step = self._journal.status.step
         if not self._live or step not in RECORDS:
             raise ConflictError(f"only {' and '.join(RECORDS)} can be skipped, while they are stuck after confirmation")
-        by = await self._order("skip", step, message.order)
+        said = await self._order("skip", step, message.order)
+        if not said.satisfied:
+            return _counted(said)
+        by = ", ".join(said.orderers)
         self._stepper.skip(step, by)
         return f"{step} is skipped by order of {by}"
 
     async def _on_promote(self, message: PromoteMessage) -> str:
         if self._live:
             raise ConflictError("the release is confirmed already")
-        self._promoted = await self._order("promote", None, message.order)
+        said = await self._order("promote", None, message.order)
+        if not said.satisfied:
+            return _counted(said)
+        self._promoted = ", ".join(said.orderers)
         return f"promoted by order of {self._promoted}"
 
-    async def _order(self, order: Literal["skip", "promote"], step: str | None, envelope: Envelope) -> str:
+    async def _order(self, order: Literal["skip", "promote"], step: str | None, envelope: Envelope) -> OrderResult:
+        """Verify a signed order and count it with those that were given before for the same step."""
         status = self._journal.status
         if status.environment is None or status.update_id is None:
             raise ConflictError("the run does not know yet what it is about", hint="constitution status")
-        verified: OrderResult = await workflow.execute_activity_method(
+        seen = self._orders.get((order, step), ())
+        said: OrderResult = await workflow.execute_activity_method(
             Preconditions.check_order,
             OrderInput(
                 environment=status.environment,
@@ -232,12 +241,14 @@ class Controls:
                 order=order,
                 step=step,
                 envelope=envelope,
+                seen=seen,
             ),
             start_to_close_timeout=policies.READ.start_to_close,
             retry_policy=policies.READ.retry,
             summary=f"check the signed order to {order}",
         )
-        return verified.person
+        self._orders[order, step] = (*self._orders.get((order, step), ()), envelope)
+        return said
 
     async def _refuse(self, verb: str, code: str, why: str) -> None:
         self._journal.refused(f"{verb}: {why}")
@@ -265,3 +276,7 @@ class Controls:
             retry_policy=policies.WRITE.retry,
             summary=f"audit: {activity}",
         )
+
+
+def _counted(said: OrderResult) -> str:
+    return f"order of {said.person} counted: {len(said.orderers)} of {said.needed}"

@@ -137,6 +137,7 @@ class ConstitutionGuard:
             Broadcast.announce,
             Announcement(
                 key=f"{request.update_id}/{outcome.value}",
+                update_id=request.update_id,
                 environment=request.environment,
                 outcome=outcome.value,
                 version=fenced.version,

@@ -515,6 +515,7 @@ class ConstitutionUpdate(Controls):
 
     async def _record(self, subject: Subject, published: Published, proof: Proof, report: SyncReport) -> UpdateResult:
         await self._release_lease(self._token)
+        await self._progress(f"is live as generation {published.generation}")
         posted = await self._persist_broadcast(self._announcement(subject, Outcome.COMPLETED, ""))
         archived = await self._persist_archive(published, proof)
         detail = f"{subject.version} is live as generation {published.generation}"
@@ -614,6 +615,7 @@ class ConstitutionUpdate(Controls):
             outcome, kind = Outcome.REJECTED, "Rejected"
             detail = f"rejected, nothing live was touched: {cause}"
             await self._tell_rejection(info, cause)
+        await self._progress("was rolled back" if outcome is Outcome.ROLLED_BACK else "was rejected")
         self._journal.close(outcome, detail + notes)
         await workflow.wait_condition(workflow.all_handlers_finished)
         status = self._journal.status.model_dump(mode="json")
@@ -631,6 +633,7 @@ class ConstitutionUpdate(Controls):
             if subject
             else Announcement(
                 key=f"{self._update_id}/rejected",
+                update_id=self._update_id,
                 environment=info.environment,
                 outcome=Outcome.REJECTED.value,
                 checksum=self._journal.status.checksum,
@@ -740,7 +743,7 @@ class ConstitutionUpdate(Controls):
             workflow_id=subject.workflow_id,
             run_id=subject.run_id,
             links=subject.links,
-            thread_ts=self._progress_at.ts if self._progress_at else None,
+            update_id=self._update_id,
             channel=subject.channel,
         )
 

@@ -183,7 +183,7 @@ def _slack(settings: dict[str, str], channel: str, outcomes: int) -> Reading:
     client = WebClient(token=settings["SLACK_BOT_TOKEN"], base_url=settings["SLACK_API_URL"])
     name = channel.removeprefix("#")
     ids = [c["id"] for page in client.conversations_list(limit=200) for c in page["channels"] if c["name"] == name]
-    told: dict[str, set[str]] = {}
+    told: dict[str, set[str]] = {}  # outcome -> messages; a progress message is none
     for page in client.conversations_history(channel=ids[0], include_all_metadata=True, limit=200):
         for message in page["messages"]:
             thread = [message]
@@ -191,7 +191,8 @@ def _slack(settings: dict[str, str], channel: str, outcomes: int) -> Reading:
                 replies = client.conversations_replies(channel=ids[0], ts=message["ts"], include_all_metadata=True)
                 thread += list(replies["messages"])
             for said in thread:
-                if said.get("metadata", {}).get("event_type") == "constitution_outcome":
-                    told.setdefault(said["metadata"]["event_payload"]["key"], set()).add(said["ts"])
+                key = (said.get("metadata") or {}).get("event_payload", {}).get("key", "/progress")
+                if not key.endswith("/progress"):
+                    told.setdefault(key, set()).add(said["ts"])
     once = len(told) == outcomes and all(len(messages) == 1 for messages in told.values())
     return Reading("Slack", None, None, f"{len(told)} outcomes told in {channel}, each once", agrees=once)

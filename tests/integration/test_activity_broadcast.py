@@ -52,6 +52,7 @@ def announcement(slack: resources.Slack, **changes: Any) -> Announcement:
         approvers=("alva", "bruno"),
         workflow_id="constitution-update/testing/CR-1",
         run_id="run",
+        update_id="00000000-0000-4000-8000-000000000001",
         links={"Temporal UI": "http://127.0.0.1:1/", "evil": "javascript:alert(1)"},
         channel=f"#{slack.channel_name}",
     ).model_copy(update=changes)
@@ -129,8 +130,19 @@ async def test_progress_is_one_message_that_is_edited(broadcast: Broadcast, slac
     assert await run(broadcast.post_progress, edit) == first
     (message,) = messages(slack)
     assert "gate passed" in str(message["blocks"])
-    reply = await run(broadcast.announce, announcement(slack, thread_ts=first.ts))
-    assert await run(broadcast.announce, announcement(slack, thread_ts=first.ts)) == reply
+
+
+async def test_an_outcome_answers_the_progress_message_of_its_update(
+    broadcast: Broadcast, slack: resources.Slack, site: Site
+) -> None:
+    document = Author(site, "http://127.0.0.1:1").draft("1.0.0")
+    subject = subject_of(document, "CR-1", channel=f"#{slack.channel_name}")
+    first = await run(broadcast.post_progress, ProgressInput(subject=subject, lines=("started",)))
+    reply = await run(broadcast.announce, announcement(slack, update_id=subject.update_id))
+    assert await run(broadcast.announce, announcement(slack, update_id=subject.update_id)) == reply
+    client = WebClient(slack.token, base_url=slack.api_url)
+    thread = client.conversations_replies(channel=slack.channel, ts=first.ts)["messages"]
+    assert [message["ts"] for message in thread] == [first.ts, reply.ts]
 
 
 async def test_a_channel_that_is_not_there_and_a_token_that_is_not_known_are_permanent(
