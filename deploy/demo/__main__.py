@@ -14,6 +14,7 @@ from deploy.demo.operator import CommandFailedError
 from deploy.demo.runs import StoryError
 from deploy.demo.screen import Screen
 from deploy.demo.story import Story, fresh
+from deploy.embedded.control import StackError
 from deploy.embedded.stack import Stack
 
 DIRECTORY = Path(__file__).resolve().parents[2] / "var" / "demo"
@@ -38,7 +39,7 @@ def main() -> int:
         setup_s = screen.elapsed()
         story = Story(stack, screen)
         return _told(story, screen, stack, setup_s)
-    except (StoryError, CommandFailedError) as error:
+    except (StoryError, CommandFailedError, StackError) as error:
         screen.say(f"the demo failed: {error}", style="bold red")
         screen.say(f"logs: {stack.directory / 'log'}; try again with KEEP=1 to look at the servers")
         return 1

@@ -153,8 +153,14 @@ class Supervisor:
         if dead:
             names = "; ".join(f"{unit.server.name} is dead ({unit.detail})" for unit in dead)
             raise ServerError(f"{names}; to start it again: make restart NAME={dead[0].server.name}")
-        results = await asyncio.gather(*(self._started(name) for name in wanted), return_exceptions=True)
-        problems = [str(result) for result in results if isinstance(result, Exception)]
+        if not wanted:
+            return
+        waits = [asyncio.create_task(self._started(name)) for name in wanted]
+        # The first that fails ends the wait: a slow build of another must not hide it. What was begun goes on.
+        ended, going_on = await asyncio.wait(waits, return_when=asyncio.FIRST_EXCEPTION)
+        for wait in going_on:
+            wait.cancel()
+        problems = [str(wait.exception()) for wait in waits if wait in ended and wait.exception() is not None]
         if problems:
             raise ServerError("\n".join(dict.fromkeys(problems)))
 
