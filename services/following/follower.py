@@ -12,6 +12,7 @@ Rules (docs/architecture.md, Consumers; docs/adr/0007-consumers.md):
 
 import asyncio
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import structlog
@@ -226,7 +227,7 @@ class Follower:
                 raise UntrustedError(f"two different documents are signed as generation {generation}")
             self._metrics.fetched("same")
         else:
-            self._obey(offered)
+            self._obey(replace(offered, loaded_at=datetime.now(UTC)))  # now, not when its verification began
             self._metrics.fetched("new")
         self._etag = answer.etag
         self._signed_generation = max(self._signed_generation, offered.generation)

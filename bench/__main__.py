@@ -1,0 +1,81 @@
+"""``python -m bench [name …]``: measure, store ``var/bench/NAME.json``, write the tables of bench/README.md.
+
+Exit 0 if everything was measured, 1 if something did not happen that was to be measured. No time is ever judged.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from bench import engine, release, setup, tables, undo
+from bench.machine import moment
+from bench.runs import BenchError
+from constitution_client.exit import leave
+from deploy.demo.operator import CommandFailedError
+from deploy.demo.screen import Screen
+from deploy.embedded.control import StackError
+
+RELEASES = 50
+ANOMALIES = 6
+ROUNDS = 5
+
+
+class Name(StrEnum):
+    """What can be measured. ``memory`` is measured in the same run as ``release``."""
+
+    RELEASE = "release"
+    MEMORY = "memory"
+    UNDO = "undo"
+    ENGINE = "engine"
+    SETUP = "setup"
+    TABLES = "tables"
+
+
+DEFAULT = [Name.RELEASE, Name.UNDO, Name.ENGINE]
+"""``setup`` downloads everything anew, so it runs only when it is named. ``tables`` measures nothing."""
+
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def main(
+    names: Annotated[list[Name] | None, typer.Argument(help="Default: release (with memory), undo, engine.")] = None,
+    releases: Annotated[int, typer.Option(min=2, help="Of `release`: updates and rollbacks in turn.")] = RELEASES,
+    anomalies: Annotated[int, typer.Option(min=1, help="Of `undo`.")] = ANOMALIES,
+    rounds: Annotated[int, typer.Option(min=1, help="Of `engine`.")] = ROUNDS,
+) -> None:
+    """Measure on real servers, which are started in var/bench/stack and stopped again."""
+    screen = Screen(time.time())
+    wanted = list(names or DEFAULT)
+    runs: dict[Name, Callable[[], None]] = {
+        Name.RELEASE: lambda: release.measure(screen, releases=releases),
+        Name.UNDO: lambda: undo.measure(screen, anomalies=anomalies),
+        Name.ENGINE: lambda: engine.measure(screen, rounds=rounds),
+        Name.SETUP: lambda: setup.measure(screen),
+    }
+    if Name.MEMORY in wanted and Name.RELEASE not in wanted:
+        wanted.append(Name.RELEASE)
+    for name, measure in runs.items():
+        if name in wanted:
+            screen.chapter(f"{name}: load average {moment()['load_1min']}")
+            measure()
+            tables.write()
+    screen.result(f"bench/README.md tells: {', '.join(tables.write()) or 'nothing yet'}")
+
+
+if __name__ == "__main__":
+    code = 0
+    try:
+        app()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 1
+    except (BenchError, CommandFailedError, StackError) as error:
+        sys.stderr.write(f"nothing was measured: {error}\n")
+        code = 1
+    sys.stdout.flush()
+    leave(code)

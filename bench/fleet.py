@@ -1,0 +1,186 @@
+"""A whole product on real servers, and the releases that are measured on it.
+
+Drafts, signatures, approvals and starts are the command line's own (`deploy.demo.operator`); nothing is called that
+a person could not type.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import httpx
+
+from bench.machine import CHECKOUT
+from bench.runs import BenchError, Runs
+from constitution.consumer_api import PolicyStatus
+from constitution.environment import Environment
+from constitution.messages import Status
+from constitution.names import Names
+from constitution.release import Release
+from deploy.demo.operator import Operator
+from deploy.demo.screen import Screen
+from deploy.embedded.stack import ServerStatus, Stack
+
+GATE: Final = CHECKOUT / "bench" / "gate"
+"""A small real gate: what is measured begins after it, and the whole one takes ten seconds a draft."""
+REQUESTS: Final = CHECKOUT / "deploy" / "demo" / "requests.json"
+
+
+class Quiet(Screen):
+    """Shows no command: fifty releases type three hundred."""
+
+    def say(self, text: str, style: str = "") -> None:
+        """Show nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """A release, and when each target began to obey it."""
+
+    generation: int
+    effective_at: datetime
+    loaded_at: dict[str, datetime]
+
+    @property
+    def everywhere_at(self) -> datetime:
+        """Return when the last target began to obey it."""
+        return max(self.loaded_at.values())
+
+    @property
+    def seconds(self) -> float:
+        """Return how long after its commit the last target obeyed."""
+        return (self.everywhere_at - self.effective_at).total_seconds()
+
+
+class Fleet:
+    """Starts every server and service in an empty folder; stops all of it at the end.
+
+    Args:
+        directory: emptied first.
+        screen: where progress is shown.
+    """
+
+    def __init__(self, directory: Path, screen: Screen) -> None:
+        # An empty environment: a benchmark never touches a server that it did not start.
+        self._stack = Stack(directory, environment={})
+        self._screen = screen
+        self._exit = ExitStack()
+        self._version = 0
+
+    def __enter__(self) -> Self:
+        self._stack.erase()
+        with self._exit:
+            self._exit.callback(self._stack.stop)
+            with self._screen.timed("servers and services"):
+                self._stack.start("constitution-service")  # makes environment.toml, which the worker reads at its start
+                self.settings = self._stack.settings()
+                file = Path(self.settings["ENVIRONMENT_FILE"])
+                file.write_text(file.read_text().replace(f'"{CHECKOUT / "tests"}"', f'"{GATE}"'))
+                self._stack.start()
+            self.settings = self._stack.settings()
+            self._exit.callback(_put_back, dict(os.environ))
+            os.environ.update(self.settings)  # as `set -a; source var/stack.env` does for a person
+            self.environment = Environment.parse(file.read_text())
+            if self.environment.gate != str(GATE):
+                raise BenchError("environment.toml does not name the gate that it was given")
+            self.http = self._exit.enter_context(httpx.Client(timeout=10, trust_env=False))
+            self.runs = self._exit.enter_context(Runs(self.settings))
+            self._names = Names(self.settings.get("NAMESPACE", ""))
+            papers = self._stack.directory / "papers"
+            self.operator = Operator(Quiet(time.time()), Path(self.settings["KEYS_DIRECTORY"]), papers)
+            self._exit = self._exit.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._exit.close()
+
+    def processes(self) -> list[ServerStatus]:
+        """Return every server's state."""
+        return self._stack.status()
+
+    def update(self, template: str, strategy: str) -> str:
+        """Draft, sign, push, file, start, and approve a new version; return the run's id just after the approvals."""
+        self._version += 1
+        version, request = f"1.{self._version}.0", f"CR-{self._version}"
+        type_, key = self.operator.type, self.operator.key
+        draft, signature = (str(self.operator.paper(f"{version}{suffix}")) for suffix in (".json", ".json.sig"))
+        previous = "none" if self._version == 1 else "current"
+        type_("draft", "--template", template, "--version", version, "--previous", previous, "--out", draft)
+        type_("sign", draft, "--key", key("mara"), "--out", signature)
+        checksum = str(type_("push", "--path", draft, "--signature", signature)["checksum"])
+        type_("change-request", "--id", request, "--checksum", checksum, "--reason", version, "--key", key("mara"))
+        type_("update", "--change-request", request, "--checksum", checksum, "--strategy", strategy)
+        run = self._names.update_id(self.environment.environment, request)
+        self.runs.until(run, _asks_the_board, seconds=180)
+        for person in ("alva", "bruno"):
+            type_("approve", run, "--key", key(person), "--reason", "read it", "--yes")
+        return run
+
+    def rollback(self) -> str:
+        """Start a rollback of what is live by hand; return the run's id."""
+        return str(self.operator.type("rollback", "--reason", "measured")["workflow_id"])
+
+    def end(self, run: str, *, outcome: str = "completed", seconds: float = 180) -> None:
+        """Wait until a run has closed.
+
+        Raises:
+            BenchError: it ended otherwise than as ``outcome``.
+        """
+        said = self.runs.outcome(run, seconds=seconds)
+        if said != outcome:
+            raise BenchError(f"{run} ended as {said}, not {outcome}")
+
+    def live(self) -> Live:
+        """Return the newest release and when each target began to obey it.
+
+        Raises:
+            BenchError: a target obeys another one.
+        """
+        url = self.settings["CONSTITUTION_SERVICE_URL"]
+        answer = self.http.get(f"{url}/v1/constitution/releases").raise_for_status().json()
+        releases = [Release.model_validate(entry) for entry in answer]
+        newest = max(releases, key=lambda release: release.generation)
+        loaded: dict[str, datetime] = {}
+        for target in self.environment.targets:
+            said = PolicyStatus.model_validate_json(self.http.get(f"{target.url}/v1/policy").raise_for_status().content)
+            if said.generation != newest.generation or said.loaded_at is None:
+                raise BenchError(f"{target.id} obeys generation {said.generation}, not {newest.generation}")
+            loaded[target.id] = said.loaded_at
+        return Live(newest.generation, newest.effective_at, loaded)
+
+    @contextmanager
+    def traffic(self) -> Iterator[None]:
+        """Let the demo's agents start sessions meanwhile, at the demo's rate."""
+        urls = [target.url for target in self.environment.targets if target.kind == "orchestrator"]
+        command = [sys.executable, "-m", "deploy.demo.traffic", str(REQUESTS), *urls]
+        # pdeathsig: the agents must not outlive the measurement, however that ends.
+        agents = subprocess.Popen(  # noqa: S603 - our own module
+            ["setpriv", "--pdeathsig", "TERM", *command],  # noqa: S607 - setpriv is on every PATH
+            stdout=subprocess.PIPE, text=True, cwd=CHECKOUT,
+        )  # fmt: skip
+        try:
+            yield
+        finally:
+            agents.terminate()
+            said, _ = agents.communicate(timeout=30)
+            self._screen.say(f"traffic: {json.loads(said) if said.strip() else 'none'}")
+
+
+def _asks_the_board(status: Status) -> bool:
+    return next(step for step in status.steps if step.name == "board").state == "waiting"
+
+
+def _put_back(environment: dict[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(environment)

@@ -1,0 +1,150 @@
+"""Writes the tables of bench/README.md from the stored results; what stands between two markers is written anew."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from bench.machine import CHECKOUT
+from bench.numbers import ms
+from bench.results import load
+
+README: Final = CHECKOUT / "bench" / "README.md"
+P50_TARGET_S: Final = 2.0
+P99_TARGET_S: Final = 4.0
+"""Targets of an undo, from the verdict to the restored release on every target."""
+
+
+def write(document: Path = README) -> list[str]:
+    """Bring the document's tables up to date; return the names of those that have a result.
+
+    Raises:
+        ValueError: a table's markers are not in the document exactly once.
+    """
+    text = document.read_text(encoding="utf-8")
+    written = []
+    for name, table in TABLES.items():
+        result = load(name)
+        if result is None:
+            continue
+        begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+        if text.count(begin) != 1 or text.count(end) != 1:
+            raise ValueError(f"{document.name}: the markers of {name} are not there exactly once")
+        part = f"\n{table(result)}\n\n{_measured(result)}\n\n"
+        text = text[: text.index(begin)] + begin + part + text[text.index(end) :]
+        written.append(name)
+    document.write_text(text, encoding="utf-8")
+    return written
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows])
+
+
+def _measured(result: dict[str, Any]) -> str:
+    machine = result["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    changed = f" and {machine['changed_files']} changed files" if machine["changed_files"] else ""
+    return (
+        f"<sub>{result['begun']['at']} to {result['ended']['at']}; {machine['cpu']}, {machine['cores']} cores, "
+        f"{machine['memory_gib']} GiB, {machine['system']}, Python {machine['python']}; load average before "
+        f"{result['begun']['load_1min']}, after {result['ended']['load_1min']}; commit {machine['commit']}{changed}; "
+        f"{versions}.</sub>"
+    )
+
+
+def _times(name: str, of: dict[str, Any]) -> list[str]:
+    return [name, *(ms(of[q]) for q in ("min", "p50", "p99", "max")), str(of["n"])]
+
+
+def _release(result: dict[str, Any]) -> str:
+    s = result["summary"]
+    rows = [
+        _times(f"commit to **every one of {result['targets']} targets obeys**", s["obeyed"]),
+        _times("- of updates", s["obeyed_update"]),
+        _times("- of rollbacks", s["obeyed_rollback"]),
+        _times("commit to the first target obeys", s["first_target"]),
+        _times("**lower bound**, the sum of:", s["bound"]),
+        _times("- Kafka transaction, produce to consume", s["bound_kafka"]),
+        _times("- `GET /v1/constitution`", s["bound_fetch"]),
+        _times("- verify and compile", s["bound_verify"]),
+        ["**ratio to the lower bound**", "", f"{s['ratio']['p50']:.1f}", f"{s['ratio']['p99']:.1f}", "", ""],
+        _times("update: the board's last approval to run completed", s["decided_update"]),
+        _times("rollback by hand: start to run completed", s["run_rollback"]),
+        _times("update: start to run completed (small gate, people in no time)", s["run_update"]),
+    ]
+    return _table([f"{result['releases']} releases", "min", "p50", "p99", "max", "n"], rows)
+
+
+def _undo(result: dict[str, Any]) -> str:
+    s = result["summary"]
+    rows = [
+        _times("verdict (`decided_at`) to **restored release on every target**", s["total"]),
+        *(_times(f"- {stage}", of) for stage, of in s["stages"].items()),
+        _times("watch's answer in the history to restored everywhere", s["known"]),
+    ]
+    said = []
+    for name, target in (("p50", P50_TARGET_S), ("p99", P99_TARGET_S)):
+        got = s["total"][name]
+        word = "met" if got <= target else f"NOT met: {got - target:.2f} s too slow"
+        said.append(f"{name} {got:.2f} s, target {target:g} s: {word}")
+    return _table(
+        [f"{result['anomalies']} anomalies, {result['targets']} targets", "min", "p50", "p99", "max", "n"], rows
+    ) + "\n\n" + "; ".join(said) + "."  # fmt: skip
+
+
+def _memory(result: dict[str, Any]) -> str:
+    rows = []
+    for name, after in result["after"].items():
+        before = result["before"].get(name, {})
+        rows.append(
+            [
+                name,
+                str(after["processes"]),
+                f"{before.get('rss', float('nan')):.0f}",
+                f"{after['rss']:.0f}",
+                f"{before.get('pss_all', float('nan')):.0f}",
+                f"{after['pss_all']:.0f}",
+            ]
+        )
+    total = [sum(m["pss_all"] for m in result[when].values()) for when in ("before", "after")]
+    rows.append(["**all**", "", "", "", *(f"**{value:.0f}**" for value in total)])
+    head = ["MiB", "processes", "RSS before", f"RSS after {result['releases']} releases"]
+    return _table([*head, "PSS with children, before", "PSS with children, after"], rows)
+
+
+def _engine(result: dict[str, Any]) -> str:
+    rows = []
+    for connections, of in result["summary"].items():
+        for name, label in (("engine", "policy engine"), ("bare", "bare endpoint")):
+            rate, latency = of[name]["per_second"], of[name]["latency"]
+            rows.append([connections, label, f"{rate['p50']:.0f}", ms(latency["p50"]), ms(latency["p99"])])
+        ratio = of["ratio"]
+        rows.append(
+            [connections, "**ratio**", *(f"{ratio[n]:.2f}" for n in ("per_second", "latency_p50", "latency_p99"))]
+        )
+    return _table(["connections", "", "requests/s", "p50", "p99"], rows)
+
+
+def _setup(result: dict[str, Any]) -> str:
+    states = ("cold", "warm")
+    cold, warm = (result[state] for state in states)
+    rows = [
+        ["clone to the demo's end", *(f"{result[state]['wall_s']:.0f} s" for state in states)],
+        ["`make demo`, all of it", *(f"{result[state]['total_s']:.0f} s" for state in states)],
+        ["- until every server answers", *(f"{result[state]['setup_s']:.0f} s" for state in states)],
+    ]
+    later = {entry["what"]: entry["seconds"] for entry in warm["timings"]}
+    for entry in cold["timings"]:
+        other = later.get(entry["what"])
+        rows.append([f"- {entry['what']}", f"{entry['seconds']:.1f} s", "" if other is None else f"{other:.1f} s"])
+    rows.append(["caches afterwards", *(f"{result[state]['cache_mib']} MiB" for state in states)])
+    return _table(["", *states], rows) + f"\n\nBy `{result['command']}`."
+
+
+TABLES: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
+    "release": _release,
+    "undo": _undo,
+    "memory": _memory,
+    "engine": _engine,
+    "setup": _setup,
+}
