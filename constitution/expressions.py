@@ -2,8 +2,10 @@
 
 Source: github.com/google/cel-spec, doc/langdef.md; engine: cel-expr-python (Google's cel-cpp). Limits beyond its own
 (parse depth 32, iteration budget, RE2): at most 4096 characters, a static type of bool, no macro inside a macro,
-literal lists and maps of at most 256 entries, regular expressions only as literals that RE2 takes, and no text
-joined inside a macro. Together they bound time and memory of one rule without running it.
+literal lists and maps of at most 256 entries, regular expressions only as literals that RE2 takes, at most 8 of them
+and none inside a macro, and no text joined inside a macro. Together they bound time and memory of one rule without
+running it. RE2 is linear in the prompt, but what a wide pattern costs per character only the regression gate measures
+(tests/policy/test_budget.py).
 """
 
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from constitution.errors import Issue
 
 MAX_EXPRESSION = 4096
 MAX_LIST = 256
+MAX_PATTERNS = 8  # a wide pattern may take a second on the longest prompt, and the engine's budget does not count it
 
 _TYPE = cel.Type
 REQUEST_VARIABLES: dict[str, Any] = {
@@ -121,6 +124,10 @@ def check_expression(text: str, path: str) -> tuple[Issue, ...]:
         return tuple(issues)
     found: dict[str, Issue] = {}
     _walk(tree, tree.root, path, found, inside_macro=False)
+    patterns = _count_patterns(tree.root)
+    if patterns > MAX_PATTERNS:
+        message = f"uses matches() {patterns} times; at most {MAX_PATTERNS}"
+        found["cel-patterns"] = Issue(code="cel-patterns", path=path, message=message, hint="join them with |")
     return (*issues, *found.values())
 
 
@@ -144,6 +151,11 @@ def _walk(tree: cel_ast.Tree, node: Any, path: str, found: dict[str, Issue], *, 
         _walk(tree, child, path, found, inside_macro=inside_macro)
 
 
+def _count_patterns(node: Any) -> int:
+    own = cel_ast.kind_of(node) == "call_expr" and node.call_expr.function == "matches"
+    return own + sum(map(_count_patterns, cel_ast.children(node)))
+
+
 def _check_size(size: int, path: str, found: dict[str, Issue]) -> None:
     if size > MAX_LIST:
         message = f"holds a list or map of {size} entries; at most {MAX_LIST}"
@@ -153,6 +165,14 @@ def _check_size(size: int, path: str, found: dict[str, Issue]) -> None:
 def _check_call(tree: cel_ast.Tree, node: Any, path: str, found: dict[str, Issue], *, inside_macro: bool) -> None:
     call = node.call_expr
     if call.function == "matches":
+        if inside_macro:
+            message = "uses matches() inside a macro"
+            found["cel-pattern-in-macro"] = Issue(
+                code="cel-pattern-in-macro",
+                path=path,
+                message=message,
+                hint="match once with a|b|c, or use contains, startsWith or endsWith",
+            )
         pattern = call.args[-1]
         if not (pattern.HasField("const_expr") and pattern.const_expr.HasField("string_value")):
             message = "the pattern of matches() must be a text literal"
