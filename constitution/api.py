@@ -3,16 +3,13 @@
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import Field, StringConstraints
+from pydantic import Field
 
 from constitution.checksum import Checksum
 from constitution.errors import Issue
-from constitution.messages import ChangeRequestId, Reason
+from constitution.messages import ChangeRequestId, Reason, UpdateId
 from constitution.model import Model
 from constitution.release import Envelope, Kind, Standing, Verdict
-
-UpdateId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
-"""A lower-case UUID, made once at the start and carried by everything of one update or rollback."""
 
 
 class Problem(Model):

@@ -110,6 +110,6 @@ class Environment(Model):
 def issues_of(error: ValidationError) -> tuple[Issue, ...]:
     """Return every problem of a pydantic error as an Issue whose path is a JSON pointer; values are not repeated."""
     return tuple(
-        Issue(code=item["type"], path="/" + "/".join(str(part) for part in item["loc"]), message=item["msg"])
+        Issue(code=item["type"], path="/" + "/".join(str(part)[:64] for part in item["loc"]), message=item["msg"][:500])
         for item in error.errors(include_url=False, include_input=False, include_context=False)
     )

@@ -15,6 +15,8 @@ ChangeRequestId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$")]
 """A name inside the inbox: no path, no URL."""
 Reason = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
+UpdateId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
+"""A lower-case UUID, made once at the start and carried by everything of one update or rollback."""
 
 
 class UpdateRequest(Model):
@@ -54,7 +56,7 @@ class RollbackRequest(Model):
     reason: Reason
     to: Annotated[int, Field(ge=1)] | None = None
     bad_generation: Annotated[int, Field(ge=1)] | None = None
-    update_id: str | None = None  # of the update that is undone; a rollback by hand makes its own
+    update_id: UpdateId | None = None  # of the update that is undone; a rollback by hand makes its own
     verdict: Verdict | None = None  # ``anomaly`` marks the bad release poisoned, all else withdrawn
 
 

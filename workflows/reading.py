@@ -4,13 +4,13 @@ A payload that Temporal's converter cannot decode into a typed argument fails th
 "Running" for ever. So arguments are taken as RawValue and read here.
 """
 
-import json
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from temporalio.api.common.v1 import Payload
 from temporalio.common import RawValue
 
+from constitution import strict_json
 from constitution.environment import issues_of
 from constitution.errors import InvalidRequestError, Issue
 
@@ -20,15 +20,10 @@ NOTHING: Final = RawValue(Payload())
 MAX_BYTES: Final = 64 * 1024
 """A request is typed by a person; a signed envelope is under 8 KiB."""
 
+MAX_ISSUES: Final = 20
+"""A refusal stands in failure, status, channel and audit stream: thousands of lines would exceed Temporal's 2 MiB."""
+
 ModelT = TypeVar("ModelT", bound=BaseModel)
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    keys = [key for key, _ in pairs]
-    twice = sorted({key for key in keys if keys.count(key) > 1})
-    if twice:
-        raise ValueError(f"key given twice: {', '.join(twice)}")
-    return dict(pairs)
 
 
 def read(model: type[ModelT], raw: RawValue, *, hint: str) -> ModelT:
@@ -46,17 +41,20 @@ def read(model: type[ModelT], raw: RawValue, *, hint: str) -> ModelT:
     encoding = payload.metadata.get("encoding", b"")
     data = payload.data or b"{}"
     if encoding not in (b"", b"json/plain", b"json/protobuf", b"binary/null"):
-        raise InvalidRequestError(f"the input must be one JSON object, not {encoding!r}", hint=hint)
+        raise InvalidRequestError(f"the input must be one JSON object, not {encoding[:64]!r}", hint=hint)
     if len(data) > MAX_BYTES:
         raise InvalidRequestError(f"the input has {len(data)} bytes; {MAX_BYTES} are allowed", hint=hint)
     try:
-        value = json.loads(data, object_pairs_hook=_no_duplicates)
-    except (ValueError, RecursionError) as error:
+        value = strict_json.read(data)
+    except strict_json.StrictJsonError as error:
         raise InvalidRequestError(f"the input is not JSON: {error}", hint=hint) from error
     if not isinstance(value, dict):
         raise InvalidRequestError(f"the input must be one JSON object, not {type(value).__name__}", hint=hint)
     try:
         return model.model_validate_json(data)
     except ValidationError as error:
-        issues: tuple[Issue, ...] = issues_of(error)
+        issues = issues_of(error)
+        if len(issues) > MAX_ISSUES:
+            more = Issue(code="more", message=f"and {len(issues) - MAX_ISSUES} more problems")
+            issues = (*issues[:MAX_ISSUES], more)
         raise InvalidRequestError("the input is not valid", issues=issues, hint=hint) from error

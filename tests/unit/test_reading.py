@@ -1,0 +1,80 @@
+"""What people send to a run is read in bounded time and refused in few words: a refusal is kept, told and shown."""
+
+import json
+import time
+from typing import Any
+
+import pytest
+from temporalio.api.common.v1 import Payload
+from temporalio.common import RawValue
+
+from constitution.errors import InvalidRequestError
+from constitution.messages import RollbackRequest, UpdateRequest
+from workflows.reading import MAX_BYTES, read
+
+SHORT = 8_000  # characters; a status holds some dozens of such texts and must stay far below Temporal's 2 MiB
+
+
+def refusal(model: Any, data: bytes, encoding: bytes = b"json/plain") -> str:
+    raw = RawValue(Payload(metadata={"encoding": encoding}, data=data))
+    with pytest.raises(InvalidRequestError) as caught:
+        read(model, raw, hint="constitution update --help")
+    return caught.value.diagnostics()
+
+
+def many(count: int) -> bytes:
+    data = ("{" + ",".join(f'"{i:x}":0' for i in range(count)) + "}").encode()
+    assert len(data) <= MAX_BYTES
+    return data
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        many(6_500),
+        b'{"' + b"k" * 60_000 + b'": 1}',
+        b'{"' + b"k" * 30_000 + b'": 1, "' + b"k" * 30_000 + b'": 2}',
+        b'{"strategy": "' + b"s" * 60_000 + b'"}',
+        b'{"document": ["' + b"s" * 60_000 + b'"]}',
+    ],
+    ids=["many unknown fields", "a long field", "a long field twice", "a long value", "a wrong type"],
+)
+def test_a_refusal_is_short_whatever_was_sent(data: bytes) -> None:
+    said = refusal(UpdateRequest, data)
+    assert len(said) < SHORT
+    assert said.endswith("next: constitution update --help")
+
+
+def test_an_encoding_of_any_length_is_refused_in_few_words() -> None:
+    assert len(refusal(UpdateRequest, b"{}", b"e" * 100_000)) < SHORT
+
+
+def test_the_number_of_problems_that_are_not_shown_is_said() -> None:
+    assert "more problems" in refusal(UpdateRequest, many(6_500))
+
+
+def test_many_keys_take_no_quadratic_time() -> None:
+    """Temporal's deadlock detector fails a workflow task after 2 s, and then again and again."""
+    started = time.thread_time()
+    refusal(UpdateRequest, many(6_500))
+    assert time.thread_time() - started < 0.3
+
+
+@pytest.mark.parametrize("update_id", ["nonsense", "", "../../x", "x" * 10_000])
+def test_a_rollback_takes_no_update_id_that_is_none(update_id: str) -> None:
+    assert "/update_id" in refusal(RollbackRequest, json.dumps({"reason": "x", "update_id": update_id}).encode())
+
+
+@pytest.mark.parametrize(
+    ("data", "word"),
+    [
+        (b'{"reason": "a", "reason": "b"}', "twice"),
+        (b'{"reason": NaN}', "NaN"),
+        (b'{"reason": "\\ud800"}', "surrogate"),
+        (b'{"reason": "a", "to": 123456789012345678901234567890}', "digits"),
+        (b"[" * 1000, "nested"),
+        (b"\xff", "UTF-8"),
+    ],
+)
+def test_json_that_two_readers_would_read_differently_is_refused(data: bytes, word: str) -> None:
+    assert word in refusal(RollbackRequest, data)
