@@ -137,12 +137,13 @@ def _cases_of_prometheus(
     span_s = math.ceil(baseline_s + bake_s + 2 * interval_s)
     with httpx.Client(base_url=url, timeout=TIMEOUT_SECONDS) as client:
         for moment in moments:
-            series = _raw(client, f"{query}[{span_s}s]", moment + bake_s + interval_s)
             name = datetime.fromtimestamp(moment, UTC).isoformat()
             try:
-                yield name, BacktestCase(id=name, publish_ts=moment, series=series, **shape)
+                case = BacktestCase(id=name, publish_ts=moment, series=[], **shape)
             except ValidationError as error:
                 raise UsageError("these flags do not make a case", issues=issues_of(error)) from error
+            series = _raw(client, f"{query}[{span_s}s]", moment + bake_s + interval_s)
+            yield name, case.model_copy(update={"series": series})
 
 
 def _raw(client: Any, query: str, at_s: float) -> list[Any]:
