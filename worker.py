@@ -26,7 +26,6 @@ import stamina
 from temporalio.api.operatorservice.v1 import ListSearchAttributesRequest
 from temporalio.client import Client
 from temporalio.common import WorkerDeploymentVersion
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.envconfig import ClientConfig
 from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
 from temporalio.service import RPCError, RPCStatusCode
@@ -39,6 +38,10 @@ from activities.deployment import DeploymentActivities
 from activities.family import Family
 from activities.preconditions import Preconditions
 from activities.publish import Publish
+from activities.reconcile import Reconcile
+from activities.reconcile_places import Places
+from activities.reconcile_records import Records
+from activities.reconcile_runs import People
 from activities.restore import Restore
 from activities.runs import RunsActivities
 from activities.stage import Stage
@@ -54,7 +57,8 @@ from adapters.prometheus import PrometheusMetrics
 from adapters.redis_cache import ConstitutionCache
 from adapters.redis_cache import connect as connect_redis
 from adapters.regression_gate import run_gate
-from adapters.runs import TemporalRuns
+from adapters.runs import TemporalRuns, TemporalSearch
+from adapters.schedule import schedule_reconciliation
 from adapters.settings import WorkerSettings, read_settings
 from adapters.slack import SlackChannel
 from adapters.targets import HttpTargets
@@ -64,13 +68,15 @@ from constitution_client.exit import leave
 from constitution_client.service import ConstitutionServiceClient
 from services.common.logs import configure_logging
 from signatures.tokens import ClientKey
+from workflows.arguments import OneArgument, data_converter
 from workflows.guard import ConstitutionGuard
 from workflows.journal import SEARCH_ATTRIBUTES
+from workflows.reconcile import ConstitutionReconcile
 from workflows.rollback import ConstitutionRollback
 from workflows.sandbox import workflow_runner
 from workflows.update import ConstitutionUpdate
 
-WORKFLOWS: Sequence[type] = (ConstitutionUpdate, ConstitutionRollback, ConstitutionGuard)
+WORKFLOWS: Sequence[type] = (ConstitutionUpdate, ConstitutionRollback, ConstitutionGuard, ConstitutionReconcile)
 DEPLOYMENT = "constitution-runbook"
 CONNECT_FOR = timedelta(seconds=30)  # a Temporal server that is being restarted is back within ten
 STICKY = timedelta(seconds=1)  # default 10 s: so long would each run wait after its worker was killed (measured)
@@ -183,7 +189,7 @@ async def activities(configuration: Configuration, client: Client) -> AsyncItera
         ledger = PostgresLedger(database, environment)
         events = KafkaEventLog(settings.kafka_client(), names)
         channel = SlackChannel(settings.slack_bot_token.get_secret_value(), settings.slack_api_url)
-        runs = TemporalRuns(client)
+        runs, search = TemporalRuns(client), TemporalSearch(client, names.task_queue())
         holders: tuple[object, ...] = (
             DeploymentActivities(deployment=deployment, namespace=settings.namespace),
             Preconditions(service=service, deployment=deployment, gate=run_gate),
@@ -206,6 +212,12 @@ async def activities(configuration: Configuration, client: Client) -> AsyncItera
             Family(service=service),
             Audit(service=service),
             RunsActivities(runs=runs),
+            Reconcile(service=service, deployment=deployment, runs=runs, search=search, names=names),
+            Places(service=service, targets=targets, topic=events, deployment=deployment),
+            Records(
+                service=service, repository=configuration.archive, told=channel, search=search, deployment=deployment
+            ),
+            People(search=search),
         )
         yield [method for holder in holders for method in _methods(holder)]
 
@@ -242,7 +254,7 @@ async def connect(configuration: Configuration, identity: str) -> Client:
     address = configuration.temporal.get("target_host") or "localhost:7233"
     config = configuration.temporal | {
         "target_host": address,
-        "data_converter": pydantic_data_converter,
+        "data_converter": data_converter,
         "runtime": runtime(configuration.settings),
         "identity": identity,
     }
@@ -283,6 +295,25 @@ async def require_search_attributes(client: Client) -> None:
         )
 
 
+async def schedule(configuration: Configuration, client: Client) -> None:
+    """Have reconciliation run by itself, unless this worker is told not to care.
+
+    Raises:
+        UnavailableError: Temporal does not take the schedule.
+    """
+    settings = configuration.settings
+    if settings.reconcile_seconds == 0:
+        logging.getLogger("worker").warning("reconciliation_not_scheduled")
+        return
+    await schedule_reconciliation(
+        client,
+        Names(settings.namespace),
+        configuration.deployment.environment.environment,
+        every=timedelta(seconds=settings.reconcile_seconds),
+        closed_seconds=settings.reconcile_closed_seconds,
+    )
+
+
 async def serve(configuration: Configuration) -> None:
     """Poll until SIGTERM or SIGINT, then drain.
 
@@ -297,6 +328,7 @@ async def serve(configuration: Configuration) -> None:
     build = build_id()
     client = await connect(configuration, f"{socket.gethostname()}/{os.getpid()}@{build}")
     await require_search_attributes(client)
+    await schedule(configuration, client)
     task_queue = Names(settings.namespace).task_queue()
     async with activities(configuration, client) as methods:
         worker = Worker(
@@ -305,6 +337,7 @@ async def serve(configuration: Configuration) -> None:
             workflows=WORKFLOWS,
             activities=methods,
             workflow_runner=workflow_runner(),
+            interceptors=[OneArgument()],
             # Names the code to whoever looks; runs are not pinned to it yet.
             deployment_config=WorkerDeploymentConfig(
                 version=WorkerDeploymentVersion(deployment_name=DEPLOYMENT, build_id=build), use_worker_versioning=False

@@ -17,6 +17,14 @@ from constitution.errors import InvalidRequestError, Issue
 NOTHING: Final = RawValue(Payload())
 """What a handler gets when no argument was sent."""
 
+_SEVERAL: Final = b"several/arguments"
+
+
+def several(count: int) -> RawValue:
+    """Return what a handler gets when ``count`` arguments were sent; :func:`read` refuses it."""
+    return RawValue(Payload(metadata={"encoding": _SEVERAL}, data=str(count).encode()))
+
+
 MAX_BYTES: Final = 64 * 1024
 """A request is typed by a person; a signed envelope is under 8 KiB."""
 
@@ -40,6 +48,8 @@ def read(model: type[ModelT], raw: RawValue, *, hint: str) -> ModelT:
     payload = raw.payload
     encoding = payload.metadata.get("encoding", b"")
     data = payload.data or b"{}"
+    if encoding == _SEVERAL:
+        raise InvalidRequestError(f"the input must be one JSON object; {data.decode()} arguments were sent", hint=hint)
     if encoding not in (b"", b"json/plain", b"json/protobuf", b"binary/null"):
         raise InvalidRequestError(f"the input must be one JSON object, not {encoding[:64]!r}", hint=hint)
     if len(data) > MAX_BYTES:

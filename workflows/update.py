@@ -28,6 +28,7 @@ from workflows import family, policies
 from workflows.compensation import Compensations
 from workflows.controls import Controls
 from workflows.family import GuardRequest
+from workflows.journal import command
 from workflows.reading import NOTHING, read
 from workflows.stepping import Failure, StepFailedError, StepInterruptedError, StepSkippedError, explain
 
@@ -86,8 +87,8 @@ class ConstitutionUpdate(Controls):
     Input: one JSON object, ``constitution.messages.UpdateRequest``. Ends in exactly one outcome: completed
     (:class:`UpdateResult`), or failed with type ``Rejected`` (nothing live was touched) or ``RolledBack``.
 
-    ``TypeError`` fails the run because that is what a start or signal with two arguments raises; without it the
-    workflow task would be retried for ever.
+    ``TypeError`` fails the run, because a worker without ``workflows.arguments`` raises it at a start with two
+    arguments, and the workflow task would be retried for ever.
     """
 
     def __init__(self) -> None:
@@ -227,7 +228,7 @@ class ConstitutionUpdate(Controls):
             "board",
             decided,
             for_=f"{subject.approvals_needed} board members to approve {subject.change_request}",
-            next_command=f"constitution approve {workflow.info().workflow_id} --key KEYFILE",
+            next_command=command("approve", "--key KEYFILE"),
             deadline=timedelta(seconds=subject.deadlines.decisions),
         )
         self._deciding = False
@@ -242,7 +243,7 @@ class ConstitutionUpdate(Controls):
         if self._subject is None or self._evidence is None or not self._deciding:
             raise ConflictError(
                 "the board is not asked now",
-                hint=f"constitution status {workflow.info().workflow_id}",
+                hint=command("status"),
             )
         answer: DecisionResult = await workflow.execute_activity_method(
             Preconditions.check_decision,
@@ -254,7 +255,11 @@ class ConstitutionUpdate(Controls):
             summary="verify a board member's decision",
         )
         if answer.decision == "deny":
+            if self._live:
+                raise ConflictError("this denial comes too late: the release is confirmed, or the run is ending")
             self._denied = f"{answer.person} denied: {answer.reason}"
+            if not self._deciding:  # the last approval was counted while this denial was being verified
+                self._stop = self._stop or self._denied
             return "denied: the update is rejected"
         self._decisions.setdefault(answer.person, message.approval)
         self._journal.set(approvers=tuple(sorted(self._decisions)))
@@ -270,7 +275,7 @@ class ConstitutionUpdate(Controls):
                 "lease",
                 lambda: False,
                 for_=f"{max(moments).isoformat(timespec='seconds')}, when the release may take effect",
-                next_command=f"constitution abort {workflow.info().workflow_id} --reason …",
+                next_command=command("abort", "--reason …"),
                 deadline=max(moments) - workflow.now(),
             )
 
@@ -459,7 +464,7 @@ class ConstitutionUpdate(Controls):
             self._journal.waiting(
                 "watch",
                 f"a person to resume, promote or abort ({why}) until {deadline.isoformat(timespec='seconds')}",
-                f"constitution resume {workflow.info().workflow_id}",
+                command("resume"),
             )
             elapsed = (workflow.now() - published.effective_at).total_seconds()
             left = (deadline - workflow.now()).total_seconds()
@@ -519,7 +524,7 @@ class ConstitutionUpdate(Controls):
         posted = await self._persist_broadcast(self._announcement(subject, Outcome.COMPLETED, ""))
         archived = await self._persist_archive(published, proof)
         detail = f"{subject.version} is live as generation {published.generation}"
-        await self._audit("update.completed", success=True, message=detail, details={})
+        await self._audit_outcome("archive", "update.completed", success=True, message=detail)
         result = self._complete(subject, detail, posted, archived)
         return result.model_copy(update={"unreachable": report.unreachable})
 
@@ -595,6 +600,7 @@ class ConstitutionUpdate(Controls):
         said abort in the same moment. Then the point of no return has been passed and the run completes.
         """
         self._live = True  # nothing interrupts an undo
+        self._deciding = False
         self._stepper.persistent_phase = Phase.ROLLING_BACK
         cause = error.failure.message if isinstance(error, StepFailedError) else error.reason
         step = error.step if isinstance(error, StepFailedError) else (self._journal.status.step or "request")
@@ -657,7 +663,9 @@ class ConstitutionUpdate(Controls):
             )
         except (StepFailedError, StepSkippedError) as error:
             self._journal.refused(f"not told: {error}")
-        await self._audit("update.rejected", success=False, message=cause, details={})
+        await self._audit_outcome(
+            "broadcast", "update.rejected", success=False, message=cause, deadline=policies.AUDIT_DEADLINE
+        )
 
     async def _roll_back(self) -> None:
         """Undo of publish, safe if it never happened or happens late: take the lease, only then look."""

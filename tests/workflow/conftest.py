@@ -1,0 +1,143 @@
+"""A town for the tests of workflows: started once, and anew only after a test that left it otherwise than at rest."""
+
+import os
+import secrets
+from collections.abc import AsyncIterator, Generator
+from pathlib import Path
+
+import pytest
+from slack_sdk import WebClient
+from temporalio.client import Client
+
+from constitution.release import CurrentConstitution
+from tests.conftest import CHECKOUT, _in_database
+from tests.workflow.town import Town
+
+
+class Towns:
+    """Makes towns; one at a time.
+
+    Args:
+        servers: settings of the test run's servers.
+        template: the database that each town's is cloned from.
+        client: connected to Temporal.
+    """
+
+    def __init__(self, servers: dict[str, str], template: str, client: Client) -> None:
+        self._servers = servers
+        self._template = template
+        self._client = client
+        self._town: Town | None = None
+        self._database = ""
+        self._made = 0
+
+    async def town(self) -> Town:
+        """The town that stands, or a new one, where nothing has ever been live."""
+        if self._town is None:
+            self._made += 1
+            self._town = await self._make(CHECKOUT / "var" / f"test-{os.getpid()}-town-{self._made}")
+        return self._town
+
+    async def _make(self, directory: Path) -> Town:
+        import asyncpg
+
+        from deploy.embedded.postgres import OWNER
+
+        namespace = f"t{secrets.token_hex(4)}"
+        self._database = f"town_{secrets.token_hex(6)}"
+        admin = await asyncpg.connect(self._servers["DATABASE_ADMIN_URL"])
+        try:
+            await admin.execute(f"CREATE DATABASE {self._database} TEMPLATE {self._template} OWNER {OWNER}")
+        finally:
+            await admin.close()
+        databases = ("DATABASE_URL", "DATABASE_READER_URL", "DATABASE_MIGRATION_URL")
+        servers = {name: value for name, value in self._servers.items() if name != "DATABASE_ADMIN_URL"}
+        servers |= {name: _in_database(self._servers[name], self._database) for name in databases}
+        channel = f"release-{namespace}"
+        WebClient(servers["SLACK_BOT_TOKEN"], base_url=servers["SLACK_API_URL"]).conversations_create(name=channel)
+        town = Town(directory, servers, channel=channel, namespace=namespace, client=self._client)
+        try:
+            await town.start()
+        except BaseException:
+            await town.stop()
+            raise
+        return town
+
+    async def leave(self, *, keep_logs: bool = False) -> None:
+        """Stop the town; the next test gets a new one."""
+        import asyncpg
+
+        if self._town is None:
+            return
+        town, self._town = self._town, None
+        await town.stop(keep_logs=keep_logs)
+        admin = await asyncpg.connect(self._servers["DATABASE_ADMIN_URL"])
+        try:
+            await admin.execute(f"DROP DATABASE {self._database} WITH (FORCE)")
+        finally:
+            await admin.close()
+
+
+@pytest.fixture(scope="session")
+async def towns(
+    *,
+    temporal_settings: dict[str, str],
+    postgres_settings: dict[str, str],
+    valkey_settings: dict[str, str],
+    kafka_settings: dict[str, str],
+    prometheus_settings: dict[str, str],
+    slack_settings: dict[str, str],
+    template_database: str,
+    temporal_client: Client,
+) -> AsyncIterator[Towns]:
+    """Where towns come from."""
+    prefixes = ("TEMPORAL_", "DATABASE_", "REDIS_", "KAFKA_", "PROMETHEUS_URL", "SLACK_")
+    everything = (
+        temporal_settings
+        | postgres_settings
+        | valkey_settings
+        | kafka_settings
+        | prometheus_settings
+        | slack_settings
+    )
+    servers = {name: value for name, value in everything.items() if name.startswith(prefixes)}
+    towns = Towns(servers, template_database, temporal_client)
+    yield towns
+    await towns.leave()
+
+
+_FAILED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Remember whether the test itself failed: its town is then in a state that nobody knows."""
+    report = yield
+    if report.failed:
+        item.stash[_FAILED] = True
+    return report
+
+
+@pytest.fixture
+async def town(towns: Towns, request: pytest.FixtureRequest) -> AsyncIterator[Town]:
+    """A town at rest, which must be at rest again after the test."""
+    town = await towns.town()
+    yield town
+    if request.node.stash.get(_FAILED, False):
+        await towns.leave(keep_logs=True)
+        return
+    try:
+        town.service_wire.mend()
+        town.slack_wire.mend()
+        await town.rest()
+    except BaseException:
+        await towns.leave(keep_logs=True)
+        raise
+
+
+@pytest.fixture
+async def live(town: Town) -> CurrentConstitution:
+    """What is live in the town: something is."""
+    return await town.live()

@@ -1,0 +1,78 @@
+"""What must be true of each outcome, everywhere it can be read."""
+
+import asyncio
+from typing import Any
+
+from temporalio.client import WorkflowHandle
+
+from constitution.messages import Outcome, Phase
+from constitution.release import CurrentConstitution, Kind, Release, Standing
+from tests.helpers import eventually
+from tests.workflow.town import End, Proposal, Town
+
+Handle = WorkflowHandle[Any, Any]
+
+
+async def completed(town: Town, handle: Handle, proposal: Proposal) -> Release:
+    """The update completed: its document is live, confirmed, told and archived, each once."""
+    end = await town.end(handle)
+    assert (end.status, end.type) == ("COMPLETED", None), end.message
+    assert end.result["outcome"] == Outcome.COMPLETED
+    release = await town.service.release(end.result["generation"])
+    assert (release.checksum, release.standing) == (proposal.checksum, Standing.CONFIRMED)
+    live = await town.live()
+    assert (live.generation, live.checksum) == (release.generation, proposal.checksum)
+    assert len(town.reads.told_about(proposal.version, "live and confirmed")) == 1
+    rows = await asyncio.to_thread(town.reads.change_log, release.generation)
+    assert [row for row in rows if "completed" in row] == rows
+    assert len(rows) == 1
+    assert (await town.status(handle)).phase is Phase.CLOSED
+    return release
+
+
+async def rolled_back(
+    town: Town, handle: Handle, proposal: Proposal, before: CurrentConstitution | None
+) -> tuple[End, Release]:
+    """The update was undone: what was live before it is live again, as a new generation; told and archived once."""
+    end = await town.end(handle)
+    assert (end.status, end.type) == ("FAILED", "RolledBack"), end.message
+    return end, await undone(town, proposal, before)
+
+
+async def undone(town: Town, proposal: Proposal, before: CurrentConstitution | None) -> Release:
+    """A proposal that was live is not any more, whoever undid it; return the release that undid it."""
+    releases = await town.service.releases()
+    bad = next(release for release in releases if release.checksum == proposal.checksum)
+    assert bad.standing is Standing.WITHDRAWN
+    undoing = next(release for release in releases if release.rollback_of == bad.generation)
+    assert undoing.kind is (Kind.ROLLBACK if before else Kind.WITHDRAW)
+    assert undoing.standing is Standing.CONFIRMED
+    current = await town.current()
+    assert (current.checksum if current else None) == (before.checksum if before else None)
+    told = town.reads.told_about(proposal.version, "rolled back")
+    assert len(told) == 1, told
+    for generation, outcome in ((bad.generation, "rolled back"), (undoing.generation, "restored")):
+        rows = await asyncio.to_thread(town.reads.change_log, generation)
+        assert [row for row in rows if outcome in row] == rows, rows
+        assert len(rows) == 1
+    return undoing
+
+
+async def rejected(
+    town: Town, handle: Handle, proposal: Proposal, before: CurrentConstitution | None, *words: str
+) -> End:
+    """The update was refused: nothing of it was ever live; told once, and audited."""
+    end = await town.end(handle)
+    assert (end.status, end.type) == ("FAILED", "Rejected"), end.message
+    assert all(word in end.message for word in words), end.message
+    await untouched(town, proposal, before)
+    assert len(town.reads.told_about(proposal.version, "rejected")) == 1
+    audited = await eventually(lambda: town.reads.audited(handle.id))
+    assert audited.count("update.rejected") == 1
+    return end
+
+
+async def untouched(town: Town, proposal: Proposal, before: CurrentConstitution | None) -> None:
+    """Nothing of a proposal was ever live."""
+    assert await town.current() == before
+    assert proposal.checksum not in {release.checksum for release in await town.service.releases()}

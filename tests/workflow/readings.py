@@ -1,0 +1,157 @@
+"""Reads what the systems around a run hold, each by its own driver; shares no code with the activities."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import redis.asyncio
+from confluent_kafka import Consumer, TopicPartition
+from dulwich.repo import Repo
+from slack_sdk import WebClient
+
+from constitution.environment import Environment
+from constitution.names import Names
+from deploy.embedded.kafka import client_configuration
+
+Live = tuple[int, str | None]
+"""Generation and checksum; (0, None) before the first release."""
+
+
+class Readings:
+    """The systems of one town.
+
+    Args:
+        settings: its settings.
+        names: its names in shared systems.
+    """
+
+    def __init__(self, settings: dict[str, str], names: Names) -> None:
+        self._settings = settings
+        self._names = names
+        self._kafka = client_configuration({k: v for k, v in settings.items() if k.startswith("KAFKA_")})
+        self._slack = WebClient(settings["SLACK_BOT_TOKEN"], base_url=settings["SLACK_API_URL"])
+        environment = Path(settings["ENVIRONMENT_FILE"])
+        self._channel = Environment.parse(environment.read_text()).channel.removeprefix("#")
+
+    async def live(self, environment: Environment) -> dict[str, Live]:
+        """What Postgres, Redis and every target say is live."""
+        said = {"Postgres": await self.postgres(environment.environment), "Redis": await self.redis()}
+        async with httpx.AsyncClient(timeout=10, trust_env=False) as client:
+            answers = await asyncio.gather(*(client.get(f"{t.url}/v1/policy") for t in environment.targets))
+        for target, answer in zip(environment.targets, answers, strict=True):
+            policy = answer.raise_for_status().json()
+            said[target.id] = (policy["generation"], policy["checksum"])
+        return said
+
+    async def postgres(self, environment: str) -> Live:
+        """The current release of ring `default`."""
+        connection = await asyncpg.connect(self._settings["DATABASE_READER_URL"], timeout=10)
+        try:
+            row = await connection.fetchrow(
+                "SELECT generation, checksum FROM current_releases JOIN releases USING (environment, generation)"
+                " WHERE environment = $1 AND ring = 'default'",
+                environment,
+            )
+        finally:
+            await connection.close()
+        return (row["generation"], row["checksum"]) if row else (0, None)
+
+    async def redis(self) -> Live:
+        """The cached release of ring `default`."""
+        async with redis.asyncio.from_url(self._settings["REDIS_URL"], socket_timeout=10) as client:
+            value = await client.get(self._names.redis_current())
+        if value is None:
+            return (0, None)
+        said = json.loads(value)
+        return said["generation"], said["checksum"]
+
+    def events(self) -> dict[tuple[int, str], set[str]]:
+        """Event ids on `constitution.updated` by generation and tenant."""
+        found: dict[tuple[int, str], set[str]] = {}
+        for headers, value in self._records(self._names.topic_updated()):
+            found.setdefault((value["generation"], value["tenant"]), set()).add(headers["ce_id"])
+        return found
+
+    def audit(self) -> list[dict[str, Any]]:
+        """Every audit event, oldest first (OCSF)."""
+        return [value for _, value in self._records(self._names.topic_audit())]
+
+    def audited(self, workflow_id: str) -> list[str]:
+        """The operations that were audited for one workflow id, oldest first, each event id once."""
+        found: dict[str, str] = {}
+        for event in self.audit():
+            if event["unmapped"].get("workflow", {}).get("workflow_id") == workflow_id:
+                found.setdefault(event["metadata"]["uid"], event["api"]["operation"])
+        return list(found.values())
+
+    def told(self) -> dict[str, set[str]]:
+        """Outcomes told in the channel: key -> text of each message that tells it."""
+        channels = self._slack.conversations_list(limit=200)["channels"]
+        channel = next(c["id"] for c in channels if c["name"] == self._channel)
+        found: dict[str, dict[str, str]] = {}
+        for message in self._slack.conversations_history(channel=channel, include_all_metadata=True, limit=200)[
+            "messages"
+        ]:
+            thread = [message]
+            if message.get("reply_count"):
+                thread += self._slack.conversations_replies(
+                    channel=channel, ts=message["ts"], include_all_metadata=True
+                )["messages"]
+            for said in thread:
+                if said.get("metadata", {}).get("event_type") == "constitution_outcome":
+                    found.setdefault(said["metadata"]["event_payload"]["key"], {})[said["ts"]] = (
+                        said["text"] + " " + json.dumps(said.get("blocks") or [])
+                    )
+        return {key: {f"{ts} {text}" for ts, text in messages.items()} for key, messages in found.items()}
+
+    def told_about(self, *words: str) -> list[str]:
+        """Texts of outcomes (no progress messages) that hold all of these words."""
+        texts = [text for key, messages in self.told().items() if not key.endswith("/progress") for text in messages]
+        return [text for text in texts if all(word in text for word in words)]
+
+    def texts(self, workflow_id: str) -> list[str]:
+        """Texts of the outcomes that were told of one workflow id; the block with the workflow's id names it."""
+        return [text for messages in self.told().values() for text in messages if workflow_id in text]
+
+    def change_log(self, generation: int) -> list[str]:
+        """The rows of the archive's change log about one generation."""
+        with Repo(self._settings["ARCHIVE_REPOSITORY"]) as repo:
+            tree = repo[repo.head()].tree  # type: ignore[attr-defined]
+            entries = {e.path.decode(): e.sha for e in repo.object_store.iter_tree_contents(tree) if e.path}
+            text = repo[entries["docs/SomaAgentHub_Security.md"]].as_raw_string().decode()
+        rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+        return [" | ".join(row) for row in rows if len(row) > 1 and row[1] == str(generation)]
+
+    def archived(self) -> list[str]:
+        """Every file of the archive."""
+        with Repo(self._settings["ARCHIVE_REPOSITORY"]) as repo:
+            tree = repo[repo.head()].tree  # type: ignore[attr-defined]
+            return sorted(e.path.decode() for e in repo.object_store.iter_tree_contents(tree) if e.path)
+
+    def _records(self, topic: str) -> Iterator[tuple[dict[str, str], dict[str, Any]]]:
+        consumer = Consumer(
+            {
+                **self._kafka,
+                "group.id": self._names.group("auditor"),
+                "enable.auto.commit": False,
+                "enable.partition.eof": True,
+                "isolation.level": "read_committed",
+            }
+        )
+        try:
+            if topic not in consumer.list_topics(timeout=10).topics:
+                return
+            consumer.assign([TopicPartition(topic, 0, 0)])
+            while True:
+                message = consumer.poll(10)
+                assert message is not None, f"{topic} does not answer"
+                if message.error() is not None:
+                    return
+                headers = {name: data.decode() for name, data in message.headers() or []}
+                yield headers, json.loads(message.value())
+        finally:
+            consumer.close()

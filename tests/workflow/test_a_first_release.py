@@ -1,0 +1,85 @@
+"""The first release of all, where nothing is live: a failure withdraws it; Temporal's own command line makes it."""
+
+import json
+from datetime import timedelta
+
+import pytest
+
+from tests.conftest import CHECKOUT
+from tests.workflow import outcomes
+from tests.workflow.conftest import Towns
+from tests.workflow.town import LEAF, Town
+
+pytestmark = pytest.mark.timeout(240)
+
+
+@pytest.fixture
+async def bare(towns: Towns, town: Town) -> Town:
+    """A town where nothing is live."""
+    if await town.current() is None:
+        return town
+    await towns.leave()
+    return await towns.town()
+
+
+async def test_a_first_release_that_is_not_obeyed_everywhere_is_withdrawn(bare: Town) -> None:
+    async with bare.paused(LEAF):
+        handle, proposal = await bare.approved()
+        status = await bare.until(handle, lambda s: s.rollback_workflow is not None)
+        assert status.outcome is None
+        await bare.go_on(LEAF)
+        end, undoing = await outcomes.rolled_back(bare, handle, proposal, None)
+    assert LEAF in end.message
+    assert "no constitution is live" in end.message
+    assert undoing.checksum is None
+    said = await bare.reads.live(bare.environment)
+    assert set(said.values()) == {(undoing.generation, None)}
+
+
+async def test_it_is_started_approved_and_completed_by_temporals_command_line_with_the_shipped_gate(
+    bare: Town,
+) -> None:
+    queue, keys = bare.names.task_queue(), bare.home / "keys"
+    proposal = await bare.propose()
+    workflow_id = bare.update_id(proposal.change_request)
+    start = (
+        *("workflow", "start", "--workflow-id", workflow_id, "--fail-existing", "--type", "ConstitutionUpdate"),
+        *("--task-queue", queue, "--input", json.dumps(proposal.input)),
+    )
+    async with bare.configured(gate=CHECKOUT / "tests"):
+        code, _, err = await bare.temporal(*start)
+        assert code == 0, err
+        code, _, err = await bare.temporal(*start)
+        assert code != 0
+        assert "already" in err
+
+        handle = bare.run(workflow_id)
+        await bare.until(handle, lambda s: s.evidence is not None, timedelta(seconds=120))
+        messages = {}
+        for person in ("alva", "bruno"):
+            code, out, err = await bare.constitution(
+                *("approve", workflow_id, "--key", str(keys / f"{person}.tsk"), "--print", "--yes")
+            )
+            assert code == 0, err
+            messages[person] = out
+        to = ("--workflow-id", workflow_id, "--name", "decide", "--input")
+        code, _, err = await bare.temporal("workflow", "signal", *to, messages["alva"])
+        assert code == 0, err
+        await bare.until(handle, lambda s: s.approvers == ("alva",))
+        code, out, err = await bare.temporal("workflow", "update", "execute", *to, messages["bruno"])
+        assert code == 0, err
+        assert "2 of 2" in out
+        release = await outcomes.completed(bare, handle, proposal)
+        evidence = await bare.service.evidence(release.test_evidence or "")
+        assert {suite.name: suite.tests > 1 for suite in evidence.suites} == {"policy": True, "chaos": True}
+
+
+async def test_it_is_aborted_by_temporals_command_line(bare: Town) -> None:
+    proposal = await bare.propose()
+    handle = await bare.update(proposal)
+    await bare.until_step(handle, "board", "waiting")
+    code, _, err = await bare.temporal(
+        *("workflow", "signal", "--workflow-id", handle.id, "--name", "abort", "--input", '{"reason": "not today"}')
+    )
+    assert code == 0, err
+    await outcomes.rejected(bare, handle, proposal, None, "aborted: not today")

@@ -1,0 +1,205 @@
+"""Bad input fails the run at once: every problem listed, the next command named, refusal told and audited."""
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from temporalio.api.common.v1 import Payload
+from temporalio.common import RawValue
+
+from constitution.release import CurrentConstitution, Previous
+from tests.helpers import eventually
+from tests.workflow.town import End, Town
+
+AT_ONCE = timedelta(seconds=20)  # on a busy machine; a stalled workflow task lasts for ever
+UNKNOWN = "sha256:" + "0" * 64
+ABSENT = "CR-never-filed"
+
+
+def raw(data: bytes, encoding: bytes = b"json/plain") -> RawValue:
+    """A payload that no client of ours would send."""
+    return RawValue(Payload(metadata={"encoding": encoding}, data=data))
+
+
+def nested(depth: int) -> bytes:
+    return b'{"change_request": ' + b"[" * depth + b"]" * depth + b"}"
+
+
+@dataclass(frozen=True)
+class Bad:
+    """Arguments of a start, and words that the refusal must hold."""
+
+    arguments: tuple[Any, ...]
+    words: tuple[str, ...]
+
+
+GOOD = {"checksum": UNKNOWN, "change_request": "CR-1"}
+SHAPES = {
+    "no argument": Bad((), ("change_request", "Field required")),
+    "two arguments": Bad((GOOD, GOOD), ("one JSON object", "2 arguments")),
+    "two arguments that nobody can read": Bad((raw(b"\xff", b"no/such"), raw(b"{", b"json/plain")), ("2 arguments",)),
+    "null": Bad((None,), ("change_request", "Field required")),
+    "an array": Bad(([GOOD],), ("one JSON object", "list")),
+    "a number": Bad((7,), ("one JSON object", "int")),
+    "bytes": Bad((b"\x00\x01",), ("one JSON object",)),
+    "no JSON": Bad((raw(b'{"checksum": '),), ("not JSON",)),
+    "an unknown encoding": Bad((raw(b"{}", b"json/encrypted"),), ("one JSON object",)),
+    "a key twice": Bad((raw(b'{"change_request": "CR-1", "change_request": "CR-2"}'),), ("twice", "change_request")),
+    "bad UTF-8": Bad((raw(b'{"change_request": "\xff\xfe"}'),), ("not JSON",)),
+    "too deep": Bad((raw(nested(20_000)),), ("not JSON",)),
+    "an unknown field and a wrong type": Bad(
+        ({"change_request": 7, "checksum": UNKNOWN, "force": True},), ("/change_request", "/force")
+    ),
+    "both sources": Bad(
+        ({"change_request": "CR-1", "checksum": UNKNOWN, "document": "a.json", "signatures": ["a.sig"]},),
+        ("either checksum, or document",),
+    ),
+    "no source": Bad(({"change_request": "CR-1"},), ("either checksum, or document",)),
+    "a path": Bad(
+        ({"change_request": "CR-1", "document": "../trust/trust.toml", "signatures": ["/etc/passwd"]},),
+        ("/document", "/signatures/0"),
+    ),
+    "a moment without a time zone": Bad(({**GOOD, "not_before": "2031-01-01T00:00:00"},), ("time zone",)),
+    "huge": Bad(({**GOOD, "change_request": "x" * 100_000},), ("bytes", "65536")),
+}
+
+
+async def refused(town: Town, *arguments: Any) -> tuple[str, End]:
+    """Start an update with these arguments; it must fail at once, and be told and audited."""
+    before = await town.current()
+    releases = len(await town.service.releases())
+    workflow_id = f"{town.names.namespace}/bad/{uuid4().hex[:8]}"
+    handle = await town.start_run("ConstitutionUpdate", workflow_id, *arguments)
+    end = await town.end(handle, AT_ONCE)
+    assert (end.status, end.type) == ("FAILED", "Rejected")
+    assert await town.current() == before
+    assert len(await town.service.releases()) == releases
+    return workflow_id, end
+
+
+def require_told(town: Town, workflow_id: str, *words: str) -> None:
+    audited = town.reads.audited(workflow_id)
+    assert "update.rejected" in audited
+    run = next(text for text in town.reads.texts(workflow_id))
+    assert all(word in run for word in words), run
+
+
+@pytest.mark.parametrize("name", SHAPES)
+async def test_an_input_of_the_wrong_shape_is_refused(town: Town, name: str) -> None:
+    bad = SHAPES[name]
+    workflow_id, end = await refused(town, *bad.arguments)
+    assert all(word in end.message for word in bad.words), end.message
+    assert "constitution update --change-request" in end.message
+    await eventually(lambda: require_told(town, workflow_id) is None)
+
+
+async def test_every_problem_is_listed_at_once(town: Town, live: CurrentConstitution) -> None:
+    workflow_id, end = await refused(town, {"checksum": UNKNOWN, "change_request": ABSENT, "strategy": "nowhere"})
+    assert "no artifact with this checksum" in end.message
+    assert f"there is no change request {ABSENT}" in end.message
+    assert "'nowhere'" in end.message
+    assert "constitution push --path" in end.message
+    await eventually(lambda: require_told(town, workflow_id) is None)
+    assert live == await town.current()
+
+
+async def _in_the_inbox(town: Town, document: bytes, signature: bytes, identity: str | None = None) -> dict[str, Any]:
+    """Put a document and its signature into the inbox; return the input that names them."""
+    name = uuid4().hex[:8]
+    (town.home / "inbox" / f"{name}.json").write_bytes(document)
+    (town.home / "inbox" / f"{name}.sig").write_bytes(signature)
+    from constitution.checksum import checksum_of
+
+    change_request = await town.file(checksum_of(document), identity)
+    return {"document": f"{name}.json", "signatures": [f"{name}.sig"], "change_request": change_request}
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("signed by nobody we know", ("maintainer",)),
+        ("another document's signature", ("signature",)),
+        ("breaks the schema", ("/default_effect", "/rules/0/when")),
+        ("a lower version", ("version",)),
+        ("another environment", ("environment", "production")),
+        ("follows what is not live", ("previous",)),
+        ("expired", ("expires",)),
+    ],
+)
+async def test_a_document_that_may_not_go_live_is_refused(
+    town: Town, live: CurrentConstitution, fault: str, words: tuple[str, ...]
+) -> None:
+    now = datetime.now(UTC)
+    good = await town.draft()
+    match fault:
+        case "signed by nobody we know":
+            document, signature = good, town.sign(good, "alva")  # a member of the board, and no maintainer
+        case "another document's signature":
+            document, signature = good, town.sign(good + b" ")
+        case "breaks the schema":
+            broken = json.loads(good)
+            broken["default_effect"] = "perhaps"
+            broken["rules"][0]["when"] = 7
+            document = json.dumps(broken).encode()
+            signature = town.sign(document)
+        case "a lower version":
+            document = json.dumps({**json.loads(good), "version": "0.9.0"}).encode()
+            signature = town.sign(document)
+        case "another environment":
+            document = await town.draft(environment="production")
+            signature = town.sign(document)
+        case "follows what is not live":
+            document = await town.draft(previous=Previous(version="0.9.0", checksum=UNKNOWN))
+            signature = town.sign(document)
+        case _:
+            document = await town.draft(issued_at=now - timedelta(days=9), expires_at=now - timedelta(days=1))
+            signature = town.sign(document)
+    workflow_id, end = await refused(town, await _in_the_inbox(town, document, signature))
+    assert all(word in end.message for word in words), end.message
+    assert "constitution " in end.message
+    await eventually(lambda: require_told(town, workflow_id) is None)
+    assert live == await town.current()
+
+
+async def test_a_name_that_is_not_in_the_inbox_is_refused_with_all_others(town: Town, tmp_path: Path) -> None:
+    (town.home / "inbox" / "link.json").symlink_to(town.home / "keys" / "mara.tsk")
+    workflow_id, end = await refused(
+        town, {"document": "link.json", "signatures": ["absent.sig"], "change_request": ABSENT}
+    )
+    assert "link.json" in end.message
+    assert "absent.sig" in end.message
+    assert ABSENT in end.message
+    await eventually(lambda: require_told(town, workflow_id) is None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), ("reason",)),
+        (({"reason": "x"}, {"reason": "y"}), ("2 arguments",)),
+        (({"reason": ""},), ("/reason",)),
+        (({"reason": "x", "to": 999},), ("there is no generation 999",)),
+        (({"reason": "x", "bad_generation": 999},), ("there is no generation 999",)),
+    ],
+    ids=["nothing", "two", "no reason", "unknown target", "unknown release"],
+)
+async def test_a_rollback_that_makes_no_sense_is_refused(
+    town: Town, live: CurrentConstitution, arguments: tuple[Any, ...], words: tuple[str, ...]
+) -> None:
+    workflow_id = f"{town.names.namespace}/bad-rollback/{uuid4().hex[:8]}"
+    end = await town.end(await town.start_run("ConstitutionRollback", workflow_id, *arguments), AT_ONCE)
+    assert (end.status, end.type) == ("FAILED", "Rejected")
+    assert all(word in end.message for word in words), end.message
+    assert "constitution " in end.message
+    assert "rollback.rejected" in await eventually(lambda: town.reads.audited(workflow_id))
+    assert live == await town.current()
+
+
+async def test_a_guard_is_never_started_by_hand(town: Town) -> None:
+    workflow_id = f"{town.names.namespace}/bad-guard/{uuid4().hex[:8]}"
+    end = await town.end(await town.start_run("ConstitutionGuard", workflow_id, {"reason": "x"}), AT_ONCE)
+    assert (end.status, end.type) == ("FAILED", "Rejected")

@@ -1,0 +1,214 @@
+"""Messages to a run: hostile ones are refused, recorded and audited, and the run goes on; one denial stops it."""
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from temporalio.api.common.v1 import Payload
+from temporalio.client import WorkflowHandle, WorkflowUpdateFailedError
+from temporalio.common import RawValue
+from temporalio.exceptions import ApplicationError
+
+from constitution.approval import OrderPredicate, Verb
+from constitution.messages import Outcome, Phase
+from constitution.release import CurrentConstitution, Envelope
+from signatures.openpgp import generate_key
+from signatures.statements import sign_approval, sign_order
+from tests.helpers import eventually
+from tests.workflow.town import Proposal, Town, state_of
+
+OTHER = "sha256:" + "1" * 64
+
+
+class Waiting:
+    """A run that waits for the board."""
+
+    def __init__(self, town: Town, handle: WorkflowHandle[Any, Any], proposal: Proposal, evidence: str) -> None:
+        self.town, self.handle, self.proposal, self.evidence = town, handle, proposal, evidence
+
+    def decision(self, person: str, /, **changes: Any) -> dict[str, Any]:
+        return decided(self.town.approval(person, self.proposal, self.evidence, **changes))
+
+    async def order(self) -> dict[str, Any]:
+        """A signed order to skip, from a board member, of the right run."""
+        status = await self.town.status(self.handle)
+        now = datetime.now(UTC)
+        predicate = OrderPredicate(
+            environment=status.environment or "",
+            workflow_id=self.handle.id,
+            update_id=status.update_id or "",
+            order="skip",
+            step="gate",
+            reason="why not",
+            issued_at=now,
+            expires_at=now + timedelta(hours=1),
+        )
+        return {"order": sign_order(predicate, self.town.tsk("alva")).model_dump(mode="json")}
+
+
+def decided(envelope: Envelope) -> dict[str, Any]:
+    return {"approval": envelope.model_dump(mode="json")}
+
+
+def forged(waiting: Waiting) -> dict[str, Any]:
+    """Alva's decision, in which one letter of the payload was changed after she signed."""
+    said = waiting.decision("alva")
+    payload = said["approval"]["payload"]
+    said["approval"]["payload"] = ("B" if payload[0] == "A" else "A") + payload[1:]
+    return said
+
+
+def stranger(waiting: Waiting) -> dict[str, Any]:
+    """A decision signed by a key that the trust policy does not name."""
+    from signatures.statements import verify_approval
+    from signatures.trust_files import load_trust
+
+    now = datetime.now(UTC)
+    envelope = waiting.town.approval("alva", waiting.proposal, waiting.evidence)
+    trust = load_trust(waiting.town.home / "trust" / "trust.toml")
+    _, predicate = verify_approval(envelope, trust, now)
+    secret, _, _ = generate_key("Nobody <nobody@example.invalid>")
+    return decided(sign_approval(predicate, secret))
+
+
+@pytest.fixture
+async def waiting(town: Town, live: CurrentConstitution) -> Waiting:
+    """An update that waits for the board."""
+    proposal = await town.propose()
+    handle = await town.update(proposal)
+    status = await town.until_step(handle, "board", "waiting")
+    assert status.evidence is not None
+    return Waiting(town, handle, proposal, status.evidence)
+
+
+Make = Callable[[Waiting], Any]
+
+HOSTILE: dict[str, tuple[str, Make, str]] = {
+    "no decision": ("decide", lambda _: {}, "/approval"),
+    "an array": ("decide", lambda _: [1, 2], "one JSON object"),
+    "a string": ("abort", lambda _: "stop", "one JSON object"),
+    "an unknown field": ("abort", lambda _: {"reason": "x", "force": True}, "/force"),
+    "an empty reason": ("abort", lambda _: {"reason": ""}, "/reason"),
+    "no JSON": ("abort", lambda _: RawValue(Payload(metadata={"encoding": b"json/plain"}, data=b"{")), "not JSON"),
+    "an unknown encoding": ("abort", lambda _: RawValue(Payload(metadata={"encoding": b"x/y"}, data=b"{}")), "JSON"),
+    "a forged payload": ("decide", forged, ""),
+    "a stranger's key": ("decide", stranger, ""),
+    "the maintainer, who is not of the board": ("decide", lambda w: w.decision("mara"), "mara"),
+    "another document": ("decide", lambda w: w.decision("alva", checksum=OTHER), "checksum"),
+    "another change request": ("decide", lambda w: w.decision("alva", change_request="CR-other"), "change_request"),
+    "other evidence": ("decide", lambda w: w.decision("alva", evidence=OTHER), "evidence"),
+    "another environment": ("decide", lambda w: w.decision("alva", environment="production"), "environment"),
+    "an expired decision": (
+        "decide",
+        lambda w: w.decision(
+            "alva",
+            issued_at=datetime.now(UTC) - timedelta(days=2),
+            expires_at=datetime.now(UTC) - timedelta(days=1),
+        ),
+        "expired",
+    ),
+    "an order with a decision's signature": ("promote", lambda w: {"order": w.decision("alva")["approval"]}, ""),
+    "skip before confirmation": ("skip", Waiting.order, "broadcast and archive"),
+}
+
+
+async def made(make: Make, waiting: Waiting) -> Any:
+    body = make(waiting)
+    return await body if isinstance(body, Awaitable) else body
+
+
+async def test_hostile_messages_are_refused_recorded_and_audited_and_the_run_goes_on(waiting: Waiting) -> None:
+    town, handle = waiting.town, waiting.handle
+    expected = []
+    for name, (verb, make, words) in HOSTILE.items():
+        body = await made(make, waiting)
+        before = await town.status(handle)
+        with pytest.raises(WorkflowUpdateFailedError) as refused:
+            await handle.execute_update(verb, body)
+        assert isinstance(refused.value.cause, ApplicationError), name
+        assert words in refused.value.cause.message, name
+        await handle.signal(verb, body)  # the same as a signal, which has nobody to answer
+        expected += [f"{verb}.refused"] * 2
+        status = await town.until(handle, lambda s: len(s.refusals) == min(20, len(expected)), timedelta(seconds=20))
+        if len(expected) <= 20:
+            assert all(line.startswith(f"{verb}: ") and words in line for line in status.refusals[-2:]), name
+        assert (status.phase, state_of(status, "board"), status.approvers) == (before.phase, "waiting", ()), name
+    await eventually(lambda: sorted(town.reads.audited(handle.id)) == sorted(expected))
+    await _abort(waiting)
+
+
+async def _abort(waiting: Waiting) -> None:
+    await waiting.handle.execute_update("abort", {"reason": "enough"})
+    end = await waiting.town.end(waiting.handle)
+    assert (end.type, "aborted: enough" in end.message) == ("Rejected", True)
+
+
+@pytest.mark.parametrize("arguments", [(), ({"reason": "x"}, {"reason": "y"})], ids=["no argument", "two arguments"])
+async def test_a_signal_with_a_wrong_number_of_arguments_does_not_end_the_run(
+    waiting: Waiting, arguments: tuple[Any, ...]
+) -> None:
+    town, handle = waiting.town, waiting.handle
+    for verb in ("abort", "decide", "skip", "promote", "hold"):
+        await handle.signal(verb, args=list(arguments))
+    status = await town.until(handle, lambda s: len(s.refusals) == 5)
+    assert state_of(status, "board") == "waiting"
+    await eventually(lambda: len(town.reads.audited(handle.id)) == 5)
+    await _abort(waiting)
+
+
+async def test_an_author_approves_nothing_of_their_own_and_nobody_counts_twice(
+    town: Town, live: CurrentConstitution
+) -> None:
+    document = await town.draft()
+    artifact = await town.service.push(document, [town.sign(document)])
+    change_request = await town.file(artifact.checksum, author="chen")
+    proposal = town.proposal(document, artifact.checksum, change_request)
+    handle = await town.update(proposal)
+    status = await town.until_step(handle, "board", "waiting")
+
+    async def decide(person: str) -> str:
+        envelope = town.approval(person, proposal, status.evidence or "")
+        answer: str = await handle.execute_update("decide", decided(envelope))
+        return answer
+
+    with pytest.raises(WorkflowUpdateFailedError) as refused:
+        await decide("chen")
+    assert isinstance(refused.value.cause, ApplicationError)
+    assert "chen" in refused.value.cause.message
+    assert "1 of 2" in await decide("bruno")
+    assert "1 of 2" in await decide("bruno")  # a new signature of the same person
+    after = await town.status(handle)
+    assert (after.approvers, state_of(after, "board")) == (("bruno",), "waiting")
+    assert "2 of 2" in await decide("alva")
+    end = await town.end(handle)
+    assert end.type is None, end.message
+    assert end.result["approvers"] == ["alva", "bruno"]
+    assert town.reads.audited(handle.id).count("decide.refused") == 1
+
+
+async def test_one_denial_rejects(waiting: Waiting, live: CurrentConstitution) -> None:
+    town = waiting.town
+    await waiting.handle.execute_update("decide", waiting.decision("alva"))
+    answer = await waiting.handle.execute_update(
+        "decide", waiting.decision("bruno", decision=Verb.DENY, reason="not this one")
+    )
+    assert "rejected" in answer
+    end = await town.end(waiting.handle)
+    assert (end.status, end.type) == ("FAILED", "Rejected")
+    assert "bruno denied: not this one" in end.message
+    status = await town.status(waiting.handle)
+    assert (status.outcome, status.phase) == (Outcome.REJECTED, Phase.CLOSED)
+    assert await town.current() == live
+    assert "update.rejected" in await eventually(lambda: town.reads.audited(waiting.handle.id))
+    assert len(town.reads.told_about(waiting.proposal.version, "rejected", "not this one")) == 1
+
+
+async def test_a_message_to_a_closed_run_changes_nothing(waiting: Waiting, live: CurrentConstitution) -> None:
+    await _abort(waiting)
+    code, _, err = await waiting.town.constitution(
+        "approve", waiting.handle.id, "--key", str(waiting.town.home / "keys" / "alva.tsk"), "--yes"
+    )
+    assert code == 1
+    assert "too late" in err
+    assert await waiting.town.current() == live

@@ -1,0 +1,64 @@
+"""Takes a start or message that carries several arguments, and turns it into one that is refused in words.
+
+Temporal's SDK decodes surplus arguments without a type, and calls the handler with them all. The one stalls the
+workflow task for ever when a payload cannot be decoded; the other raises ``TypeError``, which fails the run: a signal
+with two arguments, which anybody can send, would end an update in mid-publish without compensation.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from temporalio.api.common.v1 import Payload
+from temporalio.common import RawValue
+from temporalio.contrib.pydantic import PydanticPayloadConverter, pydantic_data_converter
+from temporalio.worker import (
+    ExecuteWorkflowInput,
+    HandleSignalInput,
+    HandleUpdateInput,
+    Interceptor,
+    WorkflowInboundInterceptor,
+    WorkflowInterceptorClassInput,
+)
+
+from workflows.reading import several
+
+
+class ArgumentsConverter(PydanticPayloadConverter):
+    """Leaves several payloads without types as they are: whoever wants them says what they should be."""
+
+    def from_payloads(self, payloads: Sequence[Payload], type_hints: list[type] | None = None) -> list[Any]:
+        """Decode payloads; several of them without types come back raw."""
+        if type_hints is None and len(payloads) > 1:
+            return [RawValue(payload) for payload in payloads]
+        return super().from_payloads(payloads, type_hints)
+
+
+data_converter = dataclasses.replace(pydantic_data_converter, payload_converter_class=ArgumentsConverter)
+"""The converter of the worker, and of the replay of stored histories."""
+
+
+class OneArgument(Interceptor):
+    """Every workflow and every message takes one argument; what was sent with more is refused by who reads it."""
+
+    def workflow_interceptor_class(
+        self,
+        input: WorkflowInterceptorClassInput,  # noqa: A002, ARG002 - the SDK's name
+    ) -> type[WorkflowInboundInterceptor] | None:
+        """Return what stands before each run."""
+        return _OneArgument
+
+
+class _OneArgument(WorkflowInboundInterceptor):
+    async def execute_workflow(self, input: ExecuteWorkflowInput) -> Any:  # noqa: A002 - the SDK's name
+        return await self.next.execute_workflow(dataclasses.replace(input, args=_one(input.args)))
+
+    async def handle_signal(self, input: HandleSignalInput) -> None:  # noqa: A002 - the SDK's name
+        await self.next.handle_signal(dataclasses.replace(input, args=_one(input.args)))
+
+    async def handle_update_handler(self, input: HandleUpdateInput) -> Any:  # noqa: A002 - the SDK's name
+        return await self.next.handle_update_handler(dataclasses.replace(input, args=_one(input.args)))
+
+
+def _one(arguments: Sequence[Any]) -> Sequence[Any]:
+    return arguments if len(arguments) < 2 else (several(len(arguments)),)
