@@ -1,13 +1,14 @@
 """Runbook step 4, second half: did ``policy_engine_evaluations_total`` change at or after publish?
 
-The judgement is constitution/watching.py's: an anytime-valid test on raw counter samples. Here is only the asking: what
-is read, how often, what is kept as evidence, and what happens while Prometheus is silent.
+The judgement is constitution/watching_family.py's: anytime-valid tests on raw counter samples, several quantities
+within one budget of false alarms. Here is only the asking: what is read, how often, what is kept as evidence, and
+what happens while Prometheus is silent.
 """
 
 import asyncio
 import json
 import math
-from dataclasses import asdict
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,28 +17,37 @@ from temporalio import activity
 from activities.failures import classified
 from activities.keys import require_environment
 from activities.ports import ConstitutionService, Deployment, Metrics
+from activities.watch_live import LiveWatch, finite, shaped
+from activities.watch_plan import plan
 from activities.watch_query import history_seconds, resolved, selector
 from constitution.checksum import Checksum
 from constitution.counters import InvalidSeriesError, parse_matrix
 from constitution.environment import Strategy
 from constitution.errors import ContentError, InvalidRequestError, UnavailableError
 from constitution.model import Model
+from constitution.prediction import Expected, Prediction
+from constitution.quantities import QUANTITIES
 from constitution.release import Release, Standing, Verdict
-from constitution.spike import Reading, SpikeParameters, SpikeTest, describe_power, power
-from constitution.watching import Watch as SampleWatch
+from constitution.spike import Reading, SpikeTest, describe_power, power
+from constitution.watch_evidence import WatchEvidence
+from constitution.watching_family import FamilyWatch, Watched
 
 OVERLAP = timedelta(minutes=2)  # each round reads this much again: a sample that Prometheus stored late is seen
 GRACE = timedelta(seconds=60)  # after the watch's end, how long a silent Prometheus is waited for
 STALE = timedelta(seconds=15)  # a newest sample older than this (or three scrapes) means that nobody scrapes
-MAX_RAW = 4 * 1024 * 1024  # bytes of raw samples in the evidence; the sums per scrape are always all there
+MAX_RAW = 24 * 1024 * 1024  # bytes of raw samples in the evidence; the sums per scrape are always all there
 REHEARSAL_STEPS = 60
+
+Matrices = dict[str, list[dict[str, Any]]]
+Windows = list[tuple[float, float]]
 
 
 class WatchInput(Model):
     """What to watch. ``generation`` and ``published_at`` are null before publish (``check_watch``).
 
     ``until_seconds`` is the watch's length counted from ``published_at``; ``tenants`` are those whose evaluations
-    count (the probe tenant never does); empty: all.
+    count (the probe tenant never does); empty: all. ``evidence`` names what the board approved: its prediction is the
+    expected change.
     """
 
     environment: str
@@ -47,6 +57,7 @@ class WatchInput(Model):
     strategy: Strategy
     until_seconds: float
     tenants: tuple[str, ...] = ()
+    evidence: Checksum | None = None
 
 
 class Preflight(Model):
@@ -59,7 +70,11 @@ class Preflight(Model):
 
 
 class WatchReport(Model):
-    """The watch's word and what it rests on. ``ci`` is the confidence sequence of ``ratio``; null = unbounded."""
+    """The watch's word and what it rests on. ``ci`` is the confidence sequence of ``ratio``; null = unbounded.
+
+    Of several quantities, ``ratio`` and ``ci`` are those of the ``leading`` one: that raised the alarm, that lacks
+    evidence, or that is the most suspicious. ``limit`` is what ``log_e`` is held against.
+    """
 
     verdict: Verdict
     detail: str
@@ -71,31 +86,8 @@ class WatchReport(Model):
     samples: int
     query: str
     evidence: Checksum | None
-
-
-class _Live:
-    """One attempt's watch: samples in, trace out.
-
-    Args:
-        watch: begun at publish.
-        end_s: unix seconds of the watch's end.
-    """
-
-    def __init__(self, watch: SampleWatch, end_s: float) -> None:
-        self.watch = watch
-        self.end_s = end_s
-        self.trace: list[tuple[float, float]] = []  # unix seconds, highest log e-value by then
-
-    def advance(self, now_s: float) -> Reading:
-        """Judge tick by tick, so that the evidence shows how the e-value grew."""
-        step = self.watch.test.parameters.scrape_interval_s
-        at = (self.trace[-1][0] if self.trace else self.watch.origin_s) + step
-        reading = self.watch.test.reading()
-        while at <= now_s and at <= self.end_s + step and not self.watch.test.anomalous:
-            reading = self.watch.advance(at)
-            self.trace.append((at, reading.max_log_e))
-            at += step
-        return reading
+    leading: str = ""
+    limit: float | None = None
 
 
 class Watch:
@@ -111,7 +103,7 @@ class Watch:
     async def check_watch(self, x: WatchInput) -> Preflight:
         """Say before publish whether a watch that began now could end in a verdict, and what it could see.
 
-        The metric must exist, be fresh, stand still and be busy enough: the watch is rehearsed on the traffic of the
+        Each metric must exist, be fresh, stand still and be busy enough: the watch is rehearsed on the traffic of the
         baseline going on unchanged, and must end as ``ok``.
         Twice, killed half-way, or late: it only reads.
 
@@ -122,16 +114,15 @@ class Watch:
         if x.until_seconds <= 0:
             return Preflight(ready=True, verdict=Verdict.NOT_WATCHED, detail="the strategy watches nothing", power="")
         now = datetime.now(UTC)
-        seconds = history_seconds(x.strategy)
-        matrix = await self._metrics.matrix(f"{self._selector(x)}[{seconds}s]", now)
-        lack = _lack_of_samples(matrix, now, x.strategy)
+        watched = plan(x.strategy, _base(x), await self._expected(x))
+        matrices = await self._ask(x, watched, history_seconds(x.strategy), now)
+        asked = {QUANTITIES[name].metric for name, one in watched.items() if one.required}
+        lack = _lack_of_samples({name: matrices[name] for name in sorted(asked)}, now, x.strategy)
         if lack is not None:
             return Preflight(ready=False, verdict=Verdict.NO_DATA, detail=lack, power="")
-        watch = _begin(matrix, now, x, await self._left_out())
-        end = _rehearse(watch.test)
-        said = describe_power(power(watch.test.baseline, watch.test.parameters), watch.test.parameters.bake_s)
-        ready = end.verdict is Verdict.OK
-        return Preflight(ready=ready, verdict=None if ready else end.verdict, detail=end.reason, power=said)
+        windows = await self._left_out()
+        family = await asyncio.to_thread(_begin, matrices, now, x, watched, windows)
+        return _preflight(family)
 
     @activity.defn
     @classified
@@ -151,58 +142,85 @@ class Watch:
         require_environment(self._deployment, x.environment)
         if x.published_at is None or x.generation is None:
             raise InvalidRequestError("a watch needs a generation and the time it was published")
-        query = resolved(self._selector(x), history_seconds(x.strategy), x.published_at)
+        expected = await self._expected(x)
+        watched = plan(x.strategy, _base(x), expected)
+        queries = self._queries(x, watched, history_seconds(x.strategy), x.published_at)
+        query = "; ".join(dict.fromkeys(queries.values()))
         if x.until_seconds <= 0:
             return _blind(Verdict.NOT_WATCHED, "the strategy watches nothing", query)
         end = x.published_at + timedelta(seconds=x.until_seconds)
-        live, trouble = await self._follow(x, end)
+        live, trouble = await self._follow(x, watched, x.published_at, end)
         if live is None:
+            _measure(x, Verdict.NO_DATA, {}, None)
             return _blind(Verdict.NO_DATA, f"Prometheus did not answer until the watch was over: {trouble}", query)
-        reading = live.watch.test.reading() if live.watch.test.anomalous else live.watch.finish()
+        reading = live.closing()
         if reading.verdict is None:  # the test gives one at its end, always
             raise AssertionError(reading.reason)
-        decided_s = live.watch.decided_at(reading)
-        detail = reading.reason if trouble is None else f"{reading.reason} (Prometheus at the end: {trouble})"
+        _measure(x, reading.verdict, {n: r.log_e for n, r in reading.readings.items()}, live)
+        reason = live.reason(reading)
+        leading, said = live.watch.leading(reading)
+        evidence = WatchEvidence(
+            environment=x.environment,
+            update_id=x.update_id,
+            generation=x.generation,
+            published_at=x.published_at,
+            ends_at=end,
+            alpha=live.watch.alpha,
+            limit=live.watch.limit,
+            log_e=tuple(live.trace),
+            verdict=reading.verdict,
+            reason=reason,
+            decided_at=live.decided_at(reading, end),
+            leading=leading,
+            quantities=live.quantities(reading, queries, expected),
+            samples=await self._again(x, watched, x.published_at, end),
+        )
         return WatchReport(
             verdict=reading.verdict,
-            detail=detail,
-            decided_at=end if decided_s is None else datetime.fromtimestamp(decided_s, UTC),
-            ratio=reading.ratio,
-            log_e=_finite(reading.max_log_e),
-            ci=(_finite(reading.ci[0]), _finite(reading.ci[1])),
-            coverage=reading.coverage,
-            samples=len([t for t in live.watch.ticks if t.seconds > 0]),
+            detail=reason if trouble is None else f"{reason} (Prometheus at the end: {trouble})",
+            decided_at=evidence.decided_at,
+            ratio=said.ratio,
+            log_e=finite(reading.max_log_e),
+            ci=(finite(said.ci[0]), finite(said.ci[1])),
+            coverage=said.coverage,
+            samples=live.samples(),
             query=query,
-            evidence=await self._keep(x, live, reading, query),
+            evidence=await self._keep(evidence),
+            leading=leading,
+            limit=live.watch.limit,
         )
 
-    async def _follow(self, x: WatchInput, end: datetime) -> tuple[_Live | None, str | None]:
+    async def _follow(
+        self, x: WatchInput, watched: Mapping[str, Watched], published: datetime, end: datetime
+    ) -> tuple[LiveWatch | None, str | None]:
         """Poll until the end or an anomaly; return the watch, if it could begin, and Prometheus's last trouble."""
-        published = x.published_at or end
         scrape = x.strategy.scrape_seconds
-        live: _Live | None = None
+        live: LiveWatch | None = None
         read_until = published
         while True:
             trouble: str | None = None
             now = datetime.now(UTC)
             try:
                 if live is None:
-                    before = await self._metrics.matrix(
-                        f"{self._selector(x)}[{history_seconds(x.strategy)}s]", published
-                    )
-                    watch = _begin(before, published, x, await self._left_out(published))
-                    live = _Live(watch, end.timestamp())
+                    before = await self._ask(x, watched, history_seconds(x.strategy), published)
+                    windows = await self._left_out(published)
+                    live = await asyncio.to_thread(_live, before, published, x, watched, windows)
                 seconds = math.ceil((now - read_until + OVERLAP).total_seconds())
-                live.watch.feed(await self._metrics.matrix(f"{self._selector(x)}[{seconds}s]", now))
+                since = await self._ask(x, watched, seconds, now)
                 read_until = now
+                # In a thread: a successor has hours to judge again, and must go on heartbeating.
                 # Half a scrape in the past: the last scrape must have been stored.
-                live.advance(now.timestamp() - 0.5 * scrape)
+                await asyncio.to_thread(live.advance, since, now.timestamp() - 0.5 * scrape)
             except UnavailableError as error:
                 trouble = error.message
             except InvalidSeriesError as error:
                 raise InvalidRequestError(f"Prometheus answered with something that is no matrix: {error}") from error
-            activity.heartbeat(_progress(live, now, end, trouble))
-            if live is not None and live.watch.test.anomalous:
+            beat = {"left_s": max(0, round((end - now).total_seconds())), "ticks": 0, "trouble": trouble}
+            if live is not None:
+                beat = live.progress(now, trouble)
+                _measure(x, None, {name: one.test.log_e for name, one in live.watch.watches.items()}, live)
+            activity.heartbeat(beat)
+            if live is not None and live.watch.alarmed:
                 return live, None
             # The last tick may end a scrape after the watch, and is judged half a scrape later.
             over = now >= end + timedelta(seconds=2 * scrape)
@@ -210,11 +228,34 @@ class Watch:
                 return live, trouble
             await asyncio.sleep(min(scrape, 1.0) if over else max(min(scrape, 5.0), 0.2))
 
-    def _selector(self, x: WatchInput) -> str:
-        engines = [t.id for t in self._deployment.environment.targets if t.kind == "policy_engine"]
-        return selector(x.tenants, engines)
+    async def _ask(self, x: WatchInput, watched: Mapping[str, Watched], seconds: int, at: datetime) -> Matrices:
+        """Ask each metric once, whatever number of quantities is read from it."""
+        found: Matrices = {}
+        for selected, metric in self._selected(x, watched).items():
+            found[metric] = await self._metrics.matrix(f"{selected}[{seconds}s]", at)
+        return found
 
-    async def _left_out(self, until: datetime | None = None) -> list[tuple[float, float]]:
+    def _selected(self, x: WatchInput, watched: Mapping[str, Watched]) -> dict[str, str]:
+        return {self._selector(x, name): QUANTITIES[name].metric for name in watched}
+
+    def _queries(self, x: WatchInput, watched: Mapping[str, Watched], seconds: int, at: datetime) -> dict[str, str]:
+        return {name: resolved(self._selector(x, name), seconds, at) for name in watched}
+
+    def _selector(self, x: WatchInput, name: str) -> str:
+        engines = [t.id for t in self._deployment.environment.targets if t.kind == "policy_engine"]
+        return selector(x.tenants, engines, QUANTITIES[name])
+
+    async def _expected(self, x: WatchInput) -> dict[str, Expected]:
+        """Return the change that was predicted and approved; none where nothing was."""
+        if x.evidence is None or not x.strategy.use_expected:
+            return {}
+        prediction = (await self._service.evidence(x.evidence)).prediction
+        if prediction is None:
+            return {}
+        predicted = Prediction.model_validate(prediction)
+        return {name: predicted.expected(name) for name in predicted.quantities}
+
+    async def _left_out(self, until: datetime | None = None) -> Windows:
         """Return the windows in which a release was live that was undone: their traffic is no baseline."""
         releases = await self._service.releases()
         windows = []
@@ -226,73 +267,95 @@ class Watch:
                 windows.append((bad.effective_at.timestamp(), undone.timestamp()))
         return windows
 
-    async def _keep(self, x: WatchInput, live: _Live, reading: Reading, query: str) -> str | None:
-        """Store what the verdict rests on; a service that refuses it must not turn an anomaly into an error."""
-        until = min(datetime.now(UTC), datetime.fromtimestamp(live.end_s, UTC) + OVERLAP)
-        published = x.published_at or until
+    async def _again(
+        self, x: WatchInput, watched: Mapping[str, Watched], published: datetime, end: datetime
+    ) -> dict[str, list[dict[str, Any]] | str]:
+        """Read all of baseline and watch once more, for the evidence."""
+        until = min(datetime.now(UTC), end + OVERLAP)
         seconds = history_seconds(x.strategy) + math.ceil((until - published).total_seconds())
         try:
-            raw: Any = await self._metrics.matrix(f"{self._selector(x)}[{seconds}s]", until)
+            found = await self._ask(x, watched, seconds, until)
         except UnavailableError as error:
-            raw = f"not read again: {error.message}"
-        if len(json.dumps(raw)) > MAX_RAW:
-            raw = (
-                f"left out: more than {MAX_RAW} bytes; ask Prometheus for {resolved(self._selector(x), seconds, until)}"
-            )
-        test = live.watch.test
-        evidence = {
-            "update_id": x.update_id,
-            "generation": x.generation,
-            "published_at": published.isoformat(),
-            "query": query,
-            "parameters": test.parameters.model_dump(mode="json"),
-            "baseline": {name: _finite(value) for name, value in asdict(test.baseline).items()},
-            "ticks": [[t.end_s, t.count, t.exposure, t.seconds, t.resets] for t in live.watch.ticks],
-            "log_e": [[at, _finite(value)] for at, value in live.trace],
-            "verdict": reading.verdict,
-            "reason": reading.reason,
-            "ratio": reading.ratio,
-            "ci": [_finite(reading.ci[0]), _finite(reading.ci[1])],
-            "coverage": reading.coverage,
-            "samples": raw,
+            said = f"not read again: {error.message}"
+            return dict.fromkeys(self._selected(x, watched).values(), said)
+        if len(await asyncio.to_thread(json.dumps, found)) <= MAX_RAW:
+            return dict(found)
+        return {
+            metric: f"left out: more than {MAX_RAW} bytes; ask Prometheus for {resolved(selected, seconds, until)}"
+            for selected, metric in self._selected(x, watched).items()
         }
-        data = json.dumps(evidence, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+    async def _keep(self, evidence: WatchEvidence) -> str | None:
+        """Store what the verdict rests on; a service that refuses it must not turn an anomaly into an error."""
+        content = evidence.model_dump(mode="json")
+        data = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
         try:
             return await self._service.put_blob(data)
         except ContentError:
-            if reading.verdict is Verdict.OK:  # an ok without evidence is none
+            if evidence.verdict is Verdict.OK:  # an ok without evidence is none
                 raise
             activity.logger.exception("watch_evidence_refused")
             return None
 
 
+def _base(x: WatchInput) -> float:
+    """The length that the test was made for: a watch that was extended stays the one that it was."""
+    planned = x.strategy.watch_seconds
+    return float(planned) if 0 < planned < x.until_seconds else max(x.until_seconds, x.strategy.scrape_seconds)
+
+
 def _begin(
-    matrix: list[dict[str, Any]], published: datetime, x: WatchInput, left_out: list[tuple[float, float]]
-) -> SampleWatch:
-    strategy = x.strategy
-    base = strategy.watch_seconds if 0 < strategy.watch_seconds < x.until_seconds else x.until_seconds
-    parameters = SpikeParameters(
-        alpha=strategy.alpha,
-        delta=strategy.delta,
-        min_rate=strategy.min_rate,
-        direction=strategy.direction,
-        scrape_interval_s=strategy.scrape_seconds,
-        bake_s=base,
-    )
+    matrices: Matrices,
+    published: datetime,
+    x: WatchInput,
+    watched: Mapping[str, Watched],
+    left_out: Windows,
+) -> FamilyWatch:
     try:
-        watch = SampleWatch.begin(
-            matrix,
+        return FamilyWatch.begin(
+            shaped(matrices, watched),
+            watched,
             publish_s=published.timestamp(),
-            parameters=parameters,
-            measure=strategy.measure,
-            level_s=float(strategy.baseline_seconds),
+            level_s=float(x.strategy.baseline_seconds),
             left_out=left_out,
         )
     except InvalidSeriesError as error:
         raise InvalidRequestError(f"Prometheus answered with something that is no matrix: {error}") from error
-    if x.until_seconds > base:  # extended once: the test stays the one that it was
-        watch.test.extend(x.until_seconds - base)
-    return watch
+
+
+def _live(
+    before: Matrices, published: datetime, x: WatchInput, watched: Mapping[str, Watched], left_out: Windows
+) -> LiveWatch:
+    live = LiveWatch(
+        before,
+        watched,
+        published_s=published.timestamp(),
+        end_s=published.timestamp() + x.until_seconds,
+        level_s=float(x.strategy.baseline_seconds),
+        left_out=left_out,
+    )
+    if x.until_seconds > _base(x):
+        live.watch.extend(x.until_seconds - _base(x))
+    return live
+
+
+def _preflight(family: FamilyWatch) -> Preflight:
+    """Rehearse each quantity; the first required one that could not end as ``ok`` speaks."""
+    several = len(family.watches) > 1
+    powers = []
+    lack: tuple[Verdict | None, str] | None = None
+    detail = ""
+    for name, one in family.watches.items():
+        test, prefix = one.test, f"{name}: " if several else ""
+        end = _rehearse(test)
+        said = describe_power(power(test.baseline, test.parameters), test.parameters.bake_s)
+        powers.append(prefix + said)
+        detail = detail or end.reason
+        if end.verdict is not Verdict.OK and family.watched[name].required and lack is None:
+            lack = (end.verdict, prefix + end.reason)
+    if lack is None:
+        return Preflight(ready=True, verdict=None, detail=detail, power="; ".join(powers))
+    return Preflight(ready=False, verdict=lack[0], detail=lack[1], power="; ".join(powers))
 
 
 def _rehearse(test: SpikeTest) -> Reading:
@@ -305,16 +368,17 @@ def _rehearse(test: SpikeTest) -> Reading:
     return copy.finish()
 
 
-def _lack_of_samples(matrix: list[dict[str, Any]], now: datetime, strategy: Strategy) -> str | None:
-    try:
-        newest = max((samples[-1][0] for _, samples in parse_matrix(matrix) if samples), default=None)
-    except InvalidSeriesError as error:
-        raise InvalidRequestError(f"Prometheus answered with something that is no matrix: {error}") from error
-    if newest is None:
-        return "the metric is missing: Prometheus has no sample of it; is the policy engine scraped?"
-    age = now.timestamp() - newest
-    if age > max(3 * strategy.scrape_seconds, STALE.total_seconds()):
-        return f"the metric is stale: its newest sample is {age:.0f} s old"
+def _lack_of_samples(matrices: Matrices, now: datetime, strategy: Strategy) -> str | None:
+    for metric, matrix in matrices.items():
+        try:
+            newest = max((samples[-1][0] for _, samples in parse_matrix(matrix) if samples), default=None)
+        except InvalidSeriesError as error:
+            raise InvalidRequestError(f"Prometheus answered with something that is no matrix: {error}") from error
+        if newest is None:
+            return f"the metric is missing: Prometheus has no sample of {metric}; is the policy engine scraped?"
+        age = now.timestamp() - newest
+        if age > max(3 * strategy.scrape_seconds, STALE.total_seconds()):
+            return f"the metric is stale: the newest sample of {metric} is {age:.0f} s old"
     return None
 
 
@@ -323,20 +387,23 @@ def _undone_at(bad: Release, releases: list[Release]) -> datetime | None:
     return min(later, default=None)
 
 
-def _progress(live: _Live | None, now: datetime, end: datetime, trouble: str | None) -> dict[str, Any]:
-    reading = live.watch.test.reading() if live is not None else None
-    return {
-        "left_s": max(0, round((end - now).total_seconds())),
-        "ticks": len(live.watch.ticks) if live is not None else 0,
-        "ratio": reading.ratio if reading else None,
-        "log_e": _finite(reading.max_log_e) if reading else None,
-        "limit": _finite(live.watch.test.parameters.limit) if live is not None else None,
-        "trouble": trouble,
-    }
+def _measure(x: WatchInput, verdict: Verdict | None, log_es: Mapping[str, float], live: LiveWatch | None) -> None:
+    """Show the watch in the worker's metrics: evidence of each quantity, the limit, and the verdict once there is one.
 
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    ``constitution_watch_verdict`` is 1 for the verdict of the last watch and 0 for the others, all 0 during a watch.
+    """
+    meter = activity.metric_meter()
+    where = {"environment": x.environment}
+    log_e = meter.create_gauge_float("constitution_watch_log_e", "Natural log of the e-value, by watched quantity.")
+    for name, value in log_es.items():
+        log_e.set(value, {**where, "quantity": name})
+    if live is not None:
+        limit = meter.create_gauge_float("constitution_watch_limit", "Log e-value that means anomaly.")
+        limit.set(live.watch.limit, where)
+        log_e.set(live.watch.family.update(), {**where, "quantity": "all"})
+    shown = meter.create_gauge("constitution_watch_verdict", "1 for the verdict of the last watch.")
+    for known in (Verdict.OK, Verdict.ANOMALY, Verdict.NO_DATA, Verdict.CANNOT_TELL):
+        shown.set(int(known is verdict), {**where, "verdict": known.value})
 
 
 def _blind(verdict: Verdict, detail: str, query: str) -> WatchReport:

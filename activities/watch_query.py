@@ -8,25 +8,28 @@ from datetime import datetime, timedelta
 
 from constitution.consumer_api import PROBE_TENANT
 from constitution.environment import Strategy
+from constitution.quantities import QUANTITIES, Quantity
 
-METRIC = "policy_engine_evaluations_total"
 LONG_HISTORY = timedelta(hours=6)  # tells the noise; what is needed of it is in constitution/baseline.py
 SHORT_BASELINE = timedelta(minutes=10)  # below it, what came before the baseline is a set-up phase, not traffic
 
 
-def selector(tenants: Sequence[str], engines: Sequence[str]) -> str:
+def selector(tenants: Sequence[str], engines: Sequence[str], quantity: Quantity = QUANTITIES["evaluations"]) -> str:
     """Return the vector selector: every decision of these tenants by these engines, never the runbook's own questions.
 
     Args:
-        tenants: empty: all.
+        tenants: empty: all. A counter without tenants counts for all of them.
         engines: target ids; empty: all. An engine of another environment on the same Prometheus must not count.
+        quantity: whose counter is read.
     """
-    matchers = [f"tenant!={json.dumps(PROBE_TENANT)}"]
-    if tenants:
+    matchers = list(quantity.matchers)
+    if quantity.by_tenant:
+        matchers.append(f"tenant!={json.dumps(PROBE_TENANT)}")
+    if quantity.by_tenant and tenants:
         matchers.append(f"tenant=~{_any(tenants)}")
     if engines:
         matchers.append(f"target=~{_any(engines)}")
-    return f"{METRIC}{{{','.join(matchers)}}}"
+    return f"{quantity.metric}{{{','.join(matchers)}}}"
 
 
 def _any(names: Sequence[str]) -> str:

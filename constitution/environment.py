@@ -3,11 +3,12 @@
 import tomllib
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import Field, StringConstraints, ValidationError, field_validator
 
 from constitution.errors import InvalidRequestError, Issue
 from constitution.model import Model
 from constitution.names import DEFAULT_RING
+from constitution.quantities import QuantityName
 
 Identifier = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 """A name that is safe in paths, labels, topics and workflow ids."""
@@ -25,6 +26,26 @@ class Target(Model):
     url: str
 
 
+class WatchedQuantity(Model):
+    """One of several quantities that a strategy watches; what is null is taken from the strategy.
+
+    Args:
+        quantity: which one (constitution/quantities.py); it brings its own measure.
+        weight: its part of the budget ``alpha``, relative to the others'.
+        delta: relative change that is tolerated.
+        min_rate: absolute slack in its unit: events per second, or a share of evaluations.
+        direction: which way a change is an anomaly.
+        required: without evidence about it there is no ``ok``; false: it can only raise the alarm.
+    """
+
+    quantity: QuantityName
+    weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    delta: Annotated[float, Field(ge=0, le=10)] | None = None
+    min_rate: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    direction: Literal["up", "down", "both"] | None = None
+    required: bool = True
+
+
 class Strategy(Model):
     """How a release goes live (v1: all at once) and how it is watched.
 
@@ -37,6 +58,8 @@ class Strategy(Model):
         delta: relative rise that is tolerated.
         min_rate: absolute slack in events per second (or share).
         direction: which way a change is an anomaly.
+        quantities: watch these together, within the one budget ``alpha``; empty: one quantity, as ``measure`` says.
+        use_expected: test shares against the change that was predicted and approved, not against none.
     """
 
     watch_seconds: Annotated[int, Field(ge=0, le=7 * 86400)] = 1800
@@ -47,9 +70,19 @@ class Strategy(Model):
     delta: Annotated[float, Field(ge=0, le=10)] = 0.10
     min_rate: Annotated[float, Field(ge=0)] = 0.05
     direction: Literal["up", "down", "both"] = "both"
+    quantities: tuple[WatchedQuantity, ...] = ()
+    use_expected: bool = True
     on_anomaly: Action = "rollback"
     on_no_data: Action = "rollback"
     on_cannot_tell: Action = "hold"
+
+    @field_validator("quantities")
+    @classmethod
+    def _each_once(cls, quantities: tuple[WatchedQuantity, ...]) -> tuple[WatchedQuantity, ...]:
+        names = [watched.quantity for watched in quantities]
+        if len(names) != len(set(names)):
+            raise ValueError("a strategy watches each quantity at most once")
+        return quantities
 
 
 class Deadlines(Model):

@@ -396,6 +396,9 @@ class SpikeTest:
             return f"the baseline was already {moving} when it ended at publish"
         if base.measure == "share" and base.rate * parameters.must_see > 1.0 and "up" in parameters.directions:
             return f"the baseline is already burning: at {base.rate:.0%} it cannot grow {parameters.must_see:g} times"
+        expected = max(base.rate * parameters.expected_up, base.rate / parameters.must_see + parameters.min_rate)
+        if base.measure == "share" and expected * parameters.must_see > 1.0 and "up" in parameters.directions:
+            return f"nothing more could be seen: a share of {min(1.0, expected):.0%} is expected, and tolerated"
         return None
 
     def _lack_of_power(self) -> str | None:

@@ -10,7 +10,7 @@ Source: Vovk & Wang, "E-values: calibration, combination and applications", Anna
 Pure: no clock, no I/O.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,24 +80,37 @@ class SpikeFamily:
         }
         return cls(tests, weights, parameters.limit)
 
-    def look(self) -> FamilyReading:
-        """Combine what the tests know now. May be called after any scrape, at any time."""
+    def update(self) -> float:
+        """Combine what the tests know now, without reading them out; return the highest log e-value so far."""
         names = list(self.tests)
         self._log_e = combine([self.tests[n].log_e for n in names], [self._weights[n] for n in names])
         self._max_log_e = max(self._max_log_e, self._log_e)
+        return self._max_log_e
+
+    @property
+    def alarmed(self) -> bool:
+        """Whether the family's alarm was raised; it stays raised."""
+        return self._alarmed()
+
+    def look(self) -> FamilyReading:
+        """Combine what the tests know now. May be called after any scrape, at any time."""
+        self.update()
         readings = {name: test.reading() for name, test in self.tests.items()}
         verdict = Verdict.ANOMALY if self._alarmed() else None
         return self._read(verdict, self._leading(readings) if verdict else "watching", readings)
 
-    def finish(self, elapsed_s: float | None = None) -> FamilyReading:
-        """The verdict at the end: ``ok`` only if every quantity is; else the first one's that is not."""
+    def finish(self, elapsed_s: float | None = None, advisory: Collection[str] = ()) -> FamilyReading:
+        """The verdict at the end: ``ok`` only if every quantity is; else the first one's that is not.
+
+        ``advisory`` quantities can raise the alarm, but nothing is asked of them for an ``ok``.
+        """
         look = self.look()
         if look.verdict is not None:
             return look
         readings = {name: test.finish(elapsed_s) for name, test in self.tests.items()}
         for verdict in (Verdict.NO_DATA, Verdict.CANNOT_TELL):
             for name, reading in readings.items():
-                if reading.verdict is verdict:
+                if reading.verdict is verdict and name not in advisory:
                     return self._read(verdict, f"{name}: {reading.reason}", readings)
         return self._read(
             Verdict.OK, "no quantity changed beyond what is tolerated, and each would have shown", readings

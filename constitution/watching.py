@@ -127,6 +127,11 @@ class Watch:
 
         Live, hand in a time half a scrape interval in the past, so that the last scrape has been stored.
         """
+        self.judge(now_s)
+        return self.test.reading()
+
+    def judge(self, now_s: float) -> None:
+        """The same, without reading the test out: an interval for the ratio costs more than the judgement."""
         interval_s = self.test.parameters.scrape_interval_s
         last_s = self.origin_s + round(self.test.parameters.bake_s / interval_s) * interval_s
         for tick in self._grid.ticks(min(now_s, last_s)):
@@ -141,7 +146,6 @@ class Watch:
                 self.test.miss(index * interval_s)
             elif tick.seconds > 0:
                 self.test.observe(tick.count, tick.exposure, tick.seconds)
-        return self.test.reading()
 
     def finish(self) -> Reading:
         """The verdict at the end of the bake; call ``advance`` with the end first."""

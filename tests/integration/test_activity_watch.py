@@ -1,7 +1,6 @@
 """The watch, on a real Prometheus that scrapes a real exporter once a second."""
 
 import asyncio
-import json
 import random
 import threading
 from collections.abc import AsyncIterator
@@ -21,6 +20,8 @@ from adapters.prometheus import PrometheusMetrics
 from constitution.environment import Strategy, Target
 from constitution.errors import InvalidRequestError, UnavailableError
 from constitution.release import Verdict
+from constitution.watch_evidence import WatchEvidence
+from constitution.watching import Watch as SampleWatch
 from tests.activity_support import make_deployment, now, refused, run
 from tests.constitution_service_support import ENVIRONMENT, Author, Site, free_port
 from tests.helpers import eventually
@@ -102,6 +103,23 @@ class Scene:
         await eventually(enough, timedelta(seconds=seconds + 20))
 
 
+def judged_again(evidence: WatchEvidence) -> tuple[Verdict | None, float]:
+    """What the samples in the evidence say when somebody else judges them, with nothing but that file."""
+    kept = evidence.quantities[evidence.leading]
+    samples = evidence.samples["policy_engine_evaluations_total"]
+    assert not isinstance(samples, str)
+    watch = SampleWatch.begin(
+        samples,
+        publish_s=evidence.published_at.timestamp(),
+        parameters=kept.parameters,
+        measure=kept.measure,
+        level_s=30,
+    )
+    watch.advance(evidence.ends_at.timestamp() + kept.parameters.scrape_interval_s)
+    reading = watch.finish()
+    return reading.verdict, reading.max_log_e
+
+
 @pytest.fixture
 async def scene(author: Author, service_site: Site, prometheus: Prometheus, tmp_path: Path) -> AsyncIterator[Scene]:
     traffic = Traffic(engine=f"engine-{uuid4().hex[:8]}", per_second=60)
@@ -128,10 +146,16 @@ async def test_steady_traffic_is_ok_with_evidence_and_a_spike_is_an_anomaly_earl
     assert report.coverage > 0.8
     assert "runbook-probe" in report.query
     assert report.evidence is not None
-    evidence = json.loads(await scene.author.worker.blob(report.evidence))
-    assert evidence["verdict"] == "ok"
-    assert len(evidence["ticks"]) >= report.samples > 8
-    assert all(series["metric"]["tenant"] == "global" for series in evidence["samples"])
+    evidence = WatchEvidence.read(await scene.author.worker.blob(report.evidence))
+    assert (evidence.verdict, evidence.leading, evidence.limit) == (Verdict.OK, "evaluations", report.limit)
+    kept = evidence.quantities["evaluations"]
+    assert len(kept.ticks) >= report.samples > 8
+    assert [at for at, _ in kept.log_e] == [at for at, _ in evidence.log_e]
+    assert kept.query == report.query
+    samples = evidence.samples["policy_engine_evaluations_total"]
+    assert not isinstance(samples, str)
+    assert all(series["metric"]["tenant"] == "global" for series in samples)
+    assert judged_again(evidence) == (Verdict.OK, pytest.approx(report.log_e, abs=1e-9))
     published = now()
     spike = scene.ask(published, seconds=60)
     environment = ActivityEnvironment()
