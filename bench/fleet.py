@@ -33,6 +33,13 @@ from deploy.embedded.stack import ServerStatus, Stack
 GATE: Final = CHECKOUT / "bench" / "gate"
 """A small real gate: what is measured begins after it, and the whole one takes ten seconds a draft."""
 REQUESTS: Final = CHECKOUT / "deploy" / "demo" / "requests.json"
+STRATEGY: Final = """
+# Twice what the demo takes: on a machine that others use, half a minute of traffic is too noisy to promise a verdict.
+[strategies.measured]
+watch_seconds = 60
+baseline_seconds = 60
+scrape_seconds = 1.0
+"""
 
 
 class Quiet(Screen):
@@ -84,7 +91,7 @@ class Fleet:
                 self._stack.start("constitution-service")  # makes environment.toml, which the worker reads at its start
                 self.settings = self._stack.settings()
                 file = Path(self.settings["ENVIRONMENT_FILE"])
-                file.write_text(file.read_text().replace(f'"{CHECKOUT / "tests"}"', f'"{GATE}"'))
+                file.write_text(file.read_text().replace(f'"{CHECKOUT / "tests"}"', f'"{GATE}"') + STRATEGY)
                 self._stack.start()
             self.settings = self._stack.settings()
             self._exit.callback(_put_back, dict(os.environ))
@@ -137,9 +144,9 @@ class Fleet:
         Raises:
             BenchError: it ended otherwise than as ``outcome``.
         """
-        said = self.runs.outcome(run, seconds=seconds)
+        said, detail = self.runs.outcome(run, seconds=seconds)
         if said != outcome:
-            raise BenchError(f"{run} ended as {said}, not {outcome}")
+            raise BenchError(f"{run} ended as {said}, not {outcome}: {detail}")
 
     def live(self) -> Live:
         """Return the newest release and when each target began to obey it.

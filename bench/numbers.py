@@ -23,6 +23,8 @@ def summary(samples: Sequence[float]) -> Summary:
 
 
 def ms(seconds: float) -> str:
-    """Return seconds as milliseconds with three digits that mean something."""
+    """Return seconds as milliseconds with three digits that mean something; from ten seconds on as seconds."""
+    if seconds >= 10:
+        return f"{seconds:.1f} s"
     value = seconds * 1000
     return f"{value:.0f} ms" if value >= 100 else f"{value:.3g} ms"

@@ -94,8 +94,8 @@ class Runs:
                 raise BenchError(f"{run} did not get there: {status.outcome_detail or status.waiting_for}")
             time.sleep(POLL_S)
 
-    def outcome(self, run: str, *, seconds: float) -> str:
-        """Wait for a run's end by long poll; return ``completed`` or the failure's type (``RolledBack``…).
+    def outcome(self, run: str, *, seconds: float) -> tuple[str, str]:
+        """Wait for a run's end by long poll; return ``completed`` or the failure's type (``RolledBack``…), and why.
 
         Raises:
             BenchError: the time is over.
@@ -138,7 +138,7 @@ class Runs:
                 return status
         raise BenchError(f"{run} does not answer queries; look at the worker's log")
 
-    async def _outcome(self, run: str, seconds: float) -> str:
+    async def _outcome(self, run: str, seconds: float) -> tuple[str, str]:
         handle = (await self._connected()).get_workflow_handle(run)
         try:
             async with asyncio.timeout(seconds):
@@ -146,8 +146,9 @@ class Runs:
         except TimeoutError as error:
             raise BenchError(f"{run} is open after {seconds:.0f} s") from error
         except WorkflowFailureError as error:
-            return str(error.cause.type) if isinstance(error.cause, ApplicationError) else type(error.cause).__name__
-        return "completed"
+            cause = error.cause
+            return (str(cause.type) if isinstance(cause, ApplicationError) else type(cause).__name__), str(cause)
+        return "completed", ""
 
     async def _open(self) -> list[str]:
         client = await self._connected()

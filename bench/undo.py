@@ -16,8 +16,8 @@ from bench.runs import BenchError, Runs, Timeline
 from constitution.names import Names
 from deploy.demo.screen import Screen
 
-CALM_S: Final = 36.0
-"""Steady traffic before each release: its baseline of 30 s, and the scrapes at both ends."""
+CALM_S: Final = 66.0
+"""Steady traffic before each release: its baseline of 60 s, and the scrapes at both ends."""
 QUIET_S: Final = 60.0
 
 STAGES: Final = (
@@ -72,7 +72,7 @@ def _calm(fleet: Fleet, seconds: float) -> None:
 
 
 def _one(fleet: Fleet) -> dict[str, Any]:
-    run = fleet.update("lockdown", "watched")
+    run = fleet.update("lockdown", "measured")
     fleet.end(run, outcome="RolledBack")
     live = fleet.live()
     update = fleet.runs.timeline(run)
