@@ -21,10 +21,12 @@ from pydantic import TypeAdapter, ValidationError
 from constitution.environment import Identifier
 from constitution.errors import ForbiddenError, InvalidRequestError
 from constitution.trust import TrustPolicy, decode_key
+from signatures.regular_file import read_regular
 
 ALGORITHM = "Ed25519"
 MAX_TTL = timedelta(minutes=5)
 CLOCK_SKEW = timedelta(seconds=30)  # a caller's clock may be this far ahead of ours
+MAX_KEY_FILE = 64 * 1024  # bytes; ours have about 200
 MAX_TOKEN = 4096  # characters; ours have about 450
 _IDENTIFIER = TypeAdapter(Identifier)
 
@@ -44,10 +46,9 @@ class ClientKey:
             InvalidRequestError: it cannot be read, or is no private Ed25519 key with a ``kid``.
         """
         try:
-            return cls.parse(path.read_text("utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or type(error).__name__
-            raise InvalidRequestError(f"the key file {path} cannot be read: {reason}") from error
+            return cls.parse(read_regular(path, MAX_KEY_FILE).decode("utf-8"))
+        except UnicodeDecodeError as error:
+            raise InvalidRequestError(f"the key file {path} cannot be read: it is not UTF-8") from error
 
     @classmethod
     def parse(cls, text: str) -> "ClientKey":

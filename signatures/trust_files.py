@@ -1,10 +1,11 @@
-"""Reads a trust policy with the files that it names; the one place of this package that touches a disk."""
+"""Reads a trust policy with the files that it names (signatures/regular_file.py reads the disk)."""
 
 from pathlib import Path
 
 from constitution.errors import InvalidRequestError
 from constitution.trust import TrustPolicy, referenced_files
 from signatures.openpgp import check_certificates
+from signatures.regular_file import read_regular
 
 MAX_FILE = 1024 * 1024
 
@@ -35,13 +36,4 @@ def load_trust(path: Path) -> TrustPolicy:
 
 
 def _read(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_FILE + 1)
-    except OSError as error:
-        raise InvalidRequestError(
-            f"{path} cannot be read: {error.strerror}", hint="constitution init makes a trust policy"
-        ) from error
-    if len(data) > MAX_FILE:
-        raise InvalidRequestError(f"{path} is larger than {MAX_FILE} bytes")
-    return data
+    return read_regular(path, MAX_FILE, hint="constitution init makes a trust policy")

@@ -1,5 +1,6 @@
 """The trust policy refuses to load what would later count wrongly."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -153,3 +154,13 @@ def test_two_people_with_one_subkey_are_refused_at_load() -> None:
         ClientKey.generate("worker"),
     )
     assert "is the key of person alva too" in refused(toml, ring.files)
+
+
+@pytest.mark.timeout(10)
+def test_a_pipe_in_place_of_a_file_is_refused_and_hangs_nobody(tmp_path: Path) -> None:
+    for name in ("trust.toml", "key.jwk"):
+        os.mkfifo(tmp_path / name)
+    with pytest.raises(InvalidRequestError, match="no regular file"):
+        load_trust(tmp_path / "trust.toml")
+    with pytest.raises(InvalidRequestError, match="no regular file"):
+        ClientKey.load(tmp_path / "key.jwk")
