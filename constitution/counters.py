@@ -281,10 +281,11 @@ class CounterGrid:
 
 
 def grid_origin(matrix: Sequence[Mapping[str, Any]], *, publish_s: float, interval_s: float) -> float:
-    """The tick edge nearest to publish that lies farthest from the instants of the samples.
+    """The last tick edge up to publish, of the grid that lies farthest from the instants of the samples.
 
     Scrapes keep their phase but jitter by milliseconds; an edge amid them would throw neighbours into one tick. So the
-    edges are put into the middle of the longest pause. At most half an interval from publish.
+    edges are put into the middle of the longest pause. Less than an interval before publish: what was scraped up to
+    publish decides the baseline alone, so it is the same whether it is measured at publish or in a backtest.
 
     Args:
         matrix: Prometheus matrix entries; only samples before publish are looked at.
@@ -304,7 +305,7 @@ def grid_origin(matrix: Sequence[Mapping[str, Any]], *, publish_s: float, interv
     pauses = [(later - earlier, earlier) for earlier, later in pairwise([*phases, phases[0] + interval_s])]
     pause, begins = max(pauses)
     shift = (begins + 0.5 * pause) % interval_s
-    return publish_s + (shift if shift <= 0.5 * interval_s else shift - interval_s)
+    return publish_s + (shift - interval_s if shift > 0 else 0.0)
 
 
 def parse_matrix(matrix: Any) -> list[tuple[dict[str, str], list[tuple[float, float]]]]:

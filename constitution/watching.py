@@ -32,7 +32,7 @@ class Watch:
         grid: the scrape grid, past the baseline.
         test: the test at the same moment.
         publish_s: unix seconds of publish.
-        origin_s: the grid's edge nearest to publish; the watch's time counts from here.
+        origin_s: the grid's last edge up to publish; the watch's time counts from here.
     """
 
     def __init__(self, *, grid: CounterGrid, test: SpikeTest, publish_s: float, origin_s: float) -> None:

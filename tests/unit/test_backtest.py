@@ -112,16 +112,20 @@ class TestRunCase:
 
 class TestLiveWatch:
     @pytest.mark.parametrize("share_after", [0.1, 0.16])
-    def test_fed_scrape_by_scrape_and_killed_twice_it_decides_as_the_backtest(self, share_after: float) -> None:
+    @pytest.mark.parametrize("skew", [0.0, 1.3, 2.6, 3.9])
+    def test_fed_scrape_by_scrape_and_killed_twice_it_decides_as_the_backtest(
+        self, share_after: float, skew: float
+    ) -> None:
+        publish = PUBLISH + skew  # between the scrapes of the two replicas, before both, after both
         matrix = traffic(share=0.1, share_after=share_after)
-        expected = run_case(case(matrix), BOTH)
+        expected = run_case(case(matrix, publish_ts=publish), BOTH)
 
         def stored(now: float) -> list[dict[str, Any]]:
             return [s | {"values": [v for v in s["values"] if v[0] <= now]} for s in matrix]
 
-        watch = Watch.begin(stored(PUBLISH), publish_s=PUBLISH, parameters=BOTH)
+        watch = Watch.begin(stored(publish), publish_s=publish, parameters=BOTH)
         for scrape in range(1, 364):
-            now = PUBLISH + 5.0 * scrape
+            now = publish + 5.0 * scrape
             if scrape in {40, 41}:
                 watch = Watch.resume(json.loads(json.dumps(watch.state())), stored(now))
             watch.feed(stored(now))
