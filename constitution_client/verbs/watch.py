@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 from constitution_client.backtest import backtest
 from constitution_client.output import JsonOption
 from constitution_client.verbs.runs import TimeoutOption
+from constitution_client.verbs.watch_show import show
 
 if TYPE_CHECKING:
     from typer._click import Context
@@ -36,6 +37,7 @@ def _watch() -> None:
 
 
 app.command("backtest")(backtest)
+app.command("show")(show)
 
 
 @app.command()
