@@ -8,6 +8,7 @@ what happens while Prometheus is silent.
 import asyncio
 import json
 import math
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -226,7 +227,7 @@ class Watch:
             over = now >= end + timedelta(seconds=2 * scrape)
             if over and (trouble is None or now >= end + GRACE):
                 return live, trouble
-            await asyncio.sleep(min(scrape, 1.0) if over else max(min(scrape, 5.0), 0.2))
+            await asyncio.sleep(pause(live, scrape, over=over, blind=trouble is not None))
 
     async def _ask(self, x: WatchInput, watched: Mapping[str, Watched], seconds: int, at: datetime) -> Matrices:
         """Ask each metric once, whatever number of quantities is read from it."""
@@ -385,6 +386,16 @@ def _lack_of_samples(matrices: Matrices, now: datetime, strategy: Strategy) -> s
 def _undone_at(bad: Release, releases: list[Release]) -> datetime | None:
     later = [r.effective_at for r in releases if r.generation > bad.generation]
     return min(later, default=None)
+
+
+def pause(live: LiveWatch | None, scrape: float, *, over: bool, blind: bool) -> float:
+    """Return the seconds until the next scrape can be judged: an anomaly waits for nothing else."""
+    if over:
+        return min(scrape, 1.0)
+    most = max(min(scrape, 5.0), 0.2)  # a heartbeat is due, and with it the news of a cancel
+    if live is None or blind:
+        return most
+    return min(max(live.due_s() - time.time(), 0.2), most)
 
 
 def _measure(x: WatchInput, verdict: Verdict | None, log_es: Mapping[str, float], live: LiveWatch | None) -> None:

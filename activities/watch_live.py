@@ -15,6 +15,7 @@ from constitution.watching_family import FamilyWatch, Watched
 
 Matrices = dict[str, list[dict[str, Any]]]
 """Prometheus matrix entries by metric name."""
+SLACK_S = 0.01  # a timer may fire this much early, and would find the scrape not over yet
 
 
 def shaped(matrices: Mapping[str, list[dict[str, Any]]], names: Mapping[str, Watched]) -> Matrices:
@@ -65,6 +66,11 @@ class LiveWatch:
             for name, one in self.watch.watches.items():
                 self.traces[name].append((at, finite(one.test.log_e)))
             at += self._step_s
+
+    def due_s(self) -> float:
+        """Return the unix seconds at which the next scrape can be judged, half a scrape after its end; or infinity."""
+        at = (self.trace[-1][0] if self.trace else self.watch.origin_s) + self._step_s
+        return at + 0.5 * self._step_s + SLACK_S if at <= self.end_s + self._step_s else math.inf
 
     def closing(self) -> FamilyReading:
         """The alarm, or the verdict at the end."""
