@@ -64,7 +64,7 @@ class Published(Model):
 
 
 class ProveInput(Model):
-    """Which release to prove."""
+    """Which release to prove; without ``repair`` a wrong Redis value is reported and left as it is."""
 
     environment: str
     generation: int
@@ -72,6 +72,7 @@ class ProveInput(Model):
     event_id: str
     rings: tuple[str, ...]
     effective_at: datetime
+    repair: bool = True
 
 
 class Proof(Model):
@@ -277,6 +278,8 @@ class Publish:
         trouble = await asyncio.to_thread(self._cache_trouble, x, ring, await self._cache.read(ring))
         if trouble is None:
             return f"{ring}: generation {x.generation}, {x.checksum or 'no constitution'}", False
+        if not x.repair:
+            raise NotYetError(f"Redis: ring {ring} {trouble}", hint="constitution doctor --repair")
         await self._cache.delete(ring)
         await self._service.current(ring, min_generation=x.generation)
         again = await asyncio.to_thread(self._cache_trouble, x, ring, await self._cache.read(ring))

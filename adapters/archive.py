@@ -24,7 +24,7 @@ from typing import IO
 from dulwich.errors import NotGitRepository, NotTreeError
 from dulwich.index import IndexEntry, index_entry_from_stat
 from dulwich.object_store import commit_tree_changes, iter_tree_contents, tree_lookup_path
-from dulwich.objects import Blob, Commit, Tree
+from dulwich.objects import Blob, Commit, ObjectID, Tree
 from dulwich.repo import Repo
 
 from adapters.change_log import with_row
@@ -89,6 +89,16 @@ class GitArchive:
         """Return a file's bytes at HEAD, or None."""
         _check(path)
         return await asyncio.to_thread(self._read, path)
+
+    async def paths(self, folder: str) -> frozenset[str]:
+        """Return the path of every file below a folder at HEAD; none if there is no such folder."""
+        _check(folder)
+        return await asyncio.to_thread(self._paths, folder)
+
+    def _paths(self, folder: str) -> frozenset[str]:
+        with self._open() as repo:
+            head = _head(repo)
+            return frozenset() if head is None else frozenset(f"{folder}/{name}" for name in _below(repo, head, folder))
 
     def _read(self, path: str) -> bytes | None:
         with self._open() as repo:
@@ -189,15 +199,19 @@ def _at_head(repo: Repo, head: bytes | None, path: str) -> bytes | None:
     return blob.as_raw_string() if isinstance(blob, Blob) else None
 
 
+def _below(repo: Repo, head: bytes, folder: str) -> dict[str, ObjectID]:
+    """Return the object of every file below a folder, by its path relative to that folder."""
+    try:
+        _, tree = tree_lookup_path(repo.__getitem__, repo[head].tree, folder.encode())  # type: ignore[attr-defined]
+    except (KeyError, NotTreeError):
+        return {}
+    return {entry.path.decode(): entry.sha for entry in iter_tree_contents(repo.object_store, tree) if entry.sha}
+
+
 def _manifest(repo: Repo, head: bytes | None, folder: str, files: dict[str, bytes]) -> bytes:
     """List every file of a folder, as it will be, with its checksum; sorted, so that the same files give the same."""
-    listed: dict[str, str] = {}
-    if head is not None:
-        with contextlib.suppress(KeyError, NotTreeError):
-            _, tree = tree_lookup_path(repo.__getitem__, repo[head].tree, folder.encode())  # type: ignore[attr-defined]
-            for entry in iter_tree_contents(repo.object_store, tree):
-                if entry.sha is not None:
-                    listed[entry.path.decode()] = checksum_of(repo[entry.sha].as_raw_string())
+    there = {} if head is None else _below(repo, head, folder)
+    listed = {name: checksum_of(repo[found].as_raw_string()) for name, found in there.items()}
     prefix = f"{folder}/"
     listed |= {path.removeprefix(prefix): checksum_of(data) for path, data in files.items() if path.startswith(prefix)}
     listed.pop(MANIFEST, None)

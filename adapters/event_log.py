@@ -7,7 +7,7 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -67,7 +67,11 @@ class KafkaEventLog:
             UnavailableError: Kafka did not answer in time.
             ForbiddenError: these credentials may not read the topic.
         """
-        return await asyncio.to_thread(self._find, generation, since)
+        return await asyncio.to_thread(self._find, lambda found: found == generation, since)
+
+    async def find_newer(self, generation: int, since: datetime) -> list[dict[str, Any]]:
+        """Return the committed records of generations above ``generation``, oldest first; else as ``find_events``."""
+        return await asyncio.to_thread(self._find, lambda found: found > generation, since)
 
     async def group_position(self, group: str, partition: int) -> int | None:
         """Return the offset that a group has committed for a partition (the next to be read), or None.
@@ -81,7 +85,7 @@ class KafkaEventLog:
         """
         return await asyncio.to_thread(self._position, group, partition)
 
-    def _find(self, generation: int, since: datetime) -> list[dict[str, Any]]:
+    def _find(self, wanted: Callable[[int], bool], since: datetime) -> list[dict[str, Any]]:
         consumer = Consumer(
             {
                 **self._connection,
@@ -95,21 +99,21 @@ class KafkaEventLog:
             }
         )
         try:
-            return self._scan(consumer, generation, since)
+            return self._scan(consumer, wanted, since)
         except KafkaException as error:
             raise _translated(error.args[0]) from error
         finally:
             consumer.close()
 
-    def _scan(self, consumer: Consumer, generation: int, since: datetime) -> list[dict[str, Any]]:
+    def _scan(self, consumer: Consumer, wanted: Callable[[int], bool], since: datetime) -> list[dict[str, Any]]:
         topic = self._names.topic_updated()
         timeout = TIMEOUT.total_seconds()
         metadata = consumer.list_topics(topic, timeout=timeout).topics.get(topic)
         if metadata is None or metadata.error is not None or not metadata.partitions:
             return []  # nobody has ever published: the topic does not exist yet
         start = int((since - MARGIN).timestamp() * 1000)
-        wanted = [TopicPartition(topic, partition, start) for partition in metadata.partitions]
-        places = [p for p in consumer.offsets_for_times(wanted, timeout=timeout) if p.offset != OFFSET_END]
+        moments = [TopicPartition(topic, partition, start) for partition in metadata.partitions]
+        places = [p for p in consumer.offsets_for_times(moments, timeout=timeout) if p.offset != OFFSET_END]
         if not places:
             return []
         consumer.assign(places)
@@ -124,7 +128,7 @@ class KafkaEventLog:
                 continue
             error = message.error()
             if error is None:
-                event = _event(message, generation)
+                event = _event(message, wanted)
                 if event is not None:
                     found.append(event)
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - the driver's public constant
@@ -156,7 +160,7 @@ class KafkaEventLog:
         return None
 
 
-def _event(message: Message, generation: int) -> dict[str, Any] | None:
+def _event(message: Message, wanted: Callable[[int], bool]) -> dict[str, Any] | None:
     headers: dict[str, Any] = {str(name): value for name, value in _headers(message)}
     value = message.value()
     identity = headers.get("ce_id")
@@ -168,7 +172,10 @@ def _event(message: Message, generation: int) -> dict[str, Any] | None:
         raw = value.decode()
     except (ValueError, RecursionError):
         return None
-    if not isinstance(body, dict) or body.get("generation") != generation or body.get("tenant") is None:
+    if not isinstance(body, dict) or body.get("tenant") is None:
+        return None
+    generation = body.get("generation")
+    if not isinstance(generation, int) or not wanted(generation):
         return None
     return {
         "tenant": str(body["tenant"]),

@@ -1,16 +1,20 @@
 """What Temporal's server says about runs. Temporal's client is a driver here; no workflow code is imported."""
 
-from datetime import timedelta
+from collections.abc import Collection
+from datetime import datetime, timedelta
 from typing import Any
 
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowExecution
 from temporalio.common import SearchAttributeKey
 from temporalio.service import RPCError, RPCStatusCode
 
 from constitution.errors import ForbiddenError, InvalidRequestError, NotFoundError, UnavailableError
 
 TIMEOUT = timedelta(seconds=10)
+MOST = 200  # runs of one answer; more than that many in trouble at once are told by the first 200
 _OUTCOME = SearchAttributeKey.for_keyword("ConstitutionOutcome")
+_UPDATE_ID = SearchAttributeKey.for_keyword("ConstitutionUpdateId")
+_PHASE = SearchAttributeKey.for_keyword("ConstitutionPhase")
 _PERMANENT = frozenset({RPCStatusCode.INVALID_ARGUMENT, RPCStatusCode.FAILED_PRECONDITION, RPCStatusCode.UNIMPLEMENTED})
 _FORBIDDEN = frozenset({RPCStatusCode.PERMISSION_DENIED, RPCStatusCode.UNAUTHENTICATED})
 
@@ -26,9 +30,10 @@ class TemporalRuns:
         self._client = client
 
     async def describe(self, workflow_id: str, run_id: str | None) -> dict[str, Any]:
-        """Return ``{status, workflow_id, run_id, type, close_time, outcome}``; ``run_id`` None means the latest run.
+        """Return ``{status, workflow_id, run_id, type, close_time, outcome, …}``; ``run_id`` None: the latest run.
 
-        ``outcome`` is the search attribute that a run sets when it has come to an outcome by itself, else None.
+        ``outcome`` is the search attribute that a run sets when it has come to an outcome by itself, else None;
+        ``update_id`` and ``phase`` are search attributes too.
 
         Raises:
             NotFoundError: no such run, or its retention is over. UnavailableError: the server did not answer.
@@ -38,14 +43,7 @@ class TemporalRuns:
             said = await handle.describe(rpc_timeout=TIMEOUT)
         except RPCError as error:
             raise _translated(error, workflow_id) from error
-        return {
-            "status": said.status.name if said.status is not None else "UNKNOWN",
-            "workflow_id": said.id,
-            "run_id": said.run_id,
-            "type": said.workflow_type,
-            "close_time": said.close_time,
-            "outcome": said.typed_search_attributes.get(_OUTCOME),
-        }
+        return _facts(said)
 
     async def history(self, workflow_id: str, run_id: str | None) -> bytes:
         """Return a run's history as JSON (UTF-8), the format of ``temporal workflow show -o json`` and the Replayer.
@@ -58,6 +56,87 @@ class TemporalRuns:
             return (await handle.fetch_history(rpc_timeout=TIMEOUT)).to_json().encode()
         except RPCError as error:
             raise _translated(error, workflow_id) from error
+
+
+class TemporalSearch:
+    """Finds runs by what they say about themselves: implements ``activities.reconcile_ports.RunSearch``.
+
+    Answers come from Temporal's visibility store, which may lag behind by some seconds; so nothing is concluded from
+    them about runs that were alive within the last minute.
+
+    Args:
+        client: connected, in the namespace of the runs.
+        task_queue: only runs of this deployment are found.
+    """
+
+    def __init__(self, client: Client, task_queue: str) -> None:
+        self._client = client
+        self._task_queue = task_queue
+
+    async def carrying(self, update_id: str) -> list[dict[str, Any]]:
+        """Return the updates and rollbacks of an update id, as ``TemporalRuns.describe`` does."""
+        return await self._list(f"ConstitutionUpdateId = '{_plain(update_id)}'")
+
+    async def without_outcome(self, since: datetime) -> list[dict[str, Any]]:
+        """Return the runs that knew their update id, and have closed since then without coming to an outcome."""
+        return await self._list(
+            f"ExecutionStatus != 'Running' AND CloseTime > '{since.isoformat()}'"
+            " AND ConstitutionUpdateId IS NOT NULL AND ConstitutionOutcome IS NULL"
+        )
+
+    async def in_phase(self, *phases: str) -> list[dict[str, Any]]:
+        """Return the open runs in one of these phases."""
+        listed = ", ".join(f"'{_plain(phase)}'" for phase in phases)
+        return await self._list(f"ExecutionStatus = 'Running' AND ConstitutionPhase IN ({listed})")
+
+    async def stalled(self) -> list[dict[str, Any]]:
+        """Return the open runs whose workflow task keeps failing, as the server reports it."""
+        return await self._list("ExecutionStatus = 'Running' AND TemporalReportedProblems IS NOT NULL")
+
+    async def results(self, workflow_id: str, run_id: str, activities: Collection[str]) -> list[bytes]:
+        """Return the results (JSON) of a run's completed activities of these types, oldest first."""
+        handle = self._client.get_workflow_handle(workflow_id, run_id=run_id)
+        try:
+            events = (await handle.fetch_history(rpc_timeout=TIMEOUT)).events
+        except RPCError as error:
+            raise _translated(error, workflow_id) from error
+        asked = {
+            event.event_id
+            for event in events
+            if event.activity_task_scheduled_event_attributes.activity_type.name in activities
+        }
+        done = (event.activity_task_completed_event_attributes for event in events)
+        return [p.data for said in done if said.scheduled_event_id in asked for p in said.result.payloads]
+
+    async def _list(self, condition: str) -> list[dict[str, Any]]:
+        query = f"TaskQueue = '{self._task_queue}' AND {condition}"
+        try:
+            found = self._client.list_workflows(query, limit=MOST, rpc_timeout=TIMEOUT)
+            return [_facts(run) async for run in found]
+        except RPCError as error:
+            raise _translated(error, "this deployment") from error
+
+
+def _facts(run: WorkflowExecution) -> dict[str, Any]:
+    attributes = run.typed_search_attributes
+    return {
+        "status": run.status.name if run.status is not None else "UNKNOWN",
+        "workflow_id": run.id,
+        "run_id": run.run_id,
+        "type": run.workflow_type,
+        "close_time": run.close_time,
+        "start_time": run.start_time,
+        "outcome": attributes.get(_OUTCOME),
+        "update_id": attributes.get(_UPDATE_ID),
+        "phase": attributes.get(_PHASE),
+    }
+
+
+def _plain(value: str) -> str:
+    """Return a value that cannot end the string it stands in."""
+    if not all(c.isalnum() or c in " -_,." for c in value):
+        raise InvalidRequestError(f"not something to search runs by: {value[:80]!r}")
+    return value
 
 
 def _translated(error: RPCError, workflow_id: str) -> Exception:

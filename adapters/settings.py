@@ -35,6 +35,9 @@ class WorkerSettings(KafkaSettings):
         metrics_port: ``METRICS_PORT``.
         temporal_ui_url: ``TEMPORAL_UI_URL``, for links in messages.
         drain_seconds: ``DRAIN_SECONDS``: after SIGTERM, how long running activities may go on.
+        reconcile_seconds: ``RECONCILE_SECONDS``: interval of reconciliation; 0: this worker makes no schedule for it.
+        reconcile_closed_seconds: ``RECONCILE_CLOSED_SECONDS``: how long runs must have been closed before
+            reconciliation finishes what they left.
     """
 
     model_config = SettingsConfigDict(env_ignore_empty=True, frozen=True, extra="ignore", hide_input_in_errors=True)
@@ -55,6 +58,8 @@ class WorkerSettings(KafkaSettings):
     metrics_port: Annotated[int, Field(ge=1, le=65535)]
     temporal_ui_url: Url | None = None
     drain_seconds: Annotated[int, Field(ge=1, le=3600)] = 20
+    reconcile_seconds: Annotated[int, Field(ge=0, le=86400)] = 30
+    reconcile_closed_seconds: Annotated[float, Field(ge=1, le=86400)] = 60
 
     @field_validator("database_reader_url")
     @classmethod

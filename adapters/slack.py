@@ -105,6 +105,22 @@ class SlackChannel:
             lambda: self._client.chat_update(channel=channel_id, ts=ts, text=text, blocks=blocks, parse="none"),
         )
 
+    async def told(self, channel: str, since: datetime) -> list[tuple[str, str, str]]:
+        """Return (key, channel id, ts) of our messages in the channel itself, newest first; threads are not read.
+
+        Raises:
+            NotFoundError: no such channel. ForbiddenError: the token may not. UnavailableError: Slack cannot now.
+        """
+        return await asyncio.to_thread(self._told, channel, since)
+
+    async def delete(self, channel_id: str, ts: str) -> None:
+        """Delete a message of ours.
+
+        Raises:
+            NotFoundError: there is no such message (any more). InvalidRequestError: it is not ours. Else as ``told``.
+        """
+        await asyncio.to_thread(self._call, lambda: self._client.chat_delete(channel=channel_id, ts=ts))
+
     async def permalink(self, channel_id: str, ts: str) -> str:
         """Return the address of a message."""
         said = await asyncio.to_thread(
@@ -131,6 +147,18 @@ class SlackChannel:
                 if _carries(message, key):
                     return channel_id, str(message["ts"])
         return None
+
+    def _told(self, channel: str, since: datetime) -> list[tuple[str, str, str]]:
+        channel_id = self._channel_id(channel)
+        oldest = f"{since.timestamp():.6f}"
+
+        def history(cursor: str | None) -> Any:
+            return self._client.conversations_history(
+                channel=channel_id, oldest=oldest, limit=PAGE, include_all_metadata=True, cursor=cursor
+            )
+
+        keyed = ((_key(message), message) for message in self._pages(history, "messages"))
+        return [(key, channel_id, str(message["ts"])) for key, message in keyed if key is not None]
 
     def _channel_id(self, channel: str) -> str:
         """Slack reads history by id only; a name is looked up once."""
@@ -175,9 +203,13 @@ class SlackChannel:
 
 
 def _carries(message: dict[str, Any], key: str) -> bool:
+    return _key(message) == key
+
+
+def _key(message: dict[str, Any]) -> str | None:
     metadata = message.get("metadata") or {}
-    payload = metadata.get("event_payload") or {}
-    return metadata.get("event_type") == EVENT_TYPE and payload.get("key") == key
+    key = (metadata.get("event_payload") or {}).get("key")
+    return key if metadata.get("event_type") == EVENT_TYPE and isinstance(key, str) else None
 
 
 def _translated(error: SlackApiError) -> Exception:

@@ -62,3 +62,7 @@ class Names:
     def guard_id(self, parent: str, run_id: str) -> str:
         """Return the workflow id of the guard of one run of ``parent`` (which carries its prefix already)."""
         return f"{parent}/guard/{run_id}"
+
+    def reconcile_id(self, environment: str) -> str:
+        """Return the id of the schedule that reconciles an environment, and the prefix of its runs' ids."""
+        return self._prefixed("/", f"constitution-reconcile/{environment}")

@@ -100,8 +100,21 @@ class Runs:
         self._client = client
         self._task_queue = task_queue
 
-    async def start(self, workflow: str, request: Model, workflow_id: str) -> str:
+    async def start(
+        self,
+        workflow: str,
+        request: Model,
+        workflow_id: str,
+        *,
+        timeout: timedelta | None = None,  # noqa: ASYNC109
+    ) -> str:
         """Start a run and return its run id.
+
+        Args:
+            workflow: its type.
+            request: its input.
+            workflow_id: its id.
+            timeout: the server ends the run then; None: it may last as long as it does.
 
         Raises:
             RunExistsError: one with this id is open.
@@ -116,6 +129,7 @@ class Runs:
                     id=workflow_id,
                     task_queue=self._task_queue,
                     id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
+                    execution_timeout=timeout,
                     rpc_timeout=CALL_TIMEOUT,
                 )
             except WorkflowAlreadyStartedError as error:

@@ -16,6 +16,7 @@ from deploy.embedded.site import CHECKOUT, Site, write_private
 KAFKA = ("KAFKA_BOOTSTRAP_SERVERS", "KAFKA_USERNAME", "KAFKA_PASSWORD", "KAFKA_SECURITY_PROTOCOL")
 TEMPORAL = ("TEMPORAL_ADDRESS", "TEMPORAL_NAMESPACE", "TEMPORAL_API_KEY", "TEMPORAL_TLS")
 COMMON = ("NAMESPACE", "LOG_LEVEL")
+S3 = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION", "AWS_ALLOW_HTTP")
 
 
 class Service(Server):
@@ -85,7 +86,7 @@ class ConstitutionService(Service):
     job = "constitution-service"
     module = "services.constitution_service"
     after = ("postgres", "valkey", "kafka")
-    needs = ("DATABASE_URL", "REDIS_URL", *KAFKA, "ARTIFACT_STORE_URL")
+    needs = ("DATABASE_URL", "REDIS_URL", *KAFKA, "ARTIFACT_STORE_URL", *S3)
 
     async def prepare(self) -> None:
         """Make the development environment."""
@@ -213,6 +214,8 @@ class Worker(Service):
         "CONSTITUTION_SERVICE_URL",
         "ARCHIVE_REPOSITORY",
         "TEMPORAL_UI_URL",
+        "RECONCILE_SECONDS",
+        "RECONCILE_CLOSED_SECONDS",
     )
     stop_grace = timedelta(seconds=30)  # it finishes what it can; the rest is another worker's
 

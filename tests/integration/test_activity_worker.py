@@ -65,6 +65,7 @@ def settings(
         "TEMPORAL_ADDRESS": temporal_settings["TEMPORAL_ADDRESS"],
         "TEMPORAL_NAMESPACE": temporal_settings["TEMPORAL_NAMESPACE"],
         "HOME": str(tmp_path),
+        "RECONCILE_SECONDS": "0",
     }
 
 

@@ -21,21 +21,29 @@ class Towns:
         servers: settings of the test run's servers.
         template: the database that each town's is cloned from.
         client: connected to Temporal.
+        settings: of the towns' own processes, on top of what they need.
     """
 
-    def __init__(self, servers: dict[str, str], template: str, client: Client) -> None:
+    def __init__(
+        self, servers: dict[str, str], template: str, client: Client, settings: dict[str, str] | None = None
+    ) -> None:
         self._servers = servers
         self._template = template
         self._client = client
+        self._settings = settings or {}
         self._town: Town | None = None
         self._database = ""
         self._made = 0
+
+    def with_settings(self, **settings: str) -> "Towns":
+        """Towns on the same servers, whose processes have other settings."""
+        return Towns(self._servers, self._template, self._client, settings)
 
     async def town(self) -> Town:
         """The town that stands, or a new one, where nothing has ever been live."""
         if self._town is None:
             self._made += 1
-            self._town = await self._make(CHECKOUT / "var" / f"test-{os.getpid()}-town-{self._made}")
+            self._town = await self._make(CHECKOUT / "var" / f"test-{os.getpid()}-town-{secrets.token_hex(3)}")
         return self._town
 
     async def _make(self, directory: Path) -> Town:
@@ -55,7 +63,9 @@ class Towns:
         servers |= {name: _in_database(self._servers[name], self._database) for name in databases}
         channel = f"release-{namespace}"
         WebClient(servers["SLACK_BOT_TOKEN"], base_url=servers["SLACK_API_URL"]).conversations_create(name=channel)
-        town = Town(directory, servers, channel=channel, namespace=namespace, client=self._client)
+        town = Town(
+            directory, servers, channel=channel, namespace=namespace, client=self._client, settings=self._settings
+        )
         try:
             await town.start()
         except BaseException:
@@ -93,12 +103,7 @@ async def towns(
     """Where towns come from."""
     prefixes = ("TEMPORAL_", "DATABASE_", "REDIS_", "KAFKA_", "PROMETHEUS_URL", "SLACK_")
     everything = (
-        temporal_settings
-        | postgres_settings
-        | valkey_settings
-        | kafka_settings
-        | prometheus_settings
-        | slack_settings
+        temporal_settings | postgres_settings | valkey_settings | kafka_settings | prometheus_settings | slack_settings
     )
     servers = {name: value for name, value in everything.items() if name.startswith(prefixes)}
     towns = Towns(servers, template_database, temporal_client)

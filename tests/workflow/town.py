@@ -369,9 +369,7 @@ class Town:
 
         async def ask() -> Status | None:
             try:
-                answer: Status = await handle.query(
-                    "status", result_type=Status, rpc_timeout=timedelta(seconds=10)
-                )
+                answer: Status = await handle.query("status", result_type=Status, rpc_timeout=timedelta(seconds=10))
             except RPCError:
                 return None
             return answer
@@ -394,19 +392,23 @@ class Town:
         await eventually(met, deadline)
         return last[0]
 
-    async def until_step(self, handle: WorkflowHandle[Any, Any], step: str, *states: str) -> Status:
-        """Follow a run until a step is in one of these states."""
-        return await self.until(handle, lambda status: state_of(status, step) in (states or ("running",)))
+    async def until_step(
+        self, handle: WorkflowHandle[Any, Any], step: str, state: str = "running", deadline: timedelta = SOON
+    ) -> Status:
+        """Follow a run until a step is in a state."""
+        return await self.until(handle, lambda status: state_of(status, step) == state, deadline)
 
-    async def approve(self, handle: WorkflowHandle[Any, Any], proposal: Proposal, *people: str) -> Status:
-        """Wait until the board is asked, and have its members (alva and bruno) approve."""
-        status = await self.until_step(handle, "board", "waiting")
-        for person in people or ("alva", "bruno"):
+    async def approve(self, handle: WorkflowHandle[Any, Any], proposal: Proposal, deadline: timedelta = SOON) -> Status:
+        """Wait until the board is asked, and have two of its members approve."""
+        status = await self.until_step(handle, "board", "waiting", deadline)
+        for person in ("alva", "bruno"):
             envelope = self.approval(person, proposal, status.evidence or "")
             await handle.execute_update("decide", {"approval": envelope.model_dump(mode="json")})
         return status
 
-    async def approved(self, proposal: Proposal | None = None, **more: Any) -> tuple[WorkflowHandle[Any, Any], Proposal]:
+    async def approved(
+        self, proposal: Proposal | None = None, **more: Any
+    ) -> tuple[WorkflowHandle[Any, Any], Proposal]:
         """Start an update, and have it approved."""
         proposal = proposal or await self.propose()
         handle = await self.update(proposal, **more)
@@ -524,13 +526,16 @@ def needs_a_person(status: Status) -> bool:
 
 
 def stalls(history: WorkflowHistory) -> list[str]:
-    """Failed workflow tasks. A message that arrives in the moment of closing is no failure: Temporal asks again."""
+    """Failed workflow tasks. A message, or a terminate, that comes in the middle of one is no failure of ours."""
     return [
         event.workflow_task_failed_event_attributes.failure.message
         for event in history.events
         if event.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_FAILED
         and event.workflow_task_failed_event_attributes.cause
-        != WorkflowTaskFailedCause.WORKFLOW_TASK_FAILED_CAUSE_UNHANDLED_COMMAND
+        not in {
+            WorkflowTaskFailedCause.WORKFLOW_TASK_FAILED_CAUSE_UNHANDLED_COMMAND,
+            WorkflowTaskFailedCause.WORKFLOW_TASK_FAILED_CAUSE_FORCE_CLOSE_COMMAND,
+        }
     ]
 
 

@@ -1,0 +1,287 @@
+"""Reconciliation, first look: what is live, and which runs have left it behind.
+
+A *family* is every run of one update id: the update, its rollback, and their guards. A family whose runs have all been
+closed for a while cannot finish anything any more; whatever it left is reconciliation's.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from temporalio import activity
+
+from activities.failures import classified
+from activities.keys import require_environment
+from activities.ports import ConstitutionService, Deployment, Runs
+from activities.reconcile_ports import RunSearch
+from activities.runs import RunRef
+from constitution.api import Lease
+from constitution.checksum import Checksum
+from constitution.errors import InvalidRequestError, NotFoundError
+from constitution.model import Model
+from constitution.names import Names
+from constitution.reconciliation import Finding
+from constitution.release import Kind, Release, Standing
+
+KNOWN_FOR = timedelta(hours=24)
+"""Temporal must keep closed runs at least that long (retention); of older ones nothing is concluded."""
+
+NEWEST = 10  # releases whose run is looked up; more than that between two looks is no way to hide one
+COMPLETED = "COMPLETED"
+
+
+class ReconcileInput(Model):
+    """Which environment, and after how many seconds a closed run or a young release is judged."""
+
+    environment: str
+    closed_seconds: float
+
+
+class Live(Model):
+    """A release that is current in ``rings``. ``settled``: delivered, and old enough to be compared with."""
+
+    generation: int
+    version: str | None
+    checksum: Checksum | None
+    event_id: str
+    rings: tuple[str, ...]
+    effective_at: datetime
+    settled: bool
+
+
+class Unguarded(Model):
+    """A run that ended without an outcome, and whose guard did not come to its end either."""
+
+    parent: RunRef
+    update_id: str
+    status: str
+
+
+class Survey(Model):
+    """What is live, and what was left behind.
+
+    Args:
+        mark: changes with every release, standing and lease: comparisons between two equal marks hold.
+        highest: generation; 0 before the first release.
+        live: what is current, lowest generation first.
+        fallback: the confirmed document that a rollback would restore.
+        unguarded: runs that need their guard again, at most one of a family.
+        orphans: update ids that hold the lease, or have an unconfirmed release live, with nobody left to act.
+        findings: what needs a person's eye, or is told beside the repair.
+    """
+
+    mark: str
+    highest: int
+    live: tuple[Live, ...]
+    fallback: Checksum | None
+    unguarded: tuple[Unguarded, ...]
+    orphans: tuple[str, ...]
+    findings: tuple[Finding, ...]
+
+
+class Reconcile:
+    """Looks at releases, lease and runs together; changes nothing.
+
+    Args:
+        service: constitution-service.
+        deployment: this deployment.
+        runs: Temporal, run by run.
+        search: Temporal, by what runs say about themselves.
+        names: of guards.
+    """
+
+    def __init__(
+        self, *, service: ConstitutionService, deployment: Deployment, runs: Runs, search: RunSearch, names: Names
+    ) -> None:
+        self._service = service
+        self._deployment = deployment
+        self._runs = runs
+        self._search = search
+        self._names = names
+
+    @activity.defn
+    @classified
+    async def survey(self, x: ReconcileInput) -> Survey:
+        """Say what is live, and which families are dead and left something.
+
+        Assumes nothing. Twice, killed half-way, or late: only reads; whoever acts on it takes the lease first.
+
+        Raises:
+            UnavailableError: constitution-service or Temporal does not answer.
+        """
+        require_environment(self._deployment, x.environment)
+        now = datetime.now(UTC)
+        before = now - timedelta(seconds=x.closed_seconds)
+        lease = await self._service.lease()
+        releases = sorted(await self._service.releases(), key=lambda release: release.generation)
+        live = current(releases, self._deployment.environment.rings())
+        findings = _undelivered(releases, before)
+        findings += await self._out_of_band(releases[-NEWEST:], now)
+        unguarded = await self._unguarded(now, before)
+        orphans, more = await self._orphans(live, lease, before, {run.update_id for run in unguarded})
+        return Survey(
+            mark=_mark(releases, lease),
+            highest=releases[-1].generation if releases else 0,
+            live=tuple(_live(release, rings, before) for release, rings in live),
+            fallback=_fallback(releases, live),
+            unguarded=unguarded,
+            orphans=orphans,
+            findings=(*findings, *more),
+        )
+
+    async def _unguarded(self, now: datetime, before: datetime) -> tuple[Unguarded, ...]:
+        """Return dead runs without an outcome whose guard is dead too, the oldest of each family."""
+        found: dict[str, Unguarded] = {}
+        ended = await self._search.without_outcome(now - KNOWN_FOR)
+        for run in sorted(ended, key=lambda run: run["start_time"]):
+            update_id = str(run["update_id"])
+            if update_id in found or run["close_time"] > before:
+                continue
+            guard = await self._known(self._names.guard_id(run["workflow_id"], run["run_id"]), None)
+            if guard is not None and (guard["status"] == COMPLETED or not _closed([guard], before)):
+                continue
+            if not _closed(await self._search.carrying(update_id), before):
+                continue
+            parent = RunRef(workflow_id=run["workflow_id"], run_id=run["run_id"])
+            found[update_id] = Unguarded(parent=parent, update_id=update_id, status=run["status"])
+        return tuple(found[update_id] for update_id in sorted(found))
+
+    async def _orphans(
+        self,
+        live: Sequence[tuple[Release, tuple[str, ...]]],
+        lease: Lease | None,
+        before: datetime,
+        guarded_now: set[str],
+    ) -> tuple[tuple[str, ...], list[Finding]]:
+        """Return update ids whose family is closed, though their release is unconfirmed or they hold the lease."""
+        orphans: set[str] = set()
+        findings: list[Finding] = []
+        for release, _ in live:
+            if release.standing is not None or release.effective_at > before or release.update_id in guarded_now:
+                continue
+            dead = await self._dead(release.update_id, str(release.workflow.get("workflow_id", "")), before)
+            if dead:
+                orphans.add(release.update_id)
+            elif dead is None:
+                findings.append(_unconfirmed(release))
+        if lease is not None and lease.acquired_at <= before and lease.update_id not in guarded_now:
+            dead = await self._dead(lease.update_id, lease.workflow_id, before)
+            if dead:
+                orphans.add(lease.update_id)
+            elif dead is None:
+                findings.append(_by_hand(lease))
+        return tuple(sorted(orphans)), findings
+
+    async def _dead(self, update_id: str, workflow_id: str, before: datetime) -> bool | None:
+        """Say whether all of a family have been closed for long enough; None: Temporal knows none of them."""
+        family = await self._search.carrying(update_id)
+        named = await self._known(workflow_id, None) if workflow_id else None
+        family += [named] if named is not None else []
+        guards = [await self._known(self._names.guard_id(run["workflow_id"], run["run_id"]), None) for run in family]
+        family += [guard for guard in guards if guard is not None]
+        return _closed(family, before) if family else None
+
+    async def _out_of_band(self, releases: Iterable[Release], now: datetime) -> list[Finding]:
+        """Return the releases that no run of ours has made, as far back as Temporal must remember."""
+        findings = []
+        for release in releases:
+            if now - release.effective_at > KNOWN_FOR:
+                continue
+            named = str(release.workflow.get("workflow_id") or "")
+            run = await self._known(named, str(release.workflow.get("run_id") or "") or None)
+            if run is None or run["update_id"] != release.update_id:
+                findings.append(
+                    Finding(
+                        code="out-of-band",
+                        where=f"generation {release.generation}",
+                        message=f"no run of Temporal made it: it names {named or 'none'}",
+                        command=f"constitution show {release.generation}; to undo it: constitution rollback"
+                        f" --bad-generation {release.generation} --reason …",
+                    )
+                )
+        return findings
+
+    async def _known(self, workflow_id: str, run_id: str | None) -> dict[str, Any] | None:
+        try:
+            return await self._runs.describe(workflow_id, run_id)
+        except (NotFoundError, InvalidRequestError):  # the latter: a run id that is none, named by a stranger
+            return None
+
+
+def current(releases: Sequence[Release], rings: Iterable[str]) -> list[tuple[Release, tuple[str, ...]]]:
+    """Return what is current, with the rings where it is.
+
+    Args:
+        releases: lowest generation first.
+        rings: of the environment.
+    """
+    newest: dict[int, tuple[Release, tuple[str, ...]]] = {}
+    for ring in rings:
+        release = next((release for release in reversed(releases) if ring in release.rings), None)
+        if release is not None:
+            _, known = newest.get(release.generation, (release, ()))
+            newest[release.generation] = (release, (*known, ring))
+    return [newest[generation] for generation in sorted(newest)]
+
+
+def _live(release: Release, rings: tuple[str, ...], before: datetime) -> Live:
+    return Live(
+        generation=release.generation,
+        version=release.version,
+        checksum=release.checksum,
+        event_id=release.event_id,
+        rings=rings,
+        effective_at=release.effective_at,
+        settled=release.delivery.delivered_at is not None and release.effective_at <= before,
+    )
+
+
+def _closed(runs: Sequence[dict[str, Any]], before: datetime) -> bool:
+    return all(run["close_time"] is not None and run["close_time"] <= before for run in runs)
+
+
+def _fallback(releases: Sequence[Release], live: Sequence[tuple[Release, tuple[str, ...]]]) -> Checksum | None:
+    now_live = {release.checksum for release, _ in live}
+    confirmed = (r.checksum for r in reversed(releases) if r.standing is Standing.CONFIRMED)
+    return next((checksum for checksum in confirmed if checksum is not None and checksum not in now_live), None)
+
+
+def _mark(releases: Sequence[Release], lease: Lease | None) -> str:
+    said = [(r.generation, r.standing, r.delivery.delivered_at is not None) for r in releases]
+    return hashlib.sha256(repr((said, lease and lease.fencing_token)).encode()).hexdigest()
+
+
+def _undelivered(releases: Sequence[Release], before: datetime) -> list[Finding]:
+    return [
+        Finding(
+            code="undelivered",
+            where=f"generation {release.generation}",
+            message="its event has not been delivered; the relay of constitution-service owns it and goes on trying",
+            command="make status; then the log of constitution-service (relay_waits, relay_failed)",
+        )
+        for release in releases
+        if release.delivery.delivered_at is None and release.effective_at <= before
+    ]
+
+
+def _unconfirmed(release: Release) -> Finding:
+    undoes = release.rollback_of if release.kind in (Kind.ROLLBACK, Kind.WITHDRAW) else None
+    what = f"it undoes generation {undoes}" if undoes else "it is live"
+    return Finding(
+        code="unconfirmed",
+        where=f"generation {release.generation}",
+        message=f"{what}, is not confirmed, and was made by no run that Temporal knows: nobody will confirm or undo it",
+        command=f"constitution rollback --bad-generation {undoes or release.generation} --reason …; or confirm it as"
+        f" it was loaded: constitution load … --confirm --update-id {release.update_id}",
+    )
+
+
+def _by_hand(lease: Lease) -> Finding:
+    return Finding(
+        code="lease-by-hand",
+        where=f"update {lease.update_id}",
+        message=f"{lease.workflow_id or 'somebody'} has held the lease since"
+        f" {lease.acquired_at.isoformat(timespec='seconds')}, and Temporal knows no such run",
+        command=f"constitution load … --update-id {lease.update_id} finishes it; constitution rollback pre-empts it",
+    )

@@ -1,0 +1,196 @@
+"""Reconciliation of what is live: the targets, the topic, and the documents that are in force or would be restored.
+
+Postgres, Redis, Kafka's record of a release and the SIEM's position are compared by the very activities that proved the
+release (``prove_published``, ``confirm_siem``); here is only what those do not look at.
+"""
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import ValidationError
+from temporalio import activity
+
+from activities.failures import classified
+from activities.keys import require_environment
+from activities.ports import ConstitutionService, Deployment, TargetClient
+from activities.reconcile import Live
+from activities.reconcile_ports import Topic
+from constitution import document as documents
+from constitution.checksum import Checksum
+from constitution.environment import Target
+from constitution.errors import ContentError, TransportError, UntrustedError
+from constitution.events import UpdatedEvent
+from constitution.model import Model
+from constitution.reconciliation import DRIFT_WATCH, Finding, expiry_step
+from signatures.statements import verify_release
+
+AT_ONCE = 64  # targets asked at the same time; each answers within 5 s or is unreachable
+
+
+class Found(Model):
+    """What a look found; ``drifting``: targets that left a release younger than ``DRIFT_WATCH``."""
+
+    findings: tuple[Finding, ...]
+    drifting: int = 0
+
+
+class TargetsInput(Model):
+    """What the targets should obey. ``refresh``: one that does not is asked to read anew before it is named."""
+
+    environment: str
+    live: tuple[Live, ...]
+    refresh: bool
+
+
+class TopicInput(Model):
+    """The highest generation that Postgres knows, and since when."""
+
+    environment: str
+    highest: int
+    since: datetime
+
+
+class DocumentsInput(Model):
+    """What is live, and the checksum of the document that a rollback would restore."""
+
+    environment: str
+    live: tuple[Live, ...]
+    fallback: Checksum | None
+
+
+class Places:
+    """Looks at targets, topic and artifact store; changes only what a target itself refreshes."""
+
+    def __init__(
+        self, *, service: ConstitutionService, targets: TargetClient, topic: Topic, deployment: Deployment
+    ) -> None:
+        self._service = service
+        self._targets = targets
+        self._topic = topic
+        self._deployment = deployment
+
+    @activity.defn
+    @classified
+    async def check_targets(self, x: TargetsInput) -> Found:
+        """Name every target that does not obey what is live in its ring, or does not answer.
+
+        Twice, killed half-way, or late: it only asks, and a refresh is safe at any moment.
+        """
+        require_environment(self._deployment, x.environment)
+        wanted = {ring: live for live in x.live for ring in live.rings if live.settled}
+        some = asyncio.Semaphore(AT_ONCE)
+        asked = [
+            (target, wanted[target.ring]) for target in self._deployment.environment.targets if target.ring in wanted
+        ]
+
+        async def look(target: Target, live: Live) -> Finding | None:
+            async with some:
+                return await self._target(target, live, refresh=x.refresh)
+
+        answers = await asyncio.gather(*(look(target, live) for target, live in asked))
+        now = datetime.now(UTC)
+        drifting = sum(
+            finding is not None and now - live.effective_at < DRIFT_WATCH
+            for (_, live), finding in zip(asked, answers, strict=True)
+        )
+        return Found(findings=tuple(finding for finding in answers if finding is not None), drifting=drifting)
+
+    @activity.defn
+    @classified
+    async def check_topic(self, x: TopicInput) -> Found:
+        """Find events on the topic about generations that Postgres does not know. Only reads.
+
+        One whose statement verifies was live: Postgres was restored from an older backup. Any other one was put there
+        by a stranger, and no consumer has believed it.
+        """
+        require_environment(self._deployment, x.environment)
+        newer = await self._topic.find_newer(x.highest, x.since)
+        if not newer:
+            return Found(findings=())
+        signed = [event["generation"] for event in newer if await asyncio.to_thread(self._is_signed, event)]
+        if signed:
+            message = f"generation {max(signed)} is signed and on the topic, and Postgres knows only {x.highest}"
+            command = "restore a newer backup of Postgres: it lost what was live (docs/operations.md, Reconciliation)"
+        else:
+            message = f"{len(newer)} forged events, the first at offset {newer[0]['offset']}; no consumer believes them"
+            command = "temporal workflow list; then find out who may write to the topic"
+        return Found(findings=(Finding(code="event-unknown", where="Kafka topic", message=message, command=command),))
+
+    @activity.defn
+    @classified
+    async def check_documents(self, x: DocumentsInput) -> Found:
+        """Prove that the documents in force, and the one to fall back to, are in the store, signed and not expiring.
+
+        A read of the service puts right what its own copy can heal. Twice, killed half-way, or late: reads.
+        """
+        require_environment(self._deployment, x.environment)
+        findings: list[Finding] = []
+        for live in x.live:
+            if live.checksum is not None:
+                findings += await self._document(live.checksum, live)
+        if x.fallback is not None:
+            findings += await self._document(x.fallback, None)
+        return Found(findings=tuple(findings))
+
+    async def _target(self, target: Target, live: Live, *, refresh: bool) -> Finding | None:
+        try:
+            said = await self._targets.policy(target, force=False)
+            if refresh and not _obeys(said, live):
+                said = await self._targets.policy(target, force=True)
+        except (TransportError, ContentError) as error:
+            return Finding(
+                code="target-unreachable",
+                where=target.id,
+                message=error.message,
+                command=f"make status; then the log of {target.id}",
+            )
+        if _obeys(said, live):
+            return None
+        obeyed = f"generation {said['generation']}, {said['version'] or 'no constitution'}"
+        return Finding(
+            code="target-behind",
+            where=target.id,
+            message=f"it obeys {obeyed}, not generation {live.generation}, {live.version or 'no constitution'}",
+            command=f"make restart NAME={target.id}; then its log: it says what it refuses, and why",
+        )
+
+    def _is_signed(self, event: dict[str, Any]) -> bool:
+        try:
+            value = UpdatedEvent.model_validate_json(event["raw"])
+            generation: int = event["generation"]
+            return verify_release(value.statement, self._deployment.trust).generation == generation
+        except (ValidationError, ContentError):
+            return False
+
+    async def _document(self, checksum: Checksum, live: Live | None) -> list[Finding]:
+        what = f"generation {live.generation}" if live else "what a rollback would restore"
+        try:
+            document = documents.parse(await self._service.artifact(checksum))
+            if not await self._service.artifact_signatures(checksum):
+                raise UntrustedError(f"{checksum} has no signatures in the store")
+        except ContentError as error:
+            return [
+                Finding(
+                    code="artifact-lost",
+                    where=checksum,
+                    message=f"{what}: {error.message}",
+                    command="constitution push --path DOCUMENT --signature SIGNATURE: the legal archive has both",
+                )
+            ]
+        days = expiry_step(document.expires_at, datetime.now(UTC)) if live else None
+        if days is None:
+            return []
+        when = document.expires_at.isoformat(timespec="seconds")
+        return [
+            Finding(
+                code="document-expires",
+                where=f"{what}, {f'{days} days before' if days else 'expired'}",
+                message=f"version {document.version} {'expires' if days else 'expired'} at {when}",
+                command="constitution draft makes its successor; sign, push and update",
+            )
+        ]
+
+
+def _obeys(said: dict[str, Any], live: Live) -> bool:
+    return (said["generation"], said["checksum"]) == (live.generation, live.checksum)

@@ -1,0 +1,195 @@
+"""Reconciliation of the records: the legal archive has every outcome, unaltered; the channel was told each once."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+from pydantic import ValidationError
+from temporalio import activity
+
+from activities.archive import ArchiveInput, Outcome
+from activities.failures import classified
+from activities.folder import ROOT, change_log_row, folder_of
+from activities.keys import require_environment
+from activities.ports import ConstitutionService, Deployment
+from activities.reconcile_places import Found
+from activities.reconcile_ports import Repository, RunSearch, Told
+from constitution.checksum import checksum_of
+from constitution.model import Model
+from constitution.reconciliation import Finding
+from constitution.release import Kind, Release, Standing, StandingRecord
+
+CHANGE_LOG = "docs/SomaAgentHub_Security.md"
+NEWEST = 20  # folders whose every file is compared with its manifest at each look
+MOST = 5  # releases that are archived anew by one run; the next run goes on
+TELLING = timedelta(hours=24)  # how far back the channel is read
+
+
+class ArchiveLook(Model):
+    """Which environment, and after how many seconds an outcome that is not archived is missing."""
+
+    environment: str
+    closed_seconds: float
+
+
+class ArchiveFound(Model):
+    """``missing``: what ``archive_release`` must write anew, in the words that were used before if they are known."""
+
+    missing: tuple[ArchiveInput, ...]
+    findings: tuple[Finding, ...]
+
+
+class ChannelInput(Model):
+    """Which environment; with ``repair`` a duplicate is deleted."""
+
+    environment: str
+    repair: bool
+
+
+class Records:
+    """Looks at archive and channel; deletes nothing but the later of two equal messages of ours."""
+
+    def __init__(
+        self,
+        *,
+        service: ConstitutionService,
+        repository: Repository,
+        told: Told,
+        search: RunSearch,
+        deployment: Deployment,
+    ) -> None:
+        self._service = service
+        self._repository = repository
+        self._told = told
+        self._search = search
+        self._deployment = deployment
+
+    @activity.defn
+    @classified
+    async def check_archive(self, x: ArchiveLook) -> ArchiveFound:
+        """Compare the archive with the releases that have an outcome. Only reads.
+
+        Missing files and rows can be written anew. A file that differs from its manifest cannot: writing would give it
+        a new manifest, and hide that it was altered; so such a folder is only named.
+        """
+        require_environment(self._deployment, x.environment)
+        before = datetime.now(UTC) - timedelta(seconds=x.closed_seconds)
+        releases = sorted(await self._service.releases(), key=lambda release: -release.generation)
+        there = await self._repository.paths(ROOT)
+        log = (await self._repository.read(CHANGE_LOG) or b"").decode("utf-8", "replace")
+        missing: list[ArchiveInput] = []
+        findings: list[Finding] = []
+        for number, release in enumerate(releases):
+            folder = folder_of(release.version, release.generation)
+            lacking = [
+                (outcome, record)
+                for outcome, record in _outcomes(release)
+                if record.recorded_at <= before and not _archived(folder, outcome, release, there, log)
+            ]
+            if not lacking and number >= NEWEST:
+                continue
+            altered = await self._altered(folder, release, there)
+            if altered:
+                findings.append(_altered(folder, altered))
+                continue
+            for outcome, record in lacking:
+                if len(missing) < MOST and not await self._under_way(record.update_id):
+                    missing.append(await self._again(folder, outcome, record, release))
+        return ArchiveFound(missing=tuple(missing), findings=tuple(findings))
+
+    @activity.defn
+    @classified
+    async def check_channel(self, x: ChannelInput) -> Found:
+        """Find outcomes that were told twice; with ``repair`` delete all but the first message of each.
+
+        Twice, or killed half-way: what is deleted is not found again. Late: the first message always stays.
+        """
+        require_environment(self._deployment, x.environment)
+        messages: dict[str, list[tuple[str, str]]] = {}
+        told = await self._told.told(self._deployment.environment.channel, datetime.now(UTC) - TELLING)
+        for key, channel_id, ts in told:
+            messages.setdefault(key, []).append((ts, channel_id))
+        findings = []
+        for key, found in sorted(messages.items()):
+            later = sorted(found)[1:]
+            if not later:
+                continue
+            repaired = ""
+            if x.repair:
+                for ts, channel_id in later:
+                    await self._told.delete(channel_id, ts)
+                repaired = f"{len(later)} later messages were deleted"
+            findings.append(
+                Finding(
+                    code="told-twice",
+                    where=key,
+                    message=f"{self._deployment.environment.channel} was told {len(found)} times",
+                    command="constitution doctor --repair",
+                    repaired=repaired,
+                )
+            )
+        return Found(findings=tuple(findings))
+
+    async def _altered(self, folder: str, release: Release, there: frozenset[str]) -> list[str]:
+        """Return the files of a folder that are not what its manifest, or the release, says."""
+        raw = await self._repository.read(f"{folder}/manifest.json")
+        if raw is None:
+            return []
+        try:
+            listed = dict(json.loads(raw)["files"])
+        except (ValueError, TypeError, KeyError, RecursionError):
+            return ["manifest.json"]
+        if release.checksum is not None:
+            listed["document.json"] = release.checksum
+        wrong = []
+        for name in sorted(name for name in listed if f"{folder}/{name}" in there):
+            data = await self._repository.read(f"{folder}/{name}")
+            if data is not None and checksum_of(data) != listed[name]:
+                wrong.append(name)
+        return wrong
+
+    async def _under_way(self, update_id: str) -> bool:
+        """Say whether the run that must archive this outcome itself is still there to do it."""
+        return any(run["close_time"] is None for run in await self._search.carrying(update_id))
+
+    async def _again(self, folder: str, outcome: str, record: StandingRecord, release: Release) -> ArchiveInput:
+        said = Outcome(
+            outcome=outcome,
+            verdict=record.verdict,
+            reason=record.reason,
+            approvers=release.approvers,
+            watch_evidence=None,
+        )
+        before = await self._repository.read(f"{folder}/outcome-{outcome}.json")
+        if before is not None:
+            try:
+                said = Outcome.model_validate_json(before)
+            except ValidationError:
+                activity.logger.warning("archived_outcome_unreadable", extra={"folder": folder})
+        return ArchiveInput(environment=release.environment, generation=release.generation, **said.model_dump())
+
+
+def _outcomes(release: Release) -> Iterator[tuple[str, StandingRecord]]:
+    """Return what a release's standings are called in the archive."""
+    undoing = release.kind in (Kind.ROLLBACK, Kind.WITHDRAW)
+    for record in release.standings:
+        if record.standing is Standing.CONFIRMED:
+            yield ("restored" if undoing else "completed"), record
+        else:
+            yield "rolled_back", record
+
+
+def _archived(folder: str, outcome: str, release: Release, there: frozenset[str], log: str) -> bool:
+    key, _ = change_log_row(release, outcome, ())
+    names = ["manifest.json", f"outcome-{outcome}.json", "release-statement.json", "README.md"]
+    names += ["document.json"] if release.checksum is not None else []
+    return f"<!-- {key} -->" in log and all(f"{folder}/{name}" in there for name in names)
+
+
+def _altered(folder: str, names: list[str]) -> Finding:
+    return Finding(
+        code="archive-altered",
+        where=folder,
+        message=f"{', '.join(names[:5])} {'is' if len(names) == 1 else 'are'} not what manifest and release say",
+        command=f"git log -p -- {folder}; git checkout COMMIT -- {folder} brings the true files back",
+    )

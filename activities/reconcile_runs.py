@@ -1,0 +1,103 @@
+"""Reconciliation of the runs: who waits for a person, whose approvals have expired; and the telling of all findings."""
+
+from datetime import UTC, datetime
+
+from temporalio import activity
+
+from activities.decisions import DecisionResult
+from activities.failures import classified
+from activities.reconcile_places import Found
+from activities.reconcile_ports import RunSearch
+from constitution.messages import Phase
+from constitution.model import Model
+from constitution.reconciliation import CODES, Finding
+
+DECISIONS = frozenset({"check_decision", "check_rollback_decision"})
+APPROVE = "approve"
+
+
+class RunsInput(Model):
+    """Which environment."""
+
+    environment: str
+
+
+class TellInput(Model):
+    """What was found."""
+
+    environment: str
+    findings: tuple[Finding, ...]
+    drifting: int
+
+
+class People:
+    """Looks at open runs; changes nothing."""
+
+    def __init__(self, *, search: RunSearch) -> None:
+        self._search = search
+
+    @activity.defn
+    @classified
+    async def check_runs(self, x: RunsInput) -> Found:
+        """Find runs that need a person, stall, or wait with an approval that has expired. Only reads."""
+        activity.logger.debug("runs_checked", extra={"environment": x.environment})
+        findings = [
+            Finding(
+                code="needs-a-person",
+                where=run["workflow_id"],
+                message=f"{run['type']} has spent its retries and waits for a person",
+                command=f"constitution status {run['workflow_id']}",
+            )
+            for run in await self._search.in_phase(Phase.NEEDS_A_PERSON.value)
+        ]
+        findings += [
+            Finding(
+                code="run-stalls",
+                where=run["workflow_id"],
+                message=f"{run['type']}: its workflow task fails again and again, which is a defect of ours",
+                command=f"temporal workflow describe --workflow-id {run['workflow_id']}; then deploy a worker that can",
+            )
+            for run in await self._search.stalled()
+        ]
+        for run in await self._search.in_phase(Phase.WAITING.value):
+            findings += await self._expired(run["workflow_id"], run["run_id"])
+        return Found(findings=tuple(findings))
+
+    @activity.defn
+    @classified
+    async def tell_findings(self, x: TellInput) -> None:
+        """Log what was found, and set the metrics. Twice, or late: the newest look counts."""
+        for finding in x.findings:
+            activity.logger.warning(
+                "finding", extra={"environment": x.environment, **finding.model_dump(exclude={"message"})}
+            )
+        meter = activity.metric_meter().with_additional_attributes({"environment": x.environment})
+        gauge = meter.create_gauge("constitution_findings", "What reconciliation finds wrong now, by code.")
+        for code in CODES:
+            open_now = sum(finding.code == code and not finding.repaired for finding in x.findings)
+            gauge.set(open_now, {"code": code})
+        repaired = meter.create_counter("constitution_repairs", "What reconciliation has repaired, by code.")
+        for finding in x.findings:
+            if finding.repaired:
+                repaired.add(1, {"code": finding.code})
+        drift = meter.create_gauge("constitution_drifting_targets", "Targets that left a release of the last 72 h.")
+        drift.set(x.drifting)
+        last = meter.create_gauge("constitution_reconciled_seconds", "When reconciliation last came to its end.", "s")
+        last.set(int(datetime.now(UTC).timestamp()))
+
+    async def _expired(self, workflow_id: str, run_id: str) -> list[Finding]:
+        now = datetime.now(UTC)
+        answers = [
+            DecisionResult.model_validate_json(raw)
+            for raw in await self._search.results(workflow_id, run_id, DECISIONS)
+        ]
+        return [
+            Finding(
+                code="approval-expired",
+                where=f"{workflow_id}, {answer.person}",
+                message=f"it waits, and this approval expired at {answer.expires_at.isoformat(timespec='seconds')}",
+                command=f"constitution abort {workflow_id} --reason 'approval expired'; then start it again",
+            )
+            for answer in answers
+            if answer.decision == APPROVE and answer.expires_at <= now
+        ]

@@ -1,0 +1,128 @@
+"""What reconciliation finds: the difference between what should be and what is, in words that name the next command.
+
+Pure; shared by the workflow ``ConstitutionReconcile``, its activities, and ``constitution doctor``.
+"""
+
+from datetime import datetime, timedelta
+from typing import Annotated, Final
+
+from pydantic import Field
+
+from constitution.model import Model
+
+RECONCILE: Final = "ConstitutionReconcile"
+"""Workflow type."""
+
+CODES: Final = (
+    "approval-expired",
+    "archive-altered",
+    "archive-missing",
+    "artifact-lost",
+    "cannot-look",
+    "document-expires",
+    "event-unknown",
+    "family-closed",
+    "lease-by-hand",
+    "lease-orphaned",
+    "needs-a-person",
+    "out-of-band",
+    "places-disagree",
+    "run-stalls",
+    "run-without-outcome",
+    "siem-behind",
+    "target-behind",
+    "target-unreachable",
+    "told-twice",
+    "undelivered",
+    "unconfirmed",
+)
+"""Every kind of finding. Stable: alert rules name them (label ``code`` of the metric ``constitution_findings``)."""
+
+EXPIRY_DAYS: Final = (1, 7, 30)
+"""How many days before a document expires somebody is told, the most urgent first."""
+
+DRIFT_WATCH: Final = timedelta(hours=72)
+"""How long after a release a target that leaves it counts as drift of that release."""
+
+REMEMBERED: Final = timedelta(minutes=10)
+"""A finding that comes back within this time is the same one: a target that flaps is not told every 30 s."""
+
+
+class ReconcileRequest(Model):
+    """Input of ``ConstitutionReconcile``.
+
+    Args:
+        repair: mend what is safe to mend; otherwise only look.
+        closed_seconds: how long a run must have been closed, or a release been there, before it is judged. Younger
+            ones are the business of the run that made them.
+    """
+
+    repair: bool = False
+    closed_seconds: Annotated[float, Field(ge=1, le=86400)] = 60.0
+
+
+class Finding(Model):
+    """One thing that is not as it should be.
+
+    Args:
+        code: one of ``CODES``.
+        where: which system, target, run or release; with ``code`` it is what makes two findings the same one.
+        message: what is wrong there.
+        command: what to type next.
+        repaired: what was done about it, if anything.
+    """
+
+    code: str
+    where: str
+    message: str
+    command: str
+    repaired: str = ""
+
+    @property
+    def key(self) -> str:
+        """What makes it the same finding as the one of 30 s ago."""
+        return f"{self.code}/{self.where}"
+
+
+class Known(Model):
+    """A finding that earlier runs have seen; handed from one scheduled run to the next."""
+
+    key: str
+    since: datetime
+    last_seen: datetime
+    audited: bool
+
+
+class ReconcileReport(Model):
+    """Result of ``ConstitutionReconcile``: what was looked at, and what was found."""
+
+    environment: str
+    at: datetime
+    repair: bool
+    checked: tuple[str, ...]
+    findings: tuple[Finding, ...]
+    known: tuple[Known, ...] = ()
+
+
+def remember(before: tuple[Known, ...], findings: tuple[Finding, ...], now: datetime) -> tuple[Known, ...]:
+    """Return what the next run must know: when each finding was first and last seen.
+
+    Args:
+        before: what the run before knew.
+        findings: of this run; those that were repaired are over, and not among the result.
+        now: aware.
+    """
+    kept = {known.key: known for known in before if now - known.last_seen <= REMEMBERED}
+    for finding in findings:
+        if finding.repaired:
+            continue
+        known = kept.get(finding.key, Known(key=finding.key, since=now, last_seen=now, audited=False))
+        kept[finding.key] = known.model_copy(update={"last_seen": now})
+    return tuple(kept[key] for key in sorted(kept))
+
+
+def expiry_step(expires_at: datetime, now: datetime) -> int | None:
+    """Return the step of ``EXPIRY_DAYS`` that has been reached; 0: expired; None: there is time."""
+    if expires_at <= now:
+        return 0
+    return next((days for days in EXPIRY_DAYS if expires_at - now <= timedelta(days=days)), None)

@@ -1,0 +1,111 @@
+"""The verb doctor: is everything as it should be? The worker looks, because it alone may read every system."""
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from constitution_client.output import JsonOption, progress, result
+
+if TYPE_CHECKING:
+    from constitution.reconciliation import Finding, ReconcileReport, ReconcileRequest
+    from constitution_client.settings import ClientSettings
+
+
+def doctor(
+    *,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Mend what is safe to mend, and finish what dead runs have left.")
+    ] = False,
+    closed_seconds: Annotated[
+        float, typer.Option("--closed-seconds", min=1, help="How long a run must have been closed to be judged.")
+    ] = 60,
+    timeout: Annotated[int, typer.Option("--timeout", min=1, help="Seconds to wait for the worker's answer.")] = 60,
+    json: JsonOption = None,
+) -> None:
+    """Compare Postgres, Redis, Kafka, store, archive, targets, Slack and runs; changes nothing without --repair.
+
+    Names each difference, where it is and what to type. Exit 0: all well; 1: something is left to do.
+    """
+    raise typer.Exit(asyncio.run(_doctor(repair=repair, closed_seconds=closed_seconds, timeout=timeout, json=json)))
+
+
+async def _doctor(*, repair: bool, closed_seconds: float, timeout: int, json: bool | None) -> int:  # noqa: ASYNC109 - typed by a person, becomes the run's own
+    from constitution.reconciliation import ReconcileRequest
+    from constitution_client.settings import settings
+
+    configured = settings()
+    findings = await _service(configured)
+    request = ReconcileRequest(repair=repair, closed_seconds=closed_seconds)
+    report = await _worker(configured, request, timeout, findings)
+    findings += report.findings if report is not None else ()
+    checked = report.checked if report is not None else ()
+    left = [finding for finding in findings if not finding.repaired]
+    result(
+        {"well": not left, "checked": list(checked), "findings": [finding.model_dump() for finding in findings]},
+        [*(line for finding in findings for line in _lines(finding)), _summary(len(checked), len(left))],
+        json,
+    )
+    return 1 if left else 0
+
+
+async def _service(configured: "ClientSettings") -> "list[Finding]":
+    """Ask constitution-service itself: it answers also when Temporal and worker do not."""
+    from constitution.errors import ConstitutionError
+    from constitution.reconciliation import Finding
+    from constitution_client.connections import service_client
+
+    try:
+        async with service_client(configured) as service:
+            ready = await service.ready()
+    except ConstitutionError as error:
+        return [Finding(code="cannot-look", where="constitution-service", message=error.message, command="make status")]
+    return [
+        Finding(code="cannot-look", where=f"constitution-service: {name}", message=said, command="make status")
+        for name, said in sorted(ready.checks.items())
+        if said != "ok"
+    ]
+
+
+async def _worker(
+    configured: "ClientSettings",
+    request: "ReconcileRequest",
+    timeout: int,  # noqa: ASYNC109 - typed by a person, becomes the run's own
+    findings: "list[Finding]",
+) -> "ReconcileReport | None":
+    """Have the worker look, by a run of its own; whatever keeps it from answering is a finding."""
+    from datetime import timedelta
+    from uuid import uuid4
+
+    from constitution.errors import ConstitutionError
+    from constitution.reconciliation import RECONCILE, Finding, ReconcileReport
+    from constitution_client.connections import runs
+
+    identity = f"{configured.names.reconcile_id(configured.environment_name())}/doctor/{uuid4()}"
+    try:
+        temporal = await runs(configured)
+        run_id = await temporal.start(RECONCILE, request, identity, timeout=timedelta(seconds=timeout))
+        progress(f"the worker looks: {identity}")
+        return ReconcileReport.model_validate(await temporal.result(identity, run_id))
+    except ConstitutionError as error:
+        findings.append(
+            Finding(
+                code="cannot-look",
+                where="Temporal and worker",
+                message=error.message,
+                command="make status; make worker starts a worker",
+            )
+        )
+        return None
+
+
+def _lines(finding: "Finding") -> list[str]:
+    after = f"  repaired: {finding.repaired}" if finding.repaired else f"  next: {finding.command}"
+    return [f"{finding.code}  {finding.where}", f"  {finding.message}", after]
+
+
+def _summary(checked: int, left: int) -> str:
+    return f"{checked} places looked at; " + (f"{left} findings are left" if left else "all well")
+
+
+VERBS = {"doctor": doctor}

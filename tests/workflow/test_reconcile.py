@@ -1,0 +1,485 @@
+"""Reconciliation: what dead runs left is finished, what is safe is mended, and everything else is named.
+
+In a town of its own, where it runs every three seconds and judges runs that have been closed for three.
+"""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis.asyncio
+from dulwich.repo import Repo
+from slack_sdk import WebClient
+from temporalio.client import Client, ScheduleOverlapPolicy, WorkflowHandle
+from temporalio.service import RPCError
+
+from constitution.api import LeaseRequest, LoadRequest, WorkflowRef
+from constitution.release import CurrentConstitution, Kind, Release, Standing
+from deploy.embedded.development import ENVIRONMENT
+from tests.conftest import CHECKOUT
+from tests.helpers import eventually
+from tests.workflow import outcomes
+from tests.workflow.conftest import Towns
+from tests.workflow.town import LEAF, SOON, Proposal, Town, state_of
+
+pytestmark = pytest.mark.timeout(300)
+
+EVERY, CLOSED = 3, 3  # seconds
+LOG = "docs/SomaAgentHub_Security.md"
+
+
+@pytest.fixture(scope="module")
+async def minded(towns: Towns) -> AsyncIterator[Towns]:
+    """Towns that are reconciled."""
+    made = towns.with_settings(RECONCILE_SECONDS=str(EVERY), RECONCILE_CLOSED_SECONDS=str(CLOSED))
+    yield made
+    await made.leave()
+
+
+@pytest.fixture
+async def town(minded: Towns) -> AsyncIterator[Town]:
+    """A reconciled town, at rest before and after each test."""
+    town = await minded.town()
+    yield town
+    town.service_wire.mend()
+    town.slack_wire.mend()
+    try:
+        await town.rest()
+    except BaseException:
+        await minded.leave(keep_logs=True)
+        raise
+
+
+async def kill_all(town: Town) -> None:
+    """Terminate every run but reconciliation itself, again and again, until none is left: they start each other."""
+
+    async def none_is_left() -> bool:
+        family = [run for run in await town.open_runs() if "reconcile" not in run]
+        for run in family:
+            with_handle = town.client.get_workflow_handle(run)
+            try:
+                await with_handle.terminate("the test kills the whole family")
+            except RPCError:
+                continue  # it ended by itself meanwhile
+        return not family
+
+    await eventually(none_is_left)
+
+
+async def doctor(town: Town, *arguments: str) -> tuple[int, dict[str, Any]]:
+    """What `constitution doctor` says, judging like the schedule."""
+    code, out, err = await town.constitution("doctor", "--closed-seconds", str(CLOSED), "--json", *arguments)
+    assert code in {0, 1}, err
+    return code, json.loads(out)
+
+
+async def finds(town: Town, code: str, where: str) -> dict[str, Any]:
+    """Ask the doctor until it finds this; return the finding."""
+    found: list[dict[str, Any]] = []
+
+    async def found_it() -> bool:
+        exit_code, report = await doctor(town)
+        found[:] = [f for f in report["findings"] if f["code"] == code and where in f["where"]]
+        assert found, report
+        assert exit_code == 1
+        return True
+
+    await eventually(found_it, SOON)
+    assert found[0]["command"]
+    return found[0]
+
+
+async def all_well(town: Town) -> None:
+    """Ask the doctor until nothing is found."""
+
+    async def well() -> bool:
+        code, report = await doctor(town)
+        assert (code, report["findings"]) == (0, []), report["findings"]
+        return True
+
+    await eventually(well, SOON)
+
+
+async def undone(town: Town, generation: int) -> Release:
+    """Wait until a generation has been undone, and that is confirmed; return what undid it."""
+
+    async def confirmed() -> Release | None:
+        releases = await town.service.releases()
+        undoing = [r for r in releases if r.rollback_of == generation and r.standing is Standing.CONFIRMED]
+        return undoing[0] if undoing else None
+
+    release = await eventually(confirmed, SOON)
+    assert release is not None
+    return release
+
+
+def reconciled(town: Town, word: str) -> list[dict[str, Any]]:
+    """Audit events of reconciliation that hold a word, each id once."""
+    events = {event["metadata"]["uid"]: event for event in town.reads.audit()}
+    return [e for e in events.values() if e["api"]["operation"].startswith("reconcile.") and word in e["message"]]
+
+
+async def mid_sync(town: Town) -> tuple[WorkflowHandle[Any, Any], Proposal, int]:
+    """An update that has been published, and waits for a target that stands still."""
+    handle, proposal = await town.approved()
+    status = await town.until_step(handle, "sync")
+    assert status.generation is not None
+    return handle, proposal, status.generation
+
+
+# --- what dead runs leave
+
+
+async def test_update_and_guard_killed_after_the_load_are_undone(town: Town, live: CurrentConstitution) -> None:
+    async with town.paused(LEAF):
+        handle, proposal, generation = await mid_sync(town)
+        await kill_all(town)
+    killed = datetime.now(UTC)
+    undoing = await undone(town, generation)
+    assert undoing.checksum == live.checksum
+    assert undoing.workflow["workflow_id"] == town.rollback_id(generation)
+    assert (datetime.now(UTC) - killed).total_seconds() < 60
+    await town.rest()
+    await outcomes.undone(town, proposal, live)
+    told = await eventually(lambda: reconciled(town, f"run-without-outcome: {handle.id}"))
+    assert {event["api"]["operation"] for event in told} == {"reconcile.repaired"}
+
+
+async def test_a_rollback_killed_with_its_whole_family_is_done_again(town: Town, live: CurrentConstitution) -> None:
+    async with town.paused(LEAF):
+        handle, proposal, generation = await mid_sync(town)
+        with town.service_wire.holding("POST", "/v1/constitution/load") as load:
+            await handle.execute_update("abort", {"reason": "the test wants a rollback"})
+            await load.reached()
+            await kill_all(town)
+            load.drop()
+    undoing = await undone(town, generation)
+    assert undoing.checksum == live.checksum
+    await town.rest()
+    await outcomes.undone(town, proposal, live)
+
+
+async def test_a_late_load_of_a_killed_rollback_is_confirmed_by_its_successor(
+    town: Town, live: CurrentConstitution
+) -> None:
+    async with town.paused(LEAF):
+        handle, proposal, generation = await mid_sync(town)
+        with town.service_wire.holding("POST", "/v1/constitution/load") as load:
+            await handle.execute_update("abort", {"reason": "the test wants a rollback"})
+            await load.reached()
+            await kill_all(town)
+            load.release()
+            await load.over()
+    await undone(town, generation)
+    await town.rest()
+    await outcomes.undone(town, proposal, live)
+
+
+async def test_an_update_killed_with_the_lease_is_rejected_and_blocks_nobody(
+    town: Town, live: CurrentConstitution
+) -> None:
+    with town.service_wire.holding("POST", "/v1/constitution/load") as load:
+        _, proposal = await town.approved()
+        await load.reached()
+        assert await town.service.lease() is not None
+        await kill_all(town)
+
+        async def given_back() -> bool:
+            return await town.service.lease() is None
+
+        await eventually(given_back, SOON)
+        load.release()
+        await load.over()
+    await eventually(lambda: len(town.reads.told_about(proposal.version, "rejected")) == 1, SOON)
+    await town.rest()
+    await outcomes.untouched(town, proposal, live)
+    await town.completed()
+
+
+async def test_an_update_killed_after_confirmation_is_told_and_archived(town: Town, live: CurrentConstitution) -> None:
+    handle, proposal = await town.approved()
+    town.slack_wire.cut()
+    status = await town.until_step(handle, "confirm", "done")
+    await kill_all(town)
+    town.slack_wire.mend()
+    assert status.generation is not None
+    await eventually(lambda: len(town.reads.told_about(proposal.version, "live and confirmed")) == 1, SOON)
+
+    async def archived() -> bool:
+        return len(await asyncio.to_thread(town.reads.change_log, status.generation or 0)) == 1
+
+    await eventually(archived, SOON)
+    current = await town.current()
+    assert current is not None
+    assert (current.generation, current.checksum) == (live.generation + 1, proposal.checksum)
+
+
+# --- what is mended
+
+
+@pytest.mark.parametrize("value", [None, b'{"generation": 99}'], ids=["deleted", "forged"])
+async def test_the_redis_value_comes_back(town: Town, live: CurrentConstitution, value: bytes | None) -> None:
+    key = town.names.redis_current()
+    async with redis.asyncio.from_url(town.settings["REDIS_URL"]) as client:
+        await (client.delete(key) if value is None else client.set(key, value))
+
+    async def restored() -> bool:
+        try:
+            return await town.reads.redis() == (live.generation, live.checksum)
+        except KeyError:  # still the forged one
+            return False
+
+    await eventually(restored, SOON)
+
+
+async def test_a_row_and_a_file_that_were_deleted_from_the_archive_come_back(
+    town: Town, live: CurrentConstitution
+) -> None:
+    rows = await asyncio.to_thread(town.reads.change_log, live.generation)
+    assert len(rows) == 1
+    folder = f"docs/legal/constitution/{live.version}-{live.generation}"
+    await asyncio.to_thread(vandalise, town, f"{folder}/document.json", None, row=rows[0].split(" | ")[2])
+    assert await asyncio.to_thread(town.reads.change_log, live.generation) == []
+
+    async def restored() -> bool:
+        again = await asyncio.to_thread(town.reads.change_log, live.generation)
+        return again == rows and f"{folder}/document.json" in await asyncio.to_thread(town.reads.archived)
+
+    await eventually(restored, SOON)
+    assert len(await eventually(lambda: reconciled(town, f"archive-missing: generation {live.generation},"))) == 1
+    await all_well(town)
+
+
+async def test_a_file_that_was_altered_in_the_archive_is_named_and_left_alone(
+    town: Town, live: CurrentConstitution
+) -> None:
+    folder = f"docs/legal/constitution/{live.version}-{live.generation}"
+    path = f"{folder}/change-request.json"
+    before = await asyncio.to_thread(vandalise, town, path, b"{}")
+    finding = await finds(town, "archive-altered", folder)
+    assert "change-request.json" in finding["message"]
+    await asyncio.to_thread(vandalise, town, path, before)
+    await all_well(town)
+
+
+async def test_an_outcome_that_was_told_twice_is_told_once(town: Town, live: CurrentConstitution) -> None:
+    slack = WebClient(town.settings["SLACK_BOT_TOKEN"], base_url=town.settings["SLACK_API_URL"])
+    channels = slack.conversations_list(limit=200)["channels"]
+    channel = next(c["id"] for c in channels if c["name"] == town.channel)
+    told = await asyncio.to_thread(town.reads.told)
+    key = next(key for key in told if key.endswith("/completed"))
+    slack.chat_postMessage(
+        channel=channel,
+        text="again",
+        metadata={"event_type": "constitution_outcome", "event_payload": {"key": key}},
+    )
+
+    async def once() -> bool:
+        return (await asyncio.to_thread(town.reads.told))[key] == told[key]
+
+    await eventually(once, SOON)
+    assert live.checksum
+
+
+# --- what is named
+
+
+async def test_a_target_that_is_away_or_behind_is_named_once_in_the_audit(
+    town: Town, live: CurrentConstitution
+) -> None:
+    await all_well(town)
+    await town.kill(LEAF)
+    finding = await finds(town, "target-unreachable", LEAF)
+    assert finding["where"] == LEAF
+    async with without_service(town, LEAF):
+        behind = await finds(town, "target-behind", LEAF)
+        assert f"not generation {live.generation}" in behind["message"]
+        events = await eventually(lambda: reconciled(town, f"target-behind: {LEAF}"))
+        rounds = await reports(town)
+
+        async def looked_again() -> bool:
+            return len(await reports(town)) >= len(rounds) + 2
+
+        await eventually(looked_again, SOON)
+        assert reconciled(town, f"target-behind: {LEAF}") == events
+        assert len(events) == 1
+    await town.restart(LEAF)
+    await all_well(town)
+
+
+async def test_a_release_that_no_run_made_is_named_and_not_touched(town: Town, live: CurrentConstitution) -> None:
+    proposal = await town.propose()
+    handle = await town.update(proposal)
+    status = await town.until_step(handle, "board", "waiting")
+    await handle.execute_update("abort", {"reason": "its evidence is enough"})
+    await town.end(handle)
+    generation = await load_by_hand(town, proposal, status.evidence or "", live.generation)
+    finding = await finds(town, "out-of-band", f"generation {generation}")
+    assert f"--bad-generation {generation}" in finding["command"]
+    await finds(town, "unconfirmed", f"generation {generation}")
+    current = await town.current()
+    assert current is not None
+    assert current.generation == generation
+    code, _, err = await town.constitution(
+        "rollback", "--bad-generation", str(generation), "--reason", "out of band", "--wait", "--timeout", "50"
+    )
+    assert code == 0, err
+
+
+async def test_an_approval_that_expires_while_its_run_waits_is_named(town: Town, live: CurrentConstitution) -> None:
+    proposal = await town.propose()
+    handle = await town.update(proposal)
+    status = await town.until_step(handle, "board", "waiting")
+    soon = datetime.now(UTC) + timedelta(seconds=4)
+    envelope = town.approval("alva", proposal, status.evidence or "", expires_at=soon)
+    await handle.execute_update("decide", {"approval": envelope.model_dump(mode="json")})
+    finding = await finds(town, "approval-expired", "alva")
+    assert handle.id in finding["command"]
+    await handle.execute_update("abort", {"reason": "expired"})
+    await outcomes.rejected(town, handle, proposal, live, "expired")
+
+
+async def test_a_document_that_will_expire_is_named(town: Town, live: CurrentConstitution) -> None:
+    assert live.checksum
+    document = await town.draft(expires_at=datetime.now(UTC) + timedelta(days=6))
+    handle, proposal = await town.approved(await town.propose(document))
+    await outcomes.completed(town, handle, proposal)
+    finding = await finds(town, "document-expires", "7 days before")
+    assert proposal.version in finding["message"]
+    await town.completed()
+    await all_well(town)
+
+
+async def test_a_run_that_needs_a_person_is_named(town: Town, live: CurrentConstitution) -> None:
+    town.service_wire.cut()
+    handle = await town.update(
+        Proposal(
+            document=b"",
+            checksum=live.checksum or "",
+            version="",
+            previous=None,
+            change_request="CR-nobody",
+        )
+    )
+    await town.until(handle, lambda status: state_of(status, "request") == "waiting")
+    finding = await finds(town, "needs-a-person", handle.id)
+    assert handle.id in finding["command"]
+    town.service_wire.mend()
+    await handle.execute_update("abort", {"reason": "enough"})
+    await town.end(handle)
+
+
+# --- who looks
+
+
+async def test_the_doctor_without_a_worker_says_so(town: Town, live: CurrentConstitution) -> None:
+    assert live.checksum
+    await town.kill("worker")
+    code, report = await doctor(town, "--timeout", "2")
+    assert code == 1
+    assert [f["where"] for f in report["findings"]] == ["Temporal and worker"]
+    await town.restart("worker")
+    await all_well(town)
+
+
+async def test_there_is_one_schedule_and_a_paused_one_stays_paused(town: Town, temporal_client: Client) -> None:
+    schedule = temporal_client.get_schedule_handle(town.names.reconcile_id(ENVIRONMENT))
+    said = (await schedule.describe()).schedule
+    assert said.policy.overlap is ScheduleOverlapPolicy.SKIP
+    assert [interval.every for interval in said.spec.intervals] == [timedelta(seconds=EVERY)]
+    await schedule.pause(note="the test")
+    await town.restart("worker")
+    assert (await schedule.describe()).schedule.state.paused
+    await schedule.unpause()
+
+
+# --- means
+
+
+async def reports(town: Town) -> list[str]:
+    """The run ids of reconciliation's closed runs."""
+    query = f"WorkflowType = 'ConstitutionReconcile' AND TaskQueue = '{town.names.task_queue()}'"
+    closed = f"{query} AND ExecutionStatus = 'Completed'"
+    return [run.run_id async for run in town.client.list_workflows(closed)]
+
+
+async def load_by_hand(town: Town, proposal: Proposal, evidence: str, expected: int) -> int:
+    """Load a release as somebody does who has the board's signatures, but no run."""
+    update_id = "11111111-2222-4333-8444-555555555555"
+    workflow_id = "by-hand/of-the-test"
+    lease = await town.service.acquire_lease(
+        LeaseRequest(update_id=update_id, kind=Kind.UPDATE, workflow_id=workflow_id), f"{ENVIRONMENT}/{update_id}/l"
+    )
+    loaded = await town.service.load(
+        LoadRequest(
+            update_id=update_id,
+            kind=Kind.UPDATE,
+            checksum=proposal.checksum,
+            rings=("default",),
+            expected_generation=expected,
+            fencing_token=lease.fencing_token,
+            change_request=proposal.change_request,
+            approvals=tuple(town.approval(person, proposal, evidence) for person in ("alva", "bruno")),
+            test_evidence=evidence,
+            reason="out of band",
+            workflow=WorkflowRef(workflow_id=workflow_id, run_id=update_id),
+        ),
+        f"{ENVIRONMENT}/{update_id}/load",
+    )
+    return loaded.generation
+
+
+def vandalise(town: Town, path: str, content: bytes | None, row: str | None = None) -> bytes:
+    """Commit to the archive what nobody should: change or delete a file, and a row of the change log."""
+    root = Path(town.settings["ARCHIVE_REPOSITORY"])
+    file = root / path
+    before = file.read_bytes()
+    changed = [path]
+    if content is None:
+        file.unlink()
+    else:
+        file.write_bytes(content)
+    if row is not None:
+        log = root / LOG
+        log.write_text("".join(line for line in log.read_text().splitlines(keepends=True) if row not in line))
+        changed.append(LOG)
+    with Repo(str(root)) as repo:
+        worktree = repo.get_worktree()
+        worktree.stage(changed)
+        worktree.commit(message=b"vandalise", author=b"A Stranger <a@b>", committer=b"A Stranger <a@b>")
+    return before
+
+
+@asynccontextmanager
+async def without_service(town: Town, target: str) -> AsyncIterator[None]:
+    """Run a target on its own port that reaches constitution-service no more: it has come back, and knows nothing."""
+    ports = json.loads((town.directory / "run" / "state.json").read_text())["ports"]
+    settings = town.settings | {
+        "HOST": "127.0.0.1",
+        "PORT": str(ports[target]),
+        "TARGET_ID": target,
+        "CONSTITUTION_SERVICE_URL": "http://127.0.0.1:9",
+        "POLICY_ENGINE_URL": town.settings["POLICY_ENGINE_1_URL"],
+        "CLIENT_KEY_FILE": str(town.home / "keys" / "target.jwk"),
+    }
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "services.orchestrator",
+        env={"PATH": os.environ["PATH"], **settings},
+        cwd=CHECKOUT,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        yield
+    finally:
+        process.kill()
+        await process.wait()

@@ -1,0 +1,349 @@
+"""ConstitutionReconcile: looks whether everything is as it should be, mends what is safe, and names the rest.
+
+A short run, started every 30 s by a Temporal Schedule, and by ``constitution doctor``. It is the guard's guard: a run
+that was killed together with its guard gets its guard again, and a dead family's unconfirmed release is rolled back.
+What cannot be looked at is a finding, never a failure: the next run looks again. Rules: docs/operations.md.
+"""
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from temporalio import workflow
+from temporalio.common import RawValue, RetryPolicy, WorkflowIDReusePolicy
+from temporalio.exceptions import ActivityError, ApplicationError, WorkflowAlreadyStartedError, is_cancelled_exception
+
+from constitution.api import AuditEvent, WorkflowRef
+from constitution.errors import InvalidRequestError
+from constitution.messages import RollbackRequest
+from constitution.names import Names
+from constitution.reconciliation import RECONCILE, Finding, ReconcileReport, ReconcileRequest, remember
+from workflows import family
+from workflows.family import GuardRequest
+from workflows.reading import NOTHING, read
+from workflows.stepping import explain
+
+with workflow.unsafe.imports_passed_through():
+    from activities.archive import ArchiveRelease, SiemInput
+    from activities.audit import Audit
+    from activities.deployment import DeploymentActivities, DeploymentInfo, DeploymentQuestion
+    from activities.publish import ProveInput, Publish, ReleaseLeaseInput
+    from activities.reconcile import Live, Reconcile, ReconcileInput, Survey, Unguarded
+    from activities.reconcile_places import DocumentsInput, Found, Places, TargetsInput, TopicInput
+    from activities.reconcile_records import ArchiveLook, ChannelInput, Records
+    from activities.reconcile_runs import People, RunsInput, TellInput
+    from activities.restore import FenceInput, Restore
+
+HINT = "temporal workflow start --type ConstitutionReconcile --input '{\"repair\": false}'"
+REPAIR = "constitution doctor --repair"
+LONGEST = timedelta(seconds=45)  # of one look; longer means that a system hangs, which is a finding
+TWICE = RetryPolicy(maximum_attempts=2, initial_interval=timedelta(milliseconds=500))  # the next run is the next retry
+MOST_AUDITED = 50  # new findings told by one run; the others are new again in the next
+
+ArgumentT = TypeVar("ArgumentT")
+ResultT = TypeVar("ResultT")
+
+
+@workflow.defn(name=RECONCILE, failure_exception_types=[TypeError])
+class ConstitutionReconcile:
+    """Compares Postgres, Redis, Kafka, store, archive, targets, channel and runs; result: :class:`ReconcileReport`.
+
+    Input: one JSON object, ``constitution.reconciliation.ReconcileRequest``. Two at the same time are harmless: each
+    repair is safe to run twice, and what starts runs attaches to those that run.
+    """
+
+    def __init__(self) -> None:
+        self._findings: list[Finding] = []
+        self._checked: list[str] = []
+        self._drifting = 0
+
+    @workflow.run
+    async def run(self, raw: RawValue = NOTHING) -> ReconcileReport:
+        """Look once."""
+        try:
+            request = read(ReconcileRequest, raw, hint=HINT)
+        except InvalidRequestError as error:
+            raise ApplicationError(error.diagnostics(), type="Rejected", non_retryable=True) from error
+        info = await workflow.execute_activity_method(
+            DeploymentActivities.read_deployment,
+            DeploymentQuestion(asked_by=RECONCILE),
+            start_to_close_timeout=LONGEST,
+            retry_policy=TWICE,
+            summary="which environment is this worker's",
+        )
+        survey = await self._survey(info, request)
+        if survey is not None:
+            self._findings += survey.findings
+            await self._families(survey, info, request)
+            await self._compare(survey, info, request)
+            await self._documents(survey, info)
+        await self._archive(info, request)
+        await self._channel_and_runs(info, request)
+        return await self._report(info, request)
+
+    async def _survey(self, info: DeploymentInfo, request: ReconcileRequest) -> Survey | None:
+        question = ReconcileInput(environment=info.environment, closed_seconds=request.closed_seconds)
+        return await self._look("releases and runs", Reconcile.survey, question, "what is live, and who left it behind")
+
+    # families: what was killed is finished by its guard, or undone
+
+    async def _families(self, survey: Survey, info: DeploymentInfo, request: ReconcileRequest) -> None:
+        for run in survey.unguarded:
+            finding = Finding(
+                code="run-without-outcome",
+                where=run.parent.workflow_id,
+                message=f"it ended ({run.status}) without an outcome, and so did its guard",
+                command=REPAIR,
+            )
+            if request.repair:
+                await self._guard_again(run, info)
+                finding = finding.model_copy(
+                    update={"repaired": "its guard was started again: it undoes, tells, seals"}
+                )
+            self._findings.append(finding)
+        for update_id in survey.orphans:
+            finding = Finding(
+                code="family-closed",
+                where=f"update {update_id}",
+                message="it holds the lease or its unconfirmed release is live, and all its runs have been closed",
+                command=REPAIR,
+            )
+            if request.repair:
+                finding = finding.model_copy(update={"repaired": await self._undo(update_id, info)})
+            self._findings.append(finding)
+
+    async def _guard_again(self, run: Unguarded, info: DeploymentInfo) -> None:
+        """Start a run's guard and wake it: it finds its parent closed, and does what it is for."""
+        guard_id = Names(info.namespace).guard_id(run.parent.workflow_id, run.parent.run_id or "")
+        request = GuardRequest(
+            parent=run.parent,
+            update_id=run.update_id,
+            environment=info.environment,
+            namespace=info.namespace,
+            seals=True,
+        )
+        summary = "guard of a run that was killed together with its guard"
+        if await self._start(family.GUARD, request, guard_id, summary):
+            await workflow.get_external_workflow_handle(guard_id).cancel()
+
+    async def _undo(self, update_id: str, info: DeploymentInfo) -> str:
+        """Fence and look; then start the rollback of what is live and unconfirmed, or give the lease back."""
+        fenced = await self._look(
+            f"update {update_id}",
+            Restore.fence_and_look,
+            FenceInput(environment=info.environment, update_id=update_id, workflow_id=workflow.info().workflow_id),
+            "fence any late load with the lease, then look at what is live",
+        )
+        if fenced is None:
+            return ""
+        if fenced.generation is None:
+            lease = ReleaseLeaseInput(
+                environment=info.environment, update_id=update_id, fencing_token=fenced.fencing_token
+            )
+            await self._look("lease", Publish.release_lease, lease, "give the lease back: nothing unconfirmed is live")
+            return "the lease was given back; nothing unconfirmed is live"
+        reason = f"generation {fenced.generation} was unconfirmed, and its runs had been closed"
+        request = RollbackRequest(reason=reason, bad_generation=fenced.generation, update_id=update_id)
+        rollback_id = Names(info.namespace).rollback_id(info.environment, fenced.generation)
+        await self._start(family.ROLLBACK, request, rollback_id, f"undo generation {fenced.generation}")
+        return f"{rollback_id} was started"
+
+    async def _start(self, name: str, request: GuardRequest | RollbackRequest, identity: str, summary: str) -> bool:
+        """Start a run that outlives this one; False: it runs already."""
+        try:
+            await workflow.start_child_workflow(
+                name,
+                request,
+                id=identity,
+                parent_close_policy=workflow.ParentClosePolicy.ABANDON,
+                id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+                static_summary=summary,
+            )
+        except WorkflowAlreadyStartedError:
+            return False
+        return True
+
+    # places: Postgres, Redis, Kafka, the SIEM, the targets
+
+    async def _compare(self, survey: Survey, info: DeploymentInfo, request: ReconcileRequest) -> None:
+        """Compare all places; what was found counts only if nothing was released or leased meanwhile."""
+        start = len(self._findings)
+        for live in survey.live:
+            if live.settled:
+                await self._release(live, info, request)
+        if survey.live:
+            topic = TopicInput(environment=info.environment, highest=survey.highest, since=survey.live[-1].effective_at)
+            self._add(await self._look("topic", Places.check_topic, topic, "events that Postgres does not know"))
+            targets = TargetsInput(environment=info.environment, live=survey.live, refresh=request.repair)
+            self._add(await self._look("targets", Places.check_targets, targets, "what every target obeys"))
+        if any(not finding.repaired for finding in self._findings[start:]):
+            again = await self._survey(info, request)
+            if again is None or again.mark != survey.mark:
+                self._findings[start:] = [finding for finding in self._findings[start:] if finding.repaired]
+
+    async def _release(self, live: Live, info: DeploymentInfo, request: ReconcileRequest) -> None:
+        where = f"generation {live.generation}"
+        question = ProveInput(
+            environment=info.environment,
+            generation=live.generation,
+            checksum=live.checksum,
+            event_id=live.event_id,
+            rings=live.rings,
+            effective_at=live.effective_at,
+            repair=request.repair,
+        )
+        try:
+            proof = await self._call(Publish.prove_published, question, "read it back from Postgres, Redis and Kafka")
+        except ActivityError as error:
+            self._findings.append(_finding("places-disagree", where, error, f"constitution show {live.generation}"))
+            return
+        self._checked.append(where)
+        if proof.repaired:
+            self._findings.append(
+                Finding(
+                    code="places-disagree",
+                    where=where,
+                    message=f"Redis: {proof.redis}",
+                    command="find out who wrote to Redis",
+                    repaired="the value was deleted, and restored by a read of constitution-service",
+                )
+            )
+        try:
+            await self._call(
+                ArchiveRelease.confirm_siem,
+                SiemInput(environment=info.environment, events=proof.events, patience_seconds=0),
+                "has the SIEM taken the event",
+            )
+        except ActivityError as error:
+            self._findings.append(_finding("siem-behind", where, error, "make status; then siem-forwarder's log"))
+
+    async def _documents(self, survey: Survey, info: DeploymentInfo) -> None:
+        question = DocumentsInput(environment=info.environment, live=survey.live, fallback=survey.fallback)
+        summary = "documents in force, and to fall back to"
+        self._add(await self._look("artifact store", Places.check_documents, question, summary))
+
+    # records and people
+
+    async def _archive(self, info: DeploymentInfo, request: ReconcileRequest) -> None:
+        question = ArchiveLook(environment=info.environment, closed_seconds=request.closed_seconds)
+        found = await self._look("archive", Records.check_archive, question, "is every outcome in the legal archive")
+        if found is None:
+            return
+        self._findings += found.findings
+        for missing in found.missing:
+            finding = Finding(
+                code="archive-missing",
+                where=f"generation {missing.generation}, {missing.outcome}",
+                message="its folder or its row in the change log is not complete",
+                command=REPAIR,
+            )
+            if request.repair:
+                where = f"archive, generation {missing.generation}"
+                archived = await self._look(where, ArchiveRelease.archive_release, missing, "write it anew")
+                if archived is not None:
+                    repaired = f"written anew in commit {archived.commit[:12]}"
+                    finding = finding.model_copy(update={"repaired": repaired})
+            self._findings.append(finding)
+
+    async def _channel_and_runs(self, info: DeploymentInfo, request: ReconcileRequest) -> None:
+        channel = ChannelInput(environment=info.environment, repair=request.repair)
+        self._add(await self._look("channel", Records.check_channel, channel, "was each outcome told once"))
+        runs = RunsInput(environment=info.environment)
+        self._add(await self._look("runs", People.check_runs, runs, "who waits for a person"))
+
+    # telling
+
+    async def _report(self, info: DeploymentInfo, request: ReconcileRequest) -> ReconcileReport:
+        findings = tuple(self._findings)
+        tell = TellInput(environment=info.environment, findings=findings, drifting=self._drifting)
+        await self._look("telling", People.tell_findings, tell, f"{len(findings)} findings to log and metrics")
+        last = workflow.get_last_completion_result(ReconcileReport)
+        report = ReconcileReport(
+            environment=info.environment,
+            at=workflow.now(),
+            repair=request.repair,
+            checked=tuple(self._checked),
+            findings=tuple(self._findings),
+            known=remember(last.known if last else (), findings, workflow.now()),
+        )
+        workflow.set_current_details("\n".join(f"- {f.code} {f.where}" for f in findings) or "all well")
+        return await self._audit(report) if request.repair else report
+
+    async def _audit(self, report: ReconcileReport) -> ReconcileReport:
+        """Tell the audit stream what is new: each finding once for as long as it lasts, each repair once."""
+        run_id = workflow.info().run_id
+        since = {known.key: known for known in report.known}
+        told: set[str] = set()
+        for finding in report.findings:
+            known = since.get(finding.key)
+            if finding.repaired:
+                event_id = f"{report.environment}/reconcile/{finding.key}/{run_id}"
+            elif known is not None and not known.audited:
+                event_id = f"{report.environment}/reconcile/{finding.key}/{known.since.isoformat()}"
+            else:
+                continue
+            if len(told) < MOST_AUDITED and await self._audited(event_id, finding):
+                told.add(finding.key)
+        changed = (k.model_copy(update={"audited": True}) if k.key in told else k for k in report.known)
+        return report.model_copy(update={"known": tuple(changed)})
+
+    async def _audited(self, event_id: str, finding: Finding) -> bool:
+        me = workflow.info()
+        event = AuditEvent(
+            id=event_id,
+            update_id=me.run_id,
+            workflow=WorkflowRef(workflow_id=me.workflow_id, run_id=me.run_id),
+            activity="reconcile.repaired" if finding.repaired else "reconcile.found",
+            success=bool(finding.repaired),
+            message=f"{finding.code}: {finding.where}: {finding.message}"[:4000],
+            details=finding.model_dump(),
+        )
+        try:
+            await self._call(Audit.audit, event, f"audit: {finding.code}")
+        except ActivityError as error:
+            workflow.logger.warning("finding_not_audited", extra={"reason": explain(error).message})
+            return False
+        return True
+
+    # calling
+
+    def _add(self, found: Found | None) -> None:
+        if found is not None:
+            self._findings += found.findings
+            self._drifting += found.drifting
+
+    async def _look(
+        self, where: str, activity: Callable[[Any, ArgumentT], Awaitable[ResultT]], argument: ArgumentT, summary: str
+    ) -> ResultT | None:
+        """Run one look; one that fails is a finding of its own, and None."""
+        try:
+            result = await self._call(activity, argument, summary)
+        except ActivityError as error:
+            self._findings.append(_finding("cannot-look", where, error, "make status"))
+            return None
+        self._checked.append(where)
+        return result
+
+    async def _call(
+        self, activity: Callable[[Any, ArgumentT], Awaitable[ResultT]], argument: ArgumentT, summary: str
+    ) -> ResultT:
+        try:
+            return await workflow.execute_activity_method(
+                activity,
+                argument,
+                start_to_close_timeout=LONGEST,
+                retry_policy=TWICE,
+                summary=summary,
+            )
+        except ActivityError as error:
+            if is_cancelled_exception(error):
+                raise ApplicationError("cancelled", type="Cancelled", non_retryable=True) from error
+            raise
+
+
+def _finding(code: str, where: str, error: ActivityError, command: str) -> Finding:
+    """Return a failed look as a finding; the failure's own hint is the command, where it has one."""
+    message, hint = explain(error).message, ""
+    if isinstance(error.cause, ApplicationError) and error.cause.details:
+        message, hint = error.cause.details[0]["message"], error.cause.details[0]["hint"]
+    return Finding(code=code, where=where, message=message, command=hint or command)
