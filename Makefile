@@ -10,7 +10,7 @@ UV = $(or $(shell python3 deploy/bootstrap.py),$(error no uv: see the message ab
 PYTHON := .venv/bin/python
 STACK := $(PYTHON) -m deploy.embedded
 
-.PHONY: help setup sync up down status restart worker demo test lint format bench clean
+.PHONY: help setup sync up down status restart worker demo test lint format chaos bench clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -68,6 +68,11 @@ lint: sync  ## ruff, mypy, import-linter
 format: sync  ## Let ruff format and mend what it can
 	@.venv/bin/ruff format .
 	@.venv/bin/ruff check --fix .
+
+# make chaos SHARD=2/4 runs a quarter; what is green in var/chaos/report.json is not run again.
+SHARD ?= 1/1
+chaos: sync  ## Every fault at every step on real servers; the table goes to docs/reliability.md
+	@$(PYTHON) -m tests.faults --shard $(SHARD)
 
 bench: sync  ## Measure; results go to bench/README.md
 	@$(PYTHON) -m bench

@@ -141,7 +141,12 @@ def _open(url: str) -> "ObjectStore":
             raise InvalidRequestError("ARTIFACT_STORE_URL must start with file:///, s3://, gs:// or az://")
         return from_url(
             url,
-            client_options={"timeout": timedelta(seconds=10), "connect_timeout": timedelta(seconds=3)},
+            client_options={
+                "timeout": timedelta(seconds=10),
+                "connect_timeout": timedelta(seconds=3),
+                # The endpoint's own scheme decides; options given here make obstore ignore AWS_ALLOW_HTTP.
+                "allow_http": True,
+            },
             retry_config={"max_retries": _RETRIES, "retry_timeout": timedelta(seconds=10)},
         )
     except (BaseError, OSError) as error:

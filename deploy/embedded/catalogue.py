@@ -7,10 +7,14 @@ from deploy.embedded.server import Server
 from deploy.embedded.services import SERVICES
 from deploy.embedded.slack import SlackEmulator
 from deploy.embedded.temporal import Temporal
+from deploy.embedded.toxiproxy import Toxiproxy
 from deploy.embedded.valkey import Valkey
+from deploy.embedded.versitygw import VersityGateway
 
 INFRASTRUCTURE: tuple[type[Server], ...] = (Temporal, Postgres, Valkey, Kafka, Prometheus, SlackEmulator)
-CATALOGUE: dict[str, type[Server]] = {server.name: server for server in (*INFRASTRUCTURE, *SERVICES)}
+# Started where they are asked for by name: the faults of tests/faults, an artifact store over S3.
+ON_REQUEST: tuple[type[Server], ...] = (Toxiproxy, VersityGateway)
+CATALOGUE: dict[str, type[Server]] = {server.name: server for server in (*INFRASTRUCTURE, *SERVICES, *ON_REQUEST)}
 
 INFRASTRUCTURE_NAMES = tuple(server.name for server in INFRASTRUCTURE)
-ALL_NAMES = tuple(CATALOGUE)
+ALL_NAMES = tuple(server.name for server in (*INFRASTRUCTURE, *SERVICES))

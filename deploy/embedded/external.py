@@ -9,7 +9,14 @@ REPLACED_BY = {
     "valkey": ("REDIS_URL",),
     "kafka": ("KAFKA_BOOTSTRAP_SERVERS", "KAFKA_USERNAME", "KAFKA_PASSWORD", "KAFKA_SECURITY_PROTOCOL"),
     "prometheus": ("PROMETHEUS_URL",),
-    "artifact-store": ("ARTIFACT_STORE_URL",),
+    "artifact-store": (
+        "ARTIFACT_STORE_URL",
+        "AWS_ENDPOINT_URL",
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_REGION",
+        "AWS_ALLOW_HTTP",
+    ),
     "slack-emulator": ("SLACK_BOT_TOKEN", "SLACK_API_URL"),
 }
 

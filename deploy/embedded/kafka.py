@@ -22,6 +22,9 @@ COORDINATES = f"org.apache.kafka:kafka_2.13:{VERSION}+org.slf4j:slf4j-simple:1.7
 JARS = Path(__file__).with_name("kafka_jars.sha256")
 USER = "constitution"
 HEAP = "384m"
+# A setting: the port of a proxy in front of the broker. Clients follow the address that a broker names, so what comes
+# through a proxy needs a listener of its own that names the proxy.
+PROXIED = "KAFKA_PROXIED_PORT"
 
 
 class Kafka(Server):
@@ -74,20 +77,24 @@ class Kafka(Server):
             + ";"
         )
         data = self.site.data(self.name) / "log"
+        listeners = {"CLIENT": broker}
+        advertised = {"CLIENT": broker}
+        if PROXIED in self.site.settings:
+            listeners["PROXIED"] = self.site.port("kafka-proxied")
+            advertised["PROXIED"] = int(self.site.settings[PROXIED])
         properties = {
             "process.roles": "broker,controller",
             "node.id": "1",
             "controller.quorum.voters": f"1@127.0.0.1:{controller}",
-            "listeners": f"CLIENT://127.0.0.1:{broker},CONTROLLER://127.0.0.1:{controller}",
-            "advertised.listeners": f"CLIENT://127.0.0.1:{broker}",
+            "listeners": _addresses(listeners | {"CONTROLLER": controller}),
+            "advertised.listeners": _addresses(advertised),
             "controller.listener.names": "CONTROLLER",
             "inter.broker.listener.name": "CLIENT",
-            "listener.security.protocol.map": "CLIENT:SASL_PLAINTEXT,CONTROLLER:SASL_PLAINTEXT",
+            "listener.security.protocol.map": ",".join(f"{name}:SASL_PLAINTEXT" for name in (*listeners, "CONTROLLER")),
             "sasl.enabled.mechanisms": "PLAIN",
             "sasl.mechanism.inter.broker.protocol": "PLAIN",
             "sasl.mechanism.controller.protocol": "PLAIN",
-            "listener.name.client.plain.sasl.jaas.config": login,
-            "listener.name.controller.plain.sasl.jaas.config": login,
+            **{f"listener.name.{name.lower()}.plain.sasl.jaas.config": login for name in (*listeners, "CONTROLLER")},
             "log.dirs": str(data),
             "log.retention.ms": "-1",  # events are kept for ever
             "auto.create.topics.enable": "false",  # a topic's settings are chosen by the service that owns it
@@ -134,7 +141,16 @@ class Kafka(Server):
             "KAFKA_USERNAME": USER,
             "KAFKA_PASSWORD": self.site.secret("kafka"),
             "KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT",
-        }
+        } | self._behind_a_proxy()
+
+    def _behind_a_proxy(self) -> dict[str, str]:
+        if PROXIED not in self.site.settings:
+            return {}
+        return {"KAFKA_PROXIED_UPSTREAM": f"127.0.0.1:{self.site.port('kafka-proxied')}"}
+
+
+def _addresses(ports: dict[str, int]) -> str:
+    return ",".join(f"{name}://127.0.0.1:{port}" for name, port in ports.items())
 
 
 def client_configuration(settings: dict[str, str]) -> dict[str, str | int | float | bool]:

@@ -1,0 +1,195 @@
+"""Makes one fault happen for real, and takes it away again: signals, proxies, a limit on file size, a moved folder."""
+
+import asyncio
+import fcntl
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import IO, Final
+
+import psutil
+
+from deploy.embedded.control import StackError
+from deploy.embedded.server import guarded
+from tests.faults.cells import NETWORK, Cell
+from tests.faults.ground import Ground, Place
+from tests.helpers import eventually
+
+# Names of processes where they are not those of the systems.
+PROCESSES: Final = {"artifact-store": "versitygw", "slack": "slack-emulator"}
+LASTS: Final = {
+    "killed": timedelta(seconds=0.5),
+    "stopped": timedelta(seconds=4),
+    "twice": timedelta(seconds=24),  # an attempt's 20 s, and time for the second one to be at work
+    "late": timedelta(seconds=24),
+    "slow": timedelta(seconds=5),
+}
+USUALLY: Final = timedelta(seconds=3)
+UP_AGAIN: Final = timedelta(seconds=60)
+
+
+class Fault:
+    """The fault of one cell.
+
+    Args:
+        ground: servers and proxies.
+        place: the town that is hit.
+        cell: which fault.
+    """
+
+    def __init__(self, ground: Ground, place: Place, cell: Cell) -> None:
+        self._ground = ground
+        self._place = place
+        self._cell = cell
+        self._process = PROCESSES.get(cell.system, cell.system)
+        self._second: subprocess.Popen[bytes] | None = None
+        self._lock: IO[bytes] | None = None
+        self.lasts = LASTS.get(cell.fault, USUALLY)
+
+    async def inject(self) -> None:
+        """Make it happen; returns when it has begun."""
+        match self._cell.fault:
+            case "killed":
+                await self._send(signal.SIGKILL)
+            case "stopped":
+                await self._send(signal.SIGSTOP)
+            case "twice":
+                self._second = await self._another_worker()
+                await self._send(signal.SIGSTOP)
+            case "disk_full":
+                await self._limit(0)
+            case "locked":
+                self._lock = self._take_the_archives_lock()
+            case "late":
+                pass  # the request is held at the wire: see runner.py
+            case fault if self._cell.system == "archive":
+                assert fault == "down"
+                self._archive.rename(self._away)
+            case fault:
+                assert fault in NETWORK
+                await self._ground.toxics.inject(self._cell.system, fault)
+
+    async def heal(self) -> None:
+        """Take it away; returns when what was hit answers again."""
+        match self._cell.fault:
+            case "killed":
+                await self._restart()
+            case "stopped" | "twice":
+                await self._send(signal.SIGCONT)
+            case "disk_full":
+                await self._limit(resource.RLIM_INFINITY)
+                if not await self._runs():
+                    await self._restart()
+            case "locked":
+                if self._lock is not None:
+                    self._lock.close()
+            case "late":
+                pass
+            case _ if self._cell.system == "archive":
+                if self._away.exists():
+                    self._away.rename(self._archive)
+            case _:
+                await self._ground.toxics.heal()
+
+    def end(self) -> None:
+        """End the second worker, if there is one: it drains, as a deploy would have it."""
+        if self._second is not None:
+            self._second.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self._second.wait(30)
+            if self._second.poll() is None:
+                self._second.kill()
+                self._second.wait()
+            self._second = None
+
+    # --- processes
+
+    async def _send(self, number: signal.Signals) -> None:
+        await asyncio.to_thread(self._ground.owner_of(self._process).kill, self._process, number)
+
+    async def _status(self) -> tuple[str, int | None]:
+        stack = self._ground.owner_of(self._process)
+        statuses = await asyncio.to_thread(stack.status)
+        return next((status.state, status.pid) for status in statuses if status.name == self._process)
+
+    async def _runs(self) -> bool:
+        return (await self._status())[0] == "running"
+
+    async def _restart(self) -> None:
+        stack = self._ground.owner_of(self._process)
+
+        async def up() -> bool:
+            try:
+                await asyncio.to_thread(stack.restart, self._process)
+            except StackError as error:  # what it needs is not there yet, or it is being started
+                raise AssertionError(str(error)) from error
+            return True
+
+        await eventually(up, UP_AGAIN)
+
+    async def _limit(self, size: int) -> None:
+        """Let no file of the process grow beyond `size`: a write then fails with EFBIG, on a full disk with ENOSPC."""
+        _, pid = await self._status()
+        if pid is None:
+            return
+        with suppress(psutil.NoSuchProcess):
+            leader = psutil.Process(pid)
+            for process in (leader, *leader.children(recursive=True)):
+                with suppress(psutil.NoSuchProcess):
+                    _, hard = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
+                    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size, hard))
+
+    async def _another_worker(self) -> subprocess.Popen[bytes]:
+        """Start one more worker with the very settings of the first, and wait until it polls."""
+        environment = _environment_of(await self._place.pids("worker"))
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            environment["METRICS_PORT"] = str(probe.getsockname()[1])
+        log = self._place.directory / "log" / f"worker-2-{self._cell.id}.log"
+        with log.open("wb") as output:
+            worker = subprocess.Popen(  # noqa: ASYNC220, S603 - it outlives this call; our own program
+                guarded((sys.executable, str(_checkout() / "worker.py")), signal.SIGKILL),
+                cwd=_checkout(),
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+
+        def polls() -> bool:
+            if worker.poll() is not None:
+                raise RuntimeError(f"the second worker ended: {log}")
+            return b"worker: polling" in log.read_bytes()
+
+        await eventually(polls, UP_AGAIN)
+        return worker
+
+    # --- the archive
+
+    @property
+    def _archive(self) -> Path:
+        return Path(self._place.settings["ARCHIVE_REPOSITORY"])
+
+    @property
+    def _away(self) -> Path:
+        return self._archive.with_name("archive-away")
+
+    def _take_the_archives_lock(self) -> IO[bytes]:
+        handle = (self._archive / ".git" / "constitution-archive.lock").open("ab")
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return handle
+
+
+def _environment_of(pid: int) -> dict[str, str]:
+    pairs = Path(f"/proc/{pid}/environ").read_bytes().rstrip(b"\0").split(b"\0")
+    return {name: value for name, _, value in (os.fsdecode(pair).partition("=") for pair in pairs)}
+
+
+def _checkout() -> Path:
+    return Path(__file__).resolve().parents[2]

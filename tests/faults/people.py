@@ -1,0 +1,114 @@
+"""What people do while a cell runs: the board decides when it is asked, somebody says retry when a run asks for it."""
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from temporalio.client import WorkflowHandle, WorkflowUpdateFailedError
+from temporalio.service import RPCError
+
+from constitution.approval import ApprovalPredicate, Verb
+from constitution.errors import ConstitutionError
+from constitution.messages import Phase, Status
+from constitution.release import Envelope, Kind, Previous
+from deploy.embedded.development import ENVIRONMENT
+from signatures.statements import sign_approval
+from tests.faults.ground import Place
+from tests.workflow.town import Proposal, state_of
+
+ASK: Final = timedelta(seconds=3)  # a query that takes longer finds no worker: it is asked again
+LOOK: Final = timedelta(milliseconds=30)
+BOARD: Final = ("alva", "bruno")
+
+
+class People:
+    """They act on every open run of the town, and are seen to: `said` counts what they said.
+
+    Args:
+        place: their town.
+        proposal: what the update of the cell proposes.
+    """
+
+    def __init__(self, place: Place, proposal: Proposal | None) -> None:
+        self._place = place
+        self._proposal = proposal
+        self.said: Counter[str] = Counter()
+        self.patient = True  # while a fault lasts nobody says retry: that would be luck
+
+    @contextlib.asynccontextmanager
+    async def at_work(self) -> AsyncIterator[None]:
+        """Have them look at all open runs until the block ends."""
+        task = asyncio.create_task(self._work())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def status(self, handle: WorkflowHandle[Any, Any]) -> Status | None:
+        """What a run says of itself; None while nobody answers."""
+        try:
+            answer: Status = await handle.query("status", result_type=Status, rpc_timeout=ASK)
+        except RPCError:
+            return None
+        return answer
+
+    async def _work(self) -> None:
+        while True:
+            try:
+                opened = await self._place.open_runs()
+            except RPCError:
+                opened = []
+            for workflow_id in opened:
+                if "/guard/" not in workflow_id:
+                    handle = self._place.run(workflow_id)
+                    status = await self.status(handle)
+                    if status is not None:
+                        await self._answer(handle, status)
+            await asyncio.sleep(0.3)
+
+    async def _answer(self, handle: WorkflowHandle[Any, Any], status: Status) -> None:
+        try:
+            if state_of(status, "board") == "waiting":
+                for person in BOARD:
+                    if person not in status.approvers:
+                        await self._approve(handle, status, person)
+            if status.phase is Phase.NEEDS_A_PERSON and not self.patient:
+                self.said["retry"] += 1
+                await handle.execute_update("retry", {"reason": "mended"}, rpc_timeout=timedelta(seconds=10))
+        except (RPCError, WorkflowUpdateFailedError, ConstitutionError):
+            return  # it was not asked any more, or nobody answered: the next look shows
+
+    async def _approve(self, handle: WorkflowHandle[Any, Any], status: Status, person: str) -> None:
+        if status.workflow == "ConstitutionUpdate":
+            if self._proposal is None or status.change_request != self._proposal.change_request:
+                return
+            envelope = self._place.approval(person, self._proposal, status.evidence or "")
+        else:
+            envelope = await self._undoing(person, handle.id, status)
+        self.said["approve"] += 1
+        message = {"approval": envelope.model_dump(mode="json")}
+        await handle.execute_update("decide", message, rpc_timeout=timedelta(seconds=10))
+
+    async def _undoing(self, person: str, workflow_id: str, status: Status) -> Envelope:
+        bad = await self._place.service.release(int(workflow_id.rpartition("/")[2]))
+        now = datetime.now(UTC)
+        undone = Previous(version=bad.version, checksum=bad.checksum) if bad.version and bad.checksum else None
+        predicate = ApprovalPredicate(
+            kind=Kind.ROLLBACK if status.checksum else Kind.WITHDRAW,
+            environment=ENVIRONMENT,
+            checksum=status.checksum,
+            version=status.version,
+            previous=undone,
+            change_request=None,
+            evidence=None,
+            rollback_of=bad.generation,
+            decision=Verb.APPROVE,
+            reason="read and agreed",
+            issued_at=now,
+            expires_at=now + timedelta(days=1),
+        )
+        return sign_approval(predicate, self._place.tsk(person))
