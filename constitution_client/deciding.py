@@ -21,7 +21,7 @@ from constitution.release import Kind, Previous
 from constitution.trust import Person, TrustPolicy
 from constitution_client.connections import runs, service_client, trust_policy
 from constitution_client.keys import PersonKey
-from constitution_client.output import progress, result
+from constitution_client.output import one_line, progress, result
 from constitution_client.prompting import confirm
 from constitution_client.service import ConstitutionServiceClient
 from constitution_client.settings import ClientSettings, UsageError, settings
@@ -78,7 +78,7 @@ async def decide(order: Order, json: bool | None) -> None:
         review = _Review(service, policy, person, subject, lenient=order.verb is Verb.DENY)
         predicate = await review.predicate(order)
     for line in review.lines:
-        progress(line)
+        progress(one_line(line))
     confirm(f"Sign this {'approval' if order.verb is Verb.APPROVE else 'denial'}?", yes=order.yes)
     envelope = signer.sign(lambda tsk, password: sign_approval(predicate, tsk, password))
     message = DecideMessage(approval=envelope)

@@ -34,6 +34,11 @@ def clean(text: object) -> str:
 _BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
+def one_line(text: object) -> str:
+    """Return text on one line: a line break inside it must not make a line of its own, which somebody else would say."""
+    return " ".join(clean(text).splitlines())
+
+
 def result(data: Any, lines: Iterable[str], choice: bool | None) -> None:
     """Write a result to stdout.
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from constitution_client.output import clean, result, table
+from constitution_client.output import clean, one_line, result, table
 
 HEAVY = ("pydantic", "httpx", "temporalio", "sigstore", "pysequoia", "joserfc", "stamina", "cryptography")
 
@@ -50,3 +50,9 @@ def test_help_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)  # noqa: S603
     assert (done.returncode, done.stderr.strip()) == (0, "[]")
+
+
+def test_a_reason_with_line_breaks_says_no_line_of_its_own() -> None:
+    reason = "typo\n  signed by      alva\r\n\u2028  evidence ok"
+    assert one_line(f"  change request CR-1 by mara: {reason}").count("\n") == 0
+    assert len(one_line(reason).splitlines()) == 1
