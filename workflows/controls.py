@@ -7,6 +7,7 @@ decide, skip and promote carry a signature.
 """
 
 import asyncio
+from datetime import timedelta
 from typing import Literal, TypeVar
 
 from temporalio import workflow
@@ -29,7 +30,7 @@ from constitution.release import Envelope
 from workflows import policies
 from workflows.journal import Journal
 from workflows.reading import NOTHING, read
-from workflows.stepping import Stepper, explain
+from workflows.stepping import StepFailedError, Stepper, StepSkippedError, explain
 
 with workflow.unsafe.imports_passed_through():
     from activities.audit import Audit
@@ -247,7 +248,9 @@ class Controls:
             retry_policy=policies.READ.retry,
             summary=f"check the signed order to {order}",
         )
-        self._orders[order, step] = (*self._orders.get((order, step), ()), envelope)
+        counted = self._orders.get((order, step), ())
+        if envelope not in counted:  # who reads the history can send it again and again
+            self._orders[order, step] = (*counted, envelope)
         return said
 
     async def _refuse(self, verb: str, code: str, why: str) -> None:
@@ -259,22 +262,49 @@ class Controls:
             self._journal.refused(f"{verb}: refusal not audited: {explain(error).message}")
 
     async def _audit(self, activity: str, *, success: bool, message: str, details: dict[str, object]) -> None:
-        self._audited += 1
-        info = workflow.info()
         await workflow.execute_activity_method(
             Audit.audit,
-            AuditEvent(
-                id=f"{info.run_id}/{self._audited}/{activity}",
-                update_id=self._journal.status.update_id or info.run_id,
-                workflow=WorkflowRef(workflow_id=info.workflow_id, run_id=info.run_id),
-                activity=activity,
-                success=success,
-                message=message[:4000],
-                details=details,
-            ),
+            self._event(activity, success=success, message=message, details=details),
             start_to_close_timeout=policies.WRITE.start_to_close,
             retry_policy=policies.WRITE.retry,
             summary=f"audit: {activity}",
+        )
+
+    async def _audit_outcome(
+        self,
+        step: str,
+        activity: str,
+        *,
+        success: bool,
+        message: str,
+        details: dict[str, object] | None = None,
+        deadline: timedelta | None = None,
+    ) -> None:
+        """Audit how the run ends, for as long as it takes or until ``deadline``: an outage must not change the end."""
+        try:
+            await self._stepper.run(
+                step,
+                Audit.audit,
+                self._event(activity, success=success, message=message, details=details or {}),
+                policies.WRITE,
+                summary=f"audit: {activity}",
+                persistent=True,
+                deadline=deadline,
+            )
+        except (StepFailedError, StepSkippedError) as error:
+            self._journal.refused(f"{activity} not audited: {error}")
+
+    def _event(self, activity: str, *, success: bool, message: str, details: dict[str, object]) -> AuditEvent:
+        self._audited += 1
+        info = workflow.info()
+        return AuditEvent(
+            id=f"{info.run_id}/{self._audited}/{activity}",
+            update_id=self._journal.status.update_id or info.run_id,
+            workflow=WorkflowRef(workflow_id=info.workflow_id, run_id=info.run_id),
+            activity=activity,
+            success=success,
+            message=message[:4000],
+            details=details,
         )
 
 

@@ -23,7 +23,7 @@ ROLLBACK = "ConstitutionRollback"
 GUARD = "ConstitutionGuard"
 
 RESTART_PAUSE = timedelta(seconds=1)
-"""Between a guard or rollback that was terminated and its next run."""
+"""Between a guard or rollback that was terminated and its next run; it doubles, so that a history stays small."""
 
 
 class GuardRequest(Model):
@@ -49,6 +49,7 @@ async def deployment(journal: Journal) -> DeploymentInfo:
 
     Nothing is known yet when it is asked, so there is nobody to tell and nothing to undo: it goes on, visibly.
     """
+    pause = policies.PERSISTENT_PAUSE
     while True:
         try:
             info = await workflow.execute_activity_method(
@@ -60,7 +61,8 @@ async def deployment(journal: Journal) -> DeploymentInfo:
             )
         except ActivityError as error:
             journal.set(waiting_for=f"the worker: {explain(error).message}", phase=Phase.NEEDS_A_PERSON)
-            await workflow.sleep(policies.PERSISTENT_PAUSE, summary="before the worker is asked again")
+            await workflow.sleep(pause, summary="before the worker is asked again")
+            pause = min(pause * 2, policies.PERSISTENT_PAUSE_MAX)
         else:
             journal.set(environment=info.environment, waiting_for="", phase=Phase.RUNNING)
             journal.identify()
@@ -73,6 +75,7 @@ async def keep_guard(request: GuardRequest, started: asyncio.Event) -> None:
     A guard that is terminated reaches its parent as an error; one that ends by itself has been cancelled by hand.
     """
     guard_id = Names(request.namespace).guard_id(request.parent.workflow_id, request.parent.run_id or "")
+    pause = RESTART_PAUSE
     while True:
         try:
             handle = await workflow.start_child_workflow(
@@ -87,7 +90,8 @@ async def keep_guard(request: GuardRequest, started: asyncio.Event) -> None:
             await handle
         except (ChildWorkflowError, WorkflowAlreadyStartedError):
             workflow.logger.warning("guard_restarted")
-        await workflow.sleep(RESTART_PAUSE, summary="before the guard is started again")
+        await workflow.sleep(pause, summary="before the guard is started again")
+        pause = min(pause * 2, policies.PERSISTENT_PAUSE)  # short: until then a dead parent is undone by nobody
 
 
 async def roll_back(bad_generation: int, request: RollbackRequest, info: DeploymentInfo) -> RollbackResult:

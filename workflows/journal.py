@@ -4,6 +4,7 @@ One object serves the query ``status``, the live details in Temporal's UI (Markd
 that the three can never disagree.
 """
 
+import shlex
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -34,6 +35,15 @@ _MARK: dict[str, str] = {
     "skipped": "→",
     "undone": "↩",
 }
+
+
+LONGEST = 2_000
+"""Characters of any one text: errors of other systems may be long, and a status must stay far below 2 MiB."""
+
+
+def command(verb: str, *options: str) -> str:
+    """Return what to type about this run; whoever started it chose its id, and a shell will read it."""
+    return " ".join(["constitution", verb, shlex.quote(workflow.info().workflow_id), *options])
 
 
 class Journal:
@@ -67,21 +77,21 @@ class Journal:
                 return step
             changes: dict[str, object] = {"state": state}
             if detail is not None:
-                changes["detail"] = detail
+                changes["detail"] = detail[:LONGEST]
             if state in ("running", "waiting") and step.started_at is None:
                 changes["started_at"] = now
             if state in ("done", "failed", "skipped", "undone"):
                 changes["ended_at"] = now
             if error is not None:
-                changes["first_error"] = step.first_error or error
-                changes["last_error"] = error
+                changes["first_error"] = step.first_error or error[:LONGEST]
+                changes["last_error"] = error[:LONGEST]
             return step.model_copy(update=changes)
 
         self.set(step=name, steps=tuple(moved(step) for step in self._status.steps))
 
     def waiting(self, step: str, for_: str, next_command: str, phase: Phase = Phase.WAITING) -> None:
         """Say on whom or what the run waits, and what that person may type."""
-        self.set(waiting_for=for_, next_command=next_command, phase=phase)
+        self.set(waiting_for=for_[:LONGEST], next_command=next_command, phase=phase)
         self.step(step, "waiting", detail=for_)
 
     def going_on(self, step: str, phase: Phase) -> None:
@@ -91,7 +101,7 @@ class Journal:
 
     def refused(self, what: str) -> None:
         """Remember a refused message; the newest 20 are kept."""
-        self.set(refusals=(*self._status.refusals, what)[-20:])
+        self.set(refusals=(*self._status.refusals, what[:LONGEST])[-20:])
 
     def verdict(self, verdict: Verdict) -> None:
         """Record the watch's word."""
@@ -100,7 +110,7 @@ class Journal:
 
     def close(self, outcome: Outcome, detail: str) -> None:
         """Record how the run ended."""
-        self.set(outcome=outcome, outcome_detail=detail, phase=Phase.CLOSED, waiting_for="", next_command="")
+        self.set(outcome=outcome, outcome_detail=detail[:LONGEST], phase=Phase.CLOSED, waiting_for="", next_command="")
         workflow.upsert_search_attributes([OUTCOME.value_set(outcome.value)])
 
     def identify(self) -> None:
@@ -125,14 +135,14 @@ class Journal:
         if status.phase != self._shown_phase:
             self._shown_phase = status.phase
             workflow.upsert_search_attributes([PHASE.value_set(status.phase.value)])
-        lines = [f"**{status.phase.value}**" + (f": {status.outcome_detail}" if status.outcome_detail else "")]
+        lines = [f"**{status.phase.value}**" + (f": {_plain(status.outcome_detail)}" if status.outcome_detail else "")]
         if status.version:
             generation = f", generation {status.generation}" if status.generation else ""
             lines.append(f"Version {status.version}{generation} in `{status.environment}`")
         if status.waiting_for:
-            lines.append(f"Waits for: {status.waiting_for}")
+            lines.append(f"Waits for: {_plain(status.waiting_for)}")
         if status.next_command:
-            lines.append(f"Next: `{status.next_command}`")
+            lines.append(f"Next: {_code(status.next_command)}")
         lines.append("")
         lines += [
             f"- {_MARK[step.state]} {step.name}" + (f": {_plain(step.detail)}" if step.detail else "")
@@ -140,6 +150,11 @@ class Journal:
         ]
         lines += [f"- refused: {_plain(refusal)}" for refusal in status.refusals[-5:]]
         workflow.set_current_details("\n".join(lines))
+
+
+def _code(text: str) -> str:
+    """Return text as Markdown code; a line break or backtick in it, which would end the code, is shown as a space."""
+    return "`" + "".join(" " if c == "`" or not c.isprintable() else c for c in text) + "`"
 
 
 def _plain(text: str) -> str:

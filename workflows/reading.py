@@ -31,7 +31,17 @@ MAX_BYTES: Final = 64 * 1024
 MAX_ISSUES: Final = 20
 """A refusal stands in failure, status, channel and audit stream: thousands of lines would exceed Temporal's 2 MiB."""
 
+MAX_VALUES: Final = 200
+"""Values in one input, all levels together; ours have 12. Listing thousands of problems takes a tenth of a second each
+time, and a workflow task that does so for several messages at once meets Temporal's deadlock detector (2 s)."""
+
 ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+def _count(value: object) -> int:
+    """Return how many values there are in a decoded JSON value, itself included."""
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + sum(map(_count, items))
 
 
 def read(model: type[ModelT], raw: RawValue, *, hint: str) -> ModelT:
@@ -58,6 +68,8 @@ def read(model: type[ModelT], raw: RawValue, *, hint: str) -> ModelT:
         value = strict_json.read(data)
     except strict_json.StrictJsonError as error:
         raise InvalidRequestError(f"the input is not JSON: {error}", hint=hint) from error
+    if _count(value) > MAX_VALUES:
+        raise InvalidRequestError(f"the input holds more than {MAX_VALUES} values", hint=hint)
     if not isinstance(value, dict):
         raise InvalidRequestError(f"the input must be one JSON object, not {type(value).__name__}", hint=hint)
     try:

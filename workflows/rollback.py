@@ -14,12 +14,20 @@ from temporalio import workflow
 from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError
 
-from constitution.errors import ConflictError, InvalidRequestError, NotApprovedError, StaleGenerationError
+from constitution.errors import (
+    ConflictError,
+    ForbiddenError,
+    InvalidRequestError,
+    LeaseHeldError,
+    NotApprovedError,
+    StaleGenerationError,
+)
 from constitution.messages import DecideMessage, Outcome, Phase, RollbackRequest, RollbackResult
 from constitution.release import Envelope, Kind, Standing, Verdict
 from workflows import family, policies
 from workflows.controls import Controls
 from workflows.family import GuardRequest
+from workflows.journal import command
 from workflows.reading import NOTHING, read
 from workflows.stepping import Failure, StepFailedError, StepInterruptedError, StepSkippedError
 
@@ -34,6 +42,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.sync import Sync, SyncInput, SyncReport
 
 STEPS = ("request", "board", "lease", "publish", "sync", "confirm", "broadcast", "archive")
+NOTHING_TO_UNDO = Failure(InvalidRequestError.code, "this update published nothing: nothing to undo", permanent=True)
 HINT = 'constitution rollback --reason … [--to GENERATION] (or {"reason": "…", "to": …})'
 
 
@@ -63,11 +72,12 @@ class ConstitutionRollback(Controls):
         info = await family.deployment(self._journal)
         try:
             request = read(RollbackRequest, raw, hint=HINT)
-            by_hand = request.update_id is None
+            # Who starts a run by itself can write any update id; only a child may act on its parent's word.
+            by_hand = request.update_id is None or workflow.info().parent is None
             self._journal.set(update_id=request.update_id or str(workflow.uuid4()))
             self._journal.identify()
             if by_hand:
-                await self._ask(request, info)
+                request = await self._ask(request, info)
             else:
                 self._live = True
             await self._guard(info, seals=by_hand)
@@ -88,9 +98,13 @@ class ConstitutionRollback(Controls):
 
     # before anything is changed: a rollback by hand may be refused, denied or aborted
 
-    async def _ask(self, request: RollbackRequest, info: DeploymentInfo) -> None:
+    async def _ask(self, request: RollbackRequest, info: DeploymentInfo) -> RollbackRequest:
+        """Return the request with the release named that was live when it was asked for: the board may take days."""
         plan = await self._look(request, info, persistent=False)
+        if plan.bad_generation is None:
+            raise StepFailedError("request", NOTHING_TO_UNDO)
         await self._quorum(plan, timedelta(seconds=plan.deadlines.decisions))
+        return request.model_copy(update={"bad_generation": plan.bad_generation})
 
     async def _quorum(self, plan: RollbackPlan, deadline: timedelta | None) -> None:
         """Wait for the board, where the approvals of the bad release do not authorise its undo any more."""
@@ -101,7 +115,7 @@ class ConstitutionRollback(Controls):
             "board",
             lambda: self._denied is not None or len(self._decisions) >= plan.quorum,
             for_=f"{plan.quorum} board members: the authorisation given with the approvals has ended",
-            next_command=f"constitution approve {workflow.info().workflow_id} --key KEYFILE",
+            next_command=command("approve", "--key KEYFILE"),
             deadline=deadline,
         )
         if self._denied is not None or not in_time:
@@ -111,7 +125,7 @@ class ConstitutionRollback(Controls):
 
     async def _on_decide(self, message: DecideMessage) -> str:
         if self._plan is None or not self._plan.needs_quorum or self._journal.status.generation is not None:
-            raise ConflictError("the board is not asked now", hint=f"constitution status {workflow.info().workflow_id}")
+            raise ConflictError("the board is not asked now", hint=command("status"))
         answer: DecisionResult = await workflow.execute_activity_method(
             Preconditions.check_rollback_decision,
             RollbackDecisionInput(plan=self._plan, envelope=message.approval, seen=self._envelopes()),
@@ -129,7 +143,9 @@ class ConstitutionRollback(Controls):
     def _envelopes(self) -> tuple[Envelope, ...]:
         return tuple(self._decisions[person] for person in sorted(self._decisions))
 
-    async def _look(self, request: RollbackRequest, info: DeploymentInfo, *, persistent: bool) -> RollbackPlan:
+    async def _look(
+        self, request: RollbackRequest, info: DeploymentInfo, *, persistent: bool, raises: frozenset[str] = frozenset()
+    ) -> RollbackPlan:
         plan = await self._stepper.run(
             "request",
             Restore.plan_rollback,
@@ -137,6 +153,7 @@ class ConstitutionRollback(Controls):
             policies.READ,
             summary="what is live, and what was confirmed before it",
             persistent=persistent,
+            raises=raises,
         )
         self._plan = plan
         self._journal.set(version=plan.version, checksum=plan.checksum, previous=plan.bad_checksum)
@@ -163,6 +180,8 @@ class ConstitutionRollback(Controls):
     async def _restore(
         self, request: RollbackRequest, info: DeploymentInfo, *, by_hand: bool
     ) -> tuple[RollbackPlan, Published]:
+        self._stepper.check()
+        self._live = True  # before the lease is asked for: one that was granted unseen would block everybody
         lease = await self._stepper.run(
             "lease",
             Publish.acquire_lease,
@@ -174,12 +193,17 @@ class ConstitutionRollback(Controls):
             ),
             policies.WRITE,
             summary="take the lease: from now on a late load of the update is refused",
-            persistent=not by_hand,
+            persistent=True,
+            raises=frozenset({LeaseHeldError.code, ForbiddenError.code}) if by_hand else frozenset(),
         )
         self._token = lease.fencing_token
-        self._live = True
+        refusals = self._refusals(by_hand=by_hand)
         while True:
-            plan = await self._look(request, info, persistent=True)
+            try:
+                plan = await self._look(request, info, persistent=True, raises=refusals if by_hand else frozenset())
+            except StepFailedError:
+                await self._release_lease()
+                raise
             if not by_hand:
                 await self._quorum(plan, None)
             me = workflow.info()
@@ -199,7 +223,7 @@ class ConstitutionRollback(Controls):
                     summary=f"restore {plan.version or 'no constitution'}: POST /v1/constitution/load",
                     persistent=True,
                     manages_state=False,
-                    raises=self._refusals(by_hand=by_hand),
+                    raises=refusals,
                 )
             except StepFailedError as error:
                 if error.failure.code != StaleGenerationError.code:
@@ -212,9 +236,9 @@ class ConstitutionRollback(Controls):
                 return plan, published
 
     def _refusals(self, *, by_hand: bool) -> frozenset[str]:
-        """Return which refusals of the load end the step: by hand any that a person can mend by starting anew."""
-        by_person = {NotApprovedError.code, InvalidRequestError.code, "invalid-document", "not-found", "untrusted"}
-        return frozenset({StaleGenerationError.code} | (by_person if by_hand else set()))
+        """Return which refusals end a step: by hand any that a person can mend by starting anew."""
+        by_person = {NotApprovedError.code, "invalid-document", "not-found", "untrusted"}
+        return frozenset({StaleGenerationError.code, InvalidRequestError.code} | (by_person if by_hand else set()))
 
     async def _prove(self, plan: RollbackPlan, published: Published) -> Proof:
         proof = await self._stepper.run(
@@ -306,7 +330,7 @@ class ConstitutionRollback(Controls):
         archived = await self._archive(plan, published, proof, request)
         live = f"{published.version} is live again" if published.version else "no constitution is live"
         detail = f"generation {plan.bad_generation} undone: {live} as generation {published.generation}"
-        await self._audit("rollback.completed", success=True, message=f"{detail}: {request.reason}", details={})
+        await self._audit_outcome("archive", "rollback.completed", success=True, message=f"{detail}: {request.reason}")
         self._journal.close(Outcome.ROLLED_BACK, detail)
         await workflow.wait_condition(workflow.all_handlers_finished)
         return RollbackResult(
@@ -428,7 +452,14 @@ class ConstitutionRollback(Controls):
             )
         except (StepFailedError, StepSkippedError) as error:
             self._journal.refused(f"not told: {error}")
-        await self._audit("rollback.rejected", success=False, message=failure.message, details={"code": failure.code})
+        await self._audit_outcome(
+            "broadcast",
+            "rollback.rejected",
+            success=False,
+            message=failure.message,
+            details={"code": failure.code},
+            deadline=policies.AUDIT_DEADLINE,
+        )
         self._journal.close(Outcome.REJECTED, detail)
         await workflow.wait_condition(workflow.all_handlers_finished)
         raise ApplicationError(

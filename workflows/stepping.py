@@ -17,7 +17,7 @@ from temporalio.exceptions import ActivityError, ApplicationError, FailureError,
 
 from constitution.messages import Phase
 from workflows import policies
-from workflows.journal import Journal
+from workflows.journal import Journal, command
 from workflows.policies import StepPolicy
 
 ArgumentT = TypeVar("ArgumentT")
@@ -221,6 +221,7 @@ class Stepper:
                 lambda: condition() or self._interrupted() is not None, timeout=deadline, timeout_summary=for_[:100]
             )
         except TimeoutError:
+            self._journal.going_on(step, phase)
             return False
         self.check()
         self._journal.going_on(step, phase)
@@ -232,7 +233,7 @@ class Stepper:
             step,
             f"a person: {step} failed ({failure.message}); without an answer the run gives up at "
             f"{(workflow.now() + self.person_deadline).isoformat(timespec='seconds')}",
-            f"constitution retry {workflow.info().workflow_id}",
+            command("retry"),
             Phase.NEEDS_A_PERSON,
         )
         try:
@@ -251,7 +252,7 @@ class Stepper:
         self._journal.waiting(
             step,
             f"{step} to succeed ({failure.message}); tried again every {int(pause.total_seconds())} s",
-            f"constitution retry {workflow.info().workflow_id}",
+            command("retry"),
             Phase.NEEDS_A_PERSON if failure.permanent else self.persistent_phase,
         )
         try:

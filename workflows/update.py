@@ -258,7 +258,7 @@ class ConstitutionUpdate(Controls):
             if self._live:
                 raise ConflictError("this denial comes too late: the release is confirmed, or the run is ending")
             self._denied = f"{answer.person} denied: {answer.reason}"
-            if not self._deciding:  # the last approval was counted while this denial was being verified
+            if len(self._decisions) >= self._subject.approvals_needed:  # the last one came while this was verified
                 self._stop = self._stop or self._denied
             return "denied: the update is rejected"
         self._decisions.setdefault(answer.person, message.approval)

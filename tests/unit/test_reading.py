@@ -50,14 +50,18 @@ def test_an_encoding_of_any_length_is_refused_in_few_words() -> None:
 
 
 def test_the_number_of_problems_that_are_not_shown_is_said() -> None:
-    assert "more problems" in refusal(UpdateRequest, many(6_500))
+    assert "more problems" in refusal(UpdateRequest, many(100))
 
 
-def test_many_keys_take_no_quadratic_time() -> None:
+@pytest.mark.parametrize("data", [many(6_500), b'{"signatures":[' + b",".join([b"1"] * 30_000) + b"]}"])
+def test_a_refusal_takes_little_time_whatever_was_sent(data: bytes) -> None:
     """Temporal's deadlock detector fails a workflow task after 2 s, and then again and again."""
-    started = time.thread_time()
-    refusal(UpdateRequest, many(6_500))
-    assert time.thread_time() - started < 0.3
+    best = float("inf")
+    for _ in range(5):
+        started = time.thread_time()
+        refusal(UpdateRequest, data)
+        best = min(best, time.thread_time() - started)
+    assert best < 0.03
 
 
 @pytest.mark.parametrize("update_id", ["nonsense", "", "../../x", "x" * 10_000])
