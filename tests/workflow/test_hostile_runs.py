@@ -1,0 +1,147 @@
+"""Whoever can reach Temporal can start runs and send messages; what they cannot do is stall a run or keep the lease."""
+
+import contextlib
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from temporalio.api.common.v1 import Payload
+from temporalio.client import WorkflowHandle, WorkflowUpdateFailedError
+from temporalio.common import RawValue
+
+from constitution.messages import Outcome, Phase
+from constitution.release import CurrentConstitution
+from tests.helpers import eventually
+from tests.workflow.town import LEAF, Town
+
+pytestmark = pytest.mark.timeout(240)
+
+MANY = ("{" + ",".join(f'"{i:x}":0' for i in range(6_300)) + "}").encode()
+"""52 kB: under the limit of an input, and 6,300 unknown fields."""
+
+
+def raw(data: bytes) -> RawValue:
+    return RawValue(Payload(metadata={"encoding": b"json/plain"}, data=data))
+
+
+async def free(town: Town) -> bool:
+    return await town.service.lease() is None
+
+
+async def approve(town: Town, handle: WorkflowHandle[Any, Any], *people: str) -> None:
+    for person in people:
+        key = str(town.home / "keys" / f"{person}.tsk")
+        code, _, err = await town.constitution("approve", handle.id, "--key", key, "--reason", "yes", "--yes")
+        assert code == 0, err
+
+
+async def test_a_start_with_thousands_of_problems_is_refused_at_once(town: Town) -> None:
+    handle = await town.start_run("ConstitutionUpdate", f"{town.names.namespace}/bad/{uuid4().hex[:8]}", raw(MANY))
+    end = await town.end(handle, timedelta(seconds=20))
+    assert end.type == "Rejected"
+    assert "more than 200 values" in end.message
+    assert len(end.message) < 10_000
+
+
+async def test_messages_with_thousands_of_problems_stall_no_run(town: Town, live: CurrentConstitution) -> None:
+    proposal = await town.propose()
+    handle = await town.update(proposal)
+    await town.until_step(handle, "board", "waiting")
+    for _ in range(10):
+        await handle.signal("promote", raw(MANY))
+    await town.until(handle, lambda status: len(status.refusals) == 10)
+    await handle.execute_update("abort", {"reason": "seen enough"})
+    assert (await town.end(handle)).type == "Rejected"
+    assert await town.current() == live
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["of an update that waits", "of nobody"])
+async def test_a_rollback_started_by_a_stranger_in_the_name_of_an_update_is_refused(
+    town: Town, live: CurrentConstitution, *, known: bool
+) -> None:
+    waiting = await town.update(await town.propose())
+    status = await town.until_step(waiting, "board", "waiting")
+    update_id = status.update_id if known else str(uuid4())
+    handle = await town.start_run(
+        "ConstitutionRollback",
+        f"{town.names.namespace}/forged/{uuid4().hex[:8]}",
+        {"reason": "x", "update_id": update_id},
+    )
+    end = await town.end(handle, timedelta(seconds=30))
+    assert end.type == "Rejected"
+    assert "nothing to undo" in end.message
+    assert await free(town)
+    await waiting.execute_update("abort", {"reason": "seen enough"})
+    assert (await town.end(waiting)).type == "Rejected"
+    assert await town.current() == live
+
+
+async def test_a_rollback_undoes_what_was_live_when_it_was_asked_for_and_nothing_newer(town: Town) -> None:
+    restore = (await town.live()).generation
+    await town.completed()
+    await town.completed()
+    bad = (await town.live()).generation
+    # Two releases back: the approvals of the bad one do not authorise that, so the board is asked, and takes its time.
+    handle = await town.start_run("ConstitutionRollback", town.rollback_id(bad), {"reason": "two back", "to": restore})
+    await town.until_step(handle, "board", "waiting")
+    await town.completed()
+    newer = await town.live()
+    await approve(town, handle, "alva", "bruno")
+    end = await town.end(handle)
+    assert end.type == "Rejected", end.message
+    assert "replaced" in end.message
+    assert await town.live() == newer
+    assert await free(town)
+
+
+async def test_an_abort_while_the_lease_is_granted_leaves_no_lease_behind(
+    town: Town, live: CurrentConstitution
+) -> None:
+    await town.completed()
+    bad = (await town.live()).generation
+    with town.service_wire.holding("POST", "/v1/constitution/lease", answered=True) as lease:
+        handle = await town.start_run("ConstitutionRollback", town.rollback_id(bad), {"reason": "found bad"})
+        await lease.reached()
+        with contextlib.suppress(WorkflowUpdateFailedError):
+            await handle.execute_update("abort", {"reason": "changed my mind"})
+        lease.drop()
+        await town.end(handle)
+    await eventually(lambda: free(town), timedelta(seconds=20))
+    assert (await town.live()).checksum == live.checksum
+
+
+async def test_an_outage_at_the_very_end_does_not_change_the_outcome(town: Town, live: CurrentConstitution) -> None:
+    with town.service_wire.holding("POST", "/v1/constitution/audit", b"update.completed") as audit:
+        handle, proposal = await town.approved()
+        await audit.reached()
+        town.service_wire.cut()
+        audit.drop()
+        await town.until(handle, lambda status: status.phase is Phase.RECORDS_PENDING)
+        town.service_wire.mend()
+    end = await town.end(handle)
+    assert (end.type, end.result["outcome"]) == (None, Outcome.COMPLETED)
+    assert await eventually(lambda: "update.completed" in town.reads.audited(handle.id))
+    assert (await town.live()).checksum == proposal.checksum != live.checksum
+
+
+async def test_a_wait_that_is_over_is_not_shown_any_more(town: Town, live: CurrentConstitution) -> None:
+    moment = datetime.now(UTC) + timedelta(seconds=15)
+    async with town.paused(LEAF):
+        handle, _ = await town.approved(not_before=moment.isoformat())
+        status = await town.until_step(handle, "sync")
+        assert (status.waiting_for, status.next_command, status.phase) == ("", "", Phase.RUNNING)
+        assert datetime.now(UTC) >= moment
+    assert (await town.end(handle)).type is None
+    assert (await town.live()).generation == live.generation + 1
+
+
+async def test_a_hostile_workflow_id_is_quoted_in_the_command_to_type(town: Town) -> None:
+    proposal = await town.propose()
+    workflow_id = f"{town.names.namespace}/x; rm -rf ~ `id` {uuid4().hex[:8]}"
+    handle = await town.start_run("ConstitutionUpdate", workflow_id, proposal.input)
+    status = await town.until_step(handle, "board", "waiting")
+    assert f"constitution approve '{workflow_id}' " in status.next_command
+    await handle.execute_update("abort", {"reason": json.dumps("seen enough")})
+    assert (await town.end(handle)).type == "Rejected"
