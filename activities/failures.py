@@ -58,7 +58,7 @@ def classified(
             raise
         except ConstitutionError as error:
             raise to_application_error(error) from error
-        except Exception as error:
+        except Exception as error:  # what nobody foresaw: retryable, so that finite attempts make it visible
             raise ApplicationError(f"{type(error).__name__}: {error}", type=UNEXPECTED) from error
 
     return run

@@ -254,6 +254,6 @@ def _replace(target: Path, data: bytes) -> None:
             os.fchmod(descriptor, 0o644)
             handle.write(data)
         partial.replace(target)
-    except BaseException:
+    except BaseException:  # whatever ends the write, also a cancel, must not leave half a file
         partial.unlink(missing_ok=True)
         raise

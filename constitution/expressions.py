@@ -81,7 +81,7 @@ def run(expression: Any, activation: Any) -> Outcome:
         kind = value.type()
         if kind == _TYPE.BOOL:
             return Outcome(matched=value.plain_value() is True, error=False)
-    except Exception as error:
+    except Exception as error:  # the engine raises for a spent budget only, in types of its own; that denies
         raise BudgetExceededError(_first_line(str(error))) from error
     return Outcome(matched=False, error=kind in (_TYPE.ERROR, _TYPE.UNKNOWN))
 

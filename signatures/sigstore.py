@@ -96,7 +96,7 @@ def verify(
         parsed = Bundle.from_json(bundle)
         signed_at = _signed_at(parsed)
         _verifier(_in_force(root, now)).verify_artifact(document, parsed, candidates)
-    except Exception as error:
+    except Exception as error:  # malformed bundles raise ValueError, OverflowError and more: all of it is a refusal
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
         raise SigstoreError(f"the bundle does not verify: {reason}") from error
     if candidates.person is None:

@@ -83,7 +83,7 @@ class Forwarder:
                     self._metrics.backlog.labels(topic, str(partition)).set(ahead)
         except asyncio.CancelledError:
             raise
-        except Exception as error:
+        except Exception as error:  # the last frame of the task: readiness must say why it ended
             self._ended = f"ended by {type(error).__name__}: {error}"
             _log.exception("forwarding_ended")
             raise
