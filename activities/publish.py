@@ -224,8 +224,9 @@ class Publish:
     async def record_standing(self, x: StandingInput) -> StandingResult:
         """Append what became of a release.
 
-        Twice, or killed half-way: the key makes it one entry. Late, after its caller died: ``confirmed`` needs the
-        current token, so a fenced update can never confirm.
+        Twice, or killed half-way: the service appends the same standing once, and the key adds the run, because the
+        run that follows a terminated one gives a reason of its own. Late, after its caller died: it needs the current
+        token, so a fenced update can never confirm.
 
         Raises:
             LeaseLostError, ConflictError: the token is old, or the release is no longer current.
@@ -238,7 +239,7 @@ class Publish:
             update_id=x.update_id,
             fencing_token=x.fencing_token,
         )
-        step = f"standing-{x.generation}-{x.standing.value}"
+        step = f"standing-{x.generation}-{x.standing.value}-{activity.info().workflow_run_id}"
         release = await self._service.record_standing(x.generation, request, step_key(x.environment, x.update_id, step))
         if release.standing is None:
             raise NotYetError(f"generation {x.generation} has no standing yet")

@@ -131,7 +131,8 @@ class Restore:
 
         Assumes: the lease is held under ``fencing_token``, and the plan was made under it. A plan that found the undo
         done already (``already``) loads nothing: that release is returned, to be proved again.
-        Twice, or killed half-way: one undo per bad generation and update id; the stored answer comes back. Late: a
+        Twice, or killed half-way: one undo per bad generation and run; the stored answer comes back. Late, after its
+        run was terminated: it is the undo, and the run that follows finds the generation stale and looks again; a
         newer release or lease makes the service refuse.
 
         Raises:
@@ -164,5 +165,5 @@ class Restore:
             reason=x.reason,
             workflow=WorkflowRef(workflow_id=x.workflow_id, run_id=x.run_id),
         )
-        step = f"restore-{plan.bad_generation}"
+        step = f"restore-{plan.bad_generation}-{activity.info().workflow_run_id}"
         return published(await self._service.load(request, step_key(plan.environment, plan.update_id, step)))

@@ -69,8 +69,9 @@ async def test_it_is_started_approved_and_completed_by_temporals_command_line_wi
         code, out, err = await bare.temporal("workflow", "update", "execute", *to, messages["bruno"])
         assert code == 0, err
         assert "2 of 2" in out
-        release = await outcomes.completed(bare, handle, proposal)
-        evidence = await bare.service.evidence(release.test_evidence or "")
+        await outcomes.completed(bare, handle, proposal)
+        status = await bare.status(handle)
+        evidence = await bare.service.evidence(status.evidence or "")
         assert {suite.name: suite.tests > 1 for suite in evidence.suites} == {"policy": True, "chaos": True}
 
 

@@ -197,8 +197,8 @@ async def test_an_update_killed_with_the_lease_is_rejected_and_blocks_nobody(
         await eventually(given_back, SOON)
         load.release()
         await load.over()
-    await eventually(lambda: len(town.reads.told_about(proposal.version, "rejected")) == 1, SOON)
     await town.rest()
+    assert len(town.reads.told_about(proposal.version, "rejected")) == 1
     await outcomes.untouched(town, proposal, live)
     await town.completed()
 
@@ -210,12 +210,13 @@ async def test_an_update_killed_after_confirmation_is_told_and_archived(town: To
     await kill_all(town)
     town.slack_wire.mend()
     assert status.generation is not None
-    await eventually(lambda: len(town.reads.told_about(proposal.version, "live and confirmed")) == 1, SOON)
 
     async def archived() -> bool:
         return len(await asyncio.to_thread(town.reads.change_log, status.generation or 0)) == 1
 
     await eventually(archived, SOON)
+    await town.rest()
+    assert len(town.reads.told_about(proposal.version, "live and confirmed")) == 1
     current = await town.current()
     assert current is not None
     assert (current.generation, current.checksum) == (live.generation + 1, proposal.checksum)
@@ -242,6 +243,7 @@ async def test_the_redis_value_comes_back(town: Town, live: CurrentConstitution,
 async def test_a_row_and_a_file_that_were_deleted_from_the_archive_come_back(
     town: Town, live: CurrentConstitution
 ) -> None:
+    await town.rest()  # the guard has sealed the folder
     rows = await asyncio.to_thread(town.reads.change_log, live.generation)
     assert len(rows) == 1
     folder = f"docs/legal/constitution/{live.version}-{live.generation}"
@@ -262,6 +264,7 @@ async def test_a_file_that_was_altered_in_the_archive_is_named_and_left_alone(
 ) -> None:
     folder = f"docs/legal/constitution/{live.version}-{live.generation}"
     path = f"{folder}/change-request.json"
+    await town.rest()  # the guard has sealed the folder
     before = await asyncio.to_thread(vandalise, town, path, b"{}")
     finding = await finds(town, "archive-altered", folder)
     assert "change-request.json" in finding["message"]
@@ -280,11 +283,9 @@ async def test_an_outcome_that_was_told_twice_is_told_once(town: Town, live: Cur
         text="again",
         metadata={"event_type": "constitution_outcome", "event_payload": {"key": key}},
     )
-
-    async def once() -> bool:
-        return (await asyncio.to_thread(town.reads.told))[key] == told[key]
-
-    await eventually(once, SOON)
+    events = await eventually(lambda: reconciled(town, f"told-twice: {key}"), SOON)
+    assert [event["api"]["operation"] for event in events] == ["reconcile.repaired"]
+    assert (await asyncio.to_thread(town.reads.told))[key] == told[key]
     assert live.checksum
 
 

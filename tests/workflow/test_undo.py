@@ -80,17 +80,18 @@ async def test_not_before_is_waited_for(town: Town, live: CurrentConstitution) -
     assert release.effective_at >= moment
 
 
-async def test_a_second_update_is_refused_and_told_who_holds_the_lease(town: Town, live: CurrentConstitution) -> None:
+async def test_an_update_is_refused_while_another_holds_the_lease_and_told_which(
+    town: Town, live: CurrentConstitution
+) -> None:
     first, second = await town.propose(), await town.propose()
-    async with town.paused(LEAF):
-        holder, _ = await town.approved(first)
-        await town.until_step(holder, "sync")
-        # Its draft followed what was live before: only the lease, or the new release, can stand in its way.
-        late = await town.update(second)
-        end = await town.end(late)
-        await town.go_on(LEAF)
-    assert (end.status, end.type) == ("FAILED", "Rejected")
-    await outcomes.completed(town, holder, first)
+    holder, late = await town.update(first), await town.update(second)
+    with town.service_wire.holding("POST", "/v1/constitution/load") as load:
+        await town.approve(holder, first)
+        await load.reached()
+        await town.approve(late, second)
+        await outcomes.rejected(town, late, second, live, f"{first.change_request}")
+        load.release()
+        await outcomes.completed(town, holder, first)
 
 
 async def test_a_watch_that_cannot_see_is_refused_before_anything_is_live(
@@ -132,9 +133,7 @@ async def test_a_step_that_fails_past_the_deadline_for_a_person_is_undone(
         await outcomes.rolled_back(town, handle, proposal, live)
 
 
-async def test_a_confirmation_whose_answer_was_lost_is_no_reason_to_undo(
-    town: Town, live: CurrentConstitution
-) -> None:
+async def test_a_confirmation_whose_answer_was_lost_is_no_reason_to_undo(town: Town, live: CurrentConstitution) -> None:
     async with town.configured(person=2):
         proposal = await town.propose()
         handle = await town.update(proposal)

@@ -446,7 +446,8 @@ class Town:
                 return End(status, error.cause.type, error.cause.message)
             return End(status, type(error.cause).__name__, str(error.cause))
         except TimeoutError:
-            raise AssertionError(f"{handle.id} is still open: {await self.status(handle)}") from None
+            opened = [f"{run}: {await self.status(self.run(run))}" for run in await self.open_runs()]
+            raise AssertionError(f"{handle.id} is still open; {opened}") from None
         return End("COMPLETED", None, "", result)
 
     async def open_runs(self) -> list[str]:

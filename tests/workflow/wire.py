@@ -33,18 +33,16 @@ class Hold:
         self._arrived = threading.Event()
         self._end = threading.Event()
         self._passed = threading.Event()
-        self._dropped = False
+        self.is_dropped = False
 
     def takes(self, method: str, path: str, body: bytes) -> bool:
-        return (
-            not self._arrived.is_set() and method == self.method and self.path in path and self.body in body
-        )
+        return not self._arrived.is_set() and method == self.method and self.path in path and self.body in body
 
     def wait(self) -> bool:
         """Stop here until the test lets go; returns whether to go on."""
         self._arrived.set()
         self._end.wait(PATIENCE.total_seconds())
-        return not self._dropped
+        return not self.is_dropped
 
     def done(self) -> None:
         self._passed.set()
@@ -59,7 +57,7 @@ class Hold:
 
     def drop(self) -> None:
         """Close its connection without another word."""
-        self._dropped = True
+        self.is_dropped = True
         self._end.set()
 
     async def over(self) -> None:

@@ -1,0 +1,87 @@
+"""The worker dies by SIGKILL in mid-step and comes back: the outcome is true, and nothing happened twice."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import timedelta
+
+import pytest
+
+from constitution.release import CurrentConstitution
+from tests.workflow import outcomes
+from tests.workflow.outcomes import Handle
+from tests.workflow.town import LEAF, Proposal, Town
+
+# An activity that died with its worker is tried again when its heartbeat, or the time of its attempt, has run out.
+pytestmark = pytest.mark.timeout(240)
+LATE = timedelta(seconds=150)
+
+Moment = Callable[[Town, Handle, Proposal], AbstractAsyncContextManager[None]]
+"""Brings a run to one exact moment and keeps it there until the block ends."""
+
+
+def request(method: str, path: str, body: bytes = b"", *, answered: bool = False, slack: bool = False) -> Moment:
+    """The moment in which a request, or its answer, is under way."""
+
+    @asynccontextmanager
+    async def moment(town: Town, handle: Handle, proposal: Proposal) -> AsyncIterator[None]:
+        wire = town.slack_wire if slack else town.service_wire
+        with wire.holding(method, path, body, answered=answered) as held:
+            if "blobs" not in path:
+                await town.approve(handle, proposal)
+            await held.reached()
+            yield
+
+    return moment
+
+
+def standing_still(process: str, step: str) -> Moment:
+    """The moment in which a step waits for a process that stands still."""
+
+    @asynccontextmanager
+    async def moment(town: Town, handle: Handle, proposal: Proposal) -> AsyncIterator[None]:
+        async with town.paused(process):
+            await town.approve(handle, proposal)
+            await town.until_step(handle, step)
+            yield
+
+    return moment
+
+
+MOMENTS = {
+    "gate": request("POST", "/v1/constitution/blobs"),
+    "publish: loaded, and nobody knows": request("POST", "/v1/constitution/load", answered=True),
+    "publish: about to load": request("POST", "/v1/constitution/load"),
+    "sync": standing_still(LEAF, "sync"),
+    "confirm: confirmed, and nobody knows": request("POST", "/standing", answered=True),
+    "broadcast: posted, and nobody knows": request("POST", "chat.postMessage", b"completed", answered=True, slack=True),
+    "archive": standing_still("siem-forwarder", "archive"),
+}
+
+
+@pytest.mark.parametrize("name", MOMENTS)
+async def test_a_worker_that_is_killed_in_mid_step(town: Town, live: CurrentConstitution, name: str) -> None:
+    proposal = await town.propose()
+    handle = await town.update(proposal)
+    async with MOMENTS[name](town, handle, proposal):
+        await town.kill("worker")
+    await town.restart("worker")
+    if name == "gate":
+        await town.approve(handle, proposal, deadline=LATE)
+    release = await outcomes.completed(town, handle, proposal)
+    assert release.generation == live.generation + 1
+    audited = town.reads.audited(handle.id)
+    assert audited.count("update.completed") == 1
+
+
+async def test_a_worker_that_is_killed_while_it_undoes(town: Town, live: CurrentConstitution) -> None:
+    async with town.paused(LEAF):
+        handle, proposal = await town.approved()
+        await town.until_step(handle, "sync")
+        with town.service_wire.holding("POST", "/v1/constitution/load", answered=True) as load:
+            await handle.execute_update("abort", {"reason": "a mistake"})
+            await load.reached()
+            await town.kill("worker")
+        await town.go_on(LEAF)
+    await town.restart("worker")
+    _, undoing = await outcomes.rolled_back(town, handle, proposal, live)
+    assert undoing.generation == live.generation + 2
