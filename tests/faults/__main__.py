@@ -39,7 +39,7 @@ def told(result: Result) -> str:
     line += f", recovered in {result.recovery_s} s, {result.seconds} s in all"
     if result.green:
         return line
-    found = "\n    ".join(result.findings) or result.error or f"allowed: {', '.join(result.allowed)}"
+    found = "\n    ".join(result.findings) or result.error or f"allowed: {', '.join(result.allowed)}; {result.detail}"
     return f"{line}\n    {found}\n    again: {result.command}"
 
 

@@ -42,6 +42,7 @@ PROXIES = {
     "constitution-service": ("CONSTITUTION_SERVICE_URL",),
 }
 DATABASES = ("DATABASE_URL", "DATABASE_READER_URL", "DATABASE_MIGRATION_URL")
+RECONCILE = "constitution-reconcile/"
 GIVEN = ("TEMPORAL_", "DATABASE_", "REDIS_", "KAFKA_", "PROMETHEUS_URL", "SLACK_", "ARTIFACT_STORE_", "AWS_")
 
 
@@ -93,6 +94,10 @@ class Place(Town):
         if self._auditor is None:
             self._auditor = Auditor(self.settings | self._direct, self.client)
         return self._auditor
+
+    async def family_runs(self) -> list[str]:
+        """Open updates, rollbacks and guards; reconciliation comes and goes by its schedule."""
+        return [run for run in await self.open_runs() if RECONCILE not in run]
 
     async def pids(self, name: str) -> int:
         """The process of one of the town's services."""
@@ -198,6 +203,9 @@ class Ground:
         place, self.place = self.place, None
         await self.toxics.heal()
         await place.stop(keep_logs=keep)
+        async for schedule in await self.client.list_schedules():
+            if schedule.id.startswith(place.names.namespace):
+                await self.client.get_schedule_handle(schedule.id).delete()
         for workflow_id in await place.open_runs():
             try:
                 await self.client.get_workflow_handle(workflow_id).terminate("the cell is over")

@@ -59,7 +59,7 @@ class People:
     async def _work(self) -> None:
         while True:
             try:
-                opened = await self._place.open_runs()
+                opened = await self._place.family_runs()
             except RPCError:
                 opened = []
             for workflow_id in opened:

@@ -114,7 +114,7 @@ def _red(red: list[dict[str, Any]]) -> list[str]:
         if result["findings"] or result["error"]:
             found = "; ".join(result["findings"]) or result["error"]
         else:
-            found = f"ended as {result['outcome']}, allowed: {', '.join(result['allowed'])}"
+            found = f"{result['outcome']}, allowed: {', '.join(result['allowed'])}; {result.get('detail', '')}"
         text = found.replace("|", "\\|").replace("\n", " ")[:300]
         lines.append(f"| {result['id']} | {what} | {text} | `{result['command']}` |")
     return [*lines, ""]

@@ -12,7 +12,7 @@ from temporalio.client import WorkflowExecutionStatus, WorkflowHandle
 from temporalio.service import RPCError
 
 from constitution.messages import Status
-from constitution.release import Kind
+from constitution.release import Kind, Release
 from tests.faults.auditor import Audit
 from tests.faults.cells import Cell, allowed
 from tests.faults.faults import Fault
@@ -51,6 +51,7 @@ class Result:
     cell: dict[str, str]
     green: bool = False
     outcome: str = ""
+    detail: str = ""
     allowed: list[str] = field(default_factory=list)
     checks: dict[str, int] = field(default_factory=dict)
     findings: list[str] = field(default_factory=list)
@@ -123,6 +124,7 @@ class _Cell:
                 self._people.patient = False
                 self._result.outcome = await self._outcome(handle, timedelta(seconds=OUTCOME.total_seconds()))
                 ended = time.monotonic()
+                self._result.detail = await _why(handle)
                 self._result.recovery_s = round(max(0.0, ended - healed), 2)
                 await asyncio.to_thread(self._fault.end)
                 await self._at_rest()
@@ -149,7 +151,7 @@ class _Cell:
                 return await self._rollback()
             case _:
                 await self._something_live()
-                if (await self._place.service.releases())[-1].kind is Kind.UPDATE:
+                if (await self._newest()).kind is Kind.UPDATE:
                     await self._released()
                     await self._finished(await (await self._rollback())())
                 return await self._rollback()
@@ -175,8 +177,11 @@ class _Cell:
         return lambda: self._place.update(proposal, strategy=strategy)
 
     async def _rollback(self) -> Callable[[], Awaitable[WorkflowHandle[Any, Any]]]:
-        bad = (await self._place.service.releases())[-1].generation
+        bad = (await self._newest()).generation
         return lambda: self._start_rollback(bad)
+
+    async def _newest(self) -> Release:
+        return max(await self._place.service.releases(), key=lambda release: release.generation)
 
     async def _start_rollback(self, bad: int) -> WorkflowHandle[Any, Any]:
         request = {"reason": "the cell asks", "bad_generation": bad}
@@ -310,7 +315,7 @@ class _Cell:
     async def _closed(self) -> None:
         async def nothing_open() -> bool:
             try:
-                opened = await self._place.open_runs()
+                opened = await self._place.family_runs()
             except RPCError as error:
                 raise AssertionError(str(error)) from error
             assert not opened, f"open: {opened}"
@@ -323,7 +328,7 @@ class _Cell:
             await self._closed()
         except AssertionError as error:
             states = [f"{i}: {_summary(await self._people.status(self._place.run(i)))}"
-                      for i in await self._place.open_runs()]  # fmt: skip
+                      for i in await self._place.family_runs()]  # fmt: skip
             raise AssertionError(f"{error}; {states}") from error
 
     async def _audit(self) -> Audit:
@@ -358,3 +363,9 @@ async def _said(handle: WorkflowHandle[Any, Any]) -> str:
     found = described.search_attributes.get("ConstitutionOutcome")
     status = described.status.name if described.status else ""
     return str(found[0]) if found else f"none ({status})"
+
+
+async def _why(handle: WorkflowHandle[Any, Any]) -> str:
+    """What a failed run says about its end; empty for one that completed."""
+    last = (await handle.fetch_history()).events[-1]
+    return str(last.workflow_execution_failed_event_attributes.failure.message)[:1000]
