@@ -35,6 +35,7 @@ from activities.archive import ArchiveRelease
 from activities.audit import Audit
 from activities.broadcast import Broadcast
 from activities.deployment import DeploymentActivities
+from activities.expected_change import ExpectedChange
 from activities.family import Family
 from activities.preconditions import Preconditions
 from activities.publish import Publish
@@ -68,7 +69,8 @@ from constitution_client.exit import leave
 from constitution_client.service import ConstitutionServiceClient
 from services.common.logs import configure_logging
 from signatures.tokens import ClientKey
-from workflows.arguments import OneArgument, data_converter
+from workflows.arguments import OneArgument
+from workflows.conversion import data_converter
 from workflows.guard import ConstitutionGuard
 from workflows.journal import SEARCH_ATTRIBUTES
 from workflows.reconcile import ConstitutionReconcile
@@ -203,6 +205,7 @@ async def activities(configuration: Configuration, client: Client) -> AsyncItera
                 deployment=deployment,
             ),
             Sync(targets=targets, service=service, deployment=deployment),
+            ExpectedChange(service=service, targets=targets, deployment=deployment),
             Watch(metrics=metrics, service=service, deployment=deployment),
             Broadcast(channel=channel, ledger=ledger, deployment=deployment),
             ArchiveRelease(

@@ -24,6 +24,7 @@ from constitution.api import (
 )
 from constitution.checksum import Checksum
 from constitution.environment import Environment, Target
+from constitution.prediction import PredictAnswer
 from constitution.release import CurrentConstitution, Release
 from constitution.trust import TrustPolicy
 
@@ -160,6 +161,14 @@ class TargetClient(Protocol):
 
     async def evaluate(self, target: Target, request: dict[str, Any]) -> dict[str, Any]:
         """Ask a policy engine for a decision as tenant ``runbook-probe``."""
+        ...
+
+    async def predict(self, target: Target, checksum: Checksum) -> PredictAnswer:
+        """Have a policy engine replay its recorded requests through a candidate; counts come back.
+
+        Raises:
+            UnavailableError: it did not answer, or says that it cannot.
+        """
         ...
 
 

@@ -10,12 +10,15 @@ from typing import Any, TypeVar
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from constitution.api import Problem
 from constitution.consumer_api import PROBE_TENANT, EvaluationAnswer, PolicyStatus, SessionAnswer, SessionRequest
 from constitution.environment import Target
 from constitution.errors import ForbiddenError, UnavailableError
+from constitution.prediction import PredictAnswer, PredictRequest
 from signatures.tokens import ClientKey, mint
 
 TIMEOUT = httpx.Timeout(5.0, connect=2.0)  # seconds; a refresh fetches one document of at most 1 MiB on the way
+PREDICT_TIMEOUT = httpx.Timeout(10.0, connect=2.0)  # a replay of some thousand requests takes about a second
 MAX_ANSWER = 1024 * 1024  # bytes; a target's answers are some hundred
 
 _M = TypeVar("_M", bound=BaseModel)
@@ -82,8 +85,34 @@ class HttpTargets:
         answer = await self._ask(target, "/v1/evaluate", EvaluationAnswer, scope="probe", body=request)
         return answer.model_dump(mode="json")
 
+    async def predict(self, target: Target, checksum: str) -> PredictAnswer:
+        """Return what a candidate would decide otherwise about a policy engine's recorded requests, in counts.
+
+        Raises:
+            UnavailableError, ForbiddenError: as for ``policy``; an engine's refusal (no such candidate, one that does
+                not verify) is ``UnavailableError`` with what it said.
+        """
+        answer = await self._ask(
+            target,
+            "/v1/policy/predict",
+            PredictAnswer,
+            scope="probe",
+            body=PredictRequest(checksum=checksum).model_dump(mode="json"),
+            timeout=PREDICT_TIMEOUT,
+        )
+        if (answer.target, answer.candidate) != (target.id, checksum):
+            raise UnavailableError(f"{target.id} answered as {answer.target!r} about {answer.candidate}")
+        return answer
+
     async def _ask(
-        self, target: Target, path: str, model: type[_M], *, scope: str | None, body: dict[str, Any] | None = None
+        self,
+        target: Target,
+        path: str,
+        model: type[_M],
+        *,
+        scope: str | None,
+        body: dict[str, Any] | None = None,
+        timeout: httpx.Timeout = TIMEOUT,  # noqa: ASYNC109 - httpx's own, by phase
     ) -> _M:
         headers = {}
         if scope is not None:
@@ -93,7 +122,7 @@ class HttpTargets:
         url = target.url.rstrip("/") + path
         answer = bytearray()
         try:
-            async with self._http.stream(method, url, json=body, headers=headers) as response:
+            async with self._http.stream(method, url, json=body, headers=headers, timeout=timeout) as response:
                 async for part in response.aiter_bytes():
                     answer += part
                     if len(answer) > MAX_ANSWER:
@@ -106,8 +135,17 @@ class HttpTargets:
                 hint="its trust policy must list the worker's client key with the scopes probe and policy:refresh",
             )
         if response.status_code != httpx.codes.OK:
-            raise UnavailableError(f"{target.id} answered {path} with HTTP {response.status_code}: {answer[:200]!r}")
+            said = _detail(bytes(answer))
+            raise UnavailableError(f"{target.id} answered {path} with HTTP {response.status_code}: {said}")
         try:
             return model.model_validate_json(bytes(answer))
         except ValidationError as error:
             raise UnavailableError(f"{target.id} answered {path} with something that is no {model.__name__}") from error
+
+
+def _detail(answer: bytes) -> str:
+    """What a problem says, or the beginning of an answer that is none."""
+    try:
+        return Problem.model_validate_json(answer).detail[:300]
+    except ValidationError:
+        return repr(answer[:200])

@@ -58,6 +58,7 @@ class RollbackRequest(Model):
     bad_generation: Annotated[int, Field(ge=1)] | None = None
     update_id: UpdateId | None = None  # of the update that is undone; a rollback by hand makes its own
     verdict: Verdict | None = None  # ``anomaly`` marks the bad release poisoned, all else withdrawn
+    watch_evidence: Checksum | None = None  # what the verdict rests on, for the archive; counts from a parent only
 
 
 class DecideMessage(Model):

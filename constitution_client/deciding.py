@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from constitution.api import EvidenceRecord
 from constitution.approval import ApprovalPredicate, Verb
 from constitution.checksum import checksum_of
@@ -17,6 +19,7 @@ from constitution.diff import diff
 from constitution.document import Constitution, parse
 from constitution.errors import ConstitutionError, EvidenceError, NotApprovedError, NotYetError, UntrustedError
 from constitution.messages import DecideMessage, Status
+from constitution.prediction import Prediction
 from constitution.release import Kind, Previous
 from constitution.trust import Person, TrustPolicy
 from constitution_client.connections import runs, service_client, trust_policy
@@ -253,8 +256,21 @@ class _Review:
         for suite in record.suites:
             counts = f"{suite.tests} tests, {suite.failures + suite.errors} failed, {suite.skipped} skipped"
             self.lines.append(f"    {suite.name}: {counts}, {suite.seconds:.1f} s")
+        self._prediction(record)
         if problem := _wrong_evidence(record, self._subject, self._policy.environment, document):
             self._problem(EvidenceError(f"evidence {digest}: {problem}"))
+
+    def _prediction(self, record: EvidenceRecord) -> None:
+        """Show the expected change: what the watch will tolerate, because the board signs it."""
+        if record.prediction is None:
+            return
+        try:
+            predicted = Prediction.model_validate(record.prediction)
+        except ValidationError:
+            self._problem(EvidenceError("the evidence holds a prediction that this program cannot read"))
+            return
+        self.lines.append("  expected change")
+        self.lines += [f"    {line}" for line in predicted.lines()]
 
     async def _rollback(self, restored: Constitution | None) -> Previous | None:
         """Return the document that is undone; a withdrawal's statement is about it."""

@@ -8,7 +8,7 @@ Rules: docs/architecture.md, Workflows.
 
 import asyncio
 from datetime import timedelta
-from typing import NoReturn
+from typing import ClassVar, NoReturn
 
 from temporalio import workflow
 from temporalio.common import RawValue
@@ -22,7 +22,15 @@ from constitution.errors import (
     NotApprovedError,
     StaleGenerationError,
 )
-from constitution.messages import DecideMessage, Outcome, Phase, RollbackRequest, RollbackResult
+from constitution.messages import (
+    DecideMessage,
+    HoldMessage,
+    Outcome,
+    Phase,
+    PromoteMessage,
+    RollbackRequest,
+    RollbackResult,
+)
 from constitution.release import Envelope, Kind, Standing, Verdict
 from workflows import family, policies
 from workflows.controls import Controls
@@ -54,6 +62,8 @@ class ConstitutionRollback(Controls):
     with type ``Rejected`` only while nothing was changed. A run that finds its work done already proves it and
     completes with the same generation, so a second start is safe at any time.
     """
+
+    too_late: ClassVar[str] = "the rollback has begun"
 
     def __init__(self) -> None:
         super().__init__(family.ROLLBACK, STEPS)
@@ -139,6 +149,12 @@ class ConstitutionRollback(Controls):
         self._decisions.setdefault(answer.person, message.approval)
         self._journal.set(approvers=tuple(sorted(self._decisions)))
         return f"approval of {answer.person} counted: {len(self._decisions)} of {answer.needed}"
+
+    def _on_hold(self, message: HoldMessage) -> str:  # noqa: ARG002 - the verb's signature
+        raise ConflictError("a rollback is not watched: there is nothing to hold")
+
+    async def _on_promote(self, message: PromoteMessage) -> str:  # noqa: ARG002 - the verb's signature
+        raise ConflictError("a rollback is not watched: there is nothing to promote")
 
     def _envelopes(self) -> tuple[Envelope, ...]:
         return tuple(self._decisions[person] for person in sorted(self._decisions))
@@ -399,6 +415,7 @@ class ConstitutionRollback(Controls):
     async def _archive(
         self, plan: RollbackPlan, published: Published, proof: Proof | None, request: RollbackRequest
     ) -> Archived | None:
+        seen = request.watch_evidence if workflow.info().parent is not None else None
         try:
             if proof is not None:
                 await self._confirm_siem(plan, proof)
@@ -414,6 +431,7 @@ class ConstitutionRollback(Controls):
                         outcome=outcome,
                         verdict=request.verdict,
                         reason=request.reason,
+                        watch_evidence=seen if outcome == "rolled_back" else None,
                         approvers=plan.approvers,
                     ),
                     policies.GIT,

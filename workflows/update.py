@@ -36,6 +36,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.archive import Archived, ArchiveInput, ArchiveRelease, SiemInput
     from activities.broadcast import Announcement, Broadcast, Posted, ProgressInput
     from activities.deployment import DeploymentInfo
+    from activities.expected_change import ExpectedChange, PredictInput
     from activities.preconditions import (
         DecisionInput,
         DecisionResult,
@@ -212,7 +213,19 @@ class ConstitutionUpdate(Controls):
             policies.gate(subject.deadlines.gate),
             summary="run the regression gate on these very bytes",
         )
-        self._journal.step("gate", "done", detail="; ".join(gate.suites))
+        said = gate.suites
+        if workflow.patched("expected-change"):
+            predicted = await self._stepper.run(
+                "gate",
+                ExpectedChange.predict_shift,
+                PredictInput(subject=subject, evidence=gate.evidence),
+                policies.READ,
+                summary="replay recorded requests through the candidate: the expected change",
+                manages_state=False,
+            )
+            gate = gate.model_copy(update={"evidence": predicted.evidence})
+            said = (*gate.suites, predicted.lines[0])
+        self._journal.step("gate", "done", detail="; ".join(said))
         self._evidence = gate.evidence
         self._journal.set(evidence=gate.evidence)
         return gate
@@ -487,6 +500,7 @@ class ConstitutionUpdate(Controls):
             strategy=subject.strategy,
             until_seconds=seconds,
             tenants=info.tenants,
+            evidence=self._evidence,
         )
 
     def _released(self) -> bool:
@@ -683,6 +697,7 @@ class ConstitutionUpdate(Controls):
                 bad_generation=fenced,
                 update_id=self._update_id,
                 verdict=names_verdict,
+                watch_evidence=self._watch_evidence,
             ),
             self._info,
         )

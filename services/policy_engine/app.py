@@ -1,29 +1,34 @@
-"""The policy engine's HTTP: evaluate, refresh, what is obeyed."""
+"""The policy engine's HTTP: evaluate, refresh, what is obeyed, what a candidate would change."""
 
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated
 
+import httpx
 from fastapi import Depends, FastAPI, Request, Response
 
-from constitution.consumer_api import EvaluationAnswer, PolicyStatus
+from constitution.consumer_api import PROBE_TENANT, EvaluationAnswer, PolicyStatus
 from constitution.evaluation import EvaluationRequest
+from constitution.prediction import PredictAnswer, PredictRequest
 from services.common.app import create_app
 from services.common.auth import require_scope
 from services.common.limits import BodyLimits
 from services.common.metrics import new_registry
 from services.common.site import load_site
 from services.following.following import Following
-from services.following.probe import log_refusal, require_probe
+from services.following.probe import SCOPE, log_refusal, require_probe
 from services.following.refresh import refreshed
-from services.following.settings import FollowingSettings
+from services.policy_engine.candidate import Candidates
 from services.policy_engine.metrics import DecisionMetrics
+from services.policy_engine.recording import Recording
+from services.policy_engine.settings import PolicyEngineSettings
+from services.policy_engine.shift import Shift
 
 MAX_BODY_BYTES = 256 * 1024  # the longest prompt, escaped for JSON, and all other fields
 
 
-def create(settings: FollowingSettings) -> FastAPI:
+def create(settings: PolicyEngineSettings) -> FastAPI:
     """Build the app.
 
     Raises:
@@ -34,11 +39,27 @@ def create(settings: FollowingSettings) -> FastAPI:
     following = Following(settings, site, registry, prefix="policy_engine")
     metrics = DecisionMetrics(registry, tenants=site.environment.tenants, target=settings.target_id)
     caution = settings.caution()
+    recording = Recording(
+        directory=settings.recording_directory,
+        requests=settings.recording_requests,
+        room=settings.recording_megabytes * 1024 * 1024,
+        window_s=settings.recording_hours * 3600,
+        registry=registry,
+        target=settings.target_id,
+    )
 
     @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        async with following.running():
-            yield
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with (
+            following.running(),
+            httpx.AsyncClient(follow_redirects=False, trust_env=False) as client,
+        ):
+            candidates = Candidates(client, base_url=settings.constitution_service_url, site=site)
+            app.state.shift = Shift(recording, candidates, target=settings.target_id)
+            try:
+                yield
+            finally:
+                recording.close()
 
     app = create_app(
         title="policy-engine",
@@ -58,6 +79,8 @@ def create(settings: FollowingSettings) -> FastAPI:
         started = time.perf_counter()
         decision = view.decide(body, caution)
         metrics.decided(decision, tenant=body.tenant, seconds=time.perf_counter() - started)
+        if body.tenant != PROBE_TENANT:  # the runbook's own questions are no traffic
+            recording.record(body)
         answer = EvaluationAnswer(
             **dict(decision),
             policy_hash=view.obeyed.checksum,
@@ -70,6 +93,14 @@ def create(settings: FollowingSettings) -> FastAPI:
     async def refresh(_client: Annotated[str, Depends(require_scope("policy:refresh"))]) -> PolicyStatus:
         """Read and verify the current constitution now; answers with what is then obeyed."""
         return await refreshed(following.follower)
+
+    @app.post("/v1/policy/predict")
+    async def predict(
+        body: PredictRequest, request: Request, client: Annotated[str, Depends(require_scope(SCOPE))]
+    ) -> PredictAnswer:
+        """What a signed candidate would decide otherwise about the recorded requests: counts, never a request."""
+        shift: Shift = request.app.state.shift
+        return await shift.predict(body, following.follower.view(), client)
 
     @app.get("/v1/policy")
     async def policy() -> PolicyStatus:

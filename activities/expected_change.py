@@ -1,0 +1,90 @@
+"""Preconditions, the expected change: what the candidate would decide otherwise about the last day's requests.
+
+Every policy engine replays its own recorded requests and tells counts (services/policy_engine/shift.py); here they are
+summed, judged (constitution/prediction.py) and written into the evidence, so that the board sees the prediction and
+signs its digest, and the watch tests against it.
+"""
+
+import asyncio
+
+from temporalio import activity
+
+from activities.failures import classified
+from activities.keys import require_environment
+from activities.ports import ConstitutionService, Deployment, TargetClient
+from activities.subject import Subject
+from constitution.checksum import Checksum
+from constitution.environment import Target
+from constitution.errors import ConstitutionError
+from constitution.model import Model
+from constitution.prediction import PredictAnswer, ReplayCounts, predict
+
+
+class PredictInput(Model):
+    """What is to go live, and the evidence that the regression gate left."""
+
+    subject: Subject
+    evidence: Checksum
+
+
+class PredictResult(Model):
+    """The evidence with the prediction in it (the board's decisions name this one), and what it says."""
+
+    evidence: Checksum
+    lines: tuple[str, ...]
+
+
+class ExpectedChange:
+    """Asks engines; stores evidence; changes nothing live."""
+
+    def __init__(self, *, service: ConstitutionService, targets: TargetClient, deployment: Deployment) -> None:
+        self._service = service
+        self._targets = targets
+        self._deployment = deployment
+
+    @activity.defn
+    @classified
+    async def predict_shift(self, x: PredictInput) -> PredictResult:
+        """Have every engine of the rings replay its recorded requests, and put the prediction into the evidence.
+
+        An engine that does not answer, or obeys another document than the one to be replaced, is named and left out:
+        fewer requests, a wider interval, in the end none. So no prediction ever stops an update.
+        Twice, or killed half-way: other requests may have been recorded by then, which gives other evidence; the
+        board's decisions name the one that the workflow recorded. Late: evidence more that nobody names.
+
+        Raises:
+            NotFoundError: there is no such evidence.
+            UnavailableError: constitution-service does not answer.
+        """
+        subject = x.subject
+        require_environment(self._deployment, subject.environment)
+        if subject.previous is None:
+            return PredictResult(evidence=x.evidence, lines=("a first release changes nothing that could be replayed",))
+        record = await self._service.evidence(x.evidence)
+        engines = [
+            target
+            for target in self._deployment.environment.targets
+            if target.kind == "policy_engine" and target.ring in subject.rings
+        ]
+        asked = await asyncio.gather(*(self._ask(engine, subject.checksum) for engine in engines))
+        counts: dict[str, ReplayCounts] = {}
+        silent: list[str] = []
+        for engine, answer in zip(engines, asked, strict=True):
+            if isinstance(answer, str):
+                silent.append(f"{engine.id}: {answer}")
+            elif answer.current != subject.previous.checksum:
+                silent.append(f"{engine.id}: it obeys {answer.current}, not what is to be replaced")
+            else:
+                counts[engine.id] = answer.counts
+        try:
+            prediction = predict(counts, silent=silent)
+        except ValueError as error:  # an engine that tells impossible counts tells nothing
+            prediction = predict({}, silent=(*silent, f"all: {error}"))
+        told = record.model_copy(update={"prediction": prediction.model_dump(mode="json")})
+        return PredictResult(evidence=await self._service.put_evidence(told), lines=tuple(prediction.lines()))
+
+    async def _ask(self, engine: Target, checksum: str) -> PredictAnswer | str:
+        try:
+            return await self._targets.predict(engine, checksum)
+        except ConstitutionError as error:
+            return error.message

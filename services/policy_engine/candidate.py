@@ -1,0 +1,93 @@
+"""Reads a candidate document from constitution-service and believes it only after its signatures have verified.
+
+Whoever can have a document replayed can ask it anything about the recorded requests, one bit per rule. So a candidate
+must be signed as if it were to go live: the trust policy's maintainers are the only ones who can ask.
+"""
+
+import asyncio
+import base64
+import binascii
+from datetime import UTC, datetime
+from http import HTTPStatus
+
+import httpx
+from pydantic import ValidationError
+
+from constitution.api import ArtifactSignatures
+from constitution.checksum import checksum_of
+from constitution.document import parse
+from constitution.errors import NotFoundError, UnavailableError, UntrustedError
+from constitution.rules import Policy
+from services.common.site import Site
+from signatures.verify import verify_document
+
+MAX_DOCUMENT_BYTES = 1024 * 1024
+MAX_SIGNATURES_BYTES = 24 * 1024 * 1024  # 16 files of 1 MiB in base64
+TIMEOUT = httpx.Timeout(3.0, connect=1.0)  # seconds; a service on its feet answers in milliseconds
+
+
+class Candidates:
+    """Fetches candidates.
+
+    Args:
+        client: without redirects; closed by its owner.
+        base_url: of constitution-service.
+        site: environment and pinned trust policy.
+    """
+
+    def __init__(self, client: httpx.AsyncClient, *, base_url: str, site: Site) -> None:
+        self._client = client
+        self._base_url = base_url.rstrip("/")
+        self._site = site
+
+    async def compiled(self, checksum: str) -> Policy:
+        """Return a candidate's compiled rules.
+
+        Raises:
+            NotFoundError: constitution-service has no such artifact.
+            UnavailableError: it does not answer.
+            UntrustedError: other bytes than the checksum's, too few maintainers' signatures, or another environment.
+            InvalidDocumentError: the document is no constitution that this version can obey.
+        """
+        document = await self._get(f"/v1/constitution/artifacts/{checksum}", MAX_DOCUMENT_BYTES)
+        signatures = await self._get(f"/v1/constitution/artifacts/{checksum}/signatures", MAX_SIGNATURES_BYTES)
+        return await asyncio.to_thread(self._verified, checksum, document, signatures)
+
+    def _verified(self, checksum: str, document: bytes, answer: bytes) -> Policy:
+        if checksum_of(document) != checksum:
+            raise UntrustedError("constitution-service answered with other bytes than the checksum names")
+        try:
+            files = [
+                base64.b64decode(file, validate=True)
+                for file in ArtifactSignatures.model_validate_json(answer).signatures
+            ]
+        except (ValidationError, binascii.Error) as error:
+            raise UntrustedError("constitution-service answered with something that is no signatures") from error
+        report = verify_document(document, files, self._site.trust, datetime.now(UTC))
+        report.require(self._site.trust.thresholds.document)
+        candidate = parse(document)
+        environment = self._site.environment.environment
+        if candidate.environment != environment:
+            raise UntrustedError(f"the candidate is for {candidate.environment!r}, this is {environment!r}")
+        return Policy.compile(candidate)
+
+    async def _get(self, path: str, limit: int) -> bytes:
+        url = self._base_url + path
+        body = bytearray()
+        try:
+            async with self._client.stream(
+                "GET", url, timeout=TIMEOUT, headers={"Accept-Encoding": "identity"}
+            ) as response:
+                async for part in response.aiter_raw():
+                    body += part
+                    if len(body) > limit:
+                        raise UntrustedError(f"{path} is larger than {limit} bytes")
+        except httpx.HTTPError as error:
+            raise UnavailableError(f"{url}: {type(error).__name__}: {error}") from error
+        if response.status_code == HTTPStatus.NOT_FOUND:
+            raise NotFoundError(
+                "the candidate is not in the artifact store", hint="push it: constitution push --path … --signature …"
+            )
+        if response.status_code != HTTPStatus.OK:
+            raise UnavailableError(f"{url} answered {response.status_code}: {bytes(body[:300])!r}")
+        return bytes(body)
