@@ -2,16 +2,14 @@
 
 Temporal's SDK decodes surplus arguments without a type, and calls the handler with them all. The one stalls the
 workflow task for ever when a payload cannot be decoded; the other raises ``TypeError``, which fails the run: a signal
-with two arguments, which anybody can send, would end an update in mid-publish without compensation.
+with two arguments, which anybody can send, would end an update in mid-publish without compensation. The converter in
+``workflows.conversion`` leaves them undecoded; this interceptor replaces them.
 """
 
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from temporalio.api.common.v1 import Payload
-from temporalio.common import RawValue
-from temporalio.contrib.pydantic import PydanticPayloadConverter, pydantic_data_converter
 from temporalio.worker import (
     ExecuteWorkflowInput,
     HandleSignalInput,
@@ -22,20 +20,6 @@ from temporalio.worker import (
 )
 
 from workflows.reading import several
-
-
-class ArgumentsConverter(PydanticPayloadConverter):
-    """Leaves several payloads without types as they are: whoever wants them says what they should be."""
-
-    def from_payloads(self, payloads: Sequence[Payload], type_hints: list[type] | None = None) -> list[Any]:
-        """Decode payloads; several of them without types come back raw."""
-        if type_hints is None and len(payloads) > 1:
-            return [RawValue(payload) for payload in payloads]
-        return super().from_payloads(payloads, type_hints)
-
-
-data_converter = dataclasses.replace(pydantic_data_converter, payload_converter_class=ArgumentsConverter)
-"""The converter of the worker, and of the replay of stored histories."""
 
 
 class OneArgument(Interceptor):

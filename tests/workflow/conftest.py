@@ -116,7 +116,8 @@ _FAILED = pytest.StashKey[bool]()
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
+    item: pytest.Item,
+    call: pytest.CallInfo[None],  # noqa: ARG001 - the hook's own name
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Remember whether the test itself failed: its town is then in a state that nobody knows."""
     report = yield

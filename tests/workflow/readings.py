@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import asyncpg
 import httpx
@@ -151,7 +151,7 @@ class Readings:
                 assert message is not None, f"{topic} does not answer"
                 if message.error() is not None:
                     return
-                headers = {name: data.decode() for name, data in message.headers() or []}
-                yield headers, json.loads(message.value())
+                pairs = cast("list[tuple[str, bytes]]", message.headers() or [])
+                yield {name: data.decode() for name, data in pairs}, json.loads(message.value() or b"")
         finally:
             consumer.close()

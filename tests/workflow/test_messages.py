@@ -73,8 +73,9 @@ def stranger(waiting: Waiting) -> dict[str, Any]:
 
 
 @pytest.fixture
-async def waiting(town: Town, live: CurrentConstitution) -> Waiting:
-    """An update that waits for the board."""
+async def waiting(town: Town) -> Waiting:
+    """An update that waits for the board, where something is live already."""
+    await town.live()
     proposal = await town.propose()
     handle = await town.update(proposal)
     status = await town.until_step(handle, "board", "waiting")
@@ -130,7 +131,8 @@ async def test_hostile_messages_are_refused_recorded_and_audited_and_the_run_goe
         assert words in refused.value.cause.message, name
         await handle.signal(verb, body)  # the same as a signal, which has nobody to answer
         expected += [f"{verb}.refused"] * 2
-        status = await town.until(handle, lambda s: len(s.refusals) == min(20, len(expected)), timedelta(seconds=20))
+        shown = min(20, len(expected))  # the newest twenty are kept
+        status = await town.until(handle, lambda s, shown=shown: len(s.refusals) == shown)  # type: ignore[misc]
         if len(expected) <= 20:
             assert all(line.startswith(f"{verb}: ") and words in line for line in status.refusals[-2:]), name
         assert (status.phase, state_of(status, "board"), status.approvers) == (before.phase, "waiting", ()), name
@@ -157,9 +159,8 @@ async def test_a_signal_with_a_wrong_number_of_arguments_does_not_end_the_run(
     await _abort(waiting)
 
 
-async def test_an_author_approves_nothing_of_their_own_and_nobody_counts_twice(
-    town: Town, live: CurrentConstitution
-) -> None:
+@pytest.mark.usefixtures("live")
+async def test_an_author_approves_nothing_of_their_own_and_nobody_counts_twice(town: Town) -> None:
     document = await town.draft()
     artifact = await town.service.push(document, [town.sign(document)])
     change_request = await town.file(artifact.checksum, author="chen")

@@ -7,16 +7,15 @@ from temporalio.client import WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError
 
 from constitution.messages import Phase
-from constitution.release import CurrentConstitution, Standing
+from constitution.release import Standing
 from tests.workflow import outcomes
 from tests.workflow.town import Town, state_of
 
 pytestmark = pytest.mark.timeout(240)
 
 
-async def test_an_outage_of_slack_leaves_the_release_live_and_is_told_once_when_it_is_over(
-    town: Town, live: CurrentConstitution
-) -> None:
+@pytest.mark.usefixtures("live")
+async def test_an_outage_of_slack_leaves_the_release_live_and_is_told_once_when_it_is_over(town: Town) -> None:
     proposal = await town.propose()
     handle = await town.update(proposal)
     with town.service_wire.holding("POST", "/standing") as confirm:
@@ -38,7 +37,8 @@ async def test_an_outage_of_slack_leaves_the_release_live_and_is_told_once_when_
     await outcomes.completed(town, handle, proposal)
 
 
-async def test_a_post_whose_answer_was_lost_is_found_again(town: Town, live: CurrentConstitution) -> None:
+@pytest.mark.usefixtures("live")
+async def test_a_post_whose_answer_was_lost_is_found_again(town: Town) -> None:
     proposal = await town.propose()
     handle = await town.update(proposal)
     with town.slack_wire.holding("POST", "chat.postMessage", b"completed", answered=True) as telling:
@@ -49,9 +49,8 @@ async def test_a_post_whose_answer_was_lost_is_found_again(town: Town, live: Cur
     assert telling.is_dropped
 
 
-async def test_a_siem_that_stands_still_delays_the_archive_and_nothing_else(
-    town: Town, live: CurrentConstitution
-) -> None:
+@pytest.mark.usefixtures("live")
+async def test_a_siem_that_stands_still_delays_the_archive_and_nothing_else(town: Town) -> None:
     async with town.paused("siem-forwarder"):
         handle, proposal = await town.approved()
         status = await town.until_step(handle, "archive")

@@ -52,7 +52,8 @@ async def test_two_starts_at_once_attach(town: Town, live: CurrentConstitution) 
     assert len(await town.runs_of(first.id)) == 1
 
 
-async def test_what_was_rolled_back_needs_a_board_to_be_undone_again(town: Town, live: CurrentConstitution) -> None:
+@pytest.mark.usefixtures("live")
+async def test_what_was_rolled_back_needs_a_board_to_be_undone_again(town: Town) -> None:
     await town.completed()
     bad = (await town.live()).generation
     first = await town.start_run("ConstitutionRollback", town.rollback_id(bad), {"reason": "found bad"})

@@ -75,7 +75,8 @@ async def test_an_update_that_is_terminated_after_confirmation_stays_live_and_it
     assert len(rows) == 1
 
 
-async def test_a_guard_that_is_terminated_is_started_again_by_its_parent(town: Town, live: CurrentConstitution) -> None:
+@pytest.mark.usefixtures("live")
+async def test_a_guard_that_is_terminated_is_started_again_by_its_parent(town: Town) -> None:
     proposal = await town.propose()
     handle = await town.update(proposal)
     await town.until_step(handle, "board", "waiting")

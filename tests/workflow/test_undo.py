@@ -101,7 +101,8 @@ async def test_a_watch_that_cannot_see_is_refused_before_anything_is_live(
     await outcomes.rejected(town, handle, proposal, live, "not published blind")
 
 
-async def test_a_retry_heals_a_step_that_needed_a_person(town: Town, live: CurrentConstitution) -> None:
+@pytest.mark.usefixtures("live")
+async def test_a_retry_heals_a_step_that_needed_a_person(town: Town) -> None:
     proposal = await town.propose()
     handle = await town.update(proposal)
     with town.service_wire.holding("POST", "/v1/constitution/load") as load:

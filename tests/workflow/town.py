@@ -41,6 +41,7 @@ from constitution_client.ceremony import make_trust
 from constitution_client.service import ConstitutionServiceClient
 from deploy.embedded.development import ENVIRONMENT
 from deploy.embedded.services import SERVICES, TARGETS
+from deploy.embedded.site import CHECKOUT
 from deploy.embedded.stack import Stack
 from deploy.embedded.temporal import temporal_cli
 from signatures.openpgp import sign_detached
@@ -553,8 +554,8 @@ async def _program(named: Mapping[str, str], *command: str) -> tuple[int, str, s
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
     process = await asyncio.create_subprocess_exec(
         *command,
-        env=kept | named,
-        cwd=Path(__file__).resolve().parents[2],
+        env={**kept, **named},
+        cwd=CHECKOUT,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
