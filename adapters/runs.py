@@ -12,6 +12,7 @@ from constitution.errors import ForbiddenError, InvalidRequestError, NotFoundErr
 
 TIMEOUT = timedelta(seconds=10)
 MOST = 200  # runs of one answer; more than that many in trouble at once are told by the first 200
+_GUARDED = "'ConstitutionUpdate', 'ConstitutionRollback'"
 _OUTCOME = SearchAttributeKey.for_keyword("ConstitutionOutcome")
 _UPDATE_ID = SearchAttributeKey.for_keyword("ConstitutionUpdateId")
 _PHASE = SearchAttributeKey.for_keyword("ConstitutionPhase")
@@ -78,9 +79,13 @@ class TemporalSearch:
         return await self._list(f"ConstitutionUpdateId = '{_plain(update_id)}'")
 
     async def without_outcome(self, since: datetime) -> list[dict[str, Any]]:
-        """Return the runs that knew their update id, and have closed since then without coming to an outcome."""
+        """Return the updates and rollbacks that have closed since then without coming to an outcome.
+
+        Only those that knew their update id. A guard knows it too, and never has an outcome: it is not looked for, or
+        each guard would be given a guard, and that one again.
+        """
         return await self._list(
-            f"ExecutionStatus != 'Running' AND CloseTime > '{since.isoformat()}'"
+            f"WorkflowType IN ({_GUARDED}) AND ExecutionStatus != 'Running' AND CloseTime > '{since.isoformat()}'"
             " AND ConstitutionUpdateId IS NOT NULL AND ConstitutionOutcome IS NULL"
         )
 

@@ -14,6 +14,7 @@ import typer
 from bench import engine, release, setup, tables, undo
 from bench.machine import moment
 from bench.runs import BenchError
+from bench.watch.__main__ import main as simulate
 from constitution_client.exit import leave
 from deploy.demo.operator import CommandFailedError
 from deploy.demo.screen import Screen
@@ -22,6 +23,7 @@ from deploy.embedded.control import StackError
 RELEASES = 50
 ANOMALIES = 6
 ROUNDS = 5
+BAKES = 200
 
 
 class Name(StrEnum):
@@ -31,12 +33,14 @@ class Name(StrEnum):
     MEMORY = "memory"
     UNDO = "undo"
     ENGINE = "engine"
+    WATCH = "watch"
     SETUP = "setup"
     TABLES = "tables"
 
 
-DEFAULT = [Name.RELEASE, Name.UNDO, Name.ENGINE]
-"""``setup`` downloads everything anew, so it runs only when it is named. ``tables`` measures nothing."""
+DEFAULT = [Name.RELEASE, Name.UNDO, Name.ENGINE, Name.WATCH]
+"""``watch`` simulates (`bench.watch`) and writes docs/watch.md. ``setup`` downloads everything anew, so it runs only
+when it is named. ``tables`` measures nothing."""
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -44,7 +48,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command()
 def main(
-    names: Annotated[list[Name] | None, typer.Argument(help="Default: release (with memory), undo, engine.")] = None,
+    names: Annotated[list[Name] | None, typer.Argument(help="Default: all but setup and tables.")] = None,
     releases: Annotated[int, typer.Option(min=2, help="Of `release`: updates and rollbacks in turn.")] = RELEASES,
     anomalies: Annotated[int, typer.Option(min=1, help="Of `undo`.")] = ANOMALIES,
     rounds: Annotated[int, typer.Option(min=1, help="Of `engine`.")] = ROUNDS,
@@ -56,6 +60,7 @@ def main(
         Name.RELEASE: lambda: release.measure(screen, releases=releases),
         Name.UNDO: lambda: undo.measure(screen, anomalies=anomalies),
         Name.ENGINE: lambda: engine.measure(screen, rounds=rounds),
+        Name.WATCH: lambda: simulate(runs=BAKES),
         Name.SETUP: lambda: setup.measure(screen),
     }
     if Name.MEMORY in wanted and Name.RELEASE not in wanted:
