@@ -169,13 +169,16 @@ class Recording:
             self._failed.inc()
             _log.warning("recording_failed", detail=str(error))
 
-    def sample(self) -> Sample:
-        """Return a uniform sample of the window's requests."""
+    def sample(self, most: int) -> Sample:
+        """Return a uniform sample of the window's requests, ``most`` of them at most."""
         now = self._clock()
         self._forget(now)
         if not self._kept or self._file is None:
             return Sample(None, [], self._seal, 0.0)
         lowest = min(self._threshold, *(kept.threshold for kept in self._kept))
+        marks = sorted(kept.mark for kept in self._kept if kept.mark < lowest)
+        if len(marks) > most:
+            lowest = marks[most]
         chosen = [kept for kept in self._kept if kept.mark < lowest]
         # A descriptor of its own: the file is only ever appended to, and may be replaced meanwhile.
         return Sample(os.dup(self._file.fileno()), chosen, self._seal, now - self._kept[0].at)

@@ -11,6 +11,7 @@ from services.following.view import View
 from services.policy_engine.candidate import Candidates
 from services.policy_engine.recording import Recording, Sample
 
+MOST = 2000  # requests of one replay: a share is known to two points, and a core is taken for a second
 _log = structlog.get_logger(__name__)
 
 
@@ -44,7 +45,7 @@ class Shift:
             raise ConflictError("no constitution is in force: there is nothing to compare the candidate with")
         async with self._turn:
             candidate = await self._candidates.compiled(asked.checksum)
-            counts = await asyncio.to_thread(_counted, self._recording.sample(), current, candidate)
+            counts = await asyncio.to_thread(_counted, self._recording.sample(MOST), current, candidate)
         _log.info(
             "shift_predicted",
             audit=True,

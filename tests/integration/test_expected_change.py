@@ -130,6 +130,7 @@ async def test_only_the_probe_scope_and_a_signed_candidate_are_answered(
     author: Author, engine: Service, targets: HttpTargets, service_site: Site
 ) -> None:
     target = Target(id="engine-1", kind="policy_engine", url=engine.url)
+    await engine.ready()
     with pytest.raises(UnavailableError, match="no constitution is in force"):
         await targets.predict(target, checksum_of(b"anything"))
     first = await author.confirmed(author.draft("1.0.0"), expected_generation=0)

@@ -42,8 +42,8 @@ def request(number: int, prompt: str = "") -> EvaluationRequest:
     return EvaluationRequest(tenant="global", user=str(number), prompt=prompt, time=NOON)
 
 
-def users(kept: Recording) -> list[int]:
-    sample = kept.sample()
+def users(kept: Recording, most: int = 1_000_000) -> list[int]:
+    sample = kept.sample(most)
     try:
         return [int(found.user) for found in sample.requests()]
     finally:
@@ -56,7 +56,7 @@ def test_what_fits_is_kept_whole_and_in_order(tmp_path: Path, clock: Clock) -> N
         kept.record(request(number, SECRET))
     clock.now += 60
     assert users(kept) == list(range(50))
-    sample = kept.sample()
+    sample = kept.sample(1000)
     assert (len(sample), sample.span_s) == (50, 60)
     assert next(sample.requests()) == request(0, SECRET)
     sample.close()
@@ -70,6 +70,9 @@ def test_too_many_become_a_uniform_sample_of_bounded_size(tmp_path: Path, clock:
     found = users(kept)
     assert 25 <= len(found) <= 100
     assert 5_000 < sum(found) / len(found) < 15_000  # neither the oldest nor the newest
+    fewer = users(kept, 20)
+    assert len(fewer) == 20
+    assert 3_000 < sum(fewer) / 20 < 17_000
     kept.close()
 
 
@@ -145,7 +148,7 @@ def test_nothing_on_the_disk_can_be_read_or_found_by_name(tmp_path: Path, clock:
     other.record(request(1))
     assert other._file is not None
     os.pwrite(other._file.fileno(), data[: other._kept[0].size], 0)  # sealed by another process's key
-    sample = other.sample()
+    sample = other.sample(1000)
     with pytest.raises(InvalidTag):
         list(sample.requests())
     sample.close()
@@ -157,7 +160,7 @@ def test_a_sample_is_read_while_recording_goes_on_and_the_file_is_replaced(tmp_p
     kept = recording(tmp_path, clock, room=10_000, requests=1_000)
     for number in range(20):
         kept.record(request(number))
-    sample = kept.sample()
+    sample = kept.sample(1000)
     before = kept._file
     for number in range(2_000):
         kept.record(request(number))
