@@ -1,8 +1,9 @@
 """What a rollback would do: which release it undoes, what it restores, and who must sign for it. Pure; no I/O."""
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
+from constitution.approval_rules import PREAUTHORISED_FOR
 from constitution.checksum import Checksum
 from constitution.environment import Deadlines, Environment
 from constitution.errors import InvalidRequestError, Issue
@@ -10,8 +11,6 @@ from constitution.messages import RollbackRequest
 from constitution.model import Model
 from constitution.release import Kind, Release, Standing, Verdict
 from constitution.trust import Thresholds
-
-PREAUTHORISED_FOR = timedelta(hours=72)  # after the verdict (docs/architecture.md, Approvals)
 
 
 class PlanInput(Model):
@@ -29,7 +28,7 @@ class RollbackPlan(Model):
         bad_generation: the release to undo; null: this update published nothing, so there is nothing to undo.
         restore_generation: the confirmed release whose artifact is restored; null with kind ``withdraw``.
         already: generation of the release that undid it already.
-        done: that release is confirmed: only its records can be missing.
+        done: that release was confirmed: only its records can be missing.
         needs_quorum: no approval pre-authorises it: ``quorum`` board members must sign.
         standing_for_bad: ``poisoned`` after an anomaly, else ``withdrawn``.
     """
@@ -102,7 +101,10 @@ def make_plan(
         rings=bad.rings if bad else environment.rings(),
         expected_generation=releases[-1].generation if releases else 0,
         already=already,
-        done=any(r.generation == already and r.standing is Standing.CONFIRMED for r in releases),
+        # Ever confirmed: what undid it may have been undone itself since, and is then never live again.
+        done=any(
+            r.generation == already and any(s.standing is Standing.CONFIRMED for s in r.standings) for r in releases
+        ),
         needs_quorum=bad is not None and already is None and not pre_authorised,
         quorum=thresholds.withdraw if kind is Kind.WITHDRAW else thresholds.rollback,
         change_request=bad.change_request if bad else None,

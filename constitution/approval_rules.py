@@ -14,6 +14,7 @@ from constitution.errors import Issue, NotApprovedError
 from constitution.release import Kind, Previous
 from constitution.trust import TrustPolicy
 
+PREAUTHORISED_FOR = timedelta(hours=72)  # after the verdict, an update's approvals authorise its undo for so long
 CLOCK_SKEW = timedelta(minutes=5)  # a signer's clock may be this far ahead of ours
 
 

@@ -7,7 +7,7 @@ stolen worker with a valid token cannot load what the board did not approve.
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from adapters.postgres import Connection
 from constitution import approval_rules, validity
@@ -27,7 +27,6 @@ from signatures.dsse import envelope_digest
 from signatures.statements import verify_approval, verify_release
 
 MAX_APPROVALS = 64
-PREAUTHORISED_FOR = timedelta(hours=72)  # after the verdict (docs/architecture.md, approvals)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +217,7 @@ async def preauthorisation(
     if bad.kind is not Kind.UPDATE:
         return None
     verdict_at = await history.confirmed_at(connection, context.environment, bad.generation)
-    if verdict_at is not None and moment - verdict_at > PREAUTHORISED_FOR:
+    if verdict_at is not None and moment - verdict_at > approval_rules.PREAUTHORISED_FOR:
         return None
     if await history.later_confirmed(connection, context.environment, bad.generation) is not None:
         return None

@@ -7,7 +7,7 @@ import httpx
 from fastapi import FastAPI, Request
 
 from constitution.consumer_api import PolicyStatus, SessionAnswer, SessionRequest
-from constitution.errors import InvalidRequestError, UnavailableError
+from constitution.errors import UnavailableError
 from services.common.app import create_app
 from services.common.limits import BodyLimits
 from services.common.metrics import new_registry
@@ -29,10 +29,7 @@ def create(settings: OrchestratorSettings) -> FastAPI:
         InvalidRequestError: environment file, trust policy or client key cannot be used.
     """
     site = load_site(settings.environment_file)
-    try:
-        key = ClientKey.load(settings.client_key_file)
-    except OSError as error:
-        raise InvalidRequestError(f"CLIENT_KEY_FILE cannot be read: {error}") from error
+    key = ClientKey.load(settings.client_key_file)
     registry = new_registry()
     following = Following(settings, site, registry, prefix="orchestrator")
     counter = session_counter(registry)

@@ -105,6 +105,19 @@ def test_what_was_undone_already_is_told_and_not_undone_again() -> None:
     assert (made.already, made.restore_generation, made.checksum) == (3, 3, checksum("1.0.0"))
 
 
+def test_what_undid_it_counts_as_done_after_it_was_undone_itself() -> None:
+    """A run that is started again for generation 2 must not wait for generation 3 to be live for ever."""
+    found = plan(
+        release(1, "1.0.0", Standing.CONFIRMED),
+        release(2, "1.1.0", Standing.CONFIRMED, Standing.WITHDRAWN),
+        release(3, "1.0.0", Standing.CONFIRMED, Standing.WITHDRAWN, kind=Kind.ROLLBACK, rollback_of=2),
+        release(4, None, Standing.CONFIRMED, kind=Kind.WITHDRAW, rollback_of=3),
+        bad_generation=2,
+    )
+    assert found.already == 3
+    assert found.done
+
+
 @pytest.mark.parametrize(
     ("request_", "code"),
     [
@@ -124,5 +137,5 @@ def test_nothing_to_undo_is_an_error_by_hand_and_an_answer_to_a_parent() -> None
     with pytest.raises(InvalidRequestError) as caught:
         plan()
     assert [issue.code for issue in caught.value.issues] == ["nothing-live"]
-    made = plan(release(1, "1.0.0", CONFIRMED), update_id="update-that-never-published")
+    made = plan(release(1, "1.0.0", CONFIRMED), update_id="00000000-0000-4000-8000-0000000000ff")
     assert (made.bad_generation, made.needs_quorum) == (None, False)

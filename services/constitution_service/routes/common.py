@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from fastapi import Depends, Path, Query, Request
-from pydantic import BaseModel, StringConstraints
+from pydantic import BaseModel
 
 from constitution.checksum import Checksum
 from constitution.environment import Identifier
@@ -15,7 +15,6 @@ ServiceContext = Annotated[Context, Depends(context)]
 ChecksumPath = Annotated[Checksum, Path(description="`sha256:` and 64 hex digits")]
 Generation = Annotated[int, Path(ge=1, le=MAX_GENERATION)]
 Ring = Annotated[Identifier, Query(description="name of the ring")]
-UpdateIdText = Annotated[str, StringConstraints(max_length=36)]
 
 _TOLD = ("update_id", "kind", "checksum", "rings", "change_request", "rollback_of", "standing", "expected_generation")
 
