@@ -57,7 +57,7 @@ SITUATIONS: Final[dict[str, tuple[str, ...]]] = {
     "first_release": tuple(step for step in UPDATE_STEPS if step != "watch"),  # nothing to compare with yet
     "update": UPDATE_STEPS,
     "rollback": ROLLBACK_STEPS,
-    # An update is stopped at this step's request, and a person starts the rollback of what it may have published.
+    # At this step a person changes their mind: a rollback where the update has published, an abort where it has not.
     "rollback_during_update": BEFORE_CONFIRMATION,
     "rollback_of_rollback": ROLLBACK_STEPS,
 }
@@ -196,20 +196,23 @@ def in_turn(cells: tuple[Cell, ...]) -> list[Cell]:
     return ordered
 
 
+# Without one of these no target can obey in time; an update is then undone, rightly.
+OBEYING: Final = ("constitution-service", "postgres", "kafka", *("policy-engine-1", "orchestrator-1", "orchestrator-2"))
+
+
 def allowed(cell: Cell) -> frozenset[str]:
     """Outcomes that are right for the run that is hit.
 
-    A fault that ends within the retries must not stop anything. A target that does not answer within the sync's
-    deadline undoes an update, rightly; a Prometheus that does not answer may stop or undo a watched one; an abrupt
-    end of a gate's attempt is retried. After confirmation nothing is undone.
+    A fault that ends within the retries must stop nothing. Where targets cannot obey within the sync's deadline, an
+    update is undone; a Prometheus that does not answer may stop or undo a watched one; a person who changed their
+    mind must be obeyed, or come too late. From the confirmation on nothing is undone.
     """
     if cell.situation == "rollback_during_update":
         return frozenset({"completed", "rejected", "rolled_back"})
     if cell.situation in ("rollback", "rollback_of_rollback"):
         return frozenset({"rolled_back"})
-    if cell.step in ("broadcast", "archive"):
-        return frozenset({"completed"})
-    slow_to_sync = cell.step in ("publish", "prove", "sync", "confirm")
-    if slow_to_sync or cell.system == "prometheus":
-        return frozenset({"completed", "rolled_back"} | ({"rejected"} if cell.system == "prometheus" else set()))
+    if cell.system == "prometheus":
+        return frozenset({"completed", "rejected", "rolled_back"})
+    if cell.step in ("publish", "prove", "sync") and cell.system in OBEYING:
+        return frozenset({"completed", "rolled_back"})
     return frozenset({"completed"})

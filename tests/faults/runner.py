@@ -237,9 +237,7 @@ class _Cell:
         else:
             await hold.reached(REACHED)
         if self._cell.situation == "rollback_during_update":
-            generation = len(await self._place.service.releases())
-            own = self._cell.step != "publish" or self._cell.moment == "after"
-            await self._start_rollback(generation if own else generation + 1)
+            await self._change_of_mind(handle)
         try:
             if hold is not None and self._cell.moment == "during":
                 hold.release()
@@ -252,7 +250,20 @@ class _Cell:
             await self._fault.heal()
             if hold is not None:
                 hold.release()
-        return time.monotonic()
+        healed = time.monotonic()
+        if hold is not None and self._cell.fault == "late":
+            with contextlib.suppress(AssertionError):  # nobody may be there any more to be served
+                await eventually(hold._passed.is_set, timedelta(seconds=5))
+        return healed
+
+    async def _change_of_mind(self, handle: WorkflowHandle[Any, Any]) -> None:
+        """A person wants the update undone: by a rollback where it has published, else by an abort or a cancel."""
+        if self._cell.step == "publish" and self._cell.moment == "before":
+            await handle.execute_update("abort", {"reason": "the cell asks"}, rpc_timeout=timedelta(seconds=10))
+        elif self._cell.step == "publish" and self._cell.moment == "during":
+            await handle.cancel()
+        else:
+            await self._start_rollback((await self._newest()).generation)
 
     async def _last(self, handle: WorkflowHandle[Any, Any], hold: Hold | None) -> None:
         """Let the fault last; one that is about lateness ends as soon as the run has gone on without what is late."""

@@ -1,0 +1,130 @@
+"""``python -m tests.faults.defences``: take each defence away, once, and see the matrix catch it.
+
+The checkout is copied, one line of the product is changed in the copy, and one cell is run there. A cell that stays
+green without the defence does not test it. Exit 0 only if every cell turned red for what it saw.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from tests.faults.cells import Cell
+from tests.faults.report import CHECKOUT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Defence:
+    """One defence, how it is taken away, and the cell that must notice.
+
+    Args:
+        name: what it is called in docs/architecture.md.
+        file: where it is.
+        text: the line that is it.
+        without: what stands there instead.
+        cell: which needs it.
+    """
+
+    name: str
+    file: str
+    text: str
+    without: str
+    cell: Cell
+
+
+DEFENCES: Final = (
+    Defence(
+        name="fencing",
+        file="services/constitution_service/leases.py",
+        text="    held = row.held\n    if held is None:",
+        without=(
+            "    held = row.held or Lease(update_id=update_id, kind=Kind.UPDATE, fencing_token=fencing_token,"
+            " workflow_id='', acquired_at=datetime.fromtimestamp(0).astimezone())\n    if held is None:"
+        ),
+        cell=Cell("rollback_during_update", "publish", "constitution-service", "late", "before"),
+    ),
+    Defence(
+        name="idempotency key",
+        file="services/constitution_service/idempotency.py",
+        text="    if row is None:\n        return None",
+        without="    return None",
+        cell=Cell("first_release", "publish", "worker", "killed", "after"),
+    ),
+    Defence(
+        name="outbox",
+        file="services/constitution_service/outbox.py",
+        text="delivered_at IS NULL ORDER BY",
+        without="delivered_at IS NULL AND created_at > clock_timestamp() - interval '1 second' ORDER BY",
+        cell=Cell("update", "publish", "kafka", "down", "before"),
+    ),
+    Defence(
+        name="shielded compensation",
+        file="workflows/controls.py",
+        text="return await asyncio.shield(body)",
+        without="return await body",
+        cell=Cell("rollback_during_update", "publish", "temporal", "slow", "during"),
+    ),
+)
+
+
+def without(defence: Defence) -> dict[str, Any]:
+    """Run the cell of a defence in a checkout that lacks it; return the cell's result.
+
+    Raises:
+        ValueError: the defence's line is not there, or more than once.
+        RuntimeError: the cell was not run.
+    """
+    copy = CHECKOUT / "var" / "chaos" / f"without-{defence.name.replace(' ', '-')}"
+    shutil.rmtree(copy, ignore_errors=True)
+    _copy(copy)
+    file = copy / defence.file
+    text = file.read_text()
+    if text.count(defence.text) != 1:
+        raise ValueError(f"{defence.file} does not hold {defence.text!r} once")
+    file.write_text(text.replace(defence.text, defence.without))
+    command = [sys.executable, "-m", "tests.faults", "--cell", defence.cell.id]
+    subprocess.run(command, check=False, cwd=copy, env=os.environ | {"PYTHONPATH": str(copy)})  # noqa: S603 - ourselves
+    report = copy / "var" / "chaos" / "report.json"
+    if not report.exists():
+        raise RuntimeError(f"cell {defence.cell.id} was not run without {defence.name}")
+    result: dict[str, Any] = json.loads(report.read_text())["cells"][defence.cell.id]
+    return result
+
+
+def _copy(to: Path) -> None:
+    names = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],  # noqa: S607 - wherever git is
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=CHECKOUT,
+    ).stdout.splitlines()
+    for name in names:
+        source = CHECKOUT / name
+        if source.is_file():
+            (to / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, to / name)
+    (to / ".venv").symlink_to(CHECKOUT / ".venv")
+
+
+def main() -> int:
+    """Take each defence away; return how many were not missed."""
+    unnoticed = 0
+    for defence in DEFENCES:
+        if len(sys.argv) > 1 and defence.name not in sys.argv[1:]:
+            continue
+        result = without(defence)
+        caught = bool(result["findings"]) or (result["outcome"] and result["outcome"] not in result["allowed"])
+        unnoticed += not caught
+        seen = "; ".join(result["findings"]) or f"{result['outcome']}: {result['error'] or result['detail']}"
+        sys.stdout.write(f"{defence.name}: {'caught' if caught else 'NOT CAUGHT'} by {defence.cell.id}: {seen}\n")
+        sys.stdout.flush()
+    return unnoticed
+
+
+if __name__ == "__main__":
+    sys.exit(main())
