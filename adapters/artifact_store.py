@@ -24,6 +24,7 @@ from constitution.errors import InvalidRequestError, UnavailableError
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
+MAX_OBJECT = 32 * 1024 * 1024  # bytes; nothing larger is ever put here, so it is damage, and not worth the memory
 TIMEOUT = timedelta(seconds=15)  # whole operation; a cloud's own retries happen inside
 _RETRIES = 2
 _log = structlog.get_logger(__name__)
@@ -111,6 +112,9 @@ class ArtifactStore:
     async def _read(self, path: str) -> bytes | None:
         try:
             answer = await obstore.get_async(self._store, path)
+            if answer.meta["size"] > MAX_OBJECT:
+                _log.error("artifact_store_corrupt", path=path, bytes=answer.meta["size"])
+                return None
             return bytes(await answer.bytes_async())
         except FileNotFoundError:
             return None

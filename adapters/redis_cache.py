@@ -18,19 +18,29 @@ from constitution.errors import InvalidRequestError, UnavailableError
 from constitution.names import Names
 from constitution.release import CurrentConstitution
 
+MAX_VALUE = 16 * 1024 * 1024  # bytes; a document and signatures of 4 MiB in all, escaped for JSON
 TIMEOUT = timedelta(milliseconds=900)  # connect and answer; an event waits at most 1 s for Redis (design §4)
 
-# A floor of another type, or that is no number, was written by a stranger: it counts as none. KEYS: value, floor.
+# A floor of another type, of more than 32 bytes, or that is no number, was written by a stranger: it counts as none.
+# KEYS: value, floor.
 # ARGV: generation, value, and a floor that may be lowered ('' if none: see `reset`). SET replaces any type.
 _WRITE = """
 local found = redis.pcall('GET', KEYS[2])
-if type(found) ~= 'string' then found = '' end
+if type(found) ~= 'string' or #found > 32 then found = '' end
 local floor = tonumber(found) or 0
 if floor ~= floor then floor = 0 end
 if tonumber(ARGV[1]) < floor and not (ARGV[3] ~= '' and found == ARGV[3]) then return 0 end
 redis.call('SET', KEYS[2], ARGV[1])
 redis.call('SET', KEYS[1], ARGV[2])
 return 1
+"""
+
+# A value that is too large or of another type reads as empty: it would fell its reader. KEYS: value. ARGV: most bytes.
+_READ = """
+if redis.call('EXISTS', KEYS[1]) == 0 then return false end
+local size = redis.pcall('STRLEN', KEYS[1])
+if type(size) ~= 'number' or size > tonumber(ARGV[1]) then return '' end
+return redis.call('GET', KEYS[1])
 """
 
 
@@ -64,6 +74,7 @@ class ConstitutionCache:
         self._redis = redis
         self._names = names
         self._write = redis.register_script(_WRITE)
+        self._read = redis.register_script(_READ)
 
     async def write(self, ring: str, current: CurrentConstitution) -> bool:
         """Write a ring's value; False, and nothing changed, when a higher generation was written before.
@@ -91,12 +102,16 @@ class ConstitutionCache:
             )
 
     async def read(self, ring: str) -> bytes | None:
-        """Return the ring's value as it is, unverified; None if there is none. A key of another type reads as empty.
+        """Return the ring's value as it is, unverified; None if there is none.
+
+        A key of another type, or of more than ``MAX_VALUE`` bytes, reads as empty.
 
         Raises:
             UnavailableError: Redis did not answer.
         """
-        return await self._get(self._names.redis_current(ring))
+        async with _translated():
+            value = await self._read(keys=[self._names.redis_current(ring)], args=[MAX_VALUE])
+        return value if value is None or isinstance(value, bytes) else str(value).encode()
 
     async def floor(self, ring: str) -> bytes | None:
         """Return the floor as it is, unverified; None if there is none.

@@ -11,16 +11,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+import structlog
+
 from adapters.artifact_store import document_path, signature_path
 from adapters.postgres import Connection
 from constitution.api import Artifact
 from constitution.checksum import checksum_of
 from constitution.document import parse
-from constitution.errors import InvalidDocumentError, Issue, NotFoundError, UntrustedError
+from constitution.errors import InvalidDocumentError, Issue, NotFoundError, UnavailableError, UntrustedError
 from services.constitution_service import audit
 from services.constitution_service.context import Context, now_of
 from signatures.detect import detect
 from signatures.verify import MAX_SIGNATURES, SignatureReport, verify_document
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +54,7 @@ async def push(context: Context, data: bytes, signatures: Sequence[bytes], clien
     Raises:
         InvalidDocumentError: with every problem of the document.
         UntrustedError: no signature is one that the trust policy counts; with what is wrong with each.
-        UnavailableError: the store or PostgreSQL did not take it; pushing again is safe.
+        UnavailableError: the store did not take a new document, or PostgreSQL did not; pushing again is safe.
     """
     document = await asyncio.to_thread(parse, data)
     if document.environment != context.environment:
@@ -66,9 +70,7 @@ async def push(context: Context, data: bytes, signatures: Sequence[bytes], clien
         raise UntrustedError(
             "no signature of this document counts", issues=issues, hint="constitution verify-signature --help"
         )
-    await context.store.put(document_path(checksum), data)
-    for signature in given:
-        await context.store.put(signature_path(checksum, signature.digest), signature.data)
+    await _keep(context, checksum, data, given)
     uri = context.store.uri(document_path(checksum))
     async with context.database.transaction() as connection:
         created = await connection.fetchval(
@@ -103,6 +105,26 @@ async def push(context: Context, data: bytes, signatures: Sequence[bytes], clien
                 details={"checksum": checksum, "version": document.version, "signers": list(signers)},
             )
     return Artifact(checksum=checksum, version=document.version, signers=signers, storage_uri=uri), created is not None
+
+
+async def _keep(context: Context, checksum: str, data: bytes, signatures: Sequence[Counted]) -> None:
+    """Put bytes into the artifact store; what PostgreSQL has already does not wait for a store that is down or damaged.
+
+    Raises:
+        UnavailableError: the store did not take an artifact that is new.
+    """
+    try:
+        await context.store.put(document_path(checksum), data)
+        for signature in signatures:
+            await context.store.put(signature_path(checksum, signature.digest), signature.data)
+    except UnavailableError as error:
+        async with context.database.connection() as connection:
+            known = await connection.fetchval(
+                "SELECT true FROM artifacts WHERE environment = $1 AND checksum = $2", context.environment, checksum
+            )
+        if not known:
+            raise
+        _log.warning("artifact_store_not_healed", checksum=checksum, reason=error.message)
 
 
 def environment_issue(ours: str, theirs: str) -> Issue:
@@ -188,15 +210,21 @@ async def verify(context: Context, document: bytes, signatures: Sequence[bytes],
 async def read_bytes(context: Context, checksum: str) -> bytes:
     """Return a document's exact bytes from the artifact store; what is missing or wrong there is put right.
 
+    While the store is down or cannot be mended, PostgreSQL's copy is served.
+
     Raises:
         NotFoundError: nothing is stored under the checksum.
     """
-    data = await context.store.get(document_path(checksum), checksum)
+    try:
+        data = await context.store.get(document_path(checksum), checksum)
+    except UnavailableError as error:
+        _log.warning("artifact_store_down", checksum=checksum, reason=error.message)
+        data = None
     if data is not None:
         return data
     async with context.database.connection() as connection:
         stored = await get(connection, context.environment, checksum)
-    await context.store.put(document_path(checksum), stored.document)
+    await _keep(context, checksum, stored.document, ())
     return stored.document
 
 
