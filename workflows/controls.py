@@ -8,7 +8,7 @@ decide, skip and promote carry a signature.
 
 import asyncio
 from datetime import timedelta
-from typing import Literal, TypeVar
+from typing import ClassVar, Literal, TypeVar
 
 from temporalio import workflow
 from temporalio.common import RawValue
@@ -44,6 +44,9 @@ RECORDS = ("broadcast", "archive")
 
 class Controls:
     """Base of the workflows that people steer. Subclasses say what a decision means to them."""
+
+    too_late: ClassVar[str] = "the release is confirmed"
+    """Why a run that is past its point of no return cannot be stopped."""
 
     def __init__(self, name: str, steps: tuple[str, ...]) -> None:
         self._journal = Journal(name, steps)
@@ -195,8 +198,7 @@ class Controls:
     def _on_abort(self, message: AbortMessage) -> str:
         if self._live:
             raise ConflictError(
-                "the release is confirmed: there is nothing to abort",
-                hint="constitution rollback --reason '…'",
+                f"{self.too_late}: there is nothing to abort", hint="constitution rollback --reason '…'"
             )
         self._stop = self._stop or f"aborted: {message.reason}"
         return "stopping"

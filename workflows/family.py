@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from temporalio import workflow
 from temporalio.common import WorkflowIDReusePolicy
-from temporalio.exceptions import ActivityError, ChildWorkflowError, WorkflowAlreadyStartedError
+from temporalio.exceptions import ActivityError, ChildWorkflowError, FailureError, WorkflowAlreadyStartedError
 
 from constitution.messages import Phase, RollbackRequest, RollbackResult
 from constitution.model import Model
@@ -115,6 +115,7 @@ async def roll_back(bad_generation: int, request: RollbackRequest, info: Deploym
             )
             result: RollbackResult = await handle
         except WorkflowAlreadyStartedError:
+            await _stop_waiting(rollback_id)
             await await_closed(RunRef(workflow_id=rollback_id))
         except ChildWorkflowError:
             workflow.logger.warning("rollback_restarted", extra={"rollback": rollback_id})
@@ -122,6 +123,19 @@ async def roll_back(bad_generation: int, request: RollbackRequest, info: Deploym
             return result
         await workflow.sleep(pause, summary="before the rollback is started again")
         pause = min(pause * 2, policies.PERSISTENT_PAUSE_MAX)
+
+
+async def _stop_waiting(rollback_id: str) -> None:
+    """Have a rollback by hand that still waits for the board give way; one that has begun refuses, and goes on.
+
+    It may wait for days, for another target than this undo's, which needs no board.
+    """
+    try:
+        await workflow.get_external_workflow_handle(rollback_id).signal(
+            "abort", {"reason": "the release is being undone by the run that published it"}
+        )
+    except FailureError:
+        workflow.logger.info("rollback_has_ended", extra={"rollback": rollback_id})
 
 
 async def await_closed(run: RunRef) -> RunState | None:

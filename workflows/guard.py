@@ -12,13 +12,13 @@ from temporalio.common import RawValue
 from temporalio.exceptions import ActivityError, ApplicationError
 
 from constitution.api import AuditEvent, WorkflowRef
-from constitution.errors import InvalidRequestError
+from constitution.errors import InvalidRequestError, NotFoundError
 from constitution.messages import Outcome, Phase, RollbackRequest, Status
 from workflows import family, policies
 from workflows.family import GuardRequest
 from workflows.journal import Journal
 from workflows.reading import NOTHING, read
-from workflows.stepping import Stepper, explain
+from workflows.stepping import StepFailedError, Stepper, explain
 
 with workflow.unsafe.imports_passed_through():
     from activities.archive import ArchiveInput, ArchiveRelease, SealInput
@@ -207,19 +207,24 @@ class ConstitutionGuard:
                 runs[f"{release.run.workflow_id}/{release.run.run_id}"] = release.run
         commits = []
         for release in found.releases:
-            archived = await self._stepper.run(
-                "seal",
-                ArchiveRelease.seal_record,
-                SealInput(
-                    environment=request.environment,
-                    generation=release.generation,
-                    version=release.version,
-                    runs=tuple(runs.values()),
-                ),
-                policies.GIT,
-                summary=f"closed histories of generation {release.generation} into the archive",
-                persistent=True,
-            )
+            try:
+                archived = await self._stepper.run(
+                    "seal",
+                    ArchiveRelease.seal_record,
+                    SealInput(
+                        environment=request.environment,
+                        generation=release.generation,
+                        version=release.version,
+                        runs=tuple(runs.values()),
+                    ),
+                    policies.GIT,
+                    summary=f"closed histories of generation {release.generation} into the archive",
+                    persistent=True,
+                    raises=frozenset({NotFoundError.code}),  # Temporal's retention has taken a history: nobody has it
+                )
+            except StepFailedError as error:
+                self._journal.refused(f"generation {release.generation} is not sealed: {error.failure.message}")
+                continue
             commits.append(archived.commit[:12])
         return f"; sealed in {', '.join(commits)}" if commits else ""
 

@@ -112,6 +112,25 @@ async def test_an_abort_while_the_lease_is_granted_leaves_no_lease_behind(
     assert (await town.live()).checksum == live.checksum
 
 
+async def test_a_rollback_by_hand_that_waits_for_the_board_does_not_keep_a_bad_release_live(town: Town) -> None:
+    restore = (await town.live()).generation
+    await town.completed()
+    before = await town.live()
+    async with town.paused(LEAF):
+        update, _ = await town.approved()
+        status = await town.until_step(update, "sync")
+        by_hand = await town.start_run(
+            "ConstitutionRollback", town.rollback_id(status.generation or 0), {"reason": "two back", "to": restore}
+        )
+        await town.until_step(by_hand, "board", "waiting")
+        await update.execute_update("abort", {"reason": "it is bad"})
+        end = await town.end(update, timedelta(seconds=60))
+    assert end.type == "RolledBack", end.message
+    assert (await town.live()).checksum == before.checksum
+    runs = await town.runs_of(by_hand.id)
+    assert len(runs) == 2
+
+
 async def test_an_outage_at_the_very_end_does_not_change_the_outcome(town: Town, live: CurrentConstitution) -> None:
     with town.service_wire.holding("POST", "/v1/constitution/audit", b"update.completed") as audit:
         handle, proposal = await town.approved()
