@@ -1,0 +1,66 @@
+"""A worker that only watches, as a process of its own, so that a test can kill it in mid-watch.
+
+``python tests/watch_worker.py TASK_QUEUE ENVIRONMENT_FILE SERVICE_URL PROMETHEUS_URL CLIENT_KEY``
+"""
+
+import asyncio
+import os
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+from temporalio import workflow
+from temporalio.client import Client
+from temporalio.common import RetryPolicy
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.worker import Worker
+
+with workflow.unsafe.imports_passed_through():
+    from activities.watch import Watch, WatchInput, WatchReport
+
+HEARTBEAT = timedelta(seconds=3)
+
+
+@workflow.defn
+class WatchOnly:
+    """One watch, as ConstitutionUpdate calls it."""
+
+    @workflow.run
+    async def run(self, x: WatchInput) -> WatchReport:
+        return await workflow.execute_activity_method(
+            Watch.watch_metric,
+            x,
+            start_to_close_timeout=timedelta(minutes=5),
+            heartbeat_timeout=HEARTBEAT,
+            retry_policy=RetryPolicy(initial_interval=timedelta(milliseconds=200), maximum_attempts=10),
+        )
+
+
+async def main(queue: str, environment: Path, service_url: str, prometheus_url: str, key: Path) -> None:
+    """Work until killed."""
+    from adapters.deployment import load_deployment
+    from adapters.prometheus import PrometheusMetrics
+    from constitution_client.service import ConstitutionServiceClient
+    from signatures.tokens import ClientKey
+
+    deployment = load_deployment(environment, scratch=environment.parent / "scratch", links={})
+    client = await Client.connect(
+        os.environ["TEMPORAL_ADDRESS"],
+        namespace=os.environ["TEMPORAL_NAMESPACE"],
+        data_converter=pydantic_data_converter,
+    )
+    name = deployment.environment.environment
+    async with ConstitutionServiceClient(service_url, ClientKey.load(key), name) as service:
+        watch = Watch(metrics=PrometheusMetrics(prometheus_url), service=service, deployment=deployment)
+        await Worker(
+            client,
+            task_queue=queue,
+            workflows=[WatchOnly],
+            activities=[watch.watch_metric],
+            max_heartbeat_throttle_interval=timedelta(seconds=1),
+            default_heartbeat_throttle_interval=timedelta(seconds=1),
+        ).run()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], Path(sys.argv[2]), sys.argv[3], sys.argv[4], Path(sys.argv[5])))
