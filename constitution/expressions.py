@@ -2,10 +2,10 @@
 
 Source: github.com/google/cel-spec, doc/langdef.md; engine: cel-expr-python (Google's cel-cpp). Limits beyond its own
 (parse depth 32, iteration budget, RE2): at most 4096 characters, a static type of bool, no macro inside a macro,
-literal lists and maps of at most 256 entries, regular expressions only as literals that RE2 takes, at most 8 of them
-and none inside a macro, and no text joined inside a macro. Together they bound time and memory of one rule without
-running it. RE2 is linear in the prompt, but what a wide pattern costs per character only the regression gate measures
-(tests/policy/test_budget.py).
+literal lists and maps of at most 256 entries, regular expressions only as literals that RE2 takes, at most 8 of them,
+of bounded size and none inside a macro, and no text joined inside a macro. Together they bound time and memory of one
+rule without running it. RE2 is linear in the prompt, but what a wide pattern costs per character only the regression
+gate measures (tests/policy/test_budget.py).
 """
 
 from dataclasses import dataclass
@@ -16,9 +16,11 @@ from google.protobuf.message import DecodeError
 
 from constitution import cel_ast
 from constitution.errors import Issue
+from constitution.patterns import expanded_size
 
 MAX_EXPRESSION = 4096
 MAX_LIST = 256
+MAX_PATTERN_SIZE = 1000  # characters with repetitions written out; our examples have fewer than 500
 MAX_PATTERNS = 8  # a wide pattern may take a second on the longest prompt, and the engine's budget does not count it
 
 _TYPE = cel.Type
@@ -177,6 +179,11 @@ def _check_call(tree: cel_ast.Tree, node: Any, path: str, found: dict[str, Issue
         if not (pattern.HasField("const_expr") and pattern.const_expr.HasField("string_value")):
             message = "the pattern of matches() must be a text literal"
             found["cel-pattern"] = Issue(code="cel-pattern", path=path, message=message)
+        elif (size := expanded_size(pattern.const_expr.string_value)) > MAX_PATTERN_SIZE:
+            message = f"a pattern has {size} characters with its repetitions written out; at most {MAX_PATTERN_SIZE}"
+            found["cel-pattern-size"] = Issue(
+                code="cel-pattern-size", path=path, message=message, hint="use smaller counts, as in {1,20}"
+            )
         elif _PATTERN_TEST.eval(data={"pattern": pattern.const_expr.string_value}).type() != _TYPE.BOOL:
             message = f"the pattern {pattern.const_expr.string_value[:64]!r} is no RE2 regular expression"
             found["cel-pattern"] = Issue(
