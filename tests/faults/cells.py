@@ -9,6 +9,7 @@ import hashlib
 import random
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
+from functools import cache
 from itertools import combinations
 from typing import Final
 
@@ -119,6 +120,7 @@ def space() -> Iterator[Cell]:
                             yield cell
 
 
+@cache
 def matrix(size: int = SIZE, seed: int = SEED) -> tuple[Cell, ...]:
     """The cells of the matrix: all pairs, then as many triples as fit.
 
