@@ -405,13 +405,14 @@ def _measure(x: WatchInput, verdict: Verdict | None, log_es: Mapping[str, float]
     """
     meter = activity.metric_meter()
     where = {"environment": x.environment}
-    log_e = meter.create_gauge_float("constitution_watch_log_e", "Natural log of the e-value, by watched quantity.")
+    # Temporal's gauges refuse negative values; an e-value below 1 is no evidence.
+    log_e = meter.create_gauge_float("constitution_watch_log_e", "Natural log of the e-value, 0 where it is below 1.")
     for name, value in log_es.items():
-        log_e.set(value, {**where, "quantity": name})
+        log_e.set(max(0.0, value), {**where, "quantity": name})
     if live is not None:
         limit = meter.create_gauge_float("constitution_watch_limit", "Log e-value that means anomaly.")
         limit.set(live.watch.limit, where)
-        log_e.set(live.watch.family.update(), {**where, "quantity": "all"})
+        log_e.set(max(0.0, live.watch.family.update()), {**where, "quantity": "all"})
     shown = meter.create_gauge("constitution_watch_verdict", "1 for the verdict of the last watch.")
     for known in (Verdict.OK, Verdict.ANOMALY, Verdict.NO_DATA, Verdict.CANNOT_TELL):
         shown.set(int(known is verdict), {**where, "verdict": known.value})
