@@ -88,6 +88,12 @@ class Site:
                 return candidate
         raise NoFreePortError(f"no free loopback port between {PORTS.start} and {PORTS.stop}")
 
+    def close(self) -> None:
+        """Give the reserved ports back, for a process that goes on after its stack."""
+        for handle in self._reservations.values():
+            handle.close()
+        self._reservations.clear()
+
     def _reserve(self, port: int) -> bool:
         directory = cache_directory() / "ports"
         directory.mkdir(exist_ok=True)

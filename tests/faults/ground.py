@@ -148,6 +148,7 @@ class Ground:
         await self.leave()
         await self.toxics.aclose()
         await asyncio.to_thread(self.servers.erase)
+        self._site.close()
 
     async def fresh(self) -> Place:
         """Leave the town that stands, and build another, where nothing has ever been live."""
