@@ -10,7 +10,7 @@ UV = $(or $(shell python3 deploy/bootstrap.py),$(error no uv: see the message ab
 PYTHON := .venv/bin/python
 STACK := $(PYTHON) -m deploy.embedded
 
-.PHONY: help setup sync up down status restart worker demo test lint format chaos bench clean
+.PHONY: help setup sync up down status restart worker demo test test-slow record-histories lint format chaos bench clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -58,6 +58,12 @@ test: sync  ## Linters, types, import contracts and every test
 	wait $$fetch || { cat var/fetch.log; exit 1; }; \
 	$(PYTHON) -m pytest $(PYTEST_ARGS); \
 	[ $$lint = passed ] || { echo "lint failed: see above the tests" >&2; exit 1; }
+
+test-slow: sync  ## The tests that wait for long timeouts: workers killed in further steps
+	@$(PYTHON) -m pytest -m slow $(PYTEST_ARGS)
+
+record-histories: sync  ## Record tests/replay/histories anew, from real runs
+	@$(PYTHON) -m tests.replay.record
 
 lint: sync  ## ruff, mypy, import-linter
 	@.venv/bin/ruff check .

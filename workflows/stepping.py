@@ -184,7 +184,7 @@ class Stepper:
             return running.result()
         # TRY_CANCEL: the step may still be running, or run later. What it could do late is fenced by the lease token.
         running.cancel()
-        await asyncio.wait([running])
+        await workflow.wait([running])
         if not running.cancelled() and running.exception() is None:
             return running.result()
         self.check()

@@ -21,7 +21,7 @@ from workflows.update import ConstitutionUpdate
 NAMES = sorted(path.stem for path in HISTORIES.glob("*.json"))
 
 # What would make a history a secret, or a description of somebody's machine.
-SECRET = re.compile(r"PRIVATE KEY|xox[abp]-|://[^/\s:@]+:[^/\s@]+@|password", re.IGNORECASE)
+SECRET = re.compile(r"BEGIN [A-Z ]*PRIVATE KEY( BLOCK)?-----|xox[abp]-|://[^/\s:@]+:[^/\s@]+@")
 FOLDER = re.compile(r"(?<![\w.:/-])/(?:home|root|work|tmp|usr|opt|mnt|Users|builds?)/")
 
 

@@ -129,11 +129,11 @@ def pytest_runtest_makereport(
 @pytest.fixture
 async def town(towns: Towns, request: pytest.FixtureRequest) -> AsyncIterator[Town]:
     """A town at rest, which must be at rest again after the test."""
-    town = await towns.town()
-    yield town
+    yield await towns.town()
     if request.node.stash.get(_FAILED, False):
         await towns.leave(keep_logs=True)
         return
+    town = await towns.town()  # the test may have moved to another one
     try:
         town.service_wire.mend()
         town.slack_wire.mend()

@@ -75,12 +75,13 @@ async def test_it_is_started_approved_and_completed_by_temporals_command_line_wi
         assert {suite.name: suite.tests > 1 for suite in evidence.suites} == {"policy": True, "chaos": True}
 
 
-async def test_it_is_aborted_by_temporals_command_line(bare: Town) -> None:
-    proposal = await bare.propose()
-    handle = await bare.update(proposal)
-    await bare.until_step(handle, "board", "waiting")
-    code, _, err = await bare.temporal(
+async def test_an_update_is_aborted_by_temporals_command_line(town: Town) -> None:
+    before = await town.current()
+    proposal = await town.propose()
+    handle = await town.update(proposal)
+    await town.until_step(handle, "board", "waiting")
+    code, _, err = await town.temporal(
         *("workflow", "signal", "--workflow-id", handle.id, "--name", "abort", "--input", '{"reason": "not today"}')
     )
     assert code == 0, err
-    await outcomes.rejected(bare, handle, proposal, None, "aborted: not today")
+    await outcomes.rejected(town, handle, proposal, before, "aborted: not today")

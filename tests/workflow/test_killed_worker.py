@@ -58,7 +58,13 @@ MOMENTS = {
 }
 
 
-@pytest.mark.parametrize("name", MOMENTS)
+# The others wait out the same timeouts for moments that are like these: `make test-slow`.
+ALWAYS = ("publish: loaded, and nobody knows", "sync", "confirm: confirmed, and nobody knows", "archive")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in ALWAYS else pytest.mark.slow) for name in MOMENTS]
+)
 async def test_a_worker_that_is_killed_in_mid_step(town: Town, live: CurrentConstitution, name: str) -> None:
     proposal = await town.propose()
     handle = await town.update(proposal)
@@ -73,6 +79,7 @@ async def test_a_worker_that_is_killed_in_mid_step(town: Town, live: CurrentCons
     assert audited.count("update.completed") == 1
 
 
+@pytest.mark.slow
 async def test_a_worker_that_is_killed_while_it_undoes(town: Town, live: CurrentConstitution) -> None:
     async with town.paused(LEAF):
         handle, proposal = await town.approved()

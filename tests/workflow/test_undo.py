@@ -134,6 +134,7 @@ async def test_a_step_that_fails_past_the_deadline_for_a_person_is_undone(
         await outcomes.rolled_back(town, handle, proposal, live)
 
 
+@pytest.mark.slow
 async def test_a_confirmation_whose_answer_was_lost_is_no_reason_to_undo(town: Town, live: CurrentConstitution) -> None:
     async with town.configured(person=2):
         proposal = await town.propose()
