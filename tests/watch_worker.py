@@ -13,6 +13,7 @@ from temporalio import workflow
 from temporalio.client import Client
 from temporalio.common import RetryPolicy
 from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
 from temporalio.worker import Worker
 
 with workflow.unsafe.imports_passed_through():
@@ -48,6 +49,9 @@ async def main(queue: str, environment: Path, service_url: str, prometheus_url: 
         os.environ["TEMPORAL_ADDRESS"],
         namespace=os.environ["TEMPORAL_NAMESPACE"],
         data_converter=pydantic_data_converter,
+        runtime=Runtime(
+            telemetry=TelemetryConfig(metrics=PrometheusConfig(bind_address=os.environ["METRICS_ADDRESS"]))
+        ),
     )
     name = deployment.environment.environment
     async with ConstitutionServiceClient(service_url, ClientKey.load(key), name) as service:

@@ -5,6 +5,7 @@ Each scenario is an engine of its own behind the same exporter; all are watched 
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+import httpx
 import pytest
 from temporalio.testing import ActivityEnvironment
 
@@ -239,6 +241,7 @@ async def test_a_worker_killed_in_mid_watch_is_followed_by_one_with_the_same_ver
     ]
     names = ("TEMPORAL_ADDRESS", "TEMPORAL_NAMESPACE")
     settings = {name: temporal_settings[name] for name in names} | {"PYTHONPATH": str(CHECKOUT)}
+    settings["METRICS_ADDRESS"] = metrics = f"127.0.0.1:{free_port()}"
     worker = Process(arguments, settings, tmp_path / "worker.log").start()
     try:
         await watchers.scraped("spike", prometheus.url, BASELINE)
@@ -257,6 +260,8 @@ async def test_a_worker_killed_in_mid_watch_is_followed_by_one_with_the_same_ver
         fleet.tell("spike", **SPIKE)
         worker.start()
         report = await asyncio.wait_for(handle.result(), 120)
+        async with httpx.AsyncClient(trust_env=False) as http:
+            shown = (await http.get(f"http://{metrics}/metrics")).text
     finally:
         worker.kill()
     alone = await ActivityEnvironment().run(watchers.of("spike", prometheus.url).watch_metric, x)
@@ -267,6 +272,12 @@ async def test_a_worker_killed_in_mid_watch_is_followed_by_one_with_the_same_ver
         alone.log_e,
         alone.samples,
     )
+    assert re.search(r'^constitution_watch_verdict\{[^}]*verdict="anomaly"[^}]*\} 1$', shown, re.MULTILINE), shown
+    limit = re.search(r"^constitution_watch_limit\{[^}]*\} ([0-9.]+)$", shown, re.MULTILINE)
+    evidence = re.search(r'^constitution_watch_log_e\{[^}]*"deny_share"[^}]*\} ([0-9.]+)$', shown, re.MULTILINE)
+    assert limit is not None
+    assert evidence is not None
+    assert float(evidence[1]) >= float(limit[1]) > 4.6
     assert report.evidence is not None
     assert await evidence_of(handle.id, settings) == report.evidence
     history = [event async for event in handle.fetch_history_events()]
