@@ -183,10 +183,11 @@ class Reconcile:
         return _closed(family, before) if family else None
 
     async def _out_of_band(self, releases: Iterable[Release], now: datetime) -> list[Finding]:
-        """Return the releases that no run of ours has made, as far back as Temporal must remember."""
+        """Return the releases that no run of ours made and nobody undid, as far back as Temporal must remember."""
         findings = []
         for release in releases:
-            if now - release.effective_at > KNOWN_FOR:
+            undone = release.standing in (Standing.WITHDRAWN, Standing.POISONED)
+            if undone or now - release.effective_at > KNOWN_FOR:
                 continue
             named = str(release.workflow.get("workflow_id") or "")
             run = await self._known(named, str(release.workflow.get("run_id") or "") or None)

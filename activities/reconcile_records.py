@@ -20,6 +20,7 @@ from constitution.reconciliation import Finding
 from constitution.release import Kind, Release, Standing, StandingRecord
 
 CHANGE_LOG = "docs/SomaAgentHub_Security.md"
+HISTORIES = "histories/"
 NEWEST = 20  # folders whose every file is compared with its manifest at each look
 MOST = 5  # releases that are archived anew by one run; the next run goes on
 TELLING = timedelta(hours=24)  # how far back the channel is read
@@ -69,8 +70,8 @@ class Records:
     async def check_archive(self, x: ArchiveLook) -> ArchiveFound:
         """Compare the archive with the releases that have an outcome. Only reads.
 
-        Missing files and rows can be written anew. A file that differs from its manifest cannot: writing would give it
-        a new manifest, and hide that it was altered; so such a folder is only named.
+        Missing files and rows can be written anew. In a folder with a file that differs from its manifest nothing is
+        touched: a person must see what was done there.
         """
         require_environment(self._deployment, x.environment)
         before = datetime.now(UTC) - timedelta(seconds=x.closed_seconds)
@@ -81,18 +82,17 @@ class Records:
         findings: list[Finding] = []
         for number, release in enumerate(releases):
             folder = folder_of(release.version, release.generation)
-            lacking = [
-                (outcome, record)
-                for outcome, record in _outcomes(release)
-                if record.recorded_at <= before and not _archived(folder, outcome, release, there, log)
-            ]
+            due = [(outcome, record) for outcome, record in _outcomes(release) if record.recorded_at <= before]
+            lacking = [(o, record) for o, record in due if not _archived(folder, o, release, there, log)]
             if not lacking and number >= NEWEST:
                 continue
-            altered = await self._altered(folder, release, there)
-            if altered:
-                findings.append(_altered(folder, altered))
+            listed = await self._listed(folder, release)
+            wrong = await self._wrong(folder, listed, there)
+            if wrong:
+                findings.append(_altered(folder, wrong))
                 continue
-            for outcome, record in lacking:
+            absent = any(f"{folder}/{name}" not in there for name in listed)
+            for outcome, record in lacking or (due[-1:] if absent else []):
                 if len(missing) < MOST and not await self._under_way(record.update_id):
                     missing.append(await self._again(folder, outcome, record, release))
         return ArchiveFound(missing=tuple(missing), findings=tuple(findings))
@@ -130,23 +130,25 @@ class Records:
             )
         return Found(findings=tuple(findings))
 
-    async def _altered(self, folder: str, release: Release, there: frozenset[str]) -> list[str]:
-        """Return the files of a folder that are not what its manifest, or the release, says."""
+    async def _listed(self, folder: str, release: Release) -> dict[str, str]:
+        """Return the checksums of a folder's files, as its manifest and the release say."""
         raw = await self._repository.read(f"{folder}/manifest.json")
         if raw is None:
-            return []
+            return {}
+        document = {} if release.checksum is None else {"document.json": release.checksum}
         try:
-            listed = dict(json.loads(raw)["files"])
+            return dict(json.loads(raw)["files"]) | document
         except (ValueError, TypeError, KeyError, RecursionError):
-            return ["manifest.json"]
-        if release.checksum is not None:
-            listed["document.json"] = release.checksum
-        wrong = []
-        for name in sorted(name for name in listed if f"{folder}/{name}" in there):
+            return {"manifest.json": ""}  # no file has this checksum
+
+    async def _wrong(self, folder: str, listed: dict[str, str], there: frozenset[str]) -> list[str]:
+        """Return the files that differ from what is listed, and the histories that are gone: nobody can write those."""
+        wrong = [name for name in listed if name.startswith(HISTORIES) and f"{folder}/{name}" not in there]
+        for name in (name for name in listed if f"{folder}/{name}" in there):
             data = await self._repository.read(f"{folder}/{name}")
             if data is not None and checksum_of(data) != listed[name]:
                 wrong.append(name)
-        return wrong
+        return sorted(wrong)
 
     async def _under_way(self, update_id: str) -> bool:
         """Say whether the run that must archive this outcome itself is still there to do it."""
@@ -190,6 +192,6 @@ def _altered(folder: str, names: list[str]) -> Finding:
     return Finding(
         code="archive-altered",
         where=folder,
-        message=f"{', '.join(names[:5])} {'is' if len(names) == 1 else 'are'} not what manifest and release say",
+        message=f"{', '.join(names[:5])} {'is' if len(names) == 1 else 'are'} missing, or not what the manifest says",
         command=f"git log -p -- {folder}; git checkout COMMIT -- {folder} brings the true files back",
     )

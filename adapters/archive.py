@@ -209,9 +209,15 @@ def _below(repo: Repo, head: bytes, folder: str) -> dict[str, ObjectID]:
 
 
 def _manifest(repo: Repo, head: bytes | None, folder: str, files: dict[str, bytes]) -> bytes:
-    """List every file of a folder, as it will be, with its checksum; sorted, so that the same files give the same."""
+    """List every file of a folder with its checksum; sorted, so that the same files give the same.
+
+    What an earlier manifest says of a file stands, unless the file is written now: that one was altered or deleted
+    since must stay visible, and not be covered by the next commit.
+    """
     there = {} if head is None else _below(repo, head, folder)
     listed = {name: checksum_of(repo[found].as_raw_string()) for name, found in there.items()}
+    with contextlib.suppress(KeyError, ValueError, TypeError):  # none yet, or no manifest of ours: then what is there
+        listed |= json.loads(repo[there[MANIFEST]].as_raw_string())["files"]
     prefix = f"{folder}/"
     listed |= {path.removeprefix(prefix): checksum_of(data) for path, data in files.items() if path.startswith(prefix)}
     listed.pop(MANIFEST, None)

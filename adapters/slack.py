@@ -26,6 +26,7 @@ TIMEOUT = timedelta(seconds=5)  # of one call; look-up, post and permalink toget
 LOOK_BACK = timedelta(days=8)  # longer than the longest watch and hold together: an outcome is never older than its run
 PAGE = 200  # Slack recommends no more than 200 a page
 MAX_PAGES = 50
+THREADS = 10  # that are read for what was told; Slack counts calls
 
 # Errors of the Web API by what heals them. Source: docs.slack.dev, chat.postMessage and conversations.history, Errors.
 _TRANSIENT = frozenset(
@@ -106,7 +107,7 @@ class SlackChannel:
         )
 
     async def told(self, channel: str, since: datetime) -> list[tuple[str, str, str]]:
-        """Return (key, channel id, ts) of our messages in the channel itself, newest first; threads are not read.
+        """Return (key, channel id, ts) of our messages in the channel, and in its newest threads that are ours.
 
         Raises:
             NotFoundError: no such channel. ForbiddenError: the token may not. UnavailableError: Slack cannot now.
@@ -151,14 +152,32 @@ class SlackChannel:
     def _told(self, channel: str, since: datetime) -> list[tuple[str, str, str]]:
         channel_id = self._channel_id(channel)
         oldest = f"{since.timestamp():.6f}"
+        found: dict[str, str] = {}  # key by ts: a reply that is shown in the channel too is one message
+        threads: list[str] = []
+
+        def take(messages: Iterator[dict[str, Any]]) -> None:
+            for message in messages:
+                key = _key(message)
+                if key is not None:
+                    found[str(message["ts"])] = key
+                if key is not None and message.get("reply_count"):
+                    threads.append(str(message["ts"]))
 
         def history(cursor: str | None) -> Any:
             return self._client.conversations_history(
                 channel=channel_id, oldest=oldest, limit=PAGE, include_all_metadata=True, cursor=cursor
             )
 
-        keyed = ((_key(message), message) for message in self._pages(history, "messages"))
-        return [(key, channel_id, str(message["ts"])) for key, message in keyed if key is not None]
+        take(self._pages(history, "messages"))
+        for thread_ts in threads[:THREADS]:
+
+            def replies(cursor: str | None, thread_ts: str = thread_ts) -> Any:
+                return self._client.conversations_replies(
+                    channel=channel_id, ts=thread_ts, limit=PAGE, include_all_metadata=True, cursor=cursor
+                )
+
+            take(self._pages(replies, "messages"))
+        return [(key, channel_id, ts) for ts, key in found.items()]
 
     def _channel_id(self, channel: str) -> str:
         """Slack reads history by id only; a name is looked up once."""

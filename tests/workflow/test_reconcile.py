@@ -126,6 +126,13 @@ def reconciled(town: Town, word: str) -> list[dict[str, Any]]:
     return [e for e in events.values() if e["api"]["operation"].startswith("reconcile.") and word in e["message"]]
 
 
+async def guarded_again(town: Town, handle: WorkflowHandle[Any, Any]) -> None:
+    """Wait until reconciliation has started a dead run's guard again, and that has done all its work."""
+    told = await eventually(lambda: reconciled(town, f"run-without-outcome: {handle.id}"), SOON)
+    assert {event["api"]["operation"] for event in told} == {"reconcile.repaired"}
+    await town.rest()
+
+
 async def mid_sync(town: Town) -> tuple[WorkflowHandle[Any, Any], Proposal, int]:
     """An update that has been published, and waits for a target that stands still."""
     handle, proposal = await town.approved()
@@ -146,10 +153,8 @@ async def test_update_and_guard_killed_after_the_load_are_undone(town: Town, liv
     assert undoing.checksum == live.checksum
     assert undoing.workflow["workflow_id"] == town.rollback_id(generation)
     assert (datetime.now(UTC) - killed).total_seconds() < 60
-    await town.rest()
+    await guarded_again(town, handle)
     await outcomes.undone(town, proposal, live)
-    told = await eventually(lambda: reconciled(town, f"run-without-outcome: {handle.id}"))
-    assert {event["api"]["operation"] for event in told} == {"reconcile.repaired"}
 
 
 async def test_a_rollback_killed_with_its_whole_family_is_done_again(town: Town, live: CurrentConstitution) -> None:
@@ -186,9 +191,10 @@ async def test_an_update_killed_with_the_lease_is_rejected_and_blocks_nobody(
     town: Town, live: CurrentConstitution
 ) -> None:
     with town.service_wire.holding("POST", "/v1/constitution/load") as load:
-        _, proposal = await town.approved()
+        handle, proposal = await town.approved()
         await load.reached()
         assert await town.service.lease() is not None
+        update_id = (await town.status(handle)).update_id
         await kill_all(town)
 
         async def given_back() -> bool:
@@ -197,8 +203,8 @@ async def test_an_update_killed_with_the_lease_is_rejected_and_blocks_nobody(
         await eventually(given_back, SOON)
         load.release()
         await load.over()
-    await town.rest()
-    assert len(town.reads.told_about(proposal.version, "rejected")) == 1
+    await guarded_again(town, handle)
+    assert len(town.reads.told()[f"{update_id}/rejected"]) == 1
     await outcomes.untouched(town, proposal, live)
     await town.completed()
 
@@ -215,7 +221,7 @@ async def test_an_update_killed_after_confirmation_is_told_and_archived(town: To
         return len(await asyncio.to_thread(town.reads.change_log, status.generation or 0)) == 1
 
     await eventually(archived, SOON)
-    await town.rest()
+    await guarded_again(town, handle)
     assert len(town.reads.told_about(proposal.version, "live and confirmed")) == 1
     current = await town.current()
     assert current is not None
@@ -255,7 +261,7 @@ async def test_a_row_and_a_file_that_were_deleted_from_the_archive_come_back(
         return again == rows and f"{folder}/document.json" in await asyncio.to_thread(town.reads.archived)
 
     await eventually(restored, SOON)
-    assert len(await eventually(lambda: reconciled(town, f"archive-missing: generation {live.generation},"))) == 1
+    assert len(await eventually(lambda: reconciled(town, f"archive-missing: generation {live.generation},"), SOON)) == 1
     await all_well(town)
 
 
@@ -302,7 +308,7 @@ async def test_a_target_that_is_away_or_behind_is_named_once_in_the_audit(
     async with without_service(town, LEAF):
         behind = await finds(town, "target-behind", LEAF)
         assert f"not generation {live.generation}" in behind["message"]
-        events = await eventually(lambda: reconciled(town, f"target-behind: {LEAF}"))
+        events = await eventually(lambda: reconciled(town, f"target-behind: {LEAF}"), SOON)
         rounds = await reports(town)
 
         async def looked_again() -> bool:
