@@ -27,12 +27,13 @@ from signatures.current import verify_current
 
 
 class LeaseInput(Model):
-    """Who wants the lease."""
+    """Who wants the lease; with ``own_only`` it is taken from nobody but an earlier run of the same update id."""
 
     environment: str
     update_id: str
     kind: Kind
     workflow_id: str
+    own_only: bool = False
 
 
 class ReleaseLeaseInput(Model):
@@ -138,7 +139,7 @@ class Publish:
             LeaseHeldError: another run holds it; the message names it.
         """
         require_environment(self._deployment, x.environment)
-        request = LeaseRequest(update_id=x.update_id, kind=x.kind, workflow_id=x.workflow_id)
+        request = LeaseRequest(update_id=x.update_id, kind=x.kind, workflow_id=x.workflow_id, own_only=x.own_only)
         step = f"lease-{x.kind.value}-{activity.info().workflow_run_id}"
         return await self._service.acquire_lease(request, step_key(x.environment, x.update_id, step))
 

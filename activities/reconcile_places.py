@@ -5,6 +5,7 @@ release (``prove_published``, ``confirm_siem``); here is only what those do not 
 """
 
 import asyncio
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -136,8 +137,6 @@ class Places:
     async def _target(self, target: Target, live: Live, *, refresh: bool) -> Finding | None:
         try:
             said = await self._targets.policy(target, force=False)
-            if refresh and not _obeys(said, live):
-                said = await self._targets.policy(target, force=True)
         except (TransportError, ContentError) as error:
             return Finding(
                 code="target-unreachable",
@@ -145,6 +144,10 @@ class Places:
                 message=error.message,
                 command=f"make status; then the log of {target.id}",
             )
+        if refresh and not _obeys(said, live):
+            # It answers; what a refresh that fails leaves unsaid is that it is behind, not that it is gone.
+            with suppress(TransportError, ContentError):
+                said = await self._targets.policy(target, force=True)
         if _obeys(said, live):
             return None
         obeyed = f"generation {said['generation']}, {said['version'] or 'no constitution'}"

@@ -206,6 +206,9 @@ class ConstitutionRollback(Controls):
                 update_id=self._update_id,
                 kind=Kind.ROLLBACK,
                 workflow_id=workflow.info().workflow_id,
+                # Only a person pre-empts somebody else's update. Where one holds the lease, nothing of ours can
+                # be live any more, or theirs will be refused; we wait for our turn.
+                own_only=not by_hand,
             ),
             policies.WRITE,
             summary="take the lease: from now on a late load of the update is refused",
