@@ -50,6 +50,8 @@ demo: sync  ## The whole story on real servers: one good constitution, two bad o
 	@$(PYTHON) -m deploy.demo
 
 # The tests run also when a linter objects, so that one run tells everything; the exit code is both's.
+# Two at a time, a file each: most of a test's time is waiting for servers.
+PYTEST_ARGS ?= -n 2 --dist loadfile
 test: sync  ## Linters, types, import contracts and every test
 	@mkdir -p var; $(STACK) fetch >var/fetch.log 2>&1 & fetch=$$!; \
 	trap 'kill $$fetch 2>/dev/null || true' EXIT; \

@@ -20,6 +20,7 @@ VERBS = [
     "releases",
     "show",
     "diff",
+    "doctor",
     "verify-signature",
     "sign",
     "update",
