@@ -50,7 +50,8 @@ demo: sync  ## The whole story on real servers: one good constitution, two bad o
 	@$(PYTHON) -m deploy.demo
 
 # The tests run also when a linter objects, so that one run tells everything; the exit code is both's.
-# Two at a time, a file each: most of a test's time is waiting for servers.
+# Two at a time, a file each: most of a test's time is waiting for servers. The chaos suite tells one story over
+# several files on one set of scratch servers, so it runs by itself, in order.
 PYTEST_ARGS ?= -n 2 --dist loadfile
 test: sync  ## Linters, types, import contracts and every test
 	@mkdir -p var; $(STACK) fetch >var/fetch.log 2>&1 & fetch=$$!; \
@@ -58,7 +59,8 @@ test: sync  ## Linters, types, import contracts and every test
 	lint=passed; $(MAKE) --no-print-directory lint || lint=failed; \
 	echo "lint $$lint; waiting for downloads and builds (log: var/fetch.log)"; \
 	wait $$fetch || { cat var/fetch.log; exit 1; }; \
-	$(PYTHON) -m pytest $(PYTEST_ARGS); \
+	$(PYTHON) -m pytest tests/chaos; \
+	$(PYTHON) -m pytest --ignore tests/chaos $(PYTEST_ARGS); \
 	[ $$lint = passed ] || { echo "lint failed: see above the tests" >&2; exit 1; }
 
 test-slow: sync  ## The tests that wait for long timeouts: workers killed in further steps
