@@ -5,7 +5,9 @@ edited and not committed is left alone. Order of a commit: objects, working tree
 process killed anywhere leaves either the old history or the new one, and the same call again completes it.
 
 One writer at a time: a file lock beside the repository's own files (ends with its process), and the branch moves only
-from the commit that was read (for writers that know no lock).
+from the commit that was read (for writers that know no lock). Git's own lock files do not end with their process: the
+file lock says while a writer is at work, so that the next one clears what a killed one left. Locks older than that
+writer are somebody else's and stay.
 """
 
 import asyncio
@@ -22,6 +24,7 @@ from pathlib import Path
 from typing import IO
 
 from dulwich.errors import NotGitRepository, NotTreeError
+from dulwich.file import FileLocked
 from dulwich.index import IndexEntry, index_entry_from_stat
 from dulwich.object_store import commit_tree_changes, iter_tree_contents, tree_lookup_path
 from dulwich.objects import Blob, Commit, ObjectID, Tree
@@ -153,14 +156,30 @@ class GitArchive:
         try:
             with Repo(str(self._path)) as repo:
                 yield repo
+        except FileLocked as error:
+            lock = os.fsdecode(error.lockfilename)
+            raise UnavailableError(
+                f"the archive {self._path} is locked by another git program: {lock} exists",
+                hint=f"if no git is running there, delete {lock}",
+            ) from error
         except (OSError, NotGitRepository) as error:
             raise UnavailableError(f"the archive {self._path} cannot be used: {error}") from error
 
     @contextlib.contextmanager
     def _locked(self, repo: Repo) -> Iterator[None]:
-        with (Path(repo.controldir()) / LOCK).open("a") as handle:
+        control = Path(repo.controldir())
+        with (control / LOCK).open("a+") as handle:
             _acquire(handle)
-            yield
+            since = os.fstat(handle.fileno())
+            if since.st_size:
+                _clear_left_locks(control, since.st_mtime_ns)
+            handle.truncate(0)
+            handle.write(f"{os.getpid()} is writing\n")
+            handle.flush()
+            try:
+                yield
+            finally:  # reached by every end but a kill
+                handle.truncate(0)
 
 
 def _acquire(handle: IO[str]) -> None:
@@ -174,6 +193,22 @@ def _acquire(handle: IO[str]) -> None:
             time.sleep(0.02)
         else:
             return
+
+
+def _clear_left_locks(control: Path, since_ns: int) -> None:
+    """Delete the lock files that a killed writer left: those made while it was at work.
+
+    Args:
+        control: the repository's own folder.
+        since_ns: when that writer began, by the file system's clock.
+    """
+    left = [control / "index.lock", control / "HEAD.lock", control / "packed-refs.lock"]
+    left += (control / "refs").rglob("*.lock")
+    left += (control / "objects").glob("??/*.lock")
+    for path in left:
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_mtime_ns >= since_ns:
+                path.unlink()
 
 
 def _check(path: str) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from adapters.archive import CHANGE_LOG, GitArchive
+from adapters.archive import CHANGE_LOG, LOCK, GitArchive
 from adapters.change_log import with_row
-from constitution.errors import InvalidRequestError
+from constitution.errors import InvalidRequestError, UnavailableError
 from tests.constitution_service_support import CHECKOUT
 
 FOLDER = "docs/legal/constitution/1.0.0-1"
@@ -160,6 +160,79 @@ async def test_a_writer_killed_anywhere_leaves_a_repository_that_the_next_call_c
     assert git(repository, "fsck", "--strict", "--no-dangling") == ""
     if not is_bare(repository):
         assert git(repository, "status", "--porcelain") == ""
+
+
+def locks_in(repository: Path) -> set[str]:
+    return {path.name for path in repository.rglob("*.lock")}
+
+
+KILLED_AT_A_FILE = """
+import asyncio, itertools, os, signal, sys
+from pathlib import Path
+import dulwich.file
+from dulwich.file import _GitFile
+from adapters.archive import GitArchive
+
+moments, dies_at = itertools.count(1), int(sys.argv[2])
+
+def may_die():
+    if next(moments) == dies_at:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+class Mortal(_GitFile):
+    def __init__(self, *arguments, **more):
+        super().__init__(*arguments, **more)
+        may_die()
+
+    def close(self):
+        may_die()
+        super().close()
+
+dulwich.file._GitFile = Mortal
+asyncio.run(GitArchive(Path(sys.argv[1])).commit({"docs/2.txt": b"two"}, change_log_row=None, message="m"))
+"""
+
+
+async def test_a_writer_killed_with_any_file_half_written_locks_nobody_out(repository: Path) -> None:
+    archive = GitArchive(repository)
+    await archive.commit({"docs/1.txt": b"one"}, change_log_row=None, message="m")
+    start = git(repository, "rev-parse", "HEAD")
+    deaths = 0
+    for dies_at in range(1, 100):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", KILLED_AT_A_FILE, repository, str(dies_at), cwd=CHECKOUT
+        )
+        if await process.wait() == 0:
+            break
+        assert process.returncode == -signal.SIGKILL
+        deaths += 1
+        await archive.commit({"docs/2.txt": b"two"}, change_log_row=None, message="m")
+        assert git(repository, "show", "HEAD:docs/2.txt") == "two"
+        assert locks_in(repository) == {LOCK}
+        git(repository, "update-ref", "HEAD", start)  # the next writer does it all again
+        git(repository, "reflog", "expire", "--expire=all", "--all")
+        git(repository, "prune", "--expire=now")
+        if not is_bare(repository):
+            git(repository, "reset", "--hard", "--quiet")
+            (repository / "docs" / "2.txt").unlink(missing_ok=True)
+    assert deaths >= 10  # before and after each of two trees, a blob, a commit and the branch, at least
+    assert git(repository, "show", "HEAD:docs/2.txt") == "two"
+    assert git(repository, "fsck", "--strict", "--no-dangling") == ""
+
+
+async def test_a_lock_that_git_itself_holds_is_respected_and_named(repository: Path) -> None:
+    archive = GitArchive(repository)
+    await archive.commit({"docs/1.txt": b"one"}, change_log_row=None, message="m")
+    control = repository if is_bare(repository) else repository / ".git"
+    held = control / git(repository, "symbolic-ref", "HEAD")
+    held = held.with_name(f"{held.name}.lock")
+    held.touch()
+    with pytest.raises(UnavailableError, match=held.name):
+        await archive.commit({"docs/2.txt": b"two"}, change_log_row=None, message="m")
+    assert held.exists()
+    held.unlink()
+    await archive.commit({"docs/2.txt": b"two"}, change_log_row=None, message="m")
+    assert git(repository, "show", "HEAD:docs/2.txt") == "two"
 
 
 def test_a_folder_that_is_no_repository_is_named(tmp_path: Path) -> None:
