@@ -27,8 +27,8 @@ from deploy.demo.screen import Screen
 from deploy.embedded.stack import Stack
 
 HERE: Final = Path(__file__).parent
-BASELINE_S: Final = 34.0
-"""Steady traffic before the first watched release: its strategy's baseline of 30 s, and the first scrapes."""
+BASELINE_S: Final = 49.0
+"""Steady traffic before the first watched release: its strategy's baseline of 45 s, and the first scrapes."""
 VICTIM: Final = "orchestrator-2"
 """The target that is killed in mid-sync."""
 
@@ -197,7 +197,7 @@ class Story:
         raise StoryError(f"{name} did not join within 30 s")
 
     def _wait_for_baseline(self) -> None:
-        """Wait until there is a baseline to compare with: Prometheus up, and steady traffic for half a minute."""
+        """Wait until there is a baseline to compare with: Prometheus up, and steady traffic for all of it."""
         with self._screen.timed("Prometheus is ready"):
             self._stack.start("prometheus")
         with self._screen.timed(f"a baseline of {BASELINE_S:.0f} s of steady traffic"):

@@ -88,10 +88,10 @@ channel = "#release"
 [strategies.default]
 watch_seconds = 0
 
-# With traffic: half a minute before, half a minute after.
+# With traffic: three quarters of a minute before, half a minute after. Shorter, and a doubling is too often undetectable.
 [strategies.watched]
 watch_seconds = 30
-baseline_seconds = 30
+baseline_seconds = 45
 scrape_seconds = 1.0
 
 [deadlines]
