@@ -10,7 +10,7 @@ UV = $(or $(shell python3 deploy/bootstrap.py),$(error no uv: see the message ab
 PYTHON := .venv/bin/python
 STACK := $(PYTHON) -m deploy.embedded
 
-.PHONY: help setup sync up down status restart worker demo test test-slow record-histories lint format chaos bench clean
+.PHONY: help setup sync up down status restart worker demo test test-slow record-histories lint format chaos bench bench-watch clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -86,6 +86,9 @@ chaos: sync  ## Every fault at every step on real servers; the table goes to doc
 
 bench: sync  ## Measure; results go to bench/README.md
 	@$(PYTHON) -m bench
+
+bench-watch: sync  ## Simulate 2,000 releases a cell; tables and plots go to docs/watch.md (about 50 minutes; resumable)
+	@$(PYTHON) -m bench.watch --runs 2000
 
 clean:  ## Stop everything and delete the stack's data
 	@if [ -x $(PYTHON) ]; then $(STACK) clean; fi

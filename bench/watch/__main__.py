@@ -1,7 +1,7 @@
 """``python -m bench.watch --runs 200``: simulate, then write tables and plots into docs/watch.md.
 
-Interrupt it at any time: results are files under ``var/bench/watch`` and the next run goes on where this one stopped,
-also with more runs.
+Interrupt it at any time: results are files under ``var/bench/watch/SEEDS`` and the next run goes on where this one
+stopped, also with more runs.
 """
 
 import json
@@ -13,7 +13,7 @@ import typer
 
 from bench.watch import cost, faults, report
 from bench.watch.cells import cells
-from bench.watch.run import simulate
+from bench.watch.run import RESULTS, simulate
 from constitution.baseline import Measure
 
 FAULT_RUNS = 200  # by the class itself, about 0.3 s each: enough to see a fault that matters
@@ -23,7 +23,7 @@ MEASURES: tuple[Measure, ...] = ("share", "rate")
 def main(  # noqa: PLR0917 - typer reads the options from the signature
     runs: Annotated[int, typer.Option(min=100, help="Streams per cell; rounded up to whole hundreds.")] = 200,
     processes: Annotated[int, typer.Option(min=1, help="Worker processes.")] = os.cpu_count() or 1,
-    directory: Annotated[Path, typer.Option(help="Where results are kept, and continued.")] = Path("var/bench/watch"),
+    directory: Annotated[Path, typer.Option(help="Where results are kept, and continued.")] = RESULTS,
     document: Annotated[Path, typer.Option(help="Its marked tables are written anew.")] = Path("docs/watch.md"),
     only: Annotated[str, typer.Option(help="Only cells whose key contains this; no report then.")] = "",
     fault_runs: Annotated[int, typer.Option(help="Streams per fault.")] = FAULT_RUNS,

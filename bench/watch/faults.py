@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.watch.run import SEEDS
 from constitution.backtest import BacktestCase, run_case
 from constitution.baseline import Measure
 from constitution.spike import SpikeParameters
@@ -113,7 +114,7 @@ def judge(fault: Fault, measure: Measure, runs: int) -> dict[str, Any]:
     verdicts: Counter[str] = Counter()
     delays = []
     for run in range(runs):
-        rng = np.random.default_rng([len(fault.name), ord(fault.name[-1]), ord(measure[0]), run])
+        rng = np.random.default_rng([int(SEEDS, 16), len(fault.name), ord(fault.name[-1]), ord(measure[0]), run])
         case = BacktestCase(
             id=run,
             publish_ts=PUBLISH_S + fault.publish_skew_s,
@@ -149,6 +150,6 @@ def _matrix(rng: Rng, fault: Fault, run: int) -> list[dict[str, Any]]:
             values: Values = [[float(t), str(int(v))] for t, v in zip(at, np.cumsum(events), strict=True) if v > 0]
             labels = {"job": "policy-engine", "instance": f"h{replica}", "decision": decision}
             # Both series of a replica are scraped together, so the same trouble befalls them.
-            trouble = np.random.default_rng([run, replica])
+            trouble = np.random.default_rng([int(SEEDS, 16), run, replica])
             found.append({"metric": labels, "values": fault.bend(trouble, replica, values)})
     return found

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from bench.watch.cells import HOUR, NULLS, RATES, RATIOS, SIX_HOURS, Cell, cells
-from bench.watch.run import read
+from bench.watch.run import SEEDS, read
 from bench.watch.streams import bound_scrapes
 
 RIVALS = (
@@ -356,7 +356,7 @@ def machine(found: dict[str, Found]) -> str:
         platform.machine(),
     )
     return (
-        f"{len(found)} of {len(cells())} cells, {'/'.join(str(r) for r in runs)} runs each; {cpu}, "
+        f"{len(found)} of {len(cells())} cells, {'/'.join(str(r) for r in runs)} runs each, seeds `{SEEDS}`; {cpu}, "
         f"{platform.system()} {platform.machine()}, Python {sys.version.split()[0]}, numpy {np.__version__}. "
         "Figures in brackets are 95 % confidence intervals (Wilson)."
     )
