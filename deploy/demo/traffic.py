@@ -19,8 +19,8 @@ import httpx
 SESSIONS_PER_SECOND: Final = 20.0
 """Slow enough for two busy cores, fast enough that the preflight knows it would see a doubling.
 
-With 10 a second and 30 s of baseline it rightly refused one such watch in eight as blind (simulated with these retries);
-with 20 a second none of 2,000, also where half the baseline is left out because its release was undone.
+With 10 a second and 30 s of baseline it rightly refused one such watch in eight as blind (simulated with these
+retries); with 20 a second none of 2,000, also where half the baseline is left out because its release was undone.
 """
 RETRIES: Final = 3
 RETRY_PAUSE_S: Final = 0.2

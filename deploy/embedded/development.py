@@ -88,7 +88,7 @@ channel = "#release"
 [strategies.default]
 watch_seconds = 0
 
-# With traffic: three quarters of a minute before, half a minute after. Shorter, and a doubling is too often undetectable.
+# With traffic: three quarters of a minute before, half a minute after. With less, a doubling may be undetectable.
 [strategies.watched]
 watch_seconds = 30
 baseline_seconds = 45
