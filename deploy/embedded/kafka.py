@@ -180,7 +180,7 @@ def verify(directory: Path) -> None:
 def cluster_id(number: uuid.UUID) -> str:
     """Write a UUID as Kafka does, base64 without padding, in a way that its tool does not take for an option.
 
-    One in 64 would begin with a dash; without its highest bit none does (Kafka's own Uuid.randomUuid throws those away).
+    One in 64 would begin with a dash; without its highest bit none does (Kafka's Uuid.randomUuid throws those away).
     """
     first, *rest = number.bytes
     return base64.urlsafe_b64encode(bytes((first & 0x7F, *rest))).decode().rstrip("=")
