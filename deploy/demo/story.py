@@ -27,8 +27,8 @@ from deploy.demo.screen import Screen
 from deploy.embedded.stack import Stack
 
 HERE: Final = Path(__file__).parent
-BASELINE_S: Final = 49.0
-"""Steady traffic before the first watched release: its strategy's baseline of 45 s, and the first scrapes."""
+BASELINE_S: Final = 44.0
+"""Steady traffic before the first watched release: its strategy's baseline of 40 s, and the first scrapes."""
 VICTIM: Final = "orchestrator-2"
 """The target that is killed in mid-sync."""
 

@@ -88,10 +88,10 @@ channel = "#release"
 [strategies.default]
 watch_seconds = 0
 
-# With traffic: three quarters of a minute before, half a minute after. With less, a doubling may be undetectable.
+# With traffic: 40 s before, 24 s after. With less, a doubling may be undetectable.
 [strategies.watched]
-watch_seconds = 30
-baseline_seconds = 45
+watch_seconds = 24
+baseline_seconds = 40
 scrape_seconds = 1.0
 
 [deadlines]

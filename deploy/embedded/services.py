@@ -72,7 +72,7 @@ class Service(Server):
 
     def settings(self) -> dict[str, str]:
         """Its address."""
-        return {f"{self.name.upper().replace('-', '_')}_URL": self.url()}
+        return {setting_of(self.name): self.url()}
 
     def urls(self) -> dict[str, str]:
         """Its address."""
@@ -90,7 +90,8 @@ class ConstitutionService(Service):
 
     async def prepare(self) -> None:
         """Make the development environment."""
-        development.make(self.site, {name: (kind, _url(self.site, name)) for name, kind in TARGETS.items()})
+        urls = {name: self.site.settings.get(setting_of(name), _url(self.site, name)) for name in TARGETS}
+        development.make(self.site, {name: (kind, urls[name]) for name, kind in TARGETS.items()})
 
     async def before_start(self) -> None:
         """Bring the database to the newest schema."""
@@ -216,6 +217,9 @@ class Worker(Service):
         "TEMPORAL_UI_URL",
         "RECONCILE_SECONDS",
         "RECONCILE_CLOSED_SECONDS",
+        "TEMPORAL_DEPLOYMENT_NAME",
+        "TEMPORAL_WORKER_BUILD_ID",
+        "DRAIN_SECONDS",
     )
     stop_grace = timedelta(seconds=30)  # it finishes what it can; the rest is another worker's
 
@@ -263,6 +267,11 @@ SERVICES: tuple[type[Server], ...] = (
     SiemForwarder,
     Worker,
 )
+
+
+def setting_of(name: str) -> str:
+    """Name of the setting that holds a service's address."""
+    return f"{name.upper().replace('-', '_')}_URL"
 
 
 def _url(site: Site, name: str) -> str:

@@ -118,6 +118,15 @@ class Auditor:
         self._told_and_kept(audit, rows, runs, told, audited)
         return audit
 
+    async def never_back(self) -> list[str]:
+        """Whether Redis holds the newest release at this very moment, with no time to be put right; what is wrong."""
+        async with redis.asyncio.from_url(self._settings["REDIS_URL"], socket_timeout=TIMEOUT_S) as client:
+            value = json.loads(await client.get(self._name(":", "constitution:current")) or b"{}")
+        newest = max((row["generation"] for row in (await self._postgres())["releases"]), default=0)
+        if value.get("generation") == newest:
+            return []
+        return [f"1: a late write took Redis back from {newest} to {value.get('generation')}"]
+
     # --- reading
 
     def _name(self, separator: str, name: str) -> str:

@@ -55,6 +55,13 @@ DEFENCES: Final = (
         cell=Cell("first_release", "publish", "worker", "killed", "after"),
     ),
     Defence(
+        name="generation guard",
+        file="adapters/redis_cache.py",
+        text="if tonumber(ARGV[1]) < floor and not (ARGV[3] ~= '' and found == ARGV[3]) then return 0 end",
+        without="",
+        cell=Cell("rollback_during_update", "publish", "valkey", "late", "before"),
+    ),
+    Defence(
         name="outbox",
         file="services/constitution_service/outbox.py",
         text="delivered_at IS NULL ORDER BY",

@@ -25,6 +25,7 @@ from deploy.embedded.services import SERVICES, TARGETS
 from deploy.embedded.site import Site
 from deploy.embedded.stack import Progress, Stack
 from tests.faults.auditor import Auditor
+from tests.faults.redis_wire import RedisWire
 from tests.faults.toxics import Toxics
 from tests.workflow.town import Town
 
@@ -40,7 +41,12 @@ PROXIES = {
     "artifact-store": ("AWS_ENDPOINT_URL",),
     "slack": ("SLACK_API_URL",),
     "constitution-service": ("CONSTITUTION_SERVICE_URL",),
+    "policy-engine-1": ("POLICY_ENGINE_1_URL",),
+    "orchestrator-1": ("ORCHESTRATOR_1_URL",),
+    "orchestrator-2": ("ORCHESTRATOR_2_URL",),
 }
+# Those that stand before processes of the town itself.
+OWN = ("CONSTITUTION_SERVICE_URL", "POLICY_ENGINE_1_URL", "ORCHESTRATOR_1_URL", "ORCHESTRATOR_2_URL")
 DATABASES = ("DATABASE_URL", "DATABASE_READER_URL", "DATABASE_MIGRATION_URL")
 RECONCILE = "constitution-reconcile/"
 GIVEN = ("TEMPORAL_", "DATABASE_", "REDIS_", "KAFKA_", "PROMETHEUS_URL", "SLACK_", "ARTIFACT_STORE_", "AWS_")
@@ -72,9 +78,10 @@ class Place(Town):
     ) -> None:
         super().__init__(directory, direct, channel=channel, namespace=namespace, client=client)
         self._direct = direct
-        overrides = {"NAMESPACE": namespace, "PROMETHEUS_TARGETS": targets}
-        overrides["CONSTITUTION_SERVICE_URL"] = proxied["CONSTITUTION_SERVICE_URL"]
-        given = {name: value for name, value in proxied.items() if name != "CONSTITUTION_SERVICE_URL"}
+        redis = urlsplit(direct["REDIS_URL"])
+        self.redis_wire = RedisWire(lambda: (redis.hostname or "", redis.port or 6379), self.names.redis_floor())
+        overrides = {"NAMESPACE": namespace, "PROMETHEUS_TARGETS": targets} | {name: proxied[name] for name in OWN}
+        given = {name: value for name, value in proxied.items() if name not in OWN}
         names = [server.name for server in SERVICES]
         self.stack = Stack(directory, names, environment=given, overrides=overrides)
         self._auditor: Auditor | None = None
@@ -98,6 +105,11 @@ class Place(Town):
     async def family_runs(self) -> list[str]:
         """Open updates, rollbacks and guards; reconciliation comes and goes by its schedule."""
         return [run for run in await self.open_runs() if RECONCILE not in run]
+
+    async def stop(self, *, keep_logs: bool = False) -> None:
+        """Stop all of it, the wires too."""
+        await super().stop(keep_logs=keep_logs)
+        self.redis_wire.close()
 
     async def pids(self, name: str) -> int:
         """The process of one of the town's services."""
@@ -161,10 +173,12 @@ class Ground:
         direct |= {name: _in_database(self.direct[name], self._database) for name in DATABASES}
         channel = f"release-{namespace}"
         WebClient(direct["SLACK_BOT_TOKEN"], base_url=direct["SLACK_API_URL"]).conversations_create(name=channel)
-        proxied = direct | {"CONSTITUTION_SERVICE_URL": f"http://127.0.0.1:{self.ports['constitution-service']}"}
+        proxied = dict(direct)
         for proxy, names in PROXIES.items():
             for name in names:
-                if name in direct:
+                if name in OWN:
+                    proxied[name] = f"http://127.0.0.1:{self.ports[proxy]}"
+                elif name in direct:
                     proxied[name] = direct[name].replace(f":{_port(direct[name])}", f":{self.ports[proxy]}", 1)
         place = Place(
             self.directory / f"town-{self._made}",
@@ -178,12 +192,16 @@ class Ground:
         await self._lead_proxies(place)
         self.place = place
         await place.start()
+        for target in target_names():
+            if target in PROXIES:
+                await self.toxics.put(target, self.ports[target], f"127.0.0.1:{place.port(target)}")
         return place
 
     async def _lead_proxies(self, place: Place) -> None:
         upstreams = {proxy: f"127.0.0.1:{_port(self.direct[names[0]])}" for proxy, names in PROXIES.items()
                      if names[0] in self.direct}  # fmt: skip
         upstreams["kafka"] = self.servers.settings()["KAFKA_PROXIED_UPSTREAM"]
+        upstreams["valkey"] = f"127.0.0.1:{place.redis_wire.port}"
         upstreams["slack"] = f"127.0.0.1:{_port(place.slack_wire.url)}"
         upstreams["constitution-service"] = f"127.0.0.1:{_port(place.service_wire.url)}"
         for proxy, upstream in upstreams.items():

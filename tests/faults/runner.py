@@ -134,7 +134,7 @@ class _Cell:
             self._result.people = dict(self._people.said)
         audit = await self._audit()
         self._result.checks = {str(number): times for number, times in sorted(audit.checks.items())}
-        self._result.findings = [f"{finding.invariant}: {finding.what}" for finding in audit.findings]
+        self._result.findings += [f"{finding.invariant}: {finding.what}" for finding in audit.findings]
 
     # --- the situation
 
@@ -222,6 +222,10 @@ class _Cell:
     @contextlib.asynccontextmanager
     async def _armed(self) -> AsyncIterator[Hold | None]:
         """Set up the wire before the run starts."""
+        if self._cell.fault == "late" and self._cell.system == "valkey":
+            with self._place.redis_wire.holding() as hold:
+                yield hold
+            return
         wanted = self._request()
         if wanted is None:
             yield None
@@ -254,11 +258,15 @@ class _Cell:
         if hold is not None and self._cell.fault == "late":
             with contextlib.suppress(AssertionError):  # nobody may be there any more to be served
                 await eventually(hold._passed.is_set, timedelta(seconds=5))
+            if self._cell.system == "valkey":
+                self._result.findings += await self._place.auditor.never_back()
         return healed
 
     async def _change_of_mind(self, handle: WorkflowHandle[Any, Any]) -> None:
         """A person wants the update undone: by a rollback where it has published, else by an abort or a cancel."""
-        if self._cell.step == "publish" and self._cell.moment == "before":
+        if self._cell.system == "valkey" and self._cell.fault == "late":  # what is late has been published
+            await self._start_rollback((await self._newest()).generation)
+        elif self._cell.step == "publish" and self._cell.moment == "before":
             await handle.execute_update("abort", {"reason": "the cell asks"}, rpc_timeout=timedelta(seconds=10))
         elif self._cell.step == "publish" and self._cell.moment == "during":
             await handle.cancel()
@@ -305,6 +313,8 @@ class _Cell:
                 return _state(status, step) in ("done", "failed")
 
     def _passed(self, status: Status) -> bool:
+        if self._cell.system == "valkey" and self._cell.situation == "rollback_during_update":
+            return status.outcome is not None  # something newer must have been written before what is late arrives
         name = {"prove": "publish", "request": "request"}.get(self._cell.step, self._cell.step)
         return status.outcome is not None or _state(status, name) in ("done", "undone")
 

@@ -193,9 +193,13 @@ class Town:
     def settings(self) -> dict[str, str]:
         return self.stack.settings()
 
+    def port(self, name: str) -> int:
+        """Where one of its processes listens."""
+        ports: dict[str, int] = json.loads((self.directory / "run" / "state.json").read_text())["ports"]
+        return ports[name]
+
     def _service_address(self) -> tuple[str, int]:
-        ports = json.loads((self.directory / "run" / "state.json").read_text())["ports"]
-        return "127.0.0.1", ports["constitution-service"]
+        return "127.0.0.1", self.port("constitution-service")
 
     def _write_environment(self) -> None:
         file = self.home / "environment.toml"
