@@ -6,6 +6,7 @@ Rules: docs/architecture.md, Workflows.
 """
 
 import asyncio
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from temporalio import workflow
@@ -443,9 +444,14 @@ class ConstitutionUpdate(Controls):
                 return
 
     async def _watch_for(
-        self, subject: Subject, published: Published, info: DeploymentInfo, seconds: float
+        self,
+        subject: Subject,
+        published: Published,
+        info: DeploymentInfo,
+        seconds: float,
+        until: Callable[[], bool] | None = None,
     ) -> WatchReport | None:
-        """Watch until ``seconds`` after the publish; None when somebody promoted meanwhile."""
+        """Watch until ``seconds`` after the publish; None when somebody promoted meanwhile, or ``until`` came true."""
         try:
             report = await self._stepper.run(
                 "watch",
@@ -453,12 +459,13 @@ class ConstitutionUpdate(Controls):
                 self._watch_input(subject, published, info, seconds),
                 policies.watch(seconds),
                 summary=f"watch policy_engine_evaluations_total for {seconds:.0f} s",
-                until=lambda: self._promoted is not None,
+                until=until or (lambda: self._promoted is not None),
                 manages_state=False,
             )
         except StepSkippedError:
-            self._saw(Verdict.CANNOT_TELL)
-            self._journal.step("watch", "done", detail=f"promoted by {self._promoted} before the watch had ended")
+            if until is None:
+                self._saw(Verdict.CANNOT_TELL)
+                self._journal.step("watch", "done", detail=f"promoted by {self._promoted} before the watch had ended")
             return None
         self._saw(report.verdict)
         self._watch_evidence = report.evidence
@@ -469,19 +476,30 @@ class ConstitutionUpdate(Controls):
         deadline = workflow.now() + timedelta(seconds=subject.deadlines.hold)
         why = self._held or report.detail
         self._held = why
+        # One watch for the whole hold: slices of a minute make 10,000 events a day, and an alarm that is only observed
+        # ends each slice at once.
+        whole = workflow.patched("hold-in-one-watch")
+        seen: WatchReport | None = report
         while not self._released():
             if workflow.now() >= deadline:
                 raise StepFailedError(
                     "watch", Failure("hold-deadline", f"nobody ended the hold: {why}", permanent=True)
                 )
-            self._journal.waiting(
-                "watch",
-                f"a person to resume, promote or abort ({why}) until {deadline.isoformat(timespec='seconds')}",
-                command("resume"),
-            )
+            for_ = f"a person to resume, promote or abort ({why}) until {deadline.isoformat(timespec='seconds')}"
+            left = deadline - workflow.now()
+            if whole and seen is not None and seen.verdict is Verdict.ANOMALY:
+                await self._stepper.wait(
+                    "watch", self._released, for_=for_, next_command=command("resume"), deadline=left
+                )
+                continue
+            self._journal.waiting("watch", for_, command("resume"))
             elapsed = (workflow.now() - published.effective_at).total_seconds()
-            left = (deadline - workflow.now()).total_seconds()
-            seen = await self._watch_for(subject, published, info, elapsed + min(left, 60.0))
+            if whole:
+                seen = await self._watch_for(
+                    subject, published, info, elapsed + left.total_seconds(), until=self._released
+                )
+            else:
+                seen = await self._watch_for(subject, published, info, elapsed + min(left.total_seconds(), 60.0))
             if seen is not None and seen.verdict is Verdict.ANOMALY and subject.strategy.on_anomaly == "rollback":
                 raise StepFailedError("watch", Failure(Verdict.ANOMALY.value, seen.detail, permanent=True))
         self._journal.set(waiting_for="", next_command="", phase=Phase.RUNNING)
