@@ -39,6 +39,13 @@ STRATEGY: Final = """
 watch_seconds = 60
 baseline_seconds = 60
 scrape_seconds = 1.0
+
+# For bursty traffic. With a minute of each, one such watch in nine would be refused as blind (simulated), so: longer.
+[strategies.bursty]
+watch_seconds = 60
+baseline_seconds = 120
+scrape_seconds = 1.0
+on_cannot_tell = "continue"
 """
 
 
@@ -167,10 +174,10 @@ class Fleet:
         return Live(newest.generation, newest.effective_at, loaded)
 
     @contextmanager
-    def traffic(self) -> Iterator[None]:
-        """Let the demo's agents start sessions meanwhile, at the demo's rate."""
+    def traffic(self, *, bursty: bool = False) -> Iterator[None]:
+        """Let the demo's agents start sessions meanwhile, at the demo's rate on average."""
         urls = [target.url for target in self.environment.targets if target.kind == "orchestrator"]
-        command = [sys.executable, "-m", "deploy.demo.traffic", str(REQUESTS), *urls]
+        command = [sys.executable, "-m", "deploy.demo.traffic", str(REQUESTS), *urls, *(["--bursty"] if bursty else [])]
         # pdeathsig: the agents must not outlive the measurement, however that ends.
         agents = subprocess.Popen(  # noqa: S603 - our own module
             ["setpriv", "--pdeathsig", "TERM", *command],  # noqa: S607 - setpriv is on every PATH

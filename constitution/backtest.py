@@ -2,13 +2,14 @@
 
 A case is a JSON object ``{"id", "publish_ts", "bake_s", "scrape_interval_s", "series", "measure" (optional)}``;
 ``series`` are the entries of a Prometheus matrix result. Samples before ``publish_ts`` are the baseline: the newest
-hour its level, up to twelve hours its noise. Other fields are ignored, so that a case may carry notes.
+hour (or ``level_s``) its level, up to twelve hours its noise. Other fields are ignored, so that a case may carry notes.
 
 Pure: no clock, no I/O.
 """
 
 import json
 import math
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError
@@ -90,12 +91,20 @@ def read_case(line: bytes) -> BacktestCase:
         raise InvalidRequestError("not a case", issues=issues_of(error)) from error
 
 
-def run_case(case: BacktestCase, parameters: SpikeParameters) -> BacktestResult:
+def run_case(
+    case: BacktestCase,
+    parameters: SpikeParameters,
+    *,
+    level_s: float = 3600.0,
+    left_out: Sequence[tuple[float, float]] = (),
+) -> BacktestResult:
     """Judge one case.
 
     Args:
         case: the release.
         parameters: alpha, delta, min_rate, direction and the rest; bake and scrape interval are the case's.
+        level_s: how much of the end of the baseline gives the level: a strategy's ``baseline_seconds``.
+        left_out: windows (from, to) in unix seconds that belong to no baseline: releases that were undone.
 
     Raises:
         InvalidRequestError: its series are malformed, or its bake does not fit its scrape interval.
@@ -107,7 +116,14 @@ def run_case(case: BacktestCase, parameters: SpikeParameters) -> BacktestResult:
     except ValidationError as error:
         raise InvalidRequestError("the case does not fit the test", issues=issues_of(error)) from error
     measure: Measure | None = case.measure
-    watch = Watch.begin(case.series, publish_s=case.publish_ts, parameters=fitted, measure=measure)
+    watch = Watch.begin(
+        case.series,
+        publish_s=case.publish_ts,
+        parameters=fitted,
+        measure=measure,
+        level_s=level_s,
+        left_out=left_out,
+    )
     reading = watch.advance(case.publish_ts + case.bake_s + case.scrape_interval_s)
     if reading.verdict is None:
         reading = watch.finish()

@@ -46,6 +46,13 @@ def backtest(  # noqa: PLR0917 - typer reads the options from the signature
     delta: Annotated[float, typer.Option(help="Relative change that is tolerated.")] = 0.10,
     min_rate: Annotated[float, typer.Option(help="Absolute slack, events per second or share of evaluations.")] = 0.0,
     direction: Annotated[str, typer.Option(help="up, down or both.")] = "both",
+    level: Annotated[
+        float,
+        typer.Option(min=1.0, help="Newest part of the baseline that gives the level, seconds (baseline_seconds)."),
+    ] = 3600.0,
+    left_out: Annotated[
+        list[str] | None, typer.Option(help="FROM/TO: no baseline, as of a release that was undone; may be repeated.")
+    ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Add the reason of each verdict.")] = False,
 ) -> None:
     """Run the watch over history: one JSON line per case, with its verdict, decision time and evidence.
@@ -57,6 +64,7 @@ def backtest(  # noqa: PLR0917 - typer reads the options from the signature
     from constitution_client.settings import UsageError
 
     parameters = _parameters(alpha=alpha, delta=delta, min_rate=min_rate, direction=direction)
+    windows = [_window(text) for text in left_out or ()]
     if (file is None) == (query is None):
         raise UsageError("give either --input FILE.jsonl, or --query with --from and --to")
     if file is not None:
@@ -75,7 +83,7 @@ def backtest(  # noqa: PLR0917 - typer reads the options from the signature
         try:
             if isinstance(case, InvalidRequestError):
                 raise case
-            result = run_case(case, parameters)
+            result = run_case(case, parameters, level_s=level, left_out=windows)
         except InvalidRequestError as error:
             wrong.append(f"{place}: {error.diagnostics()}")
             continue
@@ -188,6 +196,15 @@ def _moments(start: str | None, end: str | None, publish: list[str] | None, bake
     if whole < 1:
         raise UsageError(f"between --from and --to there is no room for one watch of {bake_s:g} s")
     return [first + i * bake_s for i in range(whole)]
+
+
+def _window(text: str) -> tuple[float, float]:
+    from constitution_client.settings import UsageError
+
+    start, slash, end = text.partition("/")
+    if not slash:
+        raise UsageError(f"--left-out {text}: not FROM/TO")
+    return _time(start, "--left-out"), _time(end, "--left-out")
 
 
 def _time(text: str, flag: str) -> float:

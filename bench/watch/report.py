@@ -3,7 +3,6 @@
 import json
 import math
 import platform
-import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -381,14 +380,22 @@ def write(document: Path, directory: Path) -> list[Target]:
     }
     text = document.read_text(encoding="utf-8")
     for name, part in parts.items():
-        pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
-        if len(pattern.findall(text)) != 1:
-            raise ValueError(f"{document}: the markers of {name} are not there exactly once")
-        begins, ends = f"<!-- {name} -->\n", f"<!-- /{name} -->"
-        text = text[: text.index(begins)] + begins + part + "\n" + text[text.index(ends) :]
+        text = replaced(text, name, part)
     document.write_text(text, encoding="utf-8")
     _plot(found, document.with_suffix(""))
     return judged
+
+
+def replaced(text: str, name: str, part: str) -> str:
+    """Put ``part`` between the markers of ``name``.
+
+    Raises:
+        ValueError: they are not there exactly once.
+    """
+    begins, ends = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+    if text.count(begins) != 1 or text.count(ends) != 1:
+        raise ValueError(f"the markers of {name} are not there exactly once")
+    return text[: text.index(begins)] + begins + part + "\n" + text[text.index(ends) :]
 
 
 def _plot(found: dict[str, Found], folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The fleet: agents that start sessions at a steady rate and try again when they are refused.
+"""The fleet: agents that start sessions at a steady rate, or in bursts, and try again when they are refused.
 
 A process of its own, so that the story's waiting never makes the traffic pause. Each session is a request to a real
 orchestrator, which asks a real policy engine. A refused agent does what real ones do: it asks again, a few times.
@@ -11,10 +11,12 @@ import json
 import random
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import httpx
+import typer
 
 SESSIONS_PER_SECOND: Final = 20.0
 """Slow enough for two busy cores, fast enough that the preflight knows it would see a doubling.
@@ -22,6 +24,10 @@ SESSIONS_PER_SECOND: Final = 20.0
 With 10 a second and 30 s of baseline it rightly refused one such watch in eight as blind (simulated with these
 retries); with 20 a second none of 2,000, also where half the baseline is left out because its release was undone.
 """
+BURST: Final = 0.5
+"""With ``--bursty`` the rate is by this share higher and lower in turn; on average it is the same."""
+BURST_S: Final = 1.0
+"""Mean length of a burst and of a lull, both exponential (a Markov-modulated Poisson process)."""
 RETRIES: Final = 3
 RETRY_PAUSE_S: Final = 0.2
 
@@ -44,7 +50,22 @@ async def _session(client: httpx.AsyncClient, orchestrators: list[str], request:
     return decision
 
 
-async def main(orchestrators: list[str], requests: list[dict[str, Any]]) -> None:
+def _gaps(*, bursty: bool) -> Iterator[float]:
+    """Seconds from one session to the next: exponential, as of independent agents (a Poisson process)."""
+    high, left = True, random.expovariate(1 / BURST_S)
+    while True:
+        if not bursty:
+            yield random.expovariate(SESSIONS_PER_SECOND)
+            continue
+        gap = 0.0
+        while (step := random.expovariate(SESSIONS_PER_SECOND * (1 + BURST if high else 1 - BURST))) > left:
+            gap += left  # the phase ends before the next session; what is left of the gap has no memory
+            high, left = not high, random.expovariate(1 / BURST_S)
+        left -= step
+        yield gap + step
+
+
+async def _send(orchestrators: list[str], requests: list[dict[str, Any]], *, bursty: bool) -> None:
     """Send sessions until SIGTERM, then print what was decided as one JSON object."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
@@ -56,18 +77,26 @@ async def main(orchestrators: list[str], requests: list[dict[str, Any]]) -> None
         decision = task.result()
         counts[decision] = counts.get(decision, 0) + 1
 
-    endless = itertools.cycle(requests)
+    endless, gaps = itertools.cycle(requests), _gaps(bursty=bursty)
     async with httpx.AsyncClient(timeout=10, trust_env=False) as client:
         while not stop.is_set():
             task = asyncio.create_task(_session(client, orchestrators, next(endless)))
             running.add(task)
             task.add_done_callback(done)
             with contextlib.suppress(TimeoutError):
-                # Arrivals of independent agents: exponential gaps (a Poisson process).
-                await asyncio.wait_for(stop.wait(), random.expovariate(SESSIONS_PER_SECOND))
+                await asyncio.wait_for(stop.wait(), next(gaps))
         await asyncio.gather(*running)
     sys.stdout.write(json.dumps(counts) + "\n")
 
 
+def main(
+    requests: Annotated[Path, typer.Argument(help="JSON file: a list of requests, sent in turn.")],
+    orchestrators: Annotated[list[str], typer.Argument(help="Their base URLs.")],
+    bursty: Annotated[bool, typer.Option("--bursty", help="Let the rate jump up and down.")] = False,
+) -> None:
+    """Send sessions until SIGTERM."""
+    asyncio.run(_send(orchestrators, json.loads(requests.read_text()), bursty=bursty))
+
+
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[2:], json.loads(Path(sys.argv[1]).read_text())))
+    typer.run(main)
