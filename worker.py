@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 import stamina
 from temporalio.api.operatorservice.v1 import ListSearchAttributesRequest
 from temporalio.client import Client
-from temporalio.common import WorkerDeploymentVersion
+from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
 from temporalio.envconfig import ClientConfig
 from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
 from temporalio.service import RPCError, RPCStatusCode
@@ -79,7 +79,7 @@ from workflows.sandbox import workflow_runner
 from workflows.update import ConstitutionUpdate
 
 WORKFLOWS: Sequence[type] = (ConstitutionUpdate, ConstitutionRollback, ConstitutionGuard, ConstitutionReconcile)
-DEPLOYMENT = "constitution-runbook"
+UNVERSIONED = "constitution-runbook"  # the deployment that workers name who are part of none
 CONNECT_FOR = timedelta(seconds=30)  # a Temporal server that is being restarted is back within ten
 STICKY = timedelta(seconds=1)  # default 10 s: so long would each run wait after its worker was killed (measured)
 THROTTLE = timedelta(seconds=1)  # default 60 s: an activity hears of a cancel only in the answer to a heartbeat
@@ -165,6 +165,31 @@ def build_id() -> str:
     except importlib.metadata.PackageNotFoundError:  # a checkout that was never installed
         version = "0"
     return f"{version}-{digest.hexdigest()[:12]}"
+
+
+def deployment_of(settings: WorkerSettings) -> WorkerDeploymentConfig:
+    """Return under which deployment and build this worker polls.
+
+    With a deployment's name it is versioned: it gets the runs that began on its build, which are pinned to it, and new
+    ones once it is the current one (docs.temporal.io, Worker Versioning). A guard or rollback stays on the build of the
+    run that started it. Without a name, the build only names the code to whoever looks.
+    """
+    name = settings.temporal_deployment_name
+    build = settings.temporal_worker_build_id or build_id()
+    return WorkerDeploymentConfig(
+        version=WorkerDeploymentVersion(deployment_name=name or UNVERSIONED, build_id=build),
+        use_worker_versioning=name is not None,
+        # Here and not at the workflows: the server refuses each task of a worker that declares it and is unversioned.
+        default_versioning_behavior=VersioningBehavior.PINNED if name else VersioningBehavior.UNSPECIFIED,
+    )
+
+
+def _how_to_begin(version: WorkerDeploymentVersion) -> str:
+    return (
+        f"worker: build {version.build_id} of {version.deployment_name}: new runs begin on the current build; to make"
+        f" this one current: temporal worker deployment set-current-version --deployment-name {version.deployment_name}"
+        f" --build-id {version.build_id}\n"
+    )
 
 
 @asynccontextmanager
@@ -328,7 +353,8 @@ async def serve(configuration: Configuration) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _asked_to_stop, stop)
     settings = configuration.settings
-    build = build_id()
+    deployed = deployment_of(settings)
+    build = deployed.version.build_id
     client = await connect(configuration, f"{socket.gethostname()}/{os.getpid()}@{build}")
     await require_search_attributes(client)
     await schedule(configuration, client)
@@ -341,10 +367,7 @@ async def serve(configuration: Configuration) -> None:
             activities=methods,
             workflow_runner=workflow_runner(),
             interceptors=[OneArgument()],
-            # Names the code to whoever looks; runs are not pinned to it yet.
-            deployment_config=WorkerDeploymentConfig(
-                version=WorkerDeploymentVersion(deployment_name=DEPLOYMENT, build_id=build), use_worker_versioning=False
-            ),
+            deployment_config=deployed,
             max_concurrent_activities=ACTIVITIES_AT_ONCE,
             max_concurrent_workflow_tasks=WORKFLOW_TASKS_AT_ONCE,
             sticky_queue_schedule_to_start_timeout=STICKY,
@@ -356,6 +379,7 @@ async def serve(configuration: Configuration) -> None:
         stopping = asyncio.create_task(stop.wait(), name="stop")
         sys.stderr.write(
             f"worker: polling {task_queue} for {configuration.deployment.environment.environment}, {build}\n"
+            + (_how_to_begin(deployed.version) if deployed.use_worker_versioning else "")
         )
         await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if not running.done():

@@ -6,7 +6,16 @@ Temporal's own (``TEMPORAL_ADDRESS``, profiles, TLS, API key) are read by ``temp
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import DirectoryPath, Field, FilePath, SecretStr, StringConstraints, ValidationError, field_validator
+from pydantic import (
+    DirectoryPath,
+    Field,
+    FilePath,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from adapters.kafka_settings import KafkaSettings
@@ -34,6 +43,9 @@ class WorkerSettings(KafkaSettings):
         host: ``HOST`` that the metrics listen on.
         metrics_port: ``METRICS_PORT``.
         temporal_ui_url: ``TEMPORAL_UI_URL``, for links in messages.
+        temporal_deployment_name: ``TEMPORAL_DEPLOYMENT_NAME``: this worker is a build of that worker deployment; unset:
+            worker versioning is off, and any worker may go on with any run.
+        temporal_worker_build_id: ``TEMPORAL_WORKER_BUILD_ID``; unset: the package's version and a digest of its code.
         drain_seconds: ``DRAIN_SECONDS``: after SIGTERM, how long running activities may go on.
         reconcile_seconds: ``RECONCILE_SECONDS``: interval of reconciliation; 0: this worker makes no schedule for it.
         reconcile_closed_seconds: ``RECONCILE_CLOSED_SECONDS``: how long runs must have been closed before
@@ -57,9 +69,19 @@ class WorkerSettings(KafkaSettings):
     host: str = "127.0.0.1"
     metrics_port: Annotated[int, Field(ge=1, le=65535)]
     temporal_ui_url: Url | None = None
+    # Temporal's own names (its worker controller sets them). No '.': it separates name and build.
+    temporal_deployment_name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,128}$")] | None = None
+    temporal_worker_build_id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,128}$")] | None = None
     drain_seconds: Annotated[int, Field(ge=1, le=3600)] = 20
     reconcile_seconds: Annotated[int, Field(ge=0, le=86400)] = 30
     reconcile_closed_seconds: Annotated[float, Field(ge=1, le=86400)] = 60
+
+    @field_validator("temporal_worker_build_id")
+    @classmethod
+    def _of_a_deployment(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and info.data.get("temporal_deployment_name") is None:
+            raise ValueError("a build is a build of a deployment: TEMPORAL_DEPLOYMENT_NAME is not set, or wrong")
+        return value
 
     @field_validator("database_reader_url")
     @classmethod

@@ -1,13 +1,17 @@
 """``python -m deploy.demo``: exit 0 if every release ended as it must and every system agrees, else 1.
 
+A wrong argument or setting is exit 2.
+
 ``KEEP=1`` leaves all of it running. ``DEMO_STARTED`` (unix seconds) is when the person typed ``make demo``.
 """
 
 import json
-import os
-import sys
 import time
+import traceback
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from constitution_client.exit import leave
 from deploy.demo.operator import CommandFailedError
@@ -20,10 +24,21 @@ from deploy.embedded.stack import Stack
 DIRECTORY = Path(__file__).resolve().parents[2] / "var" / "demo"
 
 
-def main() -> int:
-    """Start the servers, tell the story, show what every system says; return the exit code."""
-    keep = os.environ.get("KEEP", "") not in ("", "0")
-    screen = Screen(float(os.environ.get("DEMO_STARTED") or time.time()))
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def main(
+    *,
+    keep: Annotated[bool, typer.Option(envvar="KEEP", help="Leave all of it running.")] = False,
+    started: Annotated[float | None, typer.Option(envvar="DEMO_STARTED", help="Unix seconds; default: now.")] = None,
+) -> None:
+    """Start the servers, tell the story, show what every system says."""
+    raise typer.Exit(_demonstrate(time.time() if started is None else started, keep=keep))
+
+
+def _demonstrate(started: float, *, keep: bool) -> int:
+    screen = Screen(started)
     screen.timings.append(("Python environment", screen.elapsed()))
     Stack(DIRECTORY / "stack").stop()  # of an earlier KEEP=1
     stack = Stack(
@@ -38,7 +53,7 @@ def main() -> int:
             stack.start(*(name for name in stack.servers if name != "prometheus"))
         setup_s = screen.elapsed()
         story = Story(stack, screen)
-        return _told(story, screen, stack, setup_s)
+        return _told(story, screen, stack, setup_s, keep=keep)
     except (StoryError, CommandFailedError, StackError) as error:
         screen.say(f"the demo failed: {error}", style="bold red")
         screen.say(f"logs: {stack.directory / 'log'}; try again with KEEP=1 to look at the servers")
@@ -51,7 +66,7 @@ def main() -> int:
                 stack.stop()
 
 
-def _told(story: Story, screen: Screen, stack: Stack, setup_s: float) -> int:
+def _told(story: Story, screen: Screen, stack: Stack, setup_s: float, *, keep: bool) -> int:
     agreed = story.tell()
     report = story.report(agreed, setup_s=setup_s)
     (DIRECTORY / "report.json").write_text(json.dumps(report, indent=2) + "\n")
@@ -75,12 +90,17 @@ def _told(story: Story, screen: Screen, stack: Stack, setup_s: float) -> int:
     screen.result(
         f"{'every system agrees' if agreed.agrees else 'THE SYSTEMS DISAGREE'}; report: {DIRECTORY / 'report.json'}"
     )
-    if os.environ.get("KEEP", "") not in ("", "0"):
+    if keep:
         screen.result(f"Temporal UI: {ui}")
     return 0 if agreed.agrees else 1
 
 
 if __name__ == "__main__":
-    code = main()
-    sys.stdout.flush()
+    code = 1
+    try:
+        app()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 1
+    except Exception:  # noqa: BLE001 - the exit goes through `leave`, whatever happened
+        traceback.print_exc()
     leave(code)

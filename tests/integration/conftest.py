@@ -1,4 +1,4 @@
-"""constitution-service as a process of its own, on the servers of `tests/conftest.py`."""
+"""constitution-service and the worker as processes of their own, on the servers of `tests/conftest.py`."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -6,12 +6,22 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition
+from dulwich.repo import Repo
 from redis.asyncio import Redis
 
 from adapters.redis_cache import ConstitutionCache, connect
 from constitution.names import Names
-from tests.conftest import Database
-from tests.constitution_service_support import Author, Received, ServiceProcess, Site, make_site
+from tests.conftest import CHECKOUT, Database
+from tests.constitution_service_support import (
+    ENVIRONMENT,
+    Author,
+    Received,
+    ServiceProcess,
+    Site,
+    free_port,
+    make_site,
+)
+from tests.resources import Prometheus, Slack
 
 
 @pytest.fixture
@@ -112,3 +122,48 @@ class Topics:
 def topics(kafka_configuration: dict[str, str | int], names: Names) -> Topics:
     """What is on Kafka."""
     return Topics(kafka_configuration, names)
+
+
+@pytest.fixture
+def worker_site(tmp_path: Path) -> Site:
+    """Keys, trust policy and environment.toml of a worker."""
+    made = make_site(tmp_path / "site")
+    gate = CHECKOUT / "tests"
+    made.environment_file.write_text(f'schema_version = 1\nenvironment = "{ENVIRONMENT}"\ngate = "{gate}"\n')
+    return made
+
+
+@pytest.fixture
+def worker_settings(
+    *,
+    worker_site: Site,
+    database: Database,
+    redis_url: str,
+    kafka: dict[str, str],
+    prometheus: Prometheus,
+    slack: Slack,
+    temporal_settings: dict[str, str],
+    namespace: str,
+    tmp_path: Path,
+) -> dict[str, str]:
+    """The settings of a worker; constitution-service is not there."""
+    Repo.init(str(tmp_path / "archive"), mkdir=True).close()
+    return {
+        "NAMESPACE": namespace,
+        "ENVIRONMENT_FILE": str(worker_site.environment_file),
+        "DATABASE_READER_URL": database.reader_url,
+        "REDIS_URL": redis_url,
+        **kafka,
+        "PROMETHEUS_URL": prometheus.url,
+        "SLACK_BOT_TOKEN": slack.token,
+        "SLACK_API_URL": slack.api_url,
+        "CONSTITUTION_SERVICE_URL": "http://127.0.0.1:9",
+        "CLIENT_KEY_FILE": str(worker_site.directory / "keys" / "worker.jwk"),
+        "ARCHIVE_REPOSITORY": str(tmp_path / "archive"),
+        "EVIDENCE_DIRECTORY": str(tmp_path / "evidence"),
+        "METRICS_PORT": str(free_port()),
+        "TEMPORAL_ADDRESS": temporal_settings["TEMPORAL_ADDRESS"],
+        "TEMPORAL_NAMESPACE": temporal_settings["TEMPORAL_NAMESPACE"],
+        "HOME": str(tmp_path),
+        "RECONCILE_SECONDS": "0",
+    }

@@ -11,67 +11,22 @@ from pathlib import Path
 
 import httpx
 import pytest
-from dulwich.repo import Repo
 from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import Client
 
 from constitution.names import Names
-from tests.constitution_service_support import CHECKOUT, ENVIRONMENT, Site, free_port, make_site
+from tests.constitution_service_support import CHECKOUT
 from tests.consumers_support import Process
 from tests.helpers import eventually
-from tests.resources import Database, Prometheus, Slack
 
 START = timedelta(seconds=40)
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Site:
-    made = make_site(tmp_path / "site")
-    gate = CHECKOUT / "tests"
-    made.environment_file.write_text(f'schema_version = 1\nenvironment = "{ENVIRONMENT}"\ngate = "{gate}"\n')
-    return made
-
-
-@pytest.fixture
-def settings(
-    *,
-    site: Site,
-    database: Database,
-    redis_url: str,
-    kafka: dict[str, str],
-    prometheus: Prometheus,
-    slack: Slack,
-    temporal_settings: dict[str, str],
-    namespace: str,
-    tmp_path: Path,
-) -> dict[str, str]:
-    Repo.init(str(tmp_path / "archive"), mkdir=True).close()
-    return {
-        "NAMESPACE": namespace,
-        "ENVIRONMENT_FILE": str(site.environment_file),
-        "DATABASE_READER_URL": database.reader_url,
-        "REDIS_URL": redis_url,
-        **kafka,
-        "PROMETHEUS_URL": prometheus.url,
-        "SLACK_BOT_TOKEN": slack.token,
-        "SLACK_API_URL": slack.api_url,
-        "CONSTITUTION_SERVICE_URL": "http://127.0.0.1:9",
-        "CLIENT_KEY_FILE": str(site.directory / "keys" / "worker.jwk"),
-        "ARCHIVE_REPOSITORY": str(tmp_path / "archive"),
-        "EVIDENCE_DIRECTORY": str(tmp_path / "evidence"),
-        "METRICS_PORT": str(free_port()),
-        "TEMPORAL_ADDRESS": temporal_settings["TEMPORAL_ADDRESS"],
-        "TEMPORAL_NAMESPACE": temporal_settings["TEMPORAL_NAMESPACE"],
-        "HOME": str(tmp_path),
-        "RECONCILE_SECONDS": "0",
-    }
-
-
-@pytest.fixture
-async def worker(settings: dict[str, str], tmp_path: Path) -> AsyncIterator[Process]:
-    process = Process([str(CHECKOUT / "worker.py")], settings, tmp_path / "worker.log")
+async def worker(worker_settings: dict[str, str], tmp_path: Path) -> AsyncIterator[Process]:
+    process = Process([str(CHECKOUT / "worker.py")], worker_settings, tmp_path / "worker.log")
     yield process
     process.kill()
 
@@ -100,7 +55,7 @@ async def run_once(settings: dict[str, str]) -> tuple[int, str]:
 
 
 async def test_it_polls_and_shows_metrics_and_drains_at_sigterm(
-    worker: Process, settings: dict[str, str], temporal_client: Client, namespace: str
+    worker: Process, worker_settings: dict[str, str], temporal_client: Client, namespace: str
 ) -> None:
     worker.start()
     await polling(worker)
@@ -109,7 +64,7 @@ async def test_it_polls_and_shows_metrics_and_drains_at_sigterm(
     async def is_polled() -> bool:
         answer = await temporal_client.workflow_service.describe_task_queue(
             DescribeTaskQueueRequest(
-                namespace=settings["TEMPORAL_NAMESPACE"],
+                namespace=worker_settings["TEMPORAL_NAMESPACE"],
                 task_queue=TaskQueue(name=task_queue),
                 task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY,
             )
@@ -119,7 +74,7 @@ async def test_it_polls_and_shows_metrics_and_drains_at_sigterm(
 
     await eventually(is_polled, START)
     async with httpx.AsyncClient(trust_env=False) as http:
-        metrics = await http.get(f"http://127.0.0.1:{settings['METRICS_PORT']}/metrics")
+        metrics = await http.get(f"http://127.0.0.1:{worker_settings['METRICS_PORT']}/metrics")
     assert "temporal_num_pollers" in metrics.text
     assert worker.stop() == 0, worker.output()
     assert "worker: draining" in worker.output()
@@ -146,13 +101,13 @@ async def test_it_carries_out_a_workflow_and_a_second_signal_ends_it_at_once(
 
 
 async def test_every_problem_of_the_settings_is_listed_at_once_and_no_secret_is_told(
-    settings: dict[str, str], tmp_path: Path
+    worker_settings: dict[str, str], tmp_path: Path
 ) -> None:
     code, said = await run_once({})
     assert code == 2
     for name in ("ENVIRONMENT_FILE", "DATABASE_READER_URL", "REDIS_URL", "KAFKA_BOOTSTRAP_SERVERS", "SLACK_BOT_TOKEN"):
         assert f"  - {name}: " in said
-    bad = settings | {
+    bad = worker_settings | {
         "DATABASE_READER_URL": "mysql://reader:hunter2@127.0.0.1/x",
         "METRICS_PORT": "0",
         "PROMETHEUS_URL": "  ",
@@ -167,19 +122,19 @@ async def test_every_problem_of_the_settings_is_listed_at_once_and_no_secret_is_
     key.write_text("{}")
     plain = tmp_path / "plain"
     plain.mkdir()
-    trust = Path(settings["ENVIRONMENT_FILE"]).parent / "trust" / "trust.toml"
+    trust = Path(worker_settings["ENVIRONMENT_FILE"]).parent / "trust" / "trust.toml"
     trust.write_text(trust.read_text().replace("approval = 2", "approval = 9"))
-    code, said = await run_once(settings | {"CLIENT_KEY_FILE": str(key), "ARCHIVE_REPOSITORY": str(plain)})
+    code, said = await run_once(worker_settings | {"CLIENT_KEY_FILE": str(key), "ARCHIVE_REPOSITORY": str(plain)})
     assert code == 2
     for name in ("CLIENT_KEY_FILE", "ARCHIVE_REPOSITORY", "/thresholds/approval"):
         assert f"- {name}: " in said
 
 
-async def test_a_taken_metrics_port_and_a_silent_temporal_end_it_with_1(settings: dict[str, str]) -> None:
+async def test_a_taken_metrics_port_and_a_silent_temporal_end_it_with_1(worker_settings: dict[str, str]) -> None:
     server = await asyncio.start_server(lambda _r, w: w.close(), "127.0.0.1", 0)
     try:
         port = server.sockets[0].getsockname()[1]
-        code, said = await run_once(settings | {"METRICS_PORT": str(port)})
+        code, said = await run_once(worker_settings | {"METRICS_PORT": str(port)})
     finally:
         server.close()
     assert code == 1
