@@ -436,15 +436,18 @@ class ConstitutionServiceClient:
         timeout: httpx.Timeout = TIMEOUT,  # noqa: ASYNC109 - handed to httpx, which bounds each phase by it
     ) -> tuple[_Answer, tuple[ConstitutionError, str] | None]:
         what = f"{method} {path}"
-        sent = dict(headers or {})
+        sent = {"Accept-Encoding": "identity", **(headers or {})}  # compressed answers grow beyond any bound
         if scope is not None:
             sent["Authorization"] = f"Bearer {self._token(scope, what)}"
         try:
             async with self._http.stream(
                 method, path, params=params, content=content, files=files, headers=sent, timeout=timeout
             ) as response:
+                encoding = response.headers.get("content-encoding", "identity")
+                if encoding != "identity":
+                    raise UnavailableError(f"{what} was answered compressed ({encoding[:40]}), unasked")
                 body = bytearray()
-                async for chunk in response.aiter_bytes():
+                async for chunk in response.aiter_raw():
                     body += chunk
                     if len(body) > MAX_ANSWER:
                         raise UnavailableError(f"{what} was answered with more than {MAX_ANSWER} bytes")

@@ -17,6 +17,7 @@ from signatures.tokens import ClientKey, mint
 TIMEOUT = httpx.Timeout(1.5, connect=0.5)  # seconds an engine has; a decision takes milliseconds
 REFRESH_TIMEOUT = httpx.Timeout(3.0, connect=0.5)  # seconds; reading and verifying takes tens of milliseconds
 BUDGET_SECONDS = 4.0  # for all engines together: whoever waits for a session, or syncs targets, gives up after five
+MAX_ANSWER = 1024 * 1024  # bytes; an engine's answers are some hundred
 TOKEN_LIFETIME = timedelta(minutes=5)
 TOKEN_RENEWAL = timedelta(minutes=4)
 
@@ -93,17 +94,27 @@ class Engines:
     async def _post(
         self, url: str, body: bytes, authorization: str | None, kind: type[_Answer], limit: httpx.Timeout
     ) -> _Answer:
-        headers = {"Content-Type": "application/json"} if body else {}
+        headers = {"Accept-Encoding": "identity"}  # a compressed answer grows beyond any bound while it is unpacked
+        if body:
+            headers["Content-Type"] = "application/json"
         if authorization:
             headers["Authorization"] = authorization
+        said = bytearray()
         try:
-            response = await self._client.post(url, content=body, headers=headers, timeout=limit)
+            async with self._client.stream("POST", url, content=body, headers=headers, timeout=limit) as response:
+                encoding = response.headers.get("content-encoding", "identity")
+                if encoding != "identity":
+                    raise UnavailableError(f"{url} answered compressed ({encoding[:40]}), unasked")
+                async for part in response.aiter_raw():
+                    said += part
+                    if len(said) > MAX_ANSWER:
+                        raise UnavailableError(f"{url} answered with more than {MAX_ANSWER} bytes")
         except httpx.HTTPError as error:
             raise UnavailableError(f"{url}: {type(error).__name__}: {error}") from error
         if response.status_code != httpx.codes.OK:
-            raise UnavailableError(f"{url} answered {response.status_code}: {response.text[:200]}")
+            raise UnavailableError(f"{url} answered {response.status_code}: {bytes(said[:200])!r}")
         try:
-            return kind.model_validate_json(response.content)
+            return kind.model_validate_json(bytes(said))
         except ValidationError as error:
             raise UnavailableError(f"{url} answered with something else than {kind.__name__}") from error
 

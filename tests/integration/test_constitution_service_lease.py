@@ -70,6 +70,10 @@ async def test_a_rollback_that_only_fences_its_own_takes_from_nobody_else(author
         await author.worker.acquire_lease(request, key(mine, "fence"))
     assert await author.worker.lease() == holder
 
+    own = LeaseRequest(update_id=holder.update_id, kind=Kind.ROLLBACK, own_only=True)
+    fenced = await author.worker.acquire_lease(own, key(holder.update_id, "fence"))
+    assert fenced.fencing_token > holder.fencing_token
+
 
 async def test_giving_back_with_an_old_token_does_nothing(author: Author) -> None:
     update = str(uuid4())
