@@ -37,6 +37,7 @@ OVERLAP = timedelta(minutes=2)  # each round reads this much again: a sample tha
 GRACE = timedelta(seconds=60)  # after the watch's end, how long a silent Prometheus is waited for
 STALE = timedelta(seconds=15)  # a newest sample older than this (or three scrapes) means that nobody scrapes
 MAX_RAW = 24 * 1024 * 1024  # bytes of raw samples in the evidence; the sums per scrape are always all there
+LEAST_SAMPLE = 18  # bytes of the shortest one as JSON: a time in whole seconds, a value of one digit
 REHEARSAL_STEPS = 60
 
 Matrices = dict[str, list[dict[str, Any]]]
@@ -274,22 +275,28 @@ class Watch:
         """Read all of baseline and watch once more, for the evidence."""
         until = min(datetime.now(UTC), end + OVERLAP)
         seconds = history_seconds(x.strategy) + math.ceil((until - published).total_seconds())
+        asked = {metric: resolved(selected, seconds, until) for selected, metric in self._selected(x, watched).items()}
         try:
-            found = await self._ask(x, watched, seconds, until)
+            # Counted first: what would be left out anyway must neither fill the memory nor delay an undo.
+            fits = await self._samples(asked) * LEAST_SAMPLE <= MAX_RAW
+            found = await self._ask(x, watched, seconds, until) if fits else {}
         except UnavailableError as error:
-            said = f"not read again: {error.message}"
-            return dict.fromkeys(self._selected(x, watched).values(), said)
-        if len(await asyncio.to_thread(json.dumps, found)) <= MAX_RAW:
+            return dict.fromkeys(asked, f"not read again: {error.message}")
+        if fits and len(await asyncio.to_thread(json.dumps, found)) <= MAX_RAW:
             return dict(found)
         return {
-            metric: f"left out: more than {MAX_RAW} bytes; ask Prometheus for {resolved(selected, seconds, until)}"
-            for selected, metric in self._selected(x, watched).items()
+            metric: f"left out: more than {MAX_RAW} bytes; ask Prometheus for {query}"
+            for metric, query in asked.items()
         }
+
+    async def _samples(self, asked: Mapping[str, str]) -> float:
+        """How many samples some resolved queries select."""
+        counted = [await self._metrics.instant(f"sum(count_over_time({query}))") for query in asked.values()]
+        return sum(float(entry["value"][1]) for found in counted for entry in found)
 
     async def _keep(self, evidence: WatchEvidence) -> str | None:
         """Store what the verdict rests on; a service that refuses it must not turn an anomaly into an error."""
-        content = evidence.model_dump(mode="json")
-        data = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+        data = await asyncio.to_thread(_written, evidence)  # many megabytes, maybe: the heartbeats go on
         try:
             return await self._service.put_blob(data)
         except ContentError:
@@ -297,6 +304,11 @@ class Watch:
                 raise
             activity.logger.exception("watch_evidence_refused")
             return None
+
+
+def _written(evidence: WatchEvidence) -> bytes:
+    content = evidence.model_dump(mode="json")
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
 def _base(x: WatchInput) -> float:

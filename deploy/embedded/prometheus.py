@@ -19,6 +19,7 @@ from deploy.embedded.go import go_toolchain
 from deploy.embedded.server import Command, Server, ServerError, base_environment, guarded
 
 MODULE = "github.com/prometheus/prometheus/cmd/prometheus"
+PROMTOOL = "github.com/prometheus/prometheus/cmd/promtool"
 VERSION = "v0.316.0"  # Prometheus 3.16.0 by the numbering of its Go module
 TAGS = "remove_all_sd"  # file_sd stays; the clouds' service discoveries would double the build
 SCRAPE_INTERVAL = timedelta(seconds=1)
@@ -101,8 +102,23 @@ class Prometheus(Server):
         return {"prometheus": f"http://127.0.0.1:{self.site.port('prometheus')}"}
 
 
-def build(target: Path, log: Path, say: Callable[[str], None], environment: dict[str, str]) -> None:
-    """Build the server into `target`; the compiler's output goes to `log`.
+def promtool(log: Path, say: Callable[[str], None]) -> Path:
+    """Path of Prometheus' own tool of the same version, built where the cache has none. No server needs it.
+
+    Raises:
+        ServerError: The build failed.
+    """
+
+    def make(target: Path) -> None:
+        build(target, log, say, dict(os.environ), PROMTOOL)
+
+    return item(f"promtool-{VERSION}-{platform.machine()}", make) / "promtool"
+
+
+def build(
+    target: Path, log: Path, say: Callable[[str], None], environment: dict[str, str], module: str = MODULE
+) -> None:
+    """Build the server, or another program of it, into `target`; the compiler's output goes to `log`.
 
     Raises:
         ServerError: The build failed.
@@ -111,7 +127,7 @@ def build(target: Path, log: Path, say: Callable[[str], None], environment: dict
     say(f"building Prometheus {VERSION} with {go} (about two minutes on two cores; log: {log})")
     environment = environment | {"GOBIN": str(target), "GOFLAGS": "-buildvcs=false", "GOTOOLCHAIN": "local"}
     # -v names each package when it is compiled, which is the progress. Outside of any module (cwd).
-    install = ("nice", go, "install", "-v", "-tags", TAGS, f"{MODULE}@{VERSION}")
+    install = ("nice", go, "install", "-v", "-tags", TAGS, f"{module}@{VERSION}")
     command = guarded(install, signal.SIGKILL)  # this thread waits for it: it ends with whoever wanted it
     compiled, told_at = 0, time.monotonic()
     with (

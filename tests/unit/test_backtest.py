@@ -201,6 +201,28 @@ class TestVerb:
         assert [(line["id"], line["verdict"]) for line in lines] == [("r0.1", "ok"), ("r0.3", "anomaly")]
         assert all(list(line) == ["id", "verdict", "at", "log_e", "ratio", "ci", "coverage"] for line in lines)
 
+    def test_judges_as_a_strategy_with_a_shorter_baseline_and_without_what_was_undone(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        path = tmp_path / "case.jsonl"
+        # Half an hour before publish a release was live that refused three times as much, for ten minutes.
+        undone = (PUBLISH - 1800.0, PUBLISH - 1200.0)
+        burning = [
+            entry | {"values": [[t, v] for t, v in entry["values"]]} for entry in traffic(share=0.1, share_after=0.1)
+        ]
+        extra = 0.0
+        for i, (t, _) in enumerate(burning[1]["values"]):
+            extra += 5.0 * (undone[0] < t <= undone[1])
+            burning[1]["values"][i][1] = str(float(burning[1]["values"][i][1]) + extra)
+        path.write_text(json.dumps(case(burning).model_dump()) + "\n", encoding="utf-8")
+        window = "/".join(str(moment) for moment in undone)
+        for flags in ({}, {"left_out": [window]}, {"level": 900.0}):
+            self.run(path, **flags)
+        whole, without, newest = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+        assert whole["ratio"] < without["ratio"]
+        assert whole["ratio"] < newest["ratio"]
+        assert without["verdict"] == "ok"
+
     def test_names_each_bad_line_and_judges_the_others(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -220,6 +242,8 @@ class TestVerb:
             ({"direction": "left"}, "do not make a test"),
             ({"alpha": 2.0}, "do not make a test"),
             ({"query": "x"}, "either --input"),
+            ({"left_out": ["1700000000"]}, "not FROM/TO"),
+            ({"left_out": ["1700000000/soon"]}, "neither unix seconds nor ISO"),
         ],
     )
     def test_refuses_wrong_flags(self, tmp_path: Path, flags: dict[str, Any], message: str) -> None:
