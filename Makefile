@@ -10,7 +10,7 @@ UV = $(or $(shell python3 deploy/bootstrap.py),$(error no uv: see the message ab
 PYTHON := .venv/bin/python
 STACK := $(PYTHON) -m deploy.embedded
 
-.PHONY: help setup sync up down status restart worker demo test test-slow record-histories lint format chaos bench bench-watch clean
+.PHONY: help setup sync up down status restart worker demo test test-slow record-histories lint format chaos load bench bench-watch clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -83,6 +83,13 @@ format: sync  ## Let ruff format and mend what it can
 SHARD ?= 1/1
 chaos: sync  ## Every fault at every step on real servers; the table goes to docs/reliability.md
 	@$(PYTHON) -m tests.faults --shard $(SHARD)
+
+# make load RELEASES=20 FAULTS=0 SEED=7: fewer, without faults, other moments.
+RELEASES ?= 500
+FAULTS ?= 0.5
+SEED ?= 20261122
+load: sync  ## A day of releases, rollbacks and faults in an hour; the table goes to bench/README.md
+	@$(PYTHON) -m tests.faults.load --releases $(RELEASES) --faults $(FAULTS) --seed $(SEED)
 
 bench: sync  ## Measure; results go to bench/README.md
 	@$(PYTHON) -m bench

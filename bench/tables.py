@@ -141,10 +141,46 @@ def _setup(result: dict[str, Any]) -> str:
     return _table(["", *states], rows) + f"\n\nBy `{result['command']}`."
 
 
+def _life(result: dict[str, Any]) -> str:
+    """Tell of ``tests.faults.load``: what happened, and what it took over time."""
+    seconds, events = result["seconds"], result["events"]
+    rows = [
+        ["releases and rollbacks", f"{result['made']} of {result['releases']} in {result['minutes']:.1f} min"],
+        ["a minute", f"{result['per_minute']:.1f}"],
+        ["outcomes", ", ".join(f"{times} {what}" for what, times in sorted(result["outcomes"].items()))],
+        ["hit by a fault", f"{sum(result['faults'].values())}, of {len(result['faults'])} kinds"],
+        ["a person had to say retry", str(result["retries"])],
+        ["**wrong outcomes**", str(len(result["wrong"]))],
+        ["**findings of the auditor**", str(len(result["audits"]))],
+        ["**events lost, doubled**", f"{events['lost']}, {events['doubled']} (of {events['expected']})"],
+        ["the same event once more", str(events["repeated"])],
+    ]
+    for name, label in (("calm", "start to outcome, without a fault"), ("hit", "start to outcome, with one")):
+        if seconds[name] is not None:
+            rows.append([label, f"p50 {ms(seconds[name]['p50'])}, p99 {ms(seconds[name]['p99'])}"])
+    parts = [_table(["", ""], rows)]
+    if result["error"]:
+        parts.append(f"**It stopped**: {result['error'][:300]}")
+    head = ["", "n", "at first", "at last", "a 100 releases more", "95 % of it", "restarts", ""]
+    parts.append(_table(head, [_line(entry) for entry in result["lines"]]))
+    return "\n\n".join(parts)
+
+
+def _line(entry: dict[str, Any]) -> list[str]:
+    per = ["", ""]
+    if entry["slope"] is not None:
+        slope, low, high = (100 * entry[name] for name in ("slope", "low", "high"))
+        per = [f"{slope:+.2f}", f"{low:+.2f} … {high:+.2f}"]
+    verdict = entry["verdict"] if entry["ours"] else "not judged"
+    name = f"{entry['process']} {entry['quantity']}".strip().replace("_", " ")
+    return [name, str(entry["n"]), f"{entry['first']:g}", f"{entry['last']:g}", *per, str(entry["restarts"]), verdict]
+
+
 TABLES: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
     "release": _release,
     "undo": _undo,
     "memory": _memory,
     "engine": _engine,
     "setup": _setup,
+    "life": _life,
 }
