@@ -110,7 +110,8 @@ def status_lines(workflow_id: str, status: Status) -> list[str]:
     if status.rollback_workflow:
         lines.append(f"rollback     {status.rollback_workflow}")
     if status.outcome:
-        lines.append(f"outcome      {status.outcome.value}: {status.outcome_detail}")
+        said = status.outcome_detail.removeprefix(f"{status.outcome.value.replace('_', ' ')}, ")
+        lines.append(f"outcome      {status.outcome.value}: {said}")
     if status.next_command and status.phase is not Phase.CLOSED:
         lines.append(f"next: {status.next_command}")
     return lines

@@ -6,7 +6,9 @@ import sys
 
 import pytest
 
+from constitution.messages import Outcome, Phase, Status
 from constitution_client.output import clean, one_line, result, table
+from constitution_client.render import status_lines
 
 HEAVY = ("pydantic", "httpx", "temporalio", "sigstore", "pysequoia", "joserfc", "stamina", "cryptography")
 
@@ -56,3 +58,20 @@ def test_a_reason_with_line_breaks_says_no_line_of_its_own() -> None:
     reason = "typo\n  signed by      alva\r\n\u2028  evidence ok"
     assert one_line(f"  change request CR-1 by mara: {reason}").count("\n") == 0
     assert len(one_line(reason).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("outcome", "detail", "shown"),
+    [
+        (
+            Outcome.REJECTED,
+            "rejected, nothing live was touched: aborted",
+            "rejected: nothing live was touched: aborted",
+        ),
+        (Outcome.ROLLED_BACK, "rolled back, 1.1.0 is live again", "rolled_back: 1.1.0 is live again"),
+        (Outcome.COMPLETED, "1.1.0 is live", "completed: 1.1.0 is live"),
+    ],
+)
+def test_an_outcome_is_said_once(outcome: Outcome, detail: str, shown: str) -> None:
+    status = Status(workflow="ConstitutionUpdate", phase=Phase.CLOSED, steps=(), outcome=outcome, outcome_detail=detail)
+    assert f"outcome      {shown}" in status_lines("constitution-update/development/CR-1", status)
