@@ -169,8 +169,21 @@ def _target(request: RollbackRequest, bad: Release, releases: Sequence[Release],
                 "never-confirmed", "/to", f"generation {request.to} was not confirmed, or was found bad since"
             )
         return chosen
+    if bad.kind is Kind.UPDATE and not _was_live_before(bad, releases) and not _was_confirmed(bad):
+        return None  # after a withdrawal: the board said yes to going back to nothing, not to what was withdrawn
     before = [r for r in releases if r.generation < bad.generation and r.checksum in confirmed]
+    if bad.checksum is None and not before:
+        raise _refused("nothing-live", "/bad_generation", "nothing is live, and there is nothing to restore")
     return before[-1] if before else None
+
+
+def _was_live_before(bad: Release, releases: Sequence[Release]) -> bool:
+    """Say whether a document was live when this release replaced it."""
+    return any(r.generation == bad.previous_generation and r.checksum is not None for r in releases)
+
+
+def _was_confirmed(release: Release) -> bool:
+    return any(s.standing is Standing.CONFIRMED for s in release.standings)
 
 
 def _pre_authorised(bad: Release, target: Release | None, releases: Sequence[Release], now: datetime) -> bool:

@@ -75,6 +75,25 @@ def test_a_first_release_is_withdrawn() -> None:
     assert made.standing_for_bad is WITHDRAWN
 
 
+def test_an_unconfirmed_update_after_a_withdrawal_is_withdrawn_without_asking_again() -> None:
+    releases = (
+        release(1, "1.0.0", CONFIRMED),
+        release(2, "1.1.0", CONFIRMED, WITHDRAWN),
+        release(3, "1.0.0", CONFIRMED, WITHDRAWN, kind=Kind.ROLLBACK, rollback_of=2),
+        release(4, None, CONFIRMED, kind=Kind.WITHDRAW, rollback_of=3),
+    )
+    made = plan(*releases, release(5, "1.2.0"), bad_generation=5)
+    assert (made.kind, made.checksum, made.needs_quorum) == (Kind.WITHDRAW, None, False)
+    by_hand = plan(*releases, release(5, "1.2.0", CONFIRMED), bad_generation=5)  # people who undo it later decide anew
+    assert (by_hand.checksum, by_hand.needs_quorum) == (checksum("1.0.0"), True)
+
+
+def test_a_withdrawal_is_not_withdrawn() -> None:
+    with pytest.raises(InvalidRequestError) as refused:
+        plan(release(1, "1.0.0", WITHDRAWN), release(2, None, CONFIRMED, kind=Kind.WITHDRAW, rollback_of=1))
+    assert [issue.code for issue in refused.value.issues] == ["nothing-live"]
+
+
 def test_the_approvals_authorise_the_way_back_for_72_hours_after_the_verdict() -> None:
     releases = (release(1, "1.0.0", CONFIRMED), release(2, "1.1.0", CONFIRMED))
     verdict = NOW - timedelta(hours=1)
