@@ -227,6 +227,18 @@ class Stepper:
         self._journal.going_on(step, phase)
         return True
 
+    async def ask(self, step: str, failure: Failure) -> bool:
+        """Ask a person what to do about a failure; True: try again, False: nobody answered before the deadline.
+
+        Raises:
+            StepInterruptedError: abort or cancel.
+        """
+        phase = self._journal.status.phase
+        again = await self._ask_a_person(step, failure)
+        if again:
+            self._journal.going_on(step, phase)
+        return again
+
     async def _ask_a_person(self, step: str, failure: Failure) -> bool:
         retries = self._retries
         self._journal.waiting(

@@ -294,22 +294,32 @@ class ConstitutionUpdate(Controls):
             )
 
     async def _preflight(self, subject: Subject, info: DeploymentInfo) -> None:
-        """Refuse to publish blind: a watch that cannot see is found out before, not after."""
-        if subject.first or subject.strategy.watch_seconds == 0:
+        """Find out before publish whether the watch could see; where it could not, do as the strategy declares."""
+        strategy = subject.strategy
+        if subject.first or strategy.watch_seconds == 0:
             return
-        look = await self._stepper.run(
-            "watch",
-            Watch.check_watch,
-            self._watch_input(subject, None, info, subject.strategy.watch_seconds),
-            policies.READ,
-            summary="is the watched metric there, fresh, moving and calm",
-            manages_state=False,
-        )
-        self._journal.step("watch", "pending", detail=look.power)
-        if look.ready or (look.verdict is Verdict.NO_DATA and subject.strategy.on_no_data == "continue"):
-            return
-        verdict = look.verdict.value if look.verdict else Verdict.CANNOT_TELL.value
-        raise StepFailedError("watch", Failure(verdict, f"not published blind: {look.detail}", permanent=True))
+        while True:
+            look = await self._stepper.run(
+                "watch",
+                Watch.check_watch,
+                self._watch_input(subject, None, info, strategy.watch_seconds),
+                policies.READ,
+                summary="is the watched metric there, fresh, moving and calm",
+                manages_state=False,
+            )
+            self._journal.step("watch", "pending", detail=look.power)
+            if look.ready:
+                return
+            no_data = look.verdict is Verdict.NO_DATA
+            action = strategy.on_no_data if no_data else strategy.on_cannot_tell
+            # Runs from before the patch refused whatever they could not judge.
+            declared = (no_data and action == "continue") or workflow.patched("blind-as-declared")
+            if action == "continue" and declared:
+                return
+            verdict = look.verdict.value if look.verdict else Verdict.CANNOT_TELL.value
+            failure = Failure(verdict, f"not published blind: {look.detail}", permanent=True)
+            if not (action == "hold" and declared and await self._stepper.ask("watch", failure)):
+                raise StepFailedError("watch", failure)
 
     # the point of danger: from the lease to the confirmation
 

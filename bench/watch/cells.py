@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from bench.watch.streams import Change, Noise
+from bench.watch.streams import Change, Noise, trace
 from constitution.bet import Direction
 
 RATES = (0.5, 5.0, 50.0, 500.0)
@@ -50,6 +50,7 @@ class Cell:
         parts += [f"ramp{self.change.ramp_s:g}"] if self.change.ramp_s else []
         parts += [f"part{self.change.share:g}"] if self.change.share != 1 else []
         parts += [f"share{self.allowed_per_second:g}"] if self.allowed_per_second else []
+        parts += [trace()[1]] if self.noise == "demo trace" else []
         parts += [f"i{self.interval_s:g}"] if self.interval_s != 5 else []
         return "_".join(str(part) for part in parts)
 
@@ -111,4 +112,6 @@ def cells() -> list[Cell]:
         for rate in (2.0, 5.0, 20.0)
         for ratio in (1.0, 3.0)
     ]
+    recorded = round(float(trace()[0].mean()), 1)
+    found += [Cell("demo", "demo trace", recorded, Change(ratio), 120, 60, 1.0) for ratio in (1.0, 2.0, 3.0)]
     return found

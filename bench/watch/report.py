@@ -265,6 +265,12 @@ def targets(found: dict[str, Found], directory: Path) -> list[Target]:
         _share_target("ratio 1: at most 0.6 % (12 of 2,000) on every null", pick(found, "null"), 0.6),
         _share_target("ratio 1, both ways: the same", pick(found, "null"), 0.6, method="ours, both ways"),
         _share_target(
+            "ratio 1, the demo's recorded traffic, both ways: the same",
+            pick(found, "demo", noise="demo trace", ratio=1.0),
+            0.6,
+            method="ours, both ways",
+        ),
+        _share_target(
             "ratio 1.1, Poisson and NB: at most 0.6 %",
             [f for f in pick(found, "boundary") if f.cell.noise in {"poisson", "nb1.5", "nb3"}],
             0.6,

@@ -3,10 +3,16 @@
 NB phi: independent negative binomial scrapes, variance/mean ``phi``. AR: Poisson given a lognormal rate of sd 15 %,
 lag-1 correlation 0.9 per scrape (47 s); slow AR: sd 10 %, 0.98 (250 s). Drift: +10 %/h. Season: a day of +-40 % and a
 week of +-20 %, entered at a random hour. Burst: 60 s at three times the rate, at a random moment of the watch or of
-the hour before it.
+the hour before it. Demo trace: evaluations per second of the demo's agents on a running stack, in bursts, as
+``python -m bench.harmless`` recorded them during ten harmless releases; streams are made of them by the moving-block
+bootstrap (Künsch 1989), and a change by a whole factor is the sum of so many of them.
 """
 
+import hashlib
+import json
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -14,13 +20,17 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 Array = NDArray[np.floating[Any]]
-Noise = Literal["poisson", "nb1.5", "nb3", "ar", "slow ar", "drift", "season", "burst before", "burst after"]
+Noise = Literal[
+    "poisson", "nb1.5", "nb3", "ar", "slow ar", "drift", "season", "burst before", "burst after", "demo trace"
+]
 
 AR = {"ar": (0.15, 0.9), "slow ar": (0.10, 0.98)}
 FANO = {"nb1.5": 1.5, "nb3": 3.0}
 DRIFT_PER_HOUR = 0.10
 BURST_SCRAPES = 12
 BURST_FACTOR = 3.0
+TRACE = Path(__file__).with_name("demo_trace.json")
+BLOCK = 20  # scrapes of a second; the agents' bursts last one on average
 
 
 @dataclass(frozen=True)
@@ -64,6 +74,8 @@ def counts(
 ) -> Array:
     """Counts per scrape, shape (runs, before + after)."""
     n = before + after
+    if noise == "demo trace":
+        return _replayed(rng, before=before, after=after, runs=runs, ratio=change.ratio)
     mean = np.full((runs, n), per_second * interval_s)
     mean[:, before:] *= change.factors(after, interval_s)
     if noise in AR:
@@ -82,6 +94,26 @@ def counts(
         over = FANO[noise] - 1.0
         return np.asarray(rng.poisson(rng.gamma(np.maximum(mean, 1e-12) / over, over)), dtype=np.float64)
     return rng.poisson(mean).astype(np.float64)
+
+
+@cache
+def trace() -> tuple[Array, str]:
+    """Evaluations per second that were recorded, and the digest that names them."""
+    counts_ = json.loads(TRACE.read_text(encoding="utf-8"))["counts"]
+    return np.array(counts_, dtype=np.float64), hashlib.sha256(json.dumps(counts_).encode()).hexdigest()[:8]
+
+
+def _replayed(rng: Generator, *, before: int, after: int, runs: int, ratio: float) -> Array:
+    if ratio != int(ratio):
+        raise ValueError(f"recorded traffic can be doubled, but not changed by the factor {ratio:g}")
+
+    def stream(n: int) -> Array:
+        recorded, _ = trace()
+        starts = rng.integers(0, len(recorded) - BLOCK + 1, (runs, -(-n // BLOCK)))
+        return np.asarray(recorded[starts[:, :, None] + np.arange(BLOCK)].reshape(runs, -1)[:, :n], dtype=np.float64)
+
+    watched = np.sum([stream(after) for _ in range(int(ratio))], axis=0)
+    return np.concatenate([stream(before), watched], axis=1)
 
 
 def _lognormal(rng: Generator, *, sd: float, lag1: float, runs: int, n: int) -> Array:
