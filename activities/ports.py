@@ -234,7 +234,7 @@ class Runs(Protocol):
     """Temporal's own view of runs (``temporalio.client.Client`` behind it)."""
 
     async def describe(self, workflow_id: str, run_id: str | None) -> dict[str, Any]:
-        """Return ``{status, workflow_id, run_id, type, close_time}``; status is Temporal's name in capitals.
+        """Return ``{status, workflow_id, run_id, type, task_queue, close_time}``; status: Temporal's name in capitals.
 
         Raises:
             NotFoundError: no such run.

@@ -27,6 +27,7 @@ class RunState(Model):
     run_id: str
     workflow_type: str
     closed: bool
+    task_queue: str = ""  # "": not said
     outcome: str | None = None  # search attribute ConstitutionOutcome: set by the run itself when it had compensated
 
 
@@ -52,6 +53,7 @@ class RunsActivities:
             workflow_id=said["workflow_id"],
             run_id=said["run_id"],
             workflow_type=said["type"],
+            task_queue=said["task_queue"],
             closed=said["close_time"] is not None,
             outcome=said["outcome"],
         )

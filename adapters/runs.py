@@ -31,7 +31,7 @@ class TemporalRuns:
         self._client = client
 
     async def describe(self, workflow_id: str, run_id: str | None) -> dict[str, Any]:
-        """Return ``{status, workflow_id, run_id, type, close_time, outcome, …}``; ``run_id`` None: the latest run.
+        """Return ``{status, workflow_id, run_id, type, task_queue, close_time, outcome, …}``; no id: the latest.
 
         ``outcome`` is the search attribute that a run sets when it has come to an outcome by itself, else None;
         ``update_id`` and ``phase`` are search attributes too.
@@ -129,6 +129,7 @@ def _facts(run: WorkflowExecution) -> dict[str, Any]:
         "workflow_id": run.id,
         "run_id": run.run_id,
         "type": run.workflow_type,
+        "task_queue": run.task_queue,
         "close_time": run.close_time,
         "start_time": run.start_time,
         "outcome": attributes.get(_OUTCOME),

@@ -1,6 +1,8 @@
 """A family of runs: an update, its guard, its rollback. How they start each other and wait for each other."""
 
 import asyncio
+import itertools
+from collections.abc import Iterator
 from datetime import timedelta
 
 from temporalio import workflow
@@ -21,6 +23,11 @@ with workflow.unsafe.imports_passed_through():
 UPDATE = "ConstitutionUpdate"
 ROLLBACK = "ConstitutionRollback"
 GUARD = "ConstitutionGuard"
+
+ID_TAKEN = "rollback-id-taken"  # patch: look at what runs under a rollback's id, instead of waiting for anything
+
+FORESEEABLE = 20
+"""So many ids of a rollback follow from its generation; somebody who takes them all meets random ones."""
 
 RESTART_PAUSE = timedelta(seconds=1)
 """Between a guard or rollback that was terminated and its next run; it doubles, so that a history stays small."""
@@ -94,13 +101,17 @@ async def keep_guard(request: GuardRequest, started: asyncio.Event) -> None:
         pause = min(pause * 2, policies.PERSISTENT_PAUSE)  # short: until then a dead parent is undone by nobody
 
 
-async def roll_back(bad_generation: int, request: RollbackRequest, info: DeploymentInfo) -> RollbackResult:
+async def roll_back(
+    bad_generation: int, request: RollbackRequest, info: DeploymentInfo, journal: Journal
+) -> RollbackResult:
     """Run the rollback of a generation to its end, or attach to the one that runs already.
 
     Returns only with a result: a rollback that was terminated is started again, and one that was started by
-    somebody else is waited for; then a run of our own finds what it did and proves it.
+    somebody else is waited for; then a run of our own finds what it did and proves it. Where something else runs
+    under its id, the rollback runs under another one, and the journal says so.
     """
-    rollback_id = Names(info.namespace).rollback_id(info.environment, bad_generation)
+    ids = rollback_ids(info, bad_generation)
+    rollback_id = next(ids)
     pause = RESTART_PAUSE
     while True:
         try:
@@ -115,6 +126,11 @@ async def roll_back(bad_generation: int, request: RollbackRequest, info: Deploym
             )
             result: RollbackResult = await handle
         except WorkflowAlreadyStartedError:
+            if workflow.patched(ID_TAKEN) and (other := await stranger(rollback_id)):
+                taken, rollback_id = rollback_id, next(ids)
+                journal.refused(f"the id {taken} is taken by {other}, which is left alone: see {rollback_id}")
+                journal.set(rollback_workflow=rollback_id)
+                continue
             await _stop_waiting(rollback_id)
             await await_closed(RunRef(workflow_id=rollback_id))
         except ChildWorkflowError:
@@ -123,6 +139,40 @@ async def roll_back(bad_generation: int, request: RollbackRequest, info: Deploym
             return result
         await workflow.sleep(pause, summary="before the rollback is started again")
         pause = min(pause * 2, policies.PERSISTENT_PAUSE_MAX)
+
+
+def rollback_ids(info: DeploymentInfo, bad_generation: int) -> Iterator[str]:
+    """Yield the ids for the rollback of a generation, for as long as each one before is taken by something else.
+
+    The same ones for every run of a family, so that they find each other; in the end ones that nobody can foresee.
+    """
+    first = Names(info.namespace).rollback_id(info.environment, bad_generation)
+    yield first
+    for number in itertools.count(2):
+        yield f"{first}/{number if number <= FORESEEABLE else workflow.uuid4()}"
+
+
+async def stranger(workflow_id: str) -> str:
+    """Say what runs under the id of a rollback, if it is none that our workers run; "" if it is, or has ended.
+
+    Whoever reaches Temporal may start anything under any id. It is not ours to terminate.
+    """
+    while True:
+        try:
+            found: RunState = await workflow.execute_activity_method(
+                RunsActivities.describe_run,
+                RunRef(workflow_id=workflow_id),
+                start_to_close_timeout=policies.READ.start_to_close,
+                retry_policy=policies.READ.retry,
+                summary=f"what runs as {workflow_id}",
+            )
+        except ActivityError as error:
+            if getattr(error.cause, "type", None) == "not-found":
+                return ""
+            await workflow.sleep(policies.PERSISTENT_PAUSE, summary="before it is asked again")
+        else:
+            ours = found.workflow_type == ROLLBACK and found.task_queue in ("", workflow.info().task_queue)
+            return "" if ours or found.closed else f"a {found.workflow_type[:100]} of queue {found.task_queue[:100]}"
 
 
 async def _stop_waiting(rollback_id: str) -> None:

@@ -122,6 +122,7 @@ class ConstitutionGuard:
                 update_id=request.update_id,
             ),
             info,
+            self._journal,
         )
         self._journal.step("rollback", "done", detail=f"generation {result.generation}")
         return f"; generation {fenced.generation} was rolled back as generation {result.generation}"

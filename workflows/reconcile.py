@@ -144,8 +144,12 @@ class ConstitutionReconcile:
             return "the lease was given back; nothing unconfirmed is live"
         reason = f"generation {fenced.generation} was unconfirmed, and its runs had been closed"
         request = RollbackRequest(reason=reason, bad_generation=fenced.generation, update_id=update_id)
-        rollback_id = Names(info.namespace).rollback_id(info.environment, fenced.generation)
-        await self._start(family.ROLLBACK, request, rollback_id, f"undo generation {fenced.generation}")
+        ids = family.rollback_ids(info, fenced.generation)
+        while not await self._start(
+            family.ROLLBACK, request, rollback_id := next(ids), f"undo generation {fenced.generation}"
+        ):
+            if not workflow.patched(family.ID_TAKEN) or not await family.stranger(rollback_id):
+                return f"{rollback_id} runs already"
         return f"{rollback_id} was started"
 
     async def _start(self, name: str, request: GuardRequest | RollbackRequest, identity: str, summary: str) -> bool:

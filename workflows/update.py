@@ -728,6 +728,7 @@ class ConstitutionUpdate(Controls):
                 watch_evidence=self._watch_evidence,
             ),
             self._info,
+            self._journal,
         )
 
     async def _fence(self, subject: Subject) -> int | None:

@@ -8,12 +8,14 @@ from uuid import uuid4
 
 import pytest
 from temporalio.api.common.v1 import Payload
-from temporalio.client import WorkflowHandle, WorkflowUpdateFailedError
+from temporalio.client import WorkflowExecutionStatus, WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.common import RawValue
 
 from constitution.messages import Outcome, Phase
 from constitution.release import CurrentConstitution
+from deploy.embedded.development import ENVIRONMENT
 from tests.helpers import eventually
+from tests.workflow import outcomes
 from tests.workflow.town import LEAF, Town
 
 pytestmark = pytest.mark.timeout(240)
@@ -164,3 +166,34 @@ async def test_a_hostile_workflow_id_is_quoted_in_the_command_to_type(town: Town
     assert f"constitution approve '{workflow_id}' " in status.next_command
     await handle.execute_update("abort", {"reason": json.dumps("seen enough")})
     assert (await town.end(handle)).type == "Rejected"
+
+
+@pytest.mark.parametrize("kind", ["ConstitutionGuard", "ConstitutionRollback"])
+async def test_a_stranger_under_the_id_of_a_rollback_does_not_keep_a_bad_release_live(
+    town: Town, live: CurrentConstitution, kind: str
+) -> None:
+    """Another type that waits for ever, or the right type on a queue where nobody works."""
+    async with town.paused(LEAF):
+        handle, proposal = await town.approved()
+        generation = (await town.until_step(handle, "sync")).generation or 0
+        queue = town.names.task_queue() if kind == "ConstitutionGuard" else f"{town.names.task_queue()}-of-nobody"
+        taken = await town.client.start_workflow(
+            kind,
+            {
+                "parent": {"workflow_id": handle.id},
+                "update_id": str(uuid4()),
+                "environment": ENVIRONMENT,
+                "namespace": town.names.namespace,
+                "seals": False,
+            },
+            id=town.rollback_id(generation),
+            task_queue=queue,
+        )
+        await handle.execute_update("abort", {"reason": "a mistake"})
+        await town.go_on(LEAF)
+    await outcomes.rolled_back(town, handle, proposal, live)
+    status = await town.status(handle)
+    assert status.rollback_workflow == f"{taken.id}/2"
+    assert any(f"{taken.id} is taken by a {kind} of queue {queue}" in said for said in status.refusals), status.refusals
+    assert (await taken.describe()).status is WorkflowExecutionStatus.RUNNING
+    await taken.terminate("the test is over")
