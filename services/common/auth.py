@@ -53,3 +53,20 @@ def require_scope(scope: str) -> Callable[..., Awaitable[str]]:
         return client
 
     return caller
+
+
+def known_by(scope: str) -> Callable[..., Awaitable[str | None]]:
+    """Return a FastAPI dependency that gives the id of a caller whose token allows ``scope``, else None: a stranger.
+
+    For calls that are open to everybody, and treat strangers otherwise. A token that does not hold is as good as none.
+    """
+
+    async def caller(
+        request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+    ) -> str | None:
+        try:
+            return check_token(request.app.state.site, credentials, scope)
+        except ForbiddenError:
+            return None
+
+    return caller

@@ -29,6 +29,7 @@ from services.constitution_service.routes import artifacts, audit, current, evid
 from services.constitution_service.settings import ServiceSettings
 from services.constitution_service.spool import Spool
 from services.constitution_service.statement_key import load_statement_key
+from services.constitution_service.strangers import Strangers
 
 LIMITS = BodyLimits(
     by_path={
@@ -86,6 +87,7 @@ def create(settings: ServiceSettings) -> FastAPI:
     app = create_app(title="constitution-service", ready=is_ready, lifespan=lifespan, registry=registry, limits=LIMITS)
     app.state.site = site
     app.state.context = context
+    app.state.strangers = Strangers()
     app.state.on_refused = Refusals(context).refused
     for part in (artifacts, lease, load, current, releases, evidence, audit):
         app.include_router(part.router)

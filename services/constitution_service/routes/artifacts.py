@@ -1,5 +1,6 @@
 """Artifacts, change requests and validation."""
 
+from contextlib import nullcontext
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, File, Path, Request, Response, UploadFile
@@ -19,11 +20,13 @@ from constitution.errors import InvalidRequestError, Issue
 from constitution.messages import ChangeRequestId
 from constitution.release import Envelope
 from constitution.strict_json import MAX_BYTES
-from services.common.auth import require_scope
+from services.common.auth import known_by, require_scope
 from services.common.limits import BodyTooLargeError
 from services.common.problems import UnreadableRequestError
 from services.constitution_service import artifacts, change_requests, validation
+from services.constitution_service.context import Context
 from services.constitution_service.routes.common import ChecksumPath, ServiceContext
+from services.constitution_service.strangers import Strangers
 from signatures.verify import MAX_SIGNATURES
 
 router = APIRouter(prefix="/v1/constitution", tags=["artifacts"])
@@ -82,21 +85,16 @@ async def signatures(context: ServiceContext, checksum: ChecksumPath) -> Artifac
         }
     },
 )
-async def validate(context: ServiceContext, request: Request) -> ValidateResult:
-    """Say whether a stored artifact (by checksum) or files (multipart) could go live now. Changes nothing."""
-    media_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    if media_type == "multipart/form-data":
-        data, files = await _form(request)
-        return await validation.validate(context, data, files)
-    try:
-        asked = ValidateRequest.model_validate_json(await request.body())
-    except ValidationError as error:
-        raise UnreadableRequestError(
-            'send {"checksum": …}, or multipart with document and signature', issues=issues_of(error)
-        ) from error
-    async with context.database.connection() as connection:
-        stored = await artifacts.get(connection, context.environment, asked.checksum)
-    return await validation.validate(context, stored.document, stored.signatures)
+async def validate(
+    context: ServiceContext, request: Request, client: Annotated[str | None, Depends(known_by("artifacts:write"))]
+) -> ValidateResult:
+    """Say whether a stored artifact (by checksum) or files (multipart) could go live now. Changes nothing.
+
+    Open to everybody; without a token of scope `artifacts:write` only a few at a time are answered, else 503.
+    """
+    strangers: Strangers = request.app.state.strangers
+    async with nullcontext() if client is not None else strangers.turn():
+        return await _validated(context, request)
 
 
 @router.post("/change-requests", status_code=201)
@@ -126,6 +124,22 @@ async def change_request(
 async def document_schema(schema_version: int = 1) -> dict[str, object]:
     """The JSON Schema (2020-12) of constitutions."""
     return schema(schema_version)
+
+
+async def _validated(context: Context, request: Request) -> ValidateResult:
+    media_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if media_type == "multipart/form-data":
+        data, files = await _form(request)
+        return await validation.validate(context, data, files)
+    try:
+        asked = ValidateRequest.model_validate_json(await request.body())
+    except ValidationError as error:
+        raise UnreadableRequestError(
+            'send {"checksum": …}, or multipart with document and signature', issues=issues_of(error)
+        ) from error
+    async with context.database.connection() as connection:
+        stored = await artifacts.get(connection, context.environment, asked.checksum)
+    return await validation.validate(context, stored.document, stored.signatures)
 
 
 async def _form(request: Request) -> tuple[bytes, list[bytes]]:
