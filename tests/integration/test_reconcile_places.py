@@ -1,0 +1,126 @@
+"""What reconciliation says of a topic, a store and a queue that were meddled with; each asked for real."""
+
+import json
+import shutil
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import asyncpg
+import pytest
+from confluent_kafka import Producer
+from temporalio.client import Client
+from temporalio.worker import Worker
+
+from activities.reconcile_places import DocumentsInput, Places, TopicInput
+from activities.reconcile_runs import People, RunsInput
+from adapters.event_log import KafkaEventLog
+from adapters.runs import TemporalSearch
+from adapters.targets import HttpTargets
+from constitution.names import Names
+from tests.activity_support import make_deployment, run
+from tests.constitution_service_support import ENVIRONMENT, Author, Site, following
+from tests.helpers import eventually
+from tests.integration.conftest import Topics
+from tests.resources import Database
+from workflows.reconcile import ConstitutionReconcile
+
+BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def places(
+    *, author: Author, service_site: Site, kafka_configuration: dict[str, str | int], names: Names, tmp_path: Path
+) -> Places:
+    return Places(
+        service=author.worker,
+        targets=HttpTargets(service_site.key("worker"), ENVIRONMENT),
+        topic=KafkaEventLog({name: str(value) for name, value in kafka_configuration.items()}, names),
+        deployment=make_deployment(service_site, tmp_path),
+    )
+
+
+async def delivered(topics: Topics, generation: int) -> None:
+    async def is_there() -> bool:
+        return any(record.value["generation"] == generation for record in await topics.updated())
+
+    await eventually(is_there, timedelta(seconds=30))
+
+
+async def test_an_event_that_postgres_does_not_know_is_told_as_lost_or_as_forged(
+    *, places: Places, author: Author, topics: Topics, kafka_configuration: dict[str, str | int], names: Names
+) -> None:
+    first = await author.confirmed(author.draft("1.0.0"), expected_generation=0)
+    await author.confirmed(author.draft("1.1.0", following(first)), expected_generation=1)
+    await delivered(topics, 2)
+
+    def question(highest: int) -> TopicInput:
+        return TopicInput(environment=ENVIRONMENT, highest=highest, since=BEGINNING)
+
+    assert (await run(places.check_topic, question(2))).findings == ()
+
+    (lost,) = (await run(places.check_topic, question(1))).findings
+    assert (lost.code, "generation 2 is signed" in lost.message) == ("event-unknown", True)
+    assert "restore a newer backup" in lost.command
+
+    genuine = next(r for r in await topics.updated() if r.value["generation"] == 2)
+    forged = json.dumps(genuine.value | {"generation": 99}).encode()  # with a statement that is true of another one
+    producer = Producer(kafka_configuration)
+    producer.produce(names.topic_updated(), forged, key=b"global", headers={"ce_id": b"forged"}, partition=0)
+    assert producer.flush(20) == 0
+    (told,) = (await run(places.check_topic, question(2))).findings
+    assert (told.code, "1 forged events" in told.message) == ("event-unknown", True), told
+
+
+async def test_a_document_that_store_and_postgres_have_lost_is_named_until_it_is_pushed_again(
+    *, places: Places, author: Author, database: Database, tmp_path: Path
+) -> None:
+    document = author.draft("1.0.0")
+    checksum = await author.push(document)
+    question = DocumentsInput(environment=ENVIRONMENT, live=(), fallback=checksum)
+    assert (await run(places.check_documents, question)).findings == ()
+
+    folder = tmp_path / "store" / "artifacts" / "sha256" / checksum.removeprefix("sha256:")
+    shutil.rmtree(folder)
+    assert (await run(places.check_documents, question)).findings == ()  # Postgres has it, and gives it back
+    assert (folder / "document.json").read_bytes() == document
+
+    shutil.rmtree(folder)
+    owner = await asyncpg.connect(database.owner_url)
+    try:
+        async with owner.transaction():
+            await owner.execute(
+                "ALTER TABLE artifacts DISABLE TRIGGER USER; ALTER TABLE artifact_signatures DISABLE TRIGGER USER"
+            )
+            await owner.execute("DELETE FROM artifact_signatures WHERE checksum = $1", checksum)
+            await owner.execute("DELETE FROM artifacts WHERE checksum = $1", checksum)
+            await owner.execute(
+                "ALTER TABLE artifacts ENABLE TRIGGER USER; ALTER TABLE artifact_signatures ENABLE TRIGGER USER"
+            )
+    finally:
+        await owner.close()
+    (lost,) = (await run(places.check_documents, question)).findings
+    assert (lost.code, lost.where) == ("artifact-lost", checksum)
+    assert "what a rollback would restore" in lost.message
+    assert "constitution push" in lost.command
+
+    await author.push(document)
+    assert (await run(places.check_documents, question)).findings == ()
+
+
+@pytest.mark.slow  # Temporal reports it after five failed tasks, which takes a minute
+async def test_a_run_whose_workflow_task_fails_again_and_again_is_named(temporal_client: Client, names: Names) -> None:
+    queue = names.task_queue()
+    people = People(search=TemporalSearch(temporal_client, queue))
+    handle = await temporal_client.start_workflow("OfAnotherTime", id=f"{queue}/stalls", task_queue=queue)
+    try:
+        async with Worker(temporal_client, task_queue=queue, workflows=[ConstitutionReconcile]):
+
+            async def named() -> bool:
+                found = (await run(people.check_runs, RunsInput(environment=ENVIRONMENT))).findings
+                assert [(f.code, f.where) for f in found] == [("run-stalls", handle.id)]
+                assert "OfAnotherTime" in found[0].message
+                return True
+
+            await eventually(named, timedelta(seconds=90))
+    finally:
+        await handle.terminate("the test is over")
