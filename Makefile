@@ -10,7 +10,7 @@ UV = $(or $(shell python3 deploy/bootstrap.py),$(error no uv: see the message ab
 PYTHON := .venv/bin/python
 STACK := $(PYTHON) -m deploy.embedded
 
-.PHONY: help setup sync up down status restart worker demo test test-slow record-histories lint format chaos load bench bench-watch clean
+.PHONY: help setup sync up down status restart worker demo test test-slow record-histories lint format chaos model load bench bench-watch clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -83,6 +83,13 @@ format: sync  ## Let ruff format and mend what it can
 SHARD ?= 1/1
 chaos: sync  ## Every fault at every step on real servers; the table goes to docs/reliability.md
 	@$(PYTHON) -m tests.faults --shard $(SHARD)
+
+# make model EXAMPLES=50 STEPS=15 SEED=7 draws more, longer and other programs; make model PROGRAM=FILE repeats one.
+EXAMPLES ?= 20
+STEPS ?= 10
+model: sync  ## Programs of releases, faults and interventions; the services must do what a model says
+	@EXAMPLES=$(EXAMPLES) STEPS=$(STEPS) PROGRAM="$(PROGRAM)" $(PYTHON) -m pytest tests/model -s \
+		$(if $(PROGRAM),-m slow,--hypothesis-profile model --hypothesis-seed $(SEED))
 
 # make load RELEASES=20 FAULTS=0 SEED=7: fewer, without faults, other moments.
 RELEASES ?= 500

@@ -1,0 +1,161 @@
+"""Reads the real world into the model's shape, each system by its own driver, and says where the two differ."""
+
+import asyncio
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+from dulwich.objects import Commit
+from dulwich.refs import Ref
+from dulwich.repo import Repo
+
+from tests.faults.auditor import Auditor
+from tests.model.world import AUDITED, COMPLETED, REJECTED, ROLLED_BACK, Made, World
+from tests.workflow.town import Town
+
+LOG = b"docs/SomaAgentHub_Security.md"
+COLUMNS = 6  # version, generation, checksum, outcome, approvers, date
+_HISTORY = """
+SELECT generation, kind, checksum, version, rollback_of,
+    ARRAY(SELECT standing FROM standings s WHERE (s.environment, s.generation) = (r.environment, r.generation)
+          ORDER BY s.id) AS standings
+FROM releases r ORDER BY generation
+"""
+
+
+class Sight:
+    """Looks at one town from outside.
+
+    Args:
+        town: which.
+    """
+
+    def __init__(self, town: Town) -> None:
+        self._town = town
+        self._auditor = Auditor(dict(town.reads._settings), town.client)
+        self._told: Counter[str] = Counter()
+        self._audited: Counter[str] = Counter()
+
+    async def history(self) -> list[Made]:
+        """Every release that Postgres holds."""
+        connection = await asyncpg.connect(self._town.settings["DATABASE_READER_URL"], timeout=10)
+        try:
+            rows = await connection.fetch(_HISTORY)
+        finally:
+            await connection.close()
+        return [
+            Made(
+                row["generation"],
+                row["kind"],
+                row["checksum"],
+                tuple(int(part) for part in row["version"].split(".")) if row["version"] else None,
+                row["rollback_of"],
+                list(row["standings"]),
+            )
+            for row in rows
+        ]
+
+    async def begin(self) -> None:
+        """From now on count what is told and audited."""
+        self._told = await asyncio.to_thread(self._count_told)
+        self._audited = _operations(await asyncio.to_thread(self._town.reads.audit))
+
+    async def differences(self, world: World, waiting: set[str]) -> list[str]:
+        """Say where the world is not as the model says; nothing when it is.
+
+        Args:
+            world: the model.
+            waiting: ids of the runs that wait for people, and may be open.
+        """
+        opened = [run for run in await self._town.open_runs() if not _is_of(run, waiting)]
+        if opened:
+            return [f"open: {opened}"]
+        found = []
+        try:
+            said = await self._town.reads.live(self._town.environment)
+        except (KeyError, ValueError) as error:
+            return [f"Redis holds something else than a release: {error!r}"]
+        found += [f"{name} says {live}, the model {world.live}" for name, live in said.items() if live != world.live]
+        rows, expected = [made.row for made in await self.history()], [made.row for made in world.releases]
+        if rows != expected:
+            tail = next((i for i, pair in enumerate(zip(rows, expected, strict=False)) if pair[0] != pair[1]), None)
+            at = min(len(rows), len(expected)) if tail is None else tail
+            found.append(f"Postgres holds the releases {rows[at:]}, the model {expected[at:]}")
+        if found:
+            return found  # what follows takes a second to read
+        told, events, rows_kept, audit = await asyncio.gather(
+            asyncio.to_thread(self._count_told),
+            asyncio.to_thread(self._town.reads.audit),
+            asyncio.to_thread(self.change_log),
+            self._auditor.audit(),
+        )
+        found += _counted("told", told - self._told, world.told)
+        found += _counted("audited", _operations(events) - self._audited, world.audited)
+        found += self._not_forwarded(events)
+        for generation in sorted(rows_kept.keys() | world.change_log.keys()):
+            kept, wanted = (sorted(log.get(generation, [])) for log in (rows_kept, world.change_log))
+            if kept != wanted:
+                found.append(f"the change log says {kept} of generation {generation}, the model {wanted}")
+        found += [
+            f"invariant {finding.invariant}: {finding.what}"
+            for finding in audit.findings
+            if not _is_of(finding.what, waiting)
+        ]
+        return found
+
+    def change_log(self) -> dict[int, list[str]]:
+        """Outcomes of each generation in the archive's change log, one a row."""
+        found: dict[int, list[str]] = {}
+        with Repo(self._town.settings["ARCHIVE_REPOSITORY"]) as repo:
+            if not list(repo.refs.subkeys(Ref(b"refs/heads/"))):
+                return found  # nothing was ever archived
+            commit = repo[repo.head()]
+            assert isinstance(commit, Commit)
+            blobs = {entry.path: entry.sha for entry in repo.object_store.iter_tree_contents(commit.tree)}
+            text = repo[blobs[LOG]].as_raw_string().decode() if LOG in blobs else ""
+        for line in text.splitlines():
+            cells = [cell.strip() for cell in line.split("|")]
+            if len(cells) > COLUMNS and cells[2].isdigit():
+                found.setdefault(int(cells[2]), []).append(cells[4])
+        return found
+
+    def _count_told(self) -> Counter[str]:
+        counts: Counter[str] = Counter()
+        for key, texts in self._town.reads.told().items():
+            outcome = key.rpartition("/")[2]
+            if outcome in (COMPLETED, REJECTED, ROLLED_BACK):
+                counts[outcome] += len(texts)
+        return counts
+
+    def _not_forwarded(self, events: list[dict[str, Any]]) -> list[str]:
+        """Audit events that the SIEM's file lacks."""
+        file = Path(self._town.settings["SIEM_FILE"])
+        lines = file.read_text().splitlines() if file.exists() else []
+        forwarded = {json.loads(line)["metadata"]["uid"] for line in lines if line.endswith("}")}
+        return [f"the SIEM has not got {_named(event)}" for event in events if _uid(event) not in forwarded]
+
+
+def _operations(events: list[dict[str, Any]]) -> Counter[str]:
+    """How often each operation was audited: the stream may hold an event twice, with the same id."""
+    once = {_uid(event): str(event["api"]["operation"]) for event in events}
+    return Counter(operation for operation in once.values() if operation in AUDITED)
+
+
+def _uid(event: dict[str, Any]) -> str:
+    return str(event["metadata"]["uid"])
+
+
+def _named(event: dict[str, Any]) -> str:
+    return f"{event['api']['operation']} ({event['metadata']['uid']})"
+
+
+def _is_of(text: str, runs: set[str]) -> bool:
+    """Whether a run's id, or a finding about it, belongs to one of these runs or to its guard."""
+    return any(text == run or text.startswith((f"{run} ", f"{run}/")) for run in runs)
+
+
+def _counted(what: str, found: Counter[str], expected: Counter[str]) -> list[str]:
+    names = sorted(name for name in found | expected if found[name] != expected[name])
+    return [f"{what}: {name} {found[name]} times, by the model {expected[name]}" for name in names]
