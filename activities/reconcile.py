@@ -29,6 +29,7 @@ KNOWN_FOR = timedelta(hours=24)
 
 NEWEST = 10  # releases whose run is looked up; more than that between two looks is no way to hide one
 COMPLETED = "COMPLETED"
+GUARD = "ConstitutionGuard"
 
 
 class ReconcileInput(Model):
@@ -140,7 +141,7 @@ class Reconcile:
                 continue
             guard = await self._known(self._names.guard_id(run["workflow_id"], run["run_id"]), None)
             if guard is not None and (guard["status"] == COMPLETED or not _closed([guard], before)):
-                continue
+                continue  # it was, or is being, answered; or a stranger has its id, and the family is an orphan
             if not _closed(await self._search.carrying(update_id), before):
                 continue
             parent = RunRef(workflow_id=run["workflow_id"], run_id=run["run_id"])
@@ -179,8 +180,12 @@ class Reconcile:
         named = await self._known(workflow_id, None) if workflow_id else None
         family += [named] if named is not None else []
         guards = [await self._known(self._names.guard_id(run["workflow_id"], run["run_id"]), None) for run in family]
-        family += [guard for guard in guards if guard is not None]
+        family += [guard for guard in guards if guard is not None and self._is_guard(guard)]
         return _closed(family, before) if family else None
+
+    def _is_guard(self, run: dict[str, Any]) -> bool:
+        """Whether what runs under a guard's id is one: whoever reaches Temporal may start anything under any id."""
+        return (run["type"], run["task_queue"]) == (GUARD, self._names.task_queue())
 
     async def _out_of_band(self, releases: Iterable[Release], now: datetime) -> list[Finding]:
         """Return the releases that no run of ours made and nobody undid, as far back as Temporal must remember."""

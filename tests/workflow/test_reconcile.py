@@ -17,7 +17,8 @@ import pytest
 import redis.asyncio
 from dulwich.repo import Repo
 from slack_sdk import WebClient
-from temporalio.client import Client, ScheduleOverlapPolicy, WorkflowHandle
+from temporalio.client import Client, ScheduleOverlapPolicy, WorkflowExecutionStatus, WorkflowHandle
+from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.service import RPCError
 
 from constitution.api import LeaseRequest, LoadRequest, WorkflowRef
@@ -155,6 +156,26 @@ async def test_update_and_guard_killed_after_the_load_are_undone(town: Town, liv
     assert (datetime.now(UTC) - killed).total_seconds() < 60
     await guarded_again(town, handle)
     await outcomes.undone(town, proposal, live)
+
+
+async def test_a_stranger_under_the_id_of_a_guard_does_not_keep_a_bad_release_live(
+    town: Town, live: CurrentConstitution
+) -> None:
+    async with town.paused(LEAF):
+        handle, proposal, generation = await mid_sync(town)
+        guard = await town.guard_of(handle)
+        taken = await town.client.start_workflow(
+            "ConstitutionGuard",
+            id=guard.id,
+            task_queue=f"{town.names.task_queue()}-of-nobody",
+            id_conflict_policy=WorkflowIDConflictPolicy.TERMINATE_EXISTING,
+        )
+        await handle.terminate("the test kills the update as well")
+    await undone(town, generation)
+    await town.rest()
+    await outcomes.undone(town, proposal, live)
+    assert (await taken.describe()).status is WorkflowExecutionStatus.RUNNING
+    await taken.terminate("the test is over")
 
 
 async def test_a_rollback_killed_with_its_whole_family_is_done_again(town: Town, live: CurrentConstitution) -> None:
@@ -381,6 +402,16 @@ async def test_a_run_that_needs_a_person_is_named(town: Town, live: CurrentConst
     town.service_wire.mend()
     await handle.execute_update("abort", {"reason": "enough"})
     await town.end(handle)
+
+
+async def test_a_siem_that_has_not_taken_the_event_is_named(town: Town, live: CurrentConstitution) -> None:
+    async with town.paused("siem-forwarder"):
+        handle, proposal = await town.approved()
+        await town.until_step(handle, "archive")
+        finding = await finds(town, "siem-behind", f"generation {live.generation + 1}")
+        assert "siem" in finding["command"]
+    await outcomes.completed(town, handle, proposal)
+    await all_well(town)
 
 
 # --- who looks
