@@ -13,10 +13,14 @@ POLL = timedelta(seconds=1)  # a closed parent is noticed at once by its cancel;
 
 
 class RunRef(Model):
-    """One run; ``run_id`` null means the latest run of the workflow id."""
+    """One run; ``run_id`` null means the latest run of the workflow id.
+
+    ``update_id``: a run that was reset counts as the one that it became, if that one carries this update id.
+    """
 
     workflow_id: str
     run_id: str | None = None
+    update_id: str | None = None
 
 
 class RunState(Model):
@@ -28,6 +32,8 @@ class RunState(Model):
     workflow_type: str
     closed: bool
     task_queue: str = ""  # "": not said
+    update_id: str | None = None
+    reset_to: str | None = None  # the run that this one became by `temporal workflow reset`
     outcome: str | None = None  # search attribute ConstitutionOutcome: set by the run itself when it had compensated
 
 
@@ -55,6 +61,8 @@ class RunsActivities:
             workflow_type=said["type"],
             task_queue=said["task_queue"],
             closed=said["close_time"] is not None,
+            update_id=said["update_id"],
+            reset_to=said["reset_to"],
             outcome=said["outcome"],
         )
 
@@ -70,9 +78,15 @@ class RunsActivities:
             NotFoundError: no such run.
         """
         state = await self.describe_run(x)
-        pinned = RunRef(workflow_id=state.workflow_id, run_id=state.run_id)
-        while not state.closed:
-            activity.heartbeat(state.status)
-            await asyncio.sleep(POLL.total_seconds())
-            state = await self.describe_run(pinned)
-        return state
+        while True:
+            pinned = RunRef(workflow_id=state.workflow_id, run_id=state.run_id)
+            while not state.closed:
+                activity.heartbeat(state.status)
+                await asyncio.sleep(POLL.total_seconds())
+                state = await self.describe_run(pinned)
+            if state.reset_to is None or x.update_id is None:
+                return state
+            became = await self.describe_run(RunRef(workflow_id=state.workflow_id, run_id=state.reset_to))
+            if became.update_id != x.update_id:  # reset to a point before it had one: it has begun anew
+                return state
+            state = became

@@ -34,7 +34,7 @@ class TemporalRuns:
         """Return ``{status, workflow_id, run_id, type, task_queue, close_time, outcome, …}``; no id: the latest.
 
         ``outcome`` is the search attribute that a run sets when it has come to an outcome by itself, else None;
-        ``update_id`` and ``phase`` are search attributes too.
+        ``update_id`` and ``phase`` are search attributes too. ``reset_to`` is the run that it became when it was reset.
 
         Raises:
             NotFoundError: no such run, or its retention is over. UnavailableError: the server did not answer.
@@ -44,7 +44,7 @@ class TemporalRuns:
             said = await handle.describe(rpc_timeout=TIMEOUT)
         except RPCError as error:
             raise _translated(error, workflow_id) from error
-        return _facts(said)
+        return _facts(said) | {"reset_to": said.raw_description.workflow_extended_info.reset_run_id or None}
 
     async def history(self, workflow_id: str, run_id: str | None) -> bytes:
         """Return a run's history as JSON (UTF-8), the format of ``temporal workflow show -o json`` and the Replayer.

@@ -27,6 +27,10 @@ class Compensations:
         """Remember how to undo ``name``; call it before the step starts."""
         self._stack.append((name, undo))
 
+    def knows(self, name: str) -> bool:
+        """Whether an undo of this name is registered."""
+        return any(registered == name for registered, _ in self._stack)
+
     def forget(self) -> None:
         """Forget all: the point of no return has been passed."""
         self._stack.clear()

@@ -51,6 +51,21 @@ class GuardRequest(Model):
     seals: bool
 
 
+def myself() -> RunRef:
+    """Return the run by the id in its guard's id: it survives a reset, which could not be replayed otherwise."""
+    info = workflow.info()
+    return RunRef(workflow_id=info.workflow_id, run_id=info.original_execution_run_id)
+
+
+def was_reset() -> bool:
+    """Whether `temporal workflow reset` has cut off a former life of this run; safe to ask once, at its end.
+
+    The patch makes it false while that former life is replayed, in which nobody knew.
+    """
+    info = workflow.info()
+    return info.run_id != info.original_execution_run_id and workflow.patched("was-reset")
+
+
 async def deployment(journal: Journal) -> DeploymentInfo:
     """Return which environment the worker serves.
 
@@ -82,6 +97,7 @@ async def keep_guard(request: GuardRequest, started: asyncio.Event) -> None:
     A guard that is terminated reaches its parent as an error; one that ends by itself has been cancelled by hand.
     """
     guard_id = Names(request.namespace).guard_id(request.parent.workflow_id, request.parent.run_id or "")
+    watching = asyncio.create_task(_wake_after_each_reset(guard_id), name="reset")  # noqa: F841, RUF006 - for its life
     pause = RESTART_PAUSE
     while True:
         try:
@@ -97,8 +113,37 @@ async def keep_guard(request: GuardRequest, started: asyncio.Event) -> None:
             await handle
         except (ChildWorkflowError, WorkflowAlreadyStartedError):
             workflow.logger.warning("guard_restarted")
+            if not started.is_set():  # it is the guard of the run that was reset to a point before this, and became us
+                await _wake(guard_id)
+                started.set()
         await workflow.sleep(pause, summary="before the guard is started again")
         pause = min(pause * 2, policies.PERSISTENT_PAUSE)  # short: until then a dead parent is undone by nobody
+
+
+async def _wake(guard_id: str) -> None:
+    """Tell the guard of the run that this one was before a reset: it goes on as ours, or undoes that run's release.
+
+    Nobody else tells it: for the server, a run that is reset does not end, and the guard is not its new run's child
+    (seen on 1.32). One that undoes gives way to a guard of our own.
+    """
+    try:
+        await workflow.get_external_workflow_handle(guard_id).cancel()
+    except FailureError:
+        workflow.logger.info("guard_has_ended", extra={"guard": guard_id})
+
+
+async def wake_former_guard(namespace: str) -> None:
+    """Wake the guard of the life that a reset has cut off before it was started: it undoes what that life did."""
+    me = myself()
+    await _wake(Names(namespace).guard_id(me.workflow_id, me.run_id or ""))
+
+
+async def _wake_after_each_reset(guard_id: str) -> None:
+    """Wake the guard when this run has been reset to a point after its guard's start: a reset changes the seed."""
+    while True:
+        seed = workflow.random_seed()
+        await workflow.wait_condition(lambda before=seed: workflow.random_seed() != before)  # type: ignore[misc]
+        await _wake(guard_id)
 
 
 async def roll_back(
@@ -188,14 +233,17 @@ async def _stop_waiting(rollback_id: str) -> None:
         workflow.logger.info("rollback_has_ended", extra={"rollback": rollback_id})
 
 
-async def await_closed(run: RunRef) -> RunState | None:
-    """Wait until a run has closed; return its last state, or None if Temporal does not know it (any more)."""
+async def await_closed(run: RunRef, update_id: str | None = None) -> RunState | None:
+    """Wait until a run has closed; return its last state, or None if Temporal does not know it (any more).
+
+    A run that was reset goes on as another one, which is waited for if it carries ``update_id``.
+    """
     policy = policies.await_closed()
     while True:
         try:
             return await workflow.execute_activity_method(
                 RunsActivities.await_closed,
-                run,
+                run if update_id is None else run.model_copy(update={"update_id": update_id}),
                 start_to_close_timeout=policy.start_to_close,
                 heartbeat_timeout=policy.heartbeat,
                 retry_policy=policy.retry,

@@ -28,7 +28,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.family import Family, FamilyInput, FamilyReleases
     from activities.publish import Publish, ReleaseLeaseInput
     from activities.restore import Fenced, FenceInput, Restore
-    from activities.runs import RunRef
+    from activities.runs import RunRef, RunState
 
 STEPS = ("guard", "fence", "rollback", "seal")
 
@@ -76,7 +76,7 @@ class ConstitutionGuard:
 
     async def _answer(self, request: GuardRequest) -> str:
         self._journal.going_on("guard", Phase.RUNNING)
-        state = await family.await_closed(request.parent)
+        state = await family.await_closed(request.parent, request.update_id)
         ended = state.status if state else "unknown to Temporal"
         self._journal.step("guard", "done", detail=f"{request.parent.workflow_id} ended: {ended}")
         info = await family.deployment(self._journal)
@@ -84,7 +84,7 @@ class ConstitutionGuard:
         if state is None or state.outcome is None:  # it ended in mid-step, without compensating by itself
             said += await self._undo_unconfirmed(request, info, ended)
         if request.seals:
-            said += await self._seal(request)
+            said += await self._seal(request, state)
         self._journal.set(phase=Phase.CLOSED, outcome_detail=said)
         return said
 
@@ -191,7 +191,7 @@ class ConstitutionGuard:
             persistent=True,
         )
 
-    async def _seal(self, request: GuardRequest) -> str:
+    async def _seal(self, request: GuardRequest, ended: RunState | None) -> str:
         """Put the closed histories of the family into the archive, once each, by release."""
         found: FamilyReleases = await self._stepper.run(
             "seal",
@@ -203,6 +203,9 @@ class ConstitutionGuard:
             manages_state=False,
         )
         runs: dict[str, RunRef] = {f"{request.parent.workflow_id}/{request.parent.run_id}": request.parent}
+        if ended is not None:  # another run than the parent, if that was reset
+            became = RunRef(workflow_id=ended.workflow_id, run_id=ended.run_id)
+            runs.setdefault(f"{became.workflow_id}/{became.run_id}", became)
         for release in found.releases:
             if release.run is not None and (await self._closed(release.run)):
                 runs[f"{release.run.workflow_id}/{release.run.run_id}"] = release.run

@@ -46,7 +46,6 @@ with workflow.unsafe.imports_passed_through():
     from activities.preconditions import DecisionResult, Preconditions, RollbackDecisionInput
     from activities.publish import LeaseInput, Proof, ProveInput, Publish, Published, ReleaseLeaseInput, StandingInput
     from activities.restore import PlanInput, Restore, RestoreInput, RollbackPlan
-    from activities.runs import RunRef
     from activities.sync import Sync, SyncInput, SyncReport
 
 STEPS = ("request", "board", "lease", "publish", "sync", "confirm", "broadcast", "archive")
@@ -179,10 +178,9 @@ class ConstitutionRollback(Controls):
         return plan
 
     async def _guard(self, info: DeploymentInfo, *, seals: bool) -> None:
-        me = workflow.info()
         started = asyncio.Event()
         request = GuardRequest(
-            parent=RunRef(workflow_id=me.workflow_id, run_id=me.run_id),
+            parent=family.myself(),
             update_id=self._update_id,
             environment=info.environment,
             namespace=info.namespace,

@@ -57,7 +57,6 @@ with workflow.unsafe.imports_passed_through():
         StandingInput,
     )
     from activities.restore import FenceInput, Restore
-    from activities.runs import RunRef
     from activities.stage import Stage, StageInput
     from activities.subject import Subject
     from activities.sync import GoldenInput, Sync, SyncInput, SyncReport
@@ -109,8 +108,10 @@ class ConstitutionUpdate(Controls):
         self._proof: Proof | None = None
         self._report: SyncReport | None = None
         self._rollback: RollbackResult | None = None
-        self._confirmed_late = False
+        self._confirmed_late: int | None = None
+        self._undone: int | None = None
         self._progress_at: Posted | None = None
+        self._keeping: asyncio.Task[None] | None = None
 
     @workflow.run
     async def run(self, raw: RawValue = NOTHING) -> UpdateResult:
@@ -170,7 +171,7 @@ class ConstitutionUpdate(Controls):
         self._report = report = await self._sync(subject, published)
         await self._watch(subject, published, info)
         await self._confirm(subject, published)
-        return await self._record(subject, published, proof, report)
+        return await self._record(subject, published.generation, proof, report)
 
     # preconditions
 
@@ -324,10 +325,9 @@ class ConstitutionUpdate(Controls):
     # the point of danger: from the lease to the confirmation
 
     async def _guarded(self, info: DeploymentInfo) -> None:
-        me = workflow.info()
         started = asyncio.Event()
         request = GuardRequest(
-            parent=RunRef(workflow_id=me.workflow_id, run_id=me.run_id),
+            parent=family.myself(),
             update_id=self._update_id,
             environment=info.environment,
             namespace=info.namespace,
@@ -560,15 +560,19 @@ class ConstitutionUpdate(Controls):
 
     # records: nothing here ever undoes a release
 
-    async def _record(self, subject: Subject, published: Published, proof: Proof, report: SyncReport) -> UpdateResult:
+    async def _record(
+        self, subject: Subject, generation: int, proof: Proof | None, report: SyncReport | None
+    ) -> UpdateResult:
+        """Tell and archive; without proof only if this run was reset, after it had confirmed in the life cut off."""
         await self._release_lease(self._token)
-        await self._progress(f"is live as generation {published.generation}")
+        said = f"is live as generation {generation}" if proof else f"had been confirmed as generation {generation}"
+        await self._progress(said)
         posted = await self._persist_broadcast(self._announcement(subject, Outcome.COMPLETED, ""))
-        archived = await self._persist_archive(published, proof)
-        detail = f"{subject.version} is live as generation {published.generation}"
+        archived = await self._persist_archive(generation, proof)
+        detail = f"{subject.version} {said}"
         await self._audit_outcome("archive", "update.completed", success=True, message=detail)
         result = self._complete(subject, detail, posted, archived)
-        return result.model_copy(update={"unreachable": report.unreachable})
+        return result.model_copy(update={"unreachable": report.unreachable if report else ()})
 
     async def _persist_broadcast(self, announcement: Announcement) -> Posted | None:
         try:
@@ -583,24 +587,25 @@ class ConstitutionUpdate(Controls):
         except StepSkippedError:
             return None
 
-    async def _persist_archive(self, published: Published, proof: Proof) -> Archived | None:
+    async def _persist_archive(self, generation: int, proof: Proof | None) -> Archived | None:
         environment = self._journal.status.environment or ""
         try:
-            await self._stepper.run(
-                "archive",
-                ArchiveRelease.confirm_siem,
-                SiemInput(environment=environment, events=proof.events),
-                policies.SIEM,
-                summary="the SIEM's group has passed the event's offset",
-                persistent=True,
-                manages_state=False,
-            )
+            if proof is not None:
+                await self._stepper.run(
+                    "archive",
+                    ArchiveRelease.confirm_siem,
+                    SiemInput(environment=environment, events=proof.events),
+                    policies.SIEM,
+                    summary="the SIEM's group has passed the event's offset",
+                    persistent=True,
+                    manages_state=False,
+                )
             return await self._stepper.run(
                 "archive",
                 ArchiveRelease.archive_release,
                 ArchiveInput(
                     environment=environment,
-                    generation=published.generation,
+                    generation=generation,
                     outcome=Outcome.COMPLETED.value,
                     verdict=self._verdict,
                     reason="sync and watch passed",
@@ -625,7 +630,7 @@ class ConstitutionUpdate(Controls):
             update_id=self._update_id,
             version=subject.version,
             checksum=subject.checksum,
-            generation=published.generation if published else None,
+            generation=published.generation if published else self._confirmed_late,
             effective_at=published.effective_at if published else None,
             verdict=self._verdict,
             approvers=self._journal.status.approvers,
@@ -649,15 +654,20 @@ class ConstitutionUpdate(Controls):
         self._journal.step(step, "failed", error=cause)
         self._journal.set(phase=Phase.ROLLING_BACK, waiting_for="", next_command="")
         self._info, self._cause = info, f"{step}: {cause}"
+        if family.was_reset():
+            await self._take_over()
         failures = await self._undo.unwind()
         notes = "".join(f"; {name} was not undone: {explain(failure).message}" for name, failure in failures)
-        if self._confirmed_late and self._subject and self._published and self._proof and self._report:
+        if self._confirmed_late is not None and self._subject:
             self._token = self._fenced
             self._stepper.persistent_phase = Phase.RECORDS_PENDING
             self._journal.step("confirm", "done", detail=f"confirmed before it could be undone ({cause})")
-            return await self._record(self._subject, self._published, self._proof, self._report)
+            return await self._record(self._subject, self._confirmed_late, self._proof, self._report)
         if self._rollback is not None:
             detail = self._rolled_back(self._rollback)
+            outcome, kind = Outcome.ROLLED_BACK, "RolledBack"
+        elif self._undone is not None:  # and told, by the rollback; this run was reset to a point before
+            detail = f"generation {self._undone} had been rolled back: {cause}"
             outcome, kind = Outcome.ROLLED_BACK, "RolledBack"
         else:
             outcome, kind = Outcome.REJECTED, "Rejected"
@@ -668,6 +678,14 @@ class ConstitutionUpdate(Controls):
         await workflow.wait_condition(workflow.all_handlers_finished)
         status = self._journal.status.model_dump(mode="json")
         raise ApplicationError(detail + notes, status, type=kind, non_retryable=True)
+
+    async def _take_over(self) -> None:
+        """After a reset: undo also what was done in the life that it cut off, and wake that life's guard."""
+        for name, undo in (("lease", self._give_lease_back), ("publish", self._roll_back)):
+            if not self._undo.knows(name):
+                self._undo.register(name, undo)
+        if self._keeping is None:
+            await family.wake_former_guard(self._info.namespace)
 
     def _rolled_back(self, result: RollbackResult) -> str:
         restored = f"{result.version} is live again" if result.version else "no constitution is live"
@@ -711,8 +729,7 @@ class ConstitutionUpdate(Controls):
 
     async def _roll_back(self) -> None:
         """Undo of publish, safe if it never happened or happens late: take the lease, only then look."""
-        assert self._subject is not None  # noqa: S101 - registered after the subject was resolved; for the type checker
-        fenced = await self._fence(self._subject)
+        fenced = await self._fence()
         if fenced is None:
             return
         self._journal.step("publish", "undone", detail=f"generation {fenced} is being rolled back")
@@ -731,12 +748,12 @@ class ConstitutionUpdate(Controls):
             self._journal,
         )
 
-    async def _fence(self, subject: Subject) -> int | None:
+    async def _fence(self) -> int | None:
         fenced = await self._stepper.run(
             "publish",
             Restore.fence_and_look,
             FenceInput(
-                environment=subject.environment,
+                environment=self._info.environment,
                 update_id=self._update_id,
                 workflow_id=workflow.info().workflow_id,
             ),
@@ -746,16 +763,15 @@ class ConstitutionUpdate(Controls):
             manages_state=False,
         )
         self._fenced = fenced.fencing_token
-        self._confirmed_late = fenced.confirmed is not None
+        self._confirmed_late, self._undone = fenced.confirmed, fenced.undone
         return fenced.generation
 
     async def _give_lease_back(self) -> None:
         """Undo of lease, safe if it is granted late: fencing closes this update id for ever."""
-        assert self._subject is not None  # noqa: S101 - registered after the subject was resolved; for the type checker
-        if self._rollback is not None or self._confirmed_late:
+        if self._rollback is not None or self._confirmed_late is not None:
             return  # the rollback has given the lease back; or the records give it back first
         if not self._fenced:
-            await self._fence(self._subject)
+            await self._fence()
         await self._release_lease(self._fenced)
 
     async def _release_lease(self, token: int) -> None:
@@ -786,7 +802,7 @@ class ConstitutionUpdate(Controls):
             outcome=outcome.value,
             version=subject.version,
             checksum=subject.checksum,
-            generation=published.generation if published else None,
+            generation=published.generation if published else self._confirmed_late,
             effective_at=published.effective_at if published else None,
             summary=subject.summary,
             reason=reason,

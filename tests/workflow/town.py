@@ -532,7 +532,7 @@ def needs_a_person(status: Status) -> bool:
 
 
 def stalls(history: WorkflowHistory) -> list[str]:
-    """Failed workflow tasks. A message, or a terminate, that comes in the middle of one is no failure of ours."""
+    """Failed workflow tasks. A message, terminate or reset that comes in the middle of one is no failure of ours."""
     return [
         event.workflow_task_failed_event_attributes.failure.message
         for event in history.events
@@ -541,6 +541,7 @@ def stalls(history: WorkflowHistory) -> list[str]:
         not in {
             WorkflowTaskFailedCause.WORKFLOW_TASK_FAILED_CAUSE_UNHANDLED_COMMAND,
             WorkflowTaskFailedCause.WORKFLOW_TASK_FAILED_CAUSE_FORCE_CLOSE_COMMAND,
+            WorkflowTaskFailedCause.WORKFLOW_TASK_FAILED_CAUSE_RESET_WORKFLOW,  # how the server writes a reset down
         }
     ]
 
