@@ -9,9 +9,9 @@ import asyncio
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from temporalio import activity
 
@@ -34,12 +34,14 @@ from constitution.watch_evidence import WatchEvidence
 from constitution.watching_family import FamilyWatch, Watched
 
 OVERLAP = timedelta(minutes=2)  # each round reads this much again: a sample that Prometheus stored late is seen
+BEAT = timedelta(seconds=1)  # how long a round may be silent
 GRACE = timedelta(seconds=60)  # after the watch's end, how long a silent Prometheus is waited for
 STALE = timedelta(seconds=15)  # a newest sample older than this (or three scrapes) means that nobody scrapes
 MAX_RAW = 24 * 1024 * 1024  # bytes of raw samples in the evidence; the sums per scrape are always all there
 LEAST_SAMPLE = 18  # bytes of the shortest one as JSON: a time in whole seconds, a value of one digit
 REHEARSAL_STEPS = 60
 
+T = TypeVar("T")
 Matrices = dict[str, list[dict[str, Any]]]
 Windows = list[tuple[float, float]]
 
@@ -175,7 +177,7 @@ class Watch:
             decided_at=live.decided_at(reading, end),
             leading=leading,
             quantities=live.quantities(reading, queries, expected),
-            samples=await self._again(x, watched, x.published_at, end),
+            samples=await beating(self._again(x, watched, x.published_at, end)),
         )
         return WatchReport(
             verdict=reading.verdict,
@@ -187,7 +189,7 @@ class Watch:
             coverage=said.coverage,
             samples=live.samples(),
             query=query,
-            evidence=await self._keep(evidence),
+            evidence=await beating(self._keep(evidence)),
             leading=leading,
             limit=live.watch.limit,
         )
@@ -204,15 +206,9 @@ class Watch:
             now = datetime.now(UTC)
             try:
                 if live is None:
-                    before = await self._ask(x, watched, history_seconds(x.strategy), published)
-                    windows = await self._left_out(published)
-                    live = await asyncio.to_thread(_live, before, published, x, watched, windows)
-                seconds = math.ceil((now - read_until + OVERLAP).total_seconds())
-                since = await self._ask(x, watched, seconds, now)
+                    live = await beating(self._begin(x, watched, published))
+                await beating(self._round(x, live, read_until, now))
                 read_until = now
-                # In a thread: a successor has hours to judge again, and must go on heartbeating.
-                # Half a scrape in the past: the last scrape must have been stored.
-                await asyncio.to_thread(live.advance, since, now.timestamp() - 0.5 * scrape)
             except UnavailableError as error:
                 trouble = error.message
             except InvalidSeriesError as error:
@@ -229,6 +225,19 @@ class Watch:
             if over and (trouble is None or now >= end + GRACE):
                 return live, trouble
             await asyncio.sleep(pause(live, scrape, over=over, blind=trouble is not None))
+
+    async def _begin(self, x: WatchInput, watched: Mapping[str, Watched], published: datetime) -> LiveWatch:
+        """Read what was before publish, and freeze the baselines."""
+        before = await self._ask(x, watched, history_seconds(x.strategy), published)
+        windows = await self._left_out(published)
+        return await asyncio.to_thread(_live, before, published, x, watched, windows)
+
+    async def _round(self, x: WatchInput, live: LiveWatch, read_until: datetime, now: datetime) -> None:
+        """Read what was scraped since the last round, and judge it, in a thread: a successor has hours to judge."""
+        seconds = math.ceil((now - read_until + OVERLAP).total_seconds())
+        since = await self._ask(x, live.watched, seconds, now)
+        # Half a scrape in the past: the last scrape must have been stored.
+        await asyncio.to_thread(live.advance, since, now.timestamp() - 0.5 * x.strategy.scrape_seconds)
 
     async def _ask(self, x: WatchInput, watched: Mapping[str, Watched], seconds: int, at: datetime) -> Matrices:
         """Ask each metric once, whatever number of quantities is read from it."""
@@ -398,6 +407,17 @@ def _lack_of_samples(matrices: Matrices, now: datetime, strategy: Strategy) -> s
 def _undone_at(bad: Release, releases: list[Release]) -> datetime | None:
     later = [r.effective_at for r in releases if r.generation > bad.generation]
     return min(later, default=None)
+
+
+async def beating(work: Coroutine[Any, Any, T]) -> T:
+    """Await, heartbeating meanwhile: hours of samples take longer to read, judge or store than silence may last."""
+    task = asyncio.create_task(work)
+    try:
+        while not (await asyncio.wait({task}, timeout=BEAT.total_seconds()))[0]:
+            activity.heartbeat({"ticks": 0, "trouble": "a long history to read and judge"})
+        return await task
+    finally:
+        task.cancel()
 
 
 def pause(live: LiveWatch | None, scrape: float, *, over: bool, blind: bool) -> float:
