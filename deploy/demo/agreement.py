@@ -12,8 +12,7 @@ from typing import Any, cast
 import asyncpg
 import httpx
 import redis.asyncio
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import Consumer, TopicPartition
 from dulwich.objects import Commit
 from dulwich.repo import Repo
 from slack_sdk import WebClient
@@ -171,9 +170,11 @@ def _siem(settings: dict[str, str], names: Names, event: dict[str, Any]) -> Read
     """Read how far the SIEM's group has come."""
     group = names.group("siem")
     wanted = TopicPartition(names.topic_updated(), event["partition"])
-    admin = AdminClient(_kafka_settings(settings))  # by name: its futures never end once it is collected
-    futures = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group, [wanted])])
-    position = futures[group].result(TIMEOUT_S).topic_partitions[0].offset
+    consumer = Consumer(_kafka_settings(settings) | {"group.id": group, "enable.auto.commit": False})  # it never joins
+    try:
+        position = consumer.committed([wanted], timeout=TIMEOUT_S)[0].offset
+    finally:
+        consumer.close()
     detail = f"group {group} at offset {position}, past the event's {event['offset']}"
     return Reading("SIEM", None, None, detail, agrees=position > event["offset"])
 

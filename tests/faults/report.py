@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from bench.machine import machine
 from tests.faults.auditor import INVARIANTS
 from tests.faults.cells import SEED, Cell
 from tests.faults.runner import Result
@@ -32,14 +33,15 @@ def keep(result: Result, file: Path = REPORT) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        cells = load(file) | {result.id: result.as_json() | {"at": datetime.now(UTC).isoformat(timespec="seconds")}}
-        whole = {"seed": SEED, "machine": machine(), "cells": dict(sorted(cells.items()))}
+        seen = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "commit": machine()["commit"]}
+        cells = load(file) | {result.id: result.as_json() | seen}
+        whole = {"seed": SEED, "machine": measured_on(), "cells": dict(sorted(cells.items()))}
         partial = file.with_suffix(".partial")
         partial.write_text(json.dumps(whole, indent=1) + "\n")
         partial.replace(file)
 
 
-def machine() -> str:
+def measured_on() -> str:
     """What the numbers were measured on."""
     return f"{os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}"
 
@@ -69,10 +71,13 @@ def page(cells: tuple[Cell, ...], results: dict[str, dict[str, Any]]) -> str:
 
 def _summary(cells: tuple[Cell, ...], mine: dict[str, dict[str, Any]]) -> str:
     green = sum(result["green"] for result in mine.values())
+    commits = Counter(result.get("commit", "unknown") for result in mine.values())
+    said = ", ".join(commit if len(commits) == 1 else f"{commit} ({times})" for commit, times in commits.most_common())
+    hours = sum(result["seconds"] for result in mine.values()) / 3600
     return (
         f"Matrix of seed {SEED}: {len(cells)} cells; {len(mine)} run, {green} green, {len(mine) - green} red, "
-        f"{len(cells) - len(mine)} not yet run. Measured on {machine()}, shared with other work: "
-        "every time is an upper bound."
+        f"{len(cells) - len(mine)} not yet run; {hours:.1f} hours of cells, of which shards run side by side. "
+        f"Commit {said}. Measured on {measured_on()}, shared with other work: every time is an upper bound."
     )
 
 

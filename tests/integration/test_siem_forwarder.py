@@ -15,8 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
-from confluent_kafka import ConsumerGroupTopicPartitions, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import Consumer, Producer, TopicPartition
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from constitution.api import AuditEvent, WorkflowRef
@@ -81,7 +80,8 @@ class Broker:
     def __init__(self, configuration: dict[str, Any], names: Names) -> None:
         self.names = names
         self._producer = Producer({**configuration, "log_level": 0})
-        self._admin = AdminClient({**configuration, "log_level": 0})
+        group = names.group("siem")
+        self._reader = Consumer({**configuration, "group.id": group, "enable.auto.commit": False})  # it never joins
 
     def write(self, topic: str, value: bytes | None, headers: Headers | None = None) -> int:
         """Return the record's offset."""
@@ -99,11 +99,8 @@ class Broker:
         return self.write(self.names.topic_audit(), json.dumps({**audit_event(identifier), **changes}).encode())
 
     def committed(self, topic: str) -> int:
-        group = self.names.group("siem")
-        request = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, 0)])
-        answer = self._admin.list_consumer_group_offsets([request])[group].result(20)
-        offset: int = answer.topic_partitions[0].offset
-        return offset
+        (found,) = self._reader.committed([TopicPartition(topic, 0)], timeout=20)
+        return int(found.offset)
 
 
 @pytest.fixture
