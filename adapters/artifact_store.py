@@ -100,6 +100,24 @@ class ArtifactStore:
             return None
         return data
 
+    async def read(self, path: str) -> bytes | None:
+        """Return what lies under a path that is no hash of its bytes, unverified; None if nothing does.
+
+        Raises:
+            UnavailableError: the store did not answer in time.
+        """
+        async with _translated("read"):
+            return await self._read(path)
+
+    async def replace(self, path: str, data: bytes) -> None:
+        """Write bytes under a path, whatever lies there; the caller has judged it.
+
+        Raises:
+            UnavailableError: the store did not take them in time.
+        """
+        async with _translated("write"):
+            await obstore.put_async(self._store, path, data, mode="overwrite")
+
     async def check(self) -> None:
         """Ask the store for an object that need not exist.
 

@@ -43,11 +43,13 @@ class KafkaEventLog:
     Args:
         connection: librdkafka settings of the connection (``bootstrap.servers``, ``sasl.*``…).
         names: of topics and groups.
+        timeout: how long a broker may take for each answer.
     """
 
-    def __init__(self, connection: Mapping[str, str], names: Names) -> None:
+    def __init__(self, connection: Mapping[str, str], names: Names, *, timeout: timedelta = TIMEOUT) -> None:
         self._connection = dict(connection)
         self._names = names
+        self._timeout = timeout.total_seconds()
 
     async def find_events(self, generation: int, since: datetime) -> list[dict[str, Any]]:
         """Return the committed records of a generation, oldest first, duplicates included.
@@ -105,7 +107,7 @@ class KafkaEventLog:
 
     def _scan(self, consumer: Consumer, wanted: Callable[[int], bool], since: datetime) -> list[dict[str, Any]]:
         topic = self._names.topic_updated()
-        timeout = TIMEOUT.total_seconds()
+        timeout = self._timeout
         metadata = consumer.list_topics(topic, timeout=timeout).topics.get(topic)
         if metadata is None or metadata.error is not None or not metadata.partitions:
             return []  # nobody has ever published: the topic does not exist yet

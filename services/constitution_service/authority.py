@@ -222,6 +222,8 @@ async def preauthorisation(
     if await history.later_confirmed(connection, context.environment, bad.generation) is not None:
         return None
     said = verify_release(bad.statement, context.trust)
+    if said.approvals and not bad.approvals:
+        return None  # rebuilt when nothing but its statement was left (recovery.py): then it takes a quorum of its own
     if (said.generation, said.checksum) != (bad.generation, bad.checksum) or sorted(said.approvals) != sorted(
         envelope_digest(envelope) for envelope in bad.approvals
     ):

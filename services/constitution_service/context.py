@@ -14,6 +14,7 @@ from services.common.site import Site
 from services.constitution_service.metrics import ServiceMetrics
 from services.constitution_service.spool import Spool
 from services.constitution_service.statement_key import StatementKey
+from services.constitution_service.witness import Witness
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +34,7 @@ class Context:
     spool: Spool
     metrics: ServiceMetrics
     process: str
+    witness: Witness
 
     @property
     def environment(self) -> str:

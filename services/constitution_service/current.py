@@ -5,7 +5,6 @@ generation and verify like everything a stranger wrote. Anything else in Redis i
 """
 
 import asyncio
-from collections.abc import Iterable
 from datetime import datetime
 
 import structlog
@@ -15,7 +14,7 @@ from constitution.errors import UnavailableError, UntrustedError
 from constitution.release import CurrentConstitution
 from services.constitution_service import releases
 from services.constitution_service.context import Context, now_of
-from services.constitution_service.errors import NoConstitutionError, PostgresBehindError
+from services.constitution_service.errors import NoConstitutionError
 from services.constitution_service.releases import Pointer
 from signatures.current import verify_current
 
@@ -32,7 +31,9 @@ async def pointer_of(context: Context, ring: str) -> Pointer:
 
     Raises:
         NoConstitutionError: before the ring's first release.
+        BehindError: PostgreSQL has lost releases, so it does not know; consumers keep what they obey.
     """
+    context.witness.refuse_to_serve()
     async with context.database.connection() as connection:
         pointer = await releases.read_pointer(connection, context.environment, ring)
     if pointer is None:
@@ -100,36 +101,3 @@ async def _restore(context: Context, ring: str, current: CurrentConstitution) ->
     if written:
         context.metrics.cache_writes.labels("read").inc()
         _log.info("cache_refreshed", ring=ring, generation=current.generation, checksum=current.checksum, cause="read")
-
-
-async def refuse_to_reuse(context: Context, rings: Iterable[str]) -> None:
-    """Prove, as far as Redis knows, that the database was not restored from an older backup.
-
-    Redis is written after the commit, so a value that verifies can only be ahead of a database that lost releases;
-    a new release would give a generation that consumers have seen a second meaning.
-
-    Raises:
-        PostgresBehindError: a verified value is ahead.
-    """
-    for ring in rings:
-        try:
-            raw = await context.cache.read(ring)
-        except UnavailableError:
-            return  # nothing can be proved; a load must not depend on Redis
-        found = None if raw is None else parse_value(raw)
-        if found is None:
-            continue
-        async with context.database.connection() as connection:  # after Redis was read: it cannot be older than that
-            highest = await releases.highest_generation(connection, context.environment)
-            moment = await now_of(connection)
-        if found.generation <= highest:
-            continue
-        try:
-            await verify(context, found, ring, moment)
-        except UntrustedError:
-            continue  # forged: the relay overwrites it
-        raise PostgresBehindError(
-            f"generation {found.generation} is signed and was live; PostgreSQL knows only {highest}",
-            hint="this database was restored from an older backup: restore a newer one",
-            current={"generation": found.generation, "version": found.version, "checksum": found.checksum},
-        )

@@ -1,6 +1,6 @@
 """Errors that only this service raises; all are members of the domain's tree."""
 
-from constitution.errors import ConflictError, ContentError, InvalidRequestError, NotFoundError
+from constitution.errors import ConflictError, ContentError, InvalidRequestError, NotFoundError, UnavailableError
 
 
 class NoConstitutionError(NotFoundError):
@@ -49,3 +49,21 @@ class PostgresBehindError(ConflictError):
     """A signed release exists that this database does not know: it was restored from an older backup."""
 
     code = "postgres-behind"
+
+
+class UnprovedError(UnavailableError):
+    """Nobody can say that the next generation is unused; it heals when Kafka or the artifact store answers."""
+
+    code = "generation-unproved"
+
+
+class BehindError(UnavailableError):
+    """What is current is not known here: this database was restored from an older backup."""
+
+    code = "postgres-behind"
+
+
+class RecordConflictError(ConflictError):
+    """The artifact store holds another signed record of the same generation."""
+
+    code = "record-conflict"

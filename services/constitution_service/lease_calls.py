@@ -15,7 +15,9 @@ async def acquire(context: Context, request: LeaseRequest, key: str, client: str
         LeaseHeldError: 409 with the holder.
         LeaseLostError: 409, the update was closed by a rollback.
         IdempotencyMismatchError: the key was used for another body.
+        PostgresBehindError: the database has lost releases, and with them who was fenced and closed.
     """
+    await context.witness.require(next_generation=False)
     fingerprint = idempotency.fingerprint("lease", request)
     if request.kind in leases.UNDOING:
         async with context.database.transaction() as connection:

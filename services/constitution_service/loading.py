@@ -18,7 +18,6 @@ from constitution.release import ReleasePredicate
 from services.constitution_service import audit, history, idempotency, leases, outbox, releases
 from services.constitution_service.authority import Authority, Situation, establish
 from services.constitution_service.context import Context, now_of
-from services.constitution_service.current import refuse_to_reuse
 from services.constitution_service.errors import NotPossibleError
 from services.constitution_service.releases import Pointer
 from signatures.dsse import envelope_digest
@@ -38,12 +37,13 @@ async def load(context: Context, request: LoadRequest, key: str, client: str) ->
     Raises:
         LeaseLostError, StaleGenerationError, NotCurrentError: the world moved on; ``current`` says to what.
         PostgresBehindError: the database has lost releases; nothing goes live until it has them again.
+        UnprovedError: nobody could be asked yet whether it has.
         IdempotencyMismatchError: the key was used for another body.
         ContentError: refused, with every reason found; see authority.py.
     """
     environment = context.environment
     fingerprint = idempotency.fingerprint("load", request)
-    await refuse_to_reuse(context, sorted(set(request.rings) & set(context.site.environment.rings())))
+    await context.witness.require(next_generation=True)
     async with context.database.transaction() as connection:
         lease = await leases.lock(connection, environment)
         answer = await idempotency.stored_answer(connection, environment, key, fingerprint)
@@ -86,6 +86,7 @@ async def load(context: Context, request: LoadRequest, key: str, client: str) ->
                 "rollback_of": request.rollback_of,
             },
         )
+    context.witness.committed(result.generation)
     _log.info("release_committed", generation=result.generation, checksum=result.checksum, kind=request.kind.value)
     return result
 

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import asyncpg
+
 from adapters.kafka_producer import Position, Record
 from adapters.postgres import Connection
 
@@ -73,17 +75,19 @@ async def pending(connection: Connection, environment: str, stream: Stream, limi
         stream,
         limit,
     )
-    return [
-        Pending(
-            id=row["id"],
-            generation=row["generation"],
-            event_id=row["event_id"],
-            key=row["key"],
-            headers=tuple((name, text.encode()) for name, text in json.loads(row["headers"]).items()),
-            value=row["value"],
-        )
-        for row in rows
-    ]
+    return [of_row(row) for row in rows]
+
+
+def of_row(row: asyncpg.Record) -> Pending:
+    """Return a row of the outbox as what is sent."""
+    return Pending(
+        id=row["id"],
+        generation=row["generation"],
+        event_id=row["event_id"],
+        key=row["key"],
+        headers=tuple((name, text.encode()) for name, text in json.loads(row["headers"]).items()),
+        value=row["value"],
+    )
 
 
 async def mark_delivered(connection: Connection, rows: Sequence[Pending], positions: Sequence[Position]) -> None:

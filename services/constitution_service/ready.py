@@ -7,6 +7,7 @@ from datetime import timedelta
 from constitution.api import ReadyReport
 from constitution.errors import UnavailableError
 from services.constitution_service.context import Context
+from services.constitution_service.witness import COMMAND
 
 TIMEOUT = timedelta(seconds=2)
 LATE = timedelta(seconds=5)  # an event that waits longer means that Kafka or the relay is not well
@@ -14,8 +15,14 @@ LATE = timedelta(seconds=5)  # an event that waits longer means that Kafka or th
 
 async def report(context: Context) -> ReadyReport:
     """Ask every dependency at once."""
-    names = ("postgres", "redis", "artifact-store", "relay")
-    asked: tuple[Callable[[Context], Awaitable[str]], ...] = (_postgres, _redis, _store, _relay)
+    names = ("postgres", "redis", "artifact-store", "relay", "generations")
+    asked: tuple[Callable[[Context], Awaitable[str]], ...] = (
+        _postgres,
+        _redis,
+        _store,
+        _relay,
+        _generations,
+    )
     answers = await asyncio.gather(*(_answer(context, ask) for ask in asked))
     checks = dict(zip(names, answers, strict=True))
     if checks["postgres"] != "ok":
@@ -64,3 +71,8 @@ async def _relay(context: Context) -> str:
     if row is None or not row["led"]:
         return "no process relays at the moment"
     return "events wait for Kafka" if row["late"] else "ok"
+
+
+async def _generations(context: Context) -> str:
+    lost = context.witness.behind
+    return "ok" if lost is None else f"PostgreSQL was restored from an older backup: {lost.message}; next: {COMMAND}"

@@ -1,8 +1,9 @@
-"""The relay: tells Redis and Kafka what was committed, in generation order, and nothing else.
+"""The relay: tells Redis, Kafka and the artifact store what was committed, in generation order, and nothing else.
 
-Every process of the service runs one; the row in ``relay_leases`` says which one works. Four loops that do not wait
+Every process of the service runs one; the row in ``relay_leases`` says which one works. Five loops that do not wait
 for each other: the election, a listener that wakes the rest on NOTIFY, the keeper of the Redis values, the sender of
-events. So a dead Kafka does not keep Redis old, and a dead Redis delays an event by at most a second.
+events, the recorder of signed records. So a dead Kafka does not keep Redis old, and a dead Redis or artifact store
+delays an event by at most a second. While PostgreSQL is known to have lost releases, nothing is told.
 
 Killed between commit and delivery: the row is still there and is sent by whoever relays next, under the same event id.
 Stopped and woken late: Kafka refuses the old transactional producer, Redis the old generation.
@@ -18,13 +19,15 @@ import structlog
 
 from adapters.kafka_producer import FencedProducer, ProducerFencedError, ensure_topics
 from constitution.errors import UnavailableError
-from services.constitution_service import outbox, relay_lease, releases
+from services.constitution_service import outbox, record_keeper, relay_lease, releases
 from services.constitution_service.cache_keeper import CacheKeeper
 from services.constitution_service.context import Context
+from services.constitution_service.errors import RecordConflictError
 
 POLL = timedelta(milliseconds=500)  # how long a lost NOTIFY can delay
 LOOK = timedelta(seconds=1)  # how long a deleted or forged Redis value can stay, while nobody reads it
 REDIS_HEAD_START = timedelta(seconds=1)  # an event waits at most this long for Redis (design §4)
+STORE_HEAD_START = timedelta(seconds=1)  # as long for the artifact store, at the same time
 PAUSE_AFTER_FAILURE = timedelta(seconds=1)
 GENERATIONS_A_ROUND = 50
 AUDIT_BATCH = 200
@@ -49,6 +52,7 @@ class Relay:
         self._producer: FencedProducer | None = None
         self._wake_sender = asyncio.Event()
         self._wake_keeper = asyncio.Event()
+        self._wake_recorder = asyncio.Event()
 
     @property
     def leading(self) -> bool:
@@ -63,6 +67,7 @@ class Relay:
                 tasks.create_task(self._forever("listener", self._listen, None, PAUSE_AFTER_FAILURE))
                 tasks.create_task(self._forever("keeper", self._keep, self._wake_keeper, LOOK))
                 tasks.create_task(self._forever("sender", self._send, self._wake_sender, POLL))
+                tasks.create_task(self._forever("recorder", self._record, self._wake_recorder, LOOK))
         finally:
             await asyncio.shield(self._leave())
 
@@ -106,6 +111,7 @@ class Relay:
             self._epoch = epoch
             self._wake_sender.set()
             self._wake_keeper.set()
+            self._wake_recorder.set()
         self._context.metrics.leader.set(0 if epoch is None else 1)
 
     async def _listen(self) -> None:
@@ -114,6 +120,7 @@ class Relay:
                 await listener.wait()
                 self._wake_keeper.set()
                 self._wake_sender.set()
+                self._wake_recorder.set()
 
     async def _leave(self) -> None:
         self._drop_producer()
@@ -126,8 +133,15 @@ class Relay:
     # --- Redis
 
     async def _keep(self) -> None:
-        if self.leading:
+        if self.leading and self._context.witness.behind is None:
             await self._keeper.round()
+
+    # --- artifact store
+
+    async def _record(self) -> None:
+        while self.leading and self._context.witness.behind is None:
+            if not await record_keeper.round_of_records(self._context):
+                return
 
     # --- Kafka
 
@@ -141,6 +155,8 @@ class Relay:
 
     async def _send_updates(self) -> bool:
         context = self._context
+        if context.witness.behind is not None:
+            return True  # what waits here may be on the topic already, before releases that this database has lost
         async with context.database.connection() as connection:
             rows = await outbox.pending(connection, context.environment, "updated", GENERATIONS_A_ROUND)
         context.metrics.pending.labels("updated").set(len(rows))
@@ -148,7 +164,7 @@ class Relay:
             if not self.leading:
                 return False
             if generation is not None:
-                await self._redis_first(generation)
+                await asyncio.gather(self._redis_first(generation), self._record_first(generation))
             await self._deliver("updated", list(group))
             _log.info("event_delivered", generation=generation)
         return True
@@ -163,6 +179,14 @@ class Relay:
                     await self._keeper.publish(generation, release.rings)
         except (UnavailableError, TimeoutError) as error:
             _log.warning("event_before_redis", generation=generation, reason=str(error) or "no answer in time")
+
+    async def _record_first(self, generation: int) -> None:
+        """Have the store keep the release before anybody is told of it; a silent store is tried again apart."""
+        try:
+            async with asyncio.timeout(STORE_HEAD_START.total_seconds()):
+                await record_keeper.store(self._context, generation)
+        except (UnavailableError, RecordConflictError, TimeoutError) as error:
+            _log.warning("event_before_record", generation=generation, reason=str(error) or "no answer in time")
 
     async def _send_audits(self) -> None:
         context = self._context

@@ -70,9 +70,14 @@ async def read_pointer(connection: Connection, environment: str, ring: str) -> P
 
 
 async def highest_generation(connection: Connection, environment: str) -> int:
-    """Return the highest generation of the environment; 0 before the first."""
+    """Return the highest generation that was ever given out, lost ones included; 0 before the first."""
     highest: int = await connection.fetchval(
-        "SELECT coalesce(max(generation), 0) FROM releases WHERE environment = $1", environment
+        """
+        SELECT greatest(
+            (SELECT coalesce(max(generation), 0) FROM releases WHERE environment = $1),
+            (SELECT coalesce(max(generation), 0) FROM lost_generations WHERE environment = $1))
+        """,
+        environment,
     )
     return highest
 
@@ -148,8 +153,12 @@ async def _read(connection: Connection, environment: str, where: str, *arguments
     standings = await _standings(connection, environment, generations)
     deliveries = await connection.fetch(
         """
-        SELECT generation, tenant, event_id, kafka_partition, kafka_offset, delivered_at FROM outbox
-        WHERE environment = $1 AND stream = 'updated' AND generation = ANY($2::bigint[]) ORDER BY id
+        SELECT generation, tenant, event_id, coalesce(again.kafka_partition, o.kafka_partition) AS kafka_partition,
+            coalesce(again.kafka_offset, o.kafka_offset) AS kafka_offset, o.delivered_at
+        FROM outbox o LEFT JOIN LATERAL (
+            SELECT kafka_partition, kafka_offset FROM redeliveries WHERE outbox_id = o.id ORDER BY id DESC LIMIT 1
+        ) again ON true
+        WHERE environment = $1 AND stream = 'updated' AND generation = ANY($2::bigint[]) ORDER BY o.id
         """,
         environment,
         generations,

@@ -12,6 +12,7 @@ import pytest
 from constitution.release import Kind
 from tests.conftest import Database
 from tests.constitution_service_support import CHECKOUT, Author, following
+from tests.helpers import eventually
 
 APPEND_ONLY = (
     "artifacts",
@@ -24,16 +25,24 @@ APPEND_ONLY = (
     "idempotency_keys",
     "closed_updates",
     "outbox",
+    "stored_records",
+    "lost_generations",
 )
 REFUSED = (asyncpg.InsufficientPrivilegeError, asyncpg.IntegrityConstraintViolationError)
 
 
 @pytest.fixture
-async def history(author: Author) -> None:
+async def history(author: Author, database: Database) -> None:
     first = await author.confirmed(author.draft("1.0.0"), expected_generation=0)
     await author.confirmed(author.draft("1.1.0", following(first)), expected_generation=1)
     await author.release_lease(await author.lease(str(uuid4()), Kind.ROLLBACK))
     await author.delivered(2)
+    owner = await asyncpg.connect(database.owner_url)
+    try:
+        await eventually(lambda: owner.fetchval("SELECT count(*) = 4 FROM stored_records"))
+        await owner.execute("INSERT INTO lost_generations VALUES ('testing', 3, 'nothing is left of it')")
+    finally:
+        await owner.close()
 
 
 async def refused(url: str, statement: str, *arguments: Any) -> None:
@@ -65,7 +74,7 @@ async def test_generations_have_no_gap_and_pointers_never_go_back(database: Data
             approvers, evidence, statement, approvals, signatures, workflow
         FROM releases WHERE generation = 2
     """
-    for generation in (1, 2, 4, 0, -1):
+    for generation in (1, 2, 3, 5, 0, -1):  # 3 is lost: it is not used either
         await refused(database.url, copy, generation)
     await refused(database.url, "UPDATE current_releases SET generation = 1")
     await refused(database.owner_url, "UPDATE current_releases SET generation = 1")

@@ -1,0 +1,50 @@
+"""Builds what every part of the service is handed, from its settings. Connects to nothing yet."""
+
+import os
+import secrets
+import socket
+
+from redis.asyncio import Redis
+
+from adapters.artifact_store import ArtifactStore
+from adapters.postgres import Database
+from adapters.redis_cache import ConstitutionCache, connect
+from constitution.names import Names
+from services.common.site import load_site
+from services.constitution_service.context import Context
+from services.constitution_service.metrics import ServiceMetrics
+from services.constitution_service.settings import ServiceSettings
+from services.constitution_service.spool import Spool
+from services.constitution_service.statement_key import load_statement_key
+from services.constitution_service.witness import Witness
+
+
+def make_context(settings: ServiceSettings, metrics: ServiceMetrics) -> tuple[Context, Redis]:
+    """Return the context, and the Redis client, which its owner closes; the database is opened by its owner.
+
+    Raises:
+        InvalidRequestError: a file or URL that the settings name cannot be used.
+    """
+    site = load_site(settings.environment_file)
+    names = Names(settings.namespace)
+    redis = connect(settings.redis_url.get_secret_value())
+    database = Database(
+        settings.database_url.get_secret_value(), application_name=f"constitution-service {os.getpid()}"
+    )
+    cache = ConstitutionCache(redis, names)
+    store = ArtifactStore(settings.artifact_store_url)
+    context = Context(
+        site=site,
+        names=names,
+        database=database,
+        cache=cache,
+        store=store,
+        key=load_statement_key(settings.statement_key_file, site.trust),
+        spool=Spool(settings.spool_directory),
+        metrics=metrics,
+        process=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}",
+        witness=Witness(
+            site=site, names=names, database=database, cache=cache, store=store, kafka=settings.kafka_client()
+        ),
+    )
+    return context, redis

@@ -1,0 +1,125 @@
+"""Signed records of releases and standings in the artifact store: what a lost PostgreSQL is rebuilt from.
+
+A record is a DSSE envelope by the service's own key over everything that the release's row, its events and its papers
+hold; the document and its signatures lie beside it under their own checksums. So whoever can write to the store but has
+no key can only destroy records, never change what they say, and never make one up.
+"""
+
+from datetime import datetime
+from typing import Annotated, Any, TypeVar
+
+from pydantic import Field, ValidationError
+
+from constitution.checksum import Checksum
+from constitution.errors import UntrustedError
+from constitution.model import Model
+from constitution.names import Names
+from constitution.release import Envelope, ReleasePredicate, Standing, Verdict
+from constitution.trust import TrustPolicy
+from services.constitution_service.statement_key import StatementKey
+from signatures import dsse
+from signatures.statements import verify_release
+
+RELEASE_RECORD = "application/vnd.somaagenthub.release-record+json"
+STANDING_RECORD = "application/vnd.somaagenthub.standing-record+json"
+
+
+class EventRecord(Model):
+    """One event of a release, as it is sent to Kafka."""
+
+    tenant: str
+    event_id: str
+    key: str
+    headers: dict[str, str]
+    value: str
+
+
+class ReleaseRecord(Model):
+    """What PostgreSQL holds of a release beside its statement.
+
+    ``filed`` is the signed change request, ``evidence`` the RFC 8785 text of the evidence record.
+    """
+
+    statement: Envelope
+    previous_generation: int | None
+    event_id: str
+    change_request: str | None
+    reason: str
+    approvers: tuple[str, ...]
+    approvals: tuple[Envelope, ...]
+    workflow: dict[str, Any]
+    filed: Envelope | None
+    evidence: str | None
+    events: tuple[EventRecord, ...]
+
+
+class StandingFile(Model):
+    """What became of a release, as it was recorded."""
+
+    environment: str
+    generation: Annotated[int, Field(ge=1)]
+    checksum: Checksum | None
+    standing: Standing
+    verdict: Verdict | None
+    reason: str
+    update_id: str
+    recorded_at: datetime
+
+
+AnyRecord = TypeVar("AnyRecord", ReleaseRecord, StandingFile)
+_TYPES: dict[type[Model], str] = {ReleaseRecord: RELEASE_RECORD, StandingFile: STANDING_RECORD}
+
+
+def record_path(names: Names, environment: str, generation: int, name: str = "release") -> str:
+    """Return where a record lies: ``releases/[<namespace>/]<environment>/<generation>/<name>.json``."""
+    folder = f"{names.namespace}/{environment}" if names.namespace else environment
+    return f"releases/{folder}/{generation:010d}/{name}.json"
+
+
+def sign_record(record: ReleaseRecord | StandingFile, key: StatementKey) -> bytes:
+    """Return the bytes to store; the same record and key give the same bytes."""
+    payload = dsse.statement_bytes(record.model_dump(mode="json"))
+    envelope = dsse.sign_ed25519(payload, _TYPES[type(record)], key.id, key.private_key)
+    return dsse.statement_bytes(envelope.model_dump(mode="json"))
+
+
+def _read(kind: type[AnyRecord], data: bytes, trust: TrustPolicy) -> AnyRecord:
+    try:
+        envelope = Envelope.model_validate_json(data)
+        dsse.verify_service(envelope, trust)
+        return kind.model_validate(dsse.payload_of(envelope, _TYPES[kind]))
+    except ValidationError as error:
+        raise UntrustedError(f"this is no {kind.__name__}: {error.error_count()} problems") from error
+
+
+def read_release_record(
+    data: bytes, trust: TrustPolicy, environment: str, generation: int
+) -> tuple[ReleaseRecord, ReleasePredicate]:
+    """Return a release's record and what its statement says.
+
+    Raises:
+        UntrustedError: no pinned service key signed it; or it is of another release, or its approvals are not the
+            statement's.
+    """
+    record = _read(ReleaseRecord, data, trust)
+    said = verify_release(record.statement, trust)
+    if (said.environment, said.generation) != (environment, generation):
+        raise UntrustedError(f"the record is of generation {said.generation} of {said.environment}")
+    # None: the release was rebuilt when nothing but its statement was left.
+    if record.approvals and sorted(said.approvals) != sorted(map(dsse.envelope_digest, record.approvals)):
+        raise UntrustedError("the record's approvals are not those of its statement")
+    return record, said
+
+
+def read_standing(
+    data: bytes, trust: TrustPolicy, environment: str, generation: int, standing: Standing
+) -> StandingFile:
+    """Return the record of a standing.
+
+    Raises:
+        UntrustedError: no pinned service key signed it; or it is of another release or another standing.
+    """
+    record = _read(StandingFile, data, trust)
+    if (record.environment, record.generation, record.standing) != (environment, generation, standing):
+        raise UntrustedError(f"the record says {record.standing} of generation {record.generation}")
+    return record

@@ -1,0 +1,237 @@
+"""Writes what recovery.py planned: in one transaction, under the lock of the environment's lease, or not at all.
+
+Also shuts out everybody who was let in before the restore: tokens go past every one that can have been handed out, and
+an update that the backup shows as the holder of the lease, or that a rebuilt rollback had undone, is closed for ever.
+"""
+
+import json
+from uuid import UUID
+
+from adapters.artifact_store import document_path
+from adapters.postgres import Connection
+from constitution.api import LeaseRelease
+from constitution.checksum import checksum_of
+from constitution.errors import ConflictError, InvalidRequestError
+from services.constitution_service import audit, leases, outbox, releases
+from services.constitution_service.context import Context, now_of
+from services.constitution_service.recovery import Lost, OnTopic, Plan
+from services.constitution_service.releases import Pointer
+from signatures.statements import verify_change_request
+
+TOKENS = 10_000  # more leases than are taken between two backups
+
+
+async def carry_out(context: Context, plan: Plan, *, gone: frozenset[int], reason: str) -> None:
+    """Write a plan.
+
+    Args:
+        context: of the service.
+        plan: made a moment ago.
+        gone: generations that a person has declared lost; exactly those of the plan.
+        reason: why; audited.
+
+    Raises:
+        InvalidRequestError: the plan has problems, or names other generations as gone.
+        ConflictError: PostgreSQL is not what the plan was made for.
+        UnavailableError: PostgreSQL did not answer; nothing was written.
+    """
+    if plan.problems:
+        raise InvalidRequestError("not everything can be rebuilt; nothing was written", issues=plan.problems)
+    if gone != frozenset(plan.gone):
+        named = ", ".join(map(str, plan.gone)) or "none"
+        raise InvalidRequestError(
+            f"the generations of which nothing is left are: {named}",
+            hint=" ".join(f"--lost {generation}" for generation in plan.gone) or "leave out --lost",
+        )
+    async with context.database.transaction() as connection:
+        lease = await leases.lock(connection, context.environment)
+        highest = await releases.highest_generation(connection, context.environment)
+        if highest != plan.highest:
+            raise ConflictError(f"the plan was made for generation {plan.highest}; PostgreSQL is at {highest}")
+        by_generation = {one.said.generation: one for one in plan.lost}
+        for generation in sorted({*by_generation, *plan.gone}):
+            if generation in by_generation:
+                await _release(connection, context, by_generation[generation])
+            else:
+                await connection.execute(
+                    "INSERT INTO lost_generations (environment, generation, reason) VALUES ($1, $2, $3)",
+                    context.environment,
+                    generation,
+                    reason,
+                )
+        await _events(connection, context, plan)
+        await _standings(connection, context, plan)
+        holder = None if lease.held is None else lease.held.update_id
+        if lease.held is not None:
+            await leases.close(connection, context.environment, lease.held.update_id)
+            given_back = LeaseRelease(update_id=lease.held.update_id, fencing_token=lease.held.fencing_token)
+            await leases.release(connection, context.environment, given_back)
+        token = await connection.fetchval("SELECT max(nextval('fencing_tokens')) FROM generate_series(1, $1)", TOKENS)
+        await audit.decision(
+            connection,
+            context,
+            activity="service.recovered",
+            actor="operator",
+            message=f"{len(plan.lost)} releases were rebuilt after generation {plan.highest}: {reason}",
+            details={
+                "known": plan.highest,
+                "rebuilt": sorted(by_generation),
+                "lost": list(plan.gone),
+                "standings": [f"{one.generation} {one.standing.value}" for one in plan.standings],
+                "closed_update": holder,
+                "tokens_above": token,
+            },
+        )
+
+
+async def _release(connection: Connection, context: Context, lost: Lost) -> None:
+    said, record = lost.said, lost.record
+    await _artifact(connection, context, lost)
+    await _papers(connection, context, lost)
+    pointers = await releases.read_pointers(connection, context.environment)
+    before: Pointer | None = max(
+        (pointer for ring, pointer in pointers.items() if ring in said.rings),
+        key=lambda pointer: pointer.generation,
+        default=None,
+    )
+    await connection.execute(
+        """
+        INSERT INTO releases (environment, generation, kind, rings, version, checksum, previous_generation,
+            previous_checksum, rollback_of, update_id, event_id, change_request, reason, effective_at, approvers,
+            evidence, statement, approvals, signatures, workflow)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
+        """,
+        said.environment,
+        said.generation,
+        said.kind.value,
+        list(said.rings),
+        said.version,
+        said.checksum,
+        None if before is None else before.generation,
+        said.previous,
+        said.rollback_of,
+        UUID(said.update_id),
+        UUID(record.event_id),
+        record.change_request,
+        record.reason,
+        said.effective_at,
+        list(record.approvers),
+        said.evidence,
+        record.statement.model_dump_json(),
+        json.dumps([envelope.model_dump(mode="json") for envelope in record.approvals]),
+        list(said.signatures),
+        json.dumps(record.workflow),
+    )
+    for ring in said.rings:
+        await connection.execute(
+            """
+            INSERT INTO current_releases (environment, ring, generation) VALUES ($1, $2, $3)
+            ON CONFLICT (environment, ring) DO UPDATE SET generation = EXCLUDED.generation
+            """,
+            said.environment,
+            ring,
+            said.generation,
+        )
+    for event in record.events:
+        await outbox.add(
+            connection,
+            said.environment,
+            "updated",
+            event_id=event.event_id,
+            key=event.key,
+            headers=event.headers,
+            value=event.value,
+            generation=said.generation,
+            tenant=event.tenant,
+        )
+    if said.kind in leases.UNDOING:
+        await leases.close(connection, said.environment, said.update_id)
+
+
+async def _artifact(connection: Connection, context: Context, lost: Lost) -> None:
+    said = lost.said
+    if said.checksum is None or lost.document is None:
+        return
+    await connection.execute(
+        """
+        INSERT INTO artifacts (environment, checksum, version, document, storage_uri) VALUES ($1, $2, $3, $4, $5)
+        ON CONFLICT (environment, checksum) DO NOTHING
+        """,
+        said.environment,
+        said.checksum,
+        said.version,
+        lost.document,
+        context.store.uri(document_path(said.checksum)),
+    )
+    await connection.executemany(
+        """
+        INSERT INTO artifact_signatures (environment, checksum, digest, signature) VALUES ($1, $2, $3, $4)
+        ON CONFLICT DO NOTHING
+        """,
+        [(said.environment, said.checksum, digest, data) for digest, data in lost.signatures.items()],
+    )
+
+
+async def _papers(connection: Connection, context: Context, lost: Lost) -> None:
+    """Write change request and evidence, each as far as it is what was signed."""
+    record = lost.record
+    if record.evidence is not None and checksum_of(record.evidence.encode()) == lost.said.evidence:
+        await connection.execute(
+            "INSERT INTO evidence (environment, digest, record) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+            context.environment,
+            lost.said.evidence,
+            record.evidence.encode(),
+        )
+    if record.filed is not None:
+        request = verify_change_request(record.filed, context.trust, lost.said.effective_at)
+        await connection.execute(
+            """
+            INSERT INTO change_requests (environment, id, author, checksum, reason, envelope)
+            VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING
+            """,
+            context.environment,
+            request.id,
+            request.author,
+            request.checksum,
+            request.reason,
+            record.filed.model_dump_json(),
+        )
+
+
+async def _events(connection: Connection, context: Context, plan: Plan) -> None:
+    """Mark what is on the topic; what is not, the relay sends, under its old id and in its place."""
+    rows = await connection.fetch(
+        """
+        SELECT id, event_id FROM outbox WHERE environment = $1 AND stream = 'updated' AND delivered_at IS NULL
+        """,
+        context.environment,
+    )
+    there: list[tuple[int, OnTopic]] = [
+        (row["id"], plan.topic[row["event_id"]]) for row in rows if row["event_id"] in plan.topic
+    ]
+    moment = await now_of(connection)
+    await connection.executemany(
+        "UPDATE outbox SET kafka_partition = $2, kafka_offset = $3, delivered_at = $4 WHERE id = $1",
+        [(identity, place.partition, place.offset, moment) for identity, place in there],
+    )
+
+
+async def _standings(connection: Connection, context: Context, plan: Plan) -> None:
+    await connection.executemany(
+        """
+        INSERT INTO standings (environment, generation, standing, verdict, reason, update_id, recorded_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING
+        """,
+        [
+            (
+                context.environment,
+                one.generation,
+                one.standing.value,
+                None if one.verdict is None else one.verdict.value,
+                one.reason,
+                UUID(one.update_id),
+                one.recorded_at,
+            )
+            for one in plan.standings
+        ],
+    )

@@ -1,0 +1,150 @@
+"""Puts back what a lost Kafka topic or artifact store held, from PostgreSQL and the legal archive."""
+
+import re
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+from adapters.artifact_store import blob_path, document_path, signature_path
+from adapters.event_log import KafkaEventLog
+from adapters.kafka_producer import FencedProducer, ensure_topics
+from constitution.api import EvidenceRecord
+from constitution.checksum import checksum_of
+from constitution.errors import ConflictError
+from services.constitution_service import audit, outbox, record_keeper, releases
+from services.constitution_service.context import Context
+from services.constitution_service.witness import BEGINNING
+
+ARCHIVE_ROOT = "docs/legal/constitution"
+_ATTACHMENT = re.compile(r"/evidence/([0-9]+\.junit\.xml|watch-[0-9a-f]{12}\.json)$")
+STOP_FIRST = "stop every process of constitution-service, then this again"
+
+
+@dataclass(frozen=True, slots=True)
+class Refilled:
+    """What was put back, and what is nowhere."""
+
+    objects: int
+    lacking: tuple[str, ...] = ()
+
+
+async def resend(context: Context, kafka: dict[str, str], *, apply: bool) -> Refilled:
+    """Send every event that the topic has lost again: under its own id, in order of generations.
+
+    Args:
+        context: of the service, no process of which may run: its relay and this would fence each other.
+        kafka: connection part of librdkafka's configuration.
+        apply: False only counts.
+
+    Raises:
+        ConflictError: a relay works; or the topic holds later events than those that it lacks, so that what is sent
+            now could not be in order.
+        UnavailableError: Kafka or PostgreSQL did not answer; the same call goes on where this one ended.
+    """
+    there = await KafkaEventLog(kafka, context.names).find_newer(0, BEGINNING)
+    present = {event["event_id"] for event in there}
+    async with context.database.connection() as connection:
+        rows = await connection.fetch(
+            """
+            SELECT id, generation, event_id, tenant, key, headers::text AS headers, value FROM outbox
+            WHERE environment = $1 AND stream = 'updated' AND delivered_at IS NOT NULL ORDER BY generation, id
+            """,
+            context.environment,
+        )
+        working = await connection.fetchval(
+            "SELECT expires_at > clock_timestamp() FROM relay_leases WHERE environment = $1", context.environment
+        )
+    known = {row["event_id"]: row["generation"] for row in rows}
+    missing = [row for row in rows if row["event_id"] not in present]
+    newest = max((known[identity] for identity in present if identity in known), default=0)
+    if missing and newest > missing[0]["generation"]:
+        raise ConflictError(
+            f"the topic holds generation {newest} and lacks {missing[0]['generation']}: nothing can be put before it",
+            hint="delete the topic, then this again: all of it is sent anew",
+        )
+    if not apply or not missing:
+        return Refilled(len(missing))
+    if working:
+        raise ConflictError("a process of constitution-service relays", hint=STOP_FIRST)
+    await ensure_topics(kafka, [context.names.topic_updated(), context.names.topic_audit()])
+    producer = FencedProducer(kafka, context.names.transactional_id())
+    try:
+        await producer.open()
+        for generation, group in groupby(missing, key=lambda row: row["generation"]):
+            await _send(context, producer, [outbox.of_row(row) for row in group], generation)
+    finally:
+        producer.close()
+    return Refilled(len(missing))
+
+
+async def _send(context: Context, producer: FencedProducer, rows: list[outbox.Pending], generation: int) -> None:
+    positions = await producer.send([row.record(context.names.topic_updated()) for row in rows])
+    async with context.database.transaction() as connection:
+        await connection.executemany(
+            "INSERT INTO redeliveries (outbox_id, kafka_partition, kafka_offset) VALUES ($1, $2, $3)",
+            [(row.id, place.partition, place.offset) for row, place in zip(rows, positions, strict=True)],
+        )
+        await audit.decision(
+            connection,
+            context,
+            activity="event.redelivered",
+            actor="operator",
+            message=f"the events of generation {generation} were sent again to a topic that had lost them",
+            details={"generation": generation, "offsets": [place.offset for place in positions]},
+        )
+
+
+async def refill_store(context: Context, archive: Path | None, *, apply: bool) -> Refilled:
+    """Write documents, signatures and records from PostgreSQL, and attachments of evidence from the legal archive.
+
+    Args:
+        context: of the service.
+        archive: the git repository; without it attachments are only looked for.
+        apply: False only counts.
+
+    Raises:
+        UnavailableError: PostgreSQL or the store did not answer; the same call goes on.
+    """
+    wanted: dict[str, tuple[str, bytes]] = {}  # path -> digest, bytes
+    async with context.database.connection() as connection:
+        for row in await connection.fetch(
+            "SELECT checksum, document FROM artifacts WHERE environment = $1", context.environment
+        ):
+            wanted[document_path(row["checksum"])] = (row["checksum"], row["document"])
+        for row in await connection.fetch(
+            "SELECT checksum, digest, signature FROM artifact_signatures WHERE environment = $1", context.environment
+        ):
+            wanted[signature_path(row["checksum"], row["digest"])] = (row["digest"], row["signature"])
+        records = await connection.fetch("SELECT record FROM evidence WHERE environment = $1", context.environment)
+        highest = await releases.highest_generation(connection, context.environment)
+    attachments = {suite.junit for row in records for suite in EvidenceRecord.model_validate_json(row["record"]).suites}
+    archived = {} if archive is None else await _archived(archive)
+    lacking = [
+        digest
+        for digest in sorted(attachments - set(archived))
+        if await context.store.get(blob_path(digest), digest) is None
+    ]
+    # All that the archive keeps of evidence: the watch's samples are named by no row of PostgreSQL.
+    wanted |= {blob_path(digest): (digest, data) for digest, data in archived.items()}
+    written = 0
+    for path, (digest, data) in wanted.items():
+        if await context.store.get(path, digest) is None:
+            written += 1
+            if apply:
+                await context.store.put(path, data)
+    for generation in range(1, highest + 1):
+        written += await record_keeper.restore(context, generation, apply=apply)
+    return Refilled(written, tuple(lacking))
+
+
+async def _archived(repository: Path) -> dict[str, bytes]:
+    from adapters.archive import GitArchive  # noqa: PLC0415 - only the worker's packages bring git, and only this needs it
+
+    archive = GitArchive(repository)
+    found = {}
+    for path in await archive.paths(ARCHIVE_ROOT):
+        if _ATTACHMENT.search(path):
+            data = await archive.read(path)
+            if data is not None:
+                found[checksum_of(data)] = data
+    return found

@@ -1,0 +1,303 @@
+"""Refuses to give out a generation that was given out before: the answer to a database restored from an older backup.
+
+Three witnesses know of releases beside PostgreSQL: the Redis values, the events on Kafka, the signed records in the
+artifact store. Only what a pinned service key has signed counts, so a stranger who can write to any of them blocks
+nothing. PostgreSQL itself is the fourth: what this process has once read there cannot become less.
+
+Kafka and the store are asked when the process starts, after every outage of PostgreSQL, and once a minute; the Redis
+values and PostgreSQL once a second; the store also before each load, for the very generation to be given out.
+Until Kafka, or a store that holds the record of the highest generation, has answered once, nothing is given out.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, NoReturn
+
+import structlog
+from pydantic import ValidationError
+
+from adapters.artifact_store import ArtifactStore
+from adapters.event_log import KafkaEventLog
+from adapters.postgres import Database
+from adapters.redis_cache import ConstitutionCache
+from constitution.errors import ContentError, TransportError, UnavailableError, UntrustedError
+from constitution.events import UpdatedEvent
+from constitution.names import Names
+from constitution.release import CurrentConstitution, ReleasePredicate
+from services.common.site import Site
+from services.constitution_service import releases
+from services.constitution_service.errors import BehindError, PostgresBehindError, UnprovedError
+from services.constitution_service.records import read_release_record, record_path
+from signatures.statements import verify_release
+
+LOOK = timedelta(seconds=1)
+SCAN = timedelta(minutes=1)
+AT_START = timedelta(seconds=3)  # how long a start waits for the first look; a dead Kafka must not keep it longer
+OVERLAP = timedelta(minutes=10)  # how much of what was read before is read again: clocks differ
+KAFKA_WAIT = timedelta(seconds=3)  # for each answer of a broker
+STORE_WAIT = timedelta(seconds=3)  # a load waits no longer for the store
+BEGINNING = datetime(1971, 1, 1, tzinfo=UTC)
+COMMITTED_HERE = "this process saw it in PostgreSQL"
+COMMAND = "python -m services.constitution_service.recover releases"
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A release that was live, and who says so. ``version`` and ``checksum`` are null for a withdraw, or unknown."""
+
+    generation: int
+    version: str | None
+    checksum: str | None
+    where: str
+
+    @property
+    def message(self) -> str:
+        """What it proves, in one sentence without PostgreSQL's side."""
+        return f"generation {self.generation} was live ({self.where})"
+
+
+class Witness:
+    """See the module.
+
+    Args:
+        site: environment, rings and the keys that count.
+        names: of keys and topics.
+        database: PostgreSQL.
+        cache: Redis.
+        store: the artifact store.
+        kafka: connection part of librdkafka's configuration.
+    """
+
+    def __init__(
+        self,
+        *,
+        site: Site,
+        names: Names,
+        database: Database,
+        cache: ConstitutionCache,
+        store: ArtifactStore,
+        kafka: dict[str, str],
+    ) -> None:
+        self._site = site
+        self._names = names
+        self._database = database
+        self._cache = cache
+        self._store = store
+        self._events = KafkaEventLog(kafka, names, timeout=KAFKA_WAIT)
+        self._brokers = kafka["bootstrap.servers"].split(",")
+        self._seen: Seen | None = None  # the highest ever
+        self._behind: Seen | None = None
+        self._proved = False  # a durable witness was heard since PostgreSQL was last away
+        self._scan_due = 0.0  # time.monotonic()
+        self._scan_from = BEGINNING
+        self._scanning = asyncio.Lock()
+
+    @property
+    def behind(self) -> Seen | None:
+        """The release that PostgreSQL has lost, as of the last look; None while it has lost none."""
+        return self._behind
+
+    def refuse_to_serve(self) -> None:
+        """Raise while PostgreSQL is known to be behind.
+
+        Raises:
+            BehindError: what is current is not known here.
+        """
+        if self._behind is not None:
+            raise BehindError(
+                f"{self._behind.message}, and PostgreSQL does not know it: it was restored from an older backup",
+                hint=COMMAND,
+            )
+
+    async def start(self) -> None:
+        """Look once, before the service answers; a silent system does not keep it from starting."""
+        try:
+            async with asyncio.timeout(AT_START.total_seconds()):
+                await self.look()
+        except (UnavailableError, TimeoutError) as error:
+            _log.warning("witness_waits", reason=str(error) or f"no answer in {AT_START.total_seconds():.0f} s")
+
+    async def run(self) -> None:
+        """Look once a second until cancelled."""
+        while True:
+            try:
+                await self.look()
+            except UnavailableError as error:
+                _log.warning("witness_waits", reason=error.message)
+            except Exception:  # noqa: BLE001 - one round's defect must not end the watch over generations; it is logged
+                _log.exception("witness_failed")
+            await asyncio.sleep(LOOK.total_seconds())
+
+    async def look(self) -> None:
+        """Hear the witnesses that are due, and compare with PostgreSQL.
+
+        Raises:
+            UnavailableError: PostgreSQL did not answer, or Kafka did not when it was due.
+        """
+        highest = await self._highest()
+        await self._hear_redis(highest)
+        kafka: UnavailableError | None = None
+        if time.monotonic() >= self._scan_due:
+            await self._hear_store(highest)
+            try:
+                await self._hear_kafka()
+            except UnavailableError as error:
+                kafka = error
+        self._compare(await self._highest())  # after the witnesses: in a healthy system none can be ahead of it
+        if kafka is not None:
+            raise kafka
+
+    def committed(self, generation: int) -> None:
+        """Remember what this process has itself given out, before it looks again."""
+        if self._seen is None or self._seen.generation < generation:
+            self._seen = Seen(generation, None, None, COMMITTED_HERE)
+
+    async def require(self, *, next_generation: bool) -> None:
+        """Prove that PostgreSQL has lost nothing, as far as anybody knows.
+
+        Args:
+            next_generation: whether a generation is about to be given out; then the store is asked for it.
+
+        Raises:
+            PostgresBehindError: a signed release exists that PostgreSQL does not know.
+            UnprovedError: neither Kafka nor the store could be asked since PostgreSQL was last away.
+            UnavailableError: PostgreSQL did not answer.
+        """
+        highest = await self._highest()
+        await self._hear_redis(highest)
+        if next_generation:
+            await self._hear_store(highest)
+        highest = await self._highest()
+        self._compare(highest)
+        if self._behind is not None:
+            self._refuse(self._behind, highest)
+        if next_generation and not self._proved:
+            raise UnprovedError(
+                f"nobody can say yet that generation {highest + 1} is unused: Kafka and artifact store are silent",
+                hint="bring Kafka or the artifact store back; then the same call works",
+            )
+
+    def _refuse(self, seen: Seen, highest: int) -> NoReturn:
+        raise PostgresBehindError(
+            f"{seen.message}; PostgreSQL knows only {highest}: it was restored from an older backup",
+            hint=COMMAND,
+            current={"generation": seen.generation, "version": seen.version, "checksum": seen.checksum},
+        )
+
+    def _compare(self, highest: int) -> None:
+        if self._seen is None or self._seen.generation < highest:
+            self._seen = Seen(highest, None, None, COMMITTED_HERE)
+        behind = self._seen if self._seen.generation > highest else None
+        if behind is not None and self._behind is None:
+            _log.error("postgres_behind", seen=behind.generation, postgres=highest, where=behind.where, next=COMMAND)
+        if behind is None and self._behind is not None:
+            _log.info("postgres_caught_up", postgres=highest)
+        self._behind = behind
+
+    async def _highest(self) -> int:
+        try:
+            async with self._database.connection() as connection:
+                return await releases.highest_generation(connection, self._site.environment.environment)
+        except UnavailableError:
+            self._proved = False  # it may come back as another one
+            self._scan_due = 0.0
+            raise
+
+    async def _hear_redis(self, highest: int) -> None:
+        for ring in self._site.environment.rings():
+            try:
+                raw = await self._cache.read(ring)
+            except UnavailableError:
+                return  # a hint at best; no release depends on Redis
+            if raw is not None:
+                await self._believe_value(raw, ring, highest)
+
+    async def _believe_value(self, raw: bytes, ring: str, highest: int) -> None:
+        try:
+            value = CurrentConstitution.model_validate_json(raw)
+        except ValidationError:
+            return
+        if value.generation <= highest or (self._seen and value.generation <= self._seen.generation):
+            return
+        try:
+            said = await asyncio.to_thread(verify_release, value.statement, self._site.trust)
+        except UntrustedError:
+            return  # forged: the relay overwrites it
+        self._note(said, f"its signed statement is in Redis, ring {ring}")
+
+    async def _hear_kafka(self) -> None:
+        async with self._scanning:
+            known = self._seen.generation if self._seen else 0
+            begun = datetime.now(UTC)
+            try:
+                await _reached(self._brokers)
+                events = await self._events.find_newer(known, self._scan_from)
+            except (TransportError, ContentError) as error:
+                self._scan_due = time.monotonic() + 5 * LOOK.total_seconds()
+                raise UnavailableError(f"the events on Kafka cannot be read: {error.message}") from error
+            await asyncio.to_thread(self._believe_events, events)
+            self._proved = True
+            self._scan_due = time.monotonic() + SCAN.total_seconds()
+            self._scan_from = begun - OVERLAP
+
+    def _believe_events(self, events: Sequence[dict[str, Any]]) -> None:
+        for event in sorted(events, key=lambda event: -int(event["generation"])):
+            if self._seen and event["generation"] <= self._seen.generation:
+                return
+            try:
+                said = verify_release(UpdatedEvent.model_validate_json(event["raw"]).statement, self._site.trust)
+            except (ValidationError, ContentError):
+                continue  # anyone who may write to the topic can put that there
+            self._note(said, f"its signed statement is on Kafka, offset {event['offset']}")
+
+    async def _hear_store(self, highest: int) -> None:
+        """Ask for the record of the generation to be given out, and of the one before, which proves the store."""
+        try:
+            async with asyncio.timeout(STORE_WAIT.total_seconds()):
+                newer = await self._record(highest + 1)
+                if newer is None and not self._proved:
+                    self._proved = highest == 0 or await self._record(highest) is not None
+                while newer is not None:
+                    self._note(newer, "its signed record is in the artifact store")
+                    newer = await self._record(newer.generation + 1)
+        except (UnavailableError, TimeoutError) as error:
+            _log.warning("store_not_asked", generation=highest + 1, reason=str(error) or "no answer in time")
+
+    async def _record(self, generation: int) -> ReleasePredicate | None:
+        environment = self._site.environment.environment
+        data = await self._store.read(record_path(self._names, environment, generation))
+        if data is None:
+            return None
+        try:
+            return read_release_record(data, self._site.trust, environment, generation)[1]
+        except UntrustedError:
+            return None
+
+    def _note(self, said: ReleasePredicate, where: str) -> None:
+        if said.environment != self._site.environment.environment:
+            return
+        if self._seen is None or said.generation > self._seen.generation:
+            self._seen = Seen(said.generation, said.version, said.checksum, where)
+
+
+async def _reached(brokers: Sequence[str]) -> None:
+    """Return when a broker takes a connection: the driver needs its whole timeout to say that none does.
+
+    Raises:
+        UnavailableError: none does.
+    """
+    for broker in brokers:
+        host, _, port = broker.strip().rpartition(":")
+        try:
+            async with asyncio.timeout(KAFKA_WAIT.total_seconds()):
+                _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+        except (OSError, TimeoutError, ValueError):
+            continue
+        writer.close()
+        return
+    raise UnavailableError("no broker takes a connection")
