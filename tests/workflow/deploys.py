@@ -1,7 +1,6 @@
 """What a deploy does with workers: ends one as an orchestrator of processes would, starts one more of another build."""
 
 import asyncio
-import json
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -89,16 +88,6 @@ async def make_current(town: Town, deployment: str, build: str) -> None:
         return True
 
     await eventually(done, SOON)
-
-
-async def drainage(town: Town, deployment: str, build: str) -> str:
-    """Whether runs are still pinned to a build: ``draining`` or ``drained``; empty while it is current."""
-    code, out, err = await town.temporal(
-        *("worker", "deployment", "describe-version", "--deployment-name", deployment, "--build-id", build),
-        *("--output", "json"),
-    )
-    assert code == 0, err
-    return str(json.loads(out).get("drainageInfo", {}).get("drainageStatus", ""))
 
 
 async def build_of(handle: Handle) -> str:
