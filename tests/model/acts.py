@@ -137,14 +137,24 @@ class Acts:
 
     async def stop_in_sync(self, asked: Asked, how: str) -> End:
         """Approve, and stop the run after its release went live; the end of whoever undid it."""
+        if how == "dead target":
+            await self._town.kill(LEAF)
+            await self.approve(asked)
+            end = await self.end(asked)
+            await self._town.restart(LEAF)
+            return end
         async with self.approved_and_in_sync(asked) as status:
             if how == "rollback":
                 rollback = await self.start_rollback(status.generation or 0)
                 await self._town.until(rollback, lambda s: s.generation is not None)
             else:
-                await self.stop(asked, how)
+                await self.stop(asked, "abort" if how == "terminated undo" else how)
                 if how != "terminate":
-                    await self._town.until(asked.handle, lambda s: s.rollback_workflow is not None)
+                    said = await self._town.until(asked.handle, lambda s: s.rollback_workflow is not None)
+                if how == "terminated undo":  # its rollback is terminated on its way: it is started again
+                    undoing = self._town.run(said.rollback_workflow or "")
+                    await self._town.until(undoing, lambda s: s.generation is not None)
+                    await undoing.terminate("an operator's mistake")
         if how == "terminate":
             return await self.guarded_end(asked.handle)
         if how == "rollback":

@@ -6,7 +6,8 @@ import sys
 from collections.abc import AsyncIterator
 
 import pytest
-from hypothesis import HealthCheck, Verbosity, settings
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.database import DirectoryBasedExampleDatabase
 from temporalio.client import Client
 
 from tests.conftest import CHECKOUT
@@ -19,9 +20,8 @@ settings.register_profile(
     stateful_step_count=int(os.environ.get("STEPS") or 10),
     deadline=None,
     suppress_health_check=list(HealthCheck),
-    verbosity=Verbosity.normal,
-    print_blob=False,
-    database=None,
+    phases=(Phase.reuse, Phase.generate, Phase.shrink),  # explaining would run the failing program again and again
+    database=DirectoryBasedExampleDatabase(CHECKOUT / "var" / "model" / "examples"),  # the next run begins with these
 )
 
 

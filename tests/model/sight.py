@@ -138,8 +138,15 @@ class Sight:
 
 
 def _operations(events: list[dict[str, Any]]) -> Counter[str]:
-    """How often each operation was audited: the stream may hold an event twice, with the same id."""
-    once = {_uid(event): str(event["api"]["operation"]) for event in events}
+    """How often each operation was audited: the stream may hold an event twice, with the same id.
+
+    More than one run may finish an undo, and each says so: what counts is what was undone.
+    """
+    once = {}
+    for event in events:
+        operation = str(event["api"]["operation"])
+        undone = str(event["message"]).partition(" undone: ")[0]
+        once[undone if operation == "rollback.completed" else _uid(event)] = operation
     return Counter(operation for operation in once.values() if operation in AUDITED)
 
 
