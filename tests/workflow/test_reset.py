@@ -4,10 +4,9 @@ import pytest
 from temporalio.client import WorkflowExecutionStatus
 
 from constitution.messages import Outcome
-from constitution.release import CurrentConstitution, Kind, Standing
+from constitution.release import CurrentConstitution, Standing
 from tests.helpers import eventually
 from tests.workflow import outcomes
-from tests.workflow.deploys import attempts
 from tests.workflow.outcomes import Handle
 from tests.workflow.town import LEAF, SOON, Proposal, Town
 
@@ -171,21 +170,3 @@ async def test_an_update_that_was_rolled_back_is_reset_and_stays_rolled_back(
     again = await reset(town, handle, "load_release")
     await outcomes.rolled_back(town, again, proposal, live)
     assert town.reads.told_about(proposal.version, "rejected") == []
-
-
-@pytest.mark.slow
-async def test_a_rollback_by_hand_is_reset_and_restores_once(town: Town, live: CurrentConstitution) -> None:
-    proposal = await town.completed()
-    bad = (await town.live()).generation
-    handle = await town.start_run("ConstitutionRollback", town.rollback_id(bad), {"reason": "found bad"})
-    assert (await town.end(handle)).type is None
-    await closed(town, handle)
-    again = await reset(town, handle, "load_restored")
-    assert (await town.end(again)).type is None
-    await closed(town, handle)
-    now = await town.live()
-    assert (now.checksum, now.generation) == (live.checksum, bad + 1)
-    undoing = [release for release in await town.service.releases() if release.rollback_of == bad]
-    assert [release.kind for release in undoing] == [Kind.ROLLBACK]
-    assert len(town.reads.told_about(proposal.version, "rolled back")) == 1
-    assert attempts(await again.fetch_history(), "load_restored") == [1]
