@@ -84,7 +84,8 @@ def wilson(hits: int, runs: int) -> tuple[float, float]:
     p = hits / runs
     centre = (p + Z95**2 / (2 * runs)) / (1 + Z95**2 / runs)
     half = Z95 / (1 + Z95**2 / runs) * math.sqrt(p * (1 - p) / runs + Z95**2 / (4 * runs**2))
-    return max(0.0, 100 * (centre - half)), min(100.0, 100 * (centre + half))
+    low, high = 100 * (centre - half), 100 * (centre + half)
+    return (low if hits else 0.0), (high if hits < runs else 100.0)  # exactly, where rounding leaves 1e-17
 
 
 def percent(hits: int, runs: int) -> str:
