@@ -19,6 +19,7 @@ from constitution.errors import (
     ForbiddenError,
     InvalidRequestError,
     LeaseHeldError,
+    LeaseLostError,
     NotApprovedError,
     StaleGenerationError,
 )
@@ -196,24 +197,7 @@ class ConstitutionRollback(Controls):
     ) -> tuple[RollbackPlan, Published]:
         self._stepper.check()
         self._live = True  # before the lease is asked for: one that was granted unseen would block everybody
-        lease = await self._stepper.run(
-            "lease",
-            Publish.acquire_lease,
-            LeaseInput(
-                environment=info.environment,
-                update_id=self._update_id,
-                kind=Kind.ROLLBACK,
-                workflow_id=workflow.info().workflow_id,
-                # Only a person pre-empts somebody else's update. Where one holds the lease, nothing of ours can
-                # be live any more, or theirs will be refused; we wait for our turn.
-                own_only=not by_hand,
-            ),
-            policies.WRITE,
-            summary="take the lease: from now on a late load of the update is refused",
-            persistent=True,
-            raises=frozenset({LeaseHeldError.code, ForbiddenError.code}) if by_hand else frozenset(),
-        )
-        self._token = lease.fencing_token
+        await self._take_lease(info, by_hand=by_hand)
         refusals = self._refusals(by_hand=by_hand)
         while True:
             try:
@@ -243,7 +227,10 @@ class ConstitutionRollback(Controls):
                     raises=refusals,
                 )
             except StepFailedError as error:
-                if error.failure.code != StaleGenerationError.code:
+                if error.failure.code == LeaseLostError.code:
+                    # Somebody pre-empted us, or an operator reset this run to a point whose lease was given back.
+                    await self._take_lease(info, by_hand=by_hand)
+                elif error.failure.code != StaleGenerationError.code:
                     await self._release_lease()
                     raise
                 workflow.logger.info("looking_again_before_restoring")
@@ -252,10 +239,31 @@ class ConstitutionRollback(Controls):
                 self._journal.identify()
                 return plan, published
 
+    async def _take_lease(self, info: DeploymentInfo, *, by_hand: bool) -> None:
+        lease = await self._stepper.run(
+            "lease",
+            Publish.acquire_lease,
+            LeaseInput(
+                environment=info.environment,
+                update_id=self._update_id,
+                kind=Kind.ROLLBACK,
+                workflow_id=workflow.info().workflow_id,
+                # Only a person pre-empts somebody else's update. Where one holds the lease, nothing of ours can
+                # be live any more, or theirs will be refused; we wait for our turn.
+                own_only=not by_hand,
+            ),
+            policies.WRITE,
+            summary="take the lease: from now on a late load of the update is refused",
+            persistent=True,
+            raises=frozenset({LeaseHeldError.code, ForbiddenError.code}) if by_hand else frozenset(),
+        )
+        self._token = lease.fencing_token
+
     def _refusals(self, *, by_hand: bool) -> frozenset[str]:
         """Return which refusals end a step: by hand any that a person can mend by starting anew."""
         by_person = {NotApprovedError.code, "invalid-document", "not-found", "untrusted"}
-        return frozenset({StaleGenerationError.code, InvalidRequestError.code} | (by_person if by_hand else set()))
+        again = {StaleGenerationError.code, LeaseLostError.code}
+        return frozenset(again | {InvalidRequestError.code} | (by_person if by_hand else set()))
 
     async def _prove(self, plan: RollbackPlan, published: Published) -> Proof:
         proof = await self._stepper.run(

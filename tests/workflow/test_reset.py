@@ -170,3 +170,23 @@ async def test_an_update_that_was_rolled_back_is_reset_and_stays_rolled_back(
     again = await reset(town, handle, "load_release")
     await outcomes.rolled_back(town, again, proposal, live)
     assert town.reads.told_about(proposal.version, "rejected") == []
+
+
+@pytest.mark.parametrize(
+    "point", ["load_restored", pytest.param("acquire_lease", marks=pytest.mark.slow)], ids=["load", "lease"]
+)
+async def test_a_finished_rollback_is_reset_and_finds_its_work_done(
+    town: Town, live: CurrentConstitution, point: str
+) -> None:
+    proposal = await town.completed()
+    bad = (await town.live()).generation
+    handle = await town.start_run("ConstitutionRollback", town.rollback_id(bad), {"reason": "found bad"})
+    first = await town.end(handle)
+    await closed(town, handle)
+    undoing = await outcomes.undone(town, proposal, live)
+    again = await reset(town, handle, point)
+    end = await town.end(again)
+    assert (end.type, end.result["generation"]) == (None, first.result["generation"]), end.message
+    await closed(town, handle)
+    assert await outcomes.undone(town, proposal, live) == undoing  # told once, archived once, released once
+    assert (await town.live()).generation == undoing.generation
