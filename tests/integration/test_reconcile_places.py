@@ -4,11 +4,13 @@ import json
 import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import uuid4
 
 import asyncpg
 import pytest
 from confluent_kafka import Producer
 from temporalio.client import Client
+from temporalio.common import SearchAttributePair, TypedSearchAttributes
 from temporalio.worker import Worker
 
 from activities.reconcile_places import DocumentsInput, Places, TopicInput
@@ -22,6 +24,7 @@ from tests.constitution_service_support import ENVIRONMENT, Author, Site, follow
 from tests.helpers import eventually
 from tests.integration.conftest import Topics
 from tests.resources import Database
+from workflows.journal import UPDATE_ID
 from workflows.reconcile import ConstitutionReconcile
 
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
@@ -124,3 +127,27 @@ async def test_a_run_whose_workflow_task_fails_again_and_again_is_named(temporal
             await eventually(named, timedelta(seconds=90))
     finally:
         await handle.terminate("the test is over")
+
+
+async def test_a_dead_update_and_a_dead_rollback_are_found_and_a_dead_guard_is_given_no_guard(
+    temporal_client: Client, names: Names
+) -> None:
+    """A guard carries its family's update id and never has an outcome: it is found by that, and must not be."""
+    queue = names.task_queue()
+    search = TemporalSearch(temporal_client, queue)
+    carries = TypedSearchAttributes([SearchAttributePair(UPDATE_ID, str(uuid4()))])
+    started = {}
+    for kind in ("ConstitutionGuard", "ConstitutionUpdate", "ConstitutionRollback"):
+        handle = await temporal_client.start_workflow(
+            kind, id=f"{queue}/{kind}", task_queue=queue, search_attributes=carries
+        )
+        await handle.terminate("the test kills the family")
+        started[kind] = handle.id
+    since = datetime.now(UTC) - timedelta(hours=1)
+
+    async def all_are_visible() -> bool:
+        return len(await search.carrying(carries[UPDATE_ID])) == 3
+
+    await eventually(all_are_visible, timedelta(seconds=30))
+    found = {run["workflow_id"] for run in await search.without_outcome(since)}
+    assert found == {started["ConstitutionUpdate"], started["ConstitutionRollback"]}

@@ -13,9 +13,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import asyncpg
+import httpx
 import pytest
 import redis.asyncio
 from dulwich.repo import Repo
+from prometheus_client.parser import text_string_to_metric_families
 from slack_sdk import WebClient
 from temporalio.client import Client, ScheduleOverlapPolicy, WorkflowExecutionStatus, WorkflowHandle
 from temporalio.common import WorkflowIDConflictPolicy
@@ -300,16 +303,9 @@ async def test_a_file_that_was_altered_in_the_archive_is_named_and_left_alone(
 
 
 async def test_an_outcome_that_was_told_twice_is_told_once(town: Town, live: CurrentConstitution) -> None:
-    slack = WebClient(town.settings["SLACK_BOT_TOKEN"], base_url=town.settings["SLACK_API_URL"])
-    channels = slack.conversations_list(limit=200)["channels"]
-    channel = next(c["id"] for c in channels if c["name"] == town.channel)
     told = await asyncio.to_thread(town.reads.told)
     key = next(key for key in told if key.endswith("/completed"))
-    slack.chat_postMessage(
-        channel=channel,
-        text="again",
-        metadata={"event_type": "constitution_outcome", "event_payload": {"key": key}},
-    )
+    tell_again(town, key)
     events = await eventually(lambda: reconciled(town, f"told-twice: {key}"), SOON)
     assert [event["api"]["operation"] for event in events] == ["reconcile.repaired"]
     assert (await asyncio.to_thread(town.reads.told))[key] == told[key]
@@ -414,6 +410,57 @@ async def test_a_siem_that_has_not_taken_the_event_is_named(town: Town, live: Cu
     await all_well(town)
 
 
+async def test_an_event_that_the_relay_cannot_deliver_is_named(town: Town, live: CurrentConstitution) -> None:
+    """The relay's own row is locked by somebody else's transaction: it can neither keep its right nor hand it over."""
+    owner = await asyncpg.connect(town.settings["DATABASE_MIGRATION_URL"])
+    try:
+        async with owner.transaction():
+            address = f"http://127.0.0.1:{town.port('constitution-service')}/metrics"
+            assert await metric(address, "constitution_relay_leader") == 1
+            await owner.execute("LOCK TABLE relay_leases IN ACCESS EXCLUSIVE MODE")
+
+            async def gave_up() -> bool:
+                return await metric(address, "constitution_relay_leader") == 0
+
+            await eventually(gave_up, SOON)
+            handle, proposal = await town.approved()
+            status = await town.until(handle, lambda status: status.generation is not None)
+            assert status.generation == live.generation + 1
+            finding = await finds(town, "undelivered", f"generation {status.generation}")
+            assert "constitution-service" in finding["command"]
+    finally:
+        await owner.close()
+    await outcomes.completed(town, handle, proposal)
+    await all_well(town)
+
+
+async def test_what_is_found_and_mended_is_in_the_worker_s_metrics(town: Town, live: CurrentConstitution) -> None:
+    await all_well(town)
+    worker = town.settings["WORKER_METRICS_URL"]
+    named = {"environment": ENVIRONMENT}
+    repairs = "constitution_repairs_total"
+    mended = await metric(worker, repairs, code="told-twice", **named)
+    tell_again(town, next(key for key in await asyncio.to_thread(town.reads.told) if key.endswith("/completed")))
+    await town.kill(LEAF)
+
+    async def counted() -> bool:
+        assert await metric(worker, "constitution_findings", code="target-unreachable", **named) == 1
+        assert await metric(worker, "constitution_drifting_targets", **named) == 1
+        assert await metric(worker, repairs, code="told-twice", **named) == mended + 1
+        return True
+
+    await eventually(counted, SOON)
+    assert abs(await metric(worker, "constitution_reconciled_seconds", **named) - datetime.now(UTC).timestamp()) < 60
+    await town.restart(LEAF)
+
+    async def over() -> bool:
+        findings = await metric(worker, "constitution_findings", **named)
+        return findings == 0 == await metric(worker, "constitution_drifting_targets", **named)
+
+    await eventually(over, SOON)
+    assert live.checksum
+
+
 # --- who looks
 
 
@@ -439,6 +486,25 @@ async def test_there_is_one_schedule_and_a_paused_one_stays_paused(town: Town, t
 
 
 # --- means
+
+
+async def metric(address: str, name: str, **labels: str) -> float:
+    """The sum of a metric's samples with these labels; 0 while there is none."""
+    async with httpx.AsyncClient(timeout=10, trust_env=False) as client:
+        text = (await client.get(address)).raise_for_status().text
+    samples = [s for family in text_string_to_metric_families(text) for s in family.samples if s.name == name]
+    return sum(sample.value for sample in samples if labels.items() <= sample.labels.items())
+
+
+def tell_again(town: Town, key: str) -> None:
+    """Post the message of an outcome once more."""
+    slack = WebClient(town.settings["SLACK_BOT_TOKEN"], base_url=town.settings["SLACK_API_URL"])
+    channels = slack.conversations_list(limit=200)["channels"]
+    slack.chat_postMessage(
+        channel=next(c["id"] for c in channels if c["name"] == town.channel),
+        text="again",
+        metadata={"event_type": "constitution_outcome", "event_payload": {"key": key}},
+    )
 
 
 async def reports(town: Town) -> list[str]:
