@@ -31,19 +31,25 @@ async def completed(town: Town, handle: Handle, proposal: Proposal) -> Release:
 
 
 async def rolled_back(
-    town: Town, handle: Handle, proposal: Proposal, before: CurrentConstitution | None
+    town: Town,
+    handle: Handle,
+    proposal: Proposal,
+    before: CurrentConstitution | None,
+    standing: Standing = Standing.WITHDRAWN,
 ) -> tuple[End, Release]:
     """The update was undone: what was live before it is live again, as a new generation; told and archived once."""
     end = await town.end(handle)
     assert (end.status, end.type) == ("FAILED", "RolledBack"), end.message
-    return end, await undone(town, proposal, before)
+    return end, await undone(town, proposal, before, standing)
 
 
-async def undone(town: Town, proposal: Proposal, before: CurrentConstitution | None) -> Release:
+async def undone(
+    town: Town, proposal: Proposal, before: CurrentConstitution | None, standing: Standing = Standing.WITHDRAWN
+) -> Release:
     """A proposal that was live is not any more, whoever undid it; return the release that undid it."""
     releases = await town.service.releases()
     bad = next(release for release in releases if release.checksum == proposal.checksum)
-    assert bad.standing is Standing.WITHDRAWN
+    assert bad.standing is standing
     undoing = next(release for release in releases if release.rollback_of == bad.generation)
     assert undoing.kind is (Kind.ROLLBACK if before else Kind.WITHDRAW)
     assert undoing.standing is Standing.CONFIRMED
