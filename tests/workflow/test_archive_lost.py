@@ -1,0 +1,49 @@
+"""The legal archive is lost, and there is no second copy: what its folders said is written anew, byte by byte."""
+
+import asyncio
+import json
+import shutil
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from dulwich.repo import Repo
+
+from constitution.release import CurrentConstitution
+from tests.helpers import eventually
+from tests.workflow.town import Town
+
+pytestmark = pytest.mark.timeout(240)
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    """The committed files, but for closed histories, and the manifests, which list them."""
+    with Repo(str(root)) as repo:
+        store = repo.object_store
+        entries = store.iter_tree_contents(repo[repo.head()].tree)  # type: ignore[attr-defined]
+        files = {entry.path.decode(): repo[entry.sha].as_raw_string() for entry in entries}
+    return {path: data for path, data in files.items() if "/histories/" not in path and "manifest" not in path}
+
+
+async def test_a_lost_archive_is_written_anew_by_doctor(town: Town, live: CurrentConstitution) -> None:
+    await town.rest()  # the guard has sealed the folder
+    root = Path(town.settings["ARCHIVE_REPOSITORY"])
+    before = await asyncio.to_thread(contents, root)
+    assert f"docs/legal/constitution/{live.version}-{live.generation}/document.json" in before
+    shutil.rmtree(root)
+    Repo.init(str(root), mkdir=True).close()
+
+    code, out, err = await town.constitution("doctor", "--repair", "--closed-seconds", "1", "--json")
+    assert "archive-missing" in {finding["code"] for finding in json.loads(out)["findings"]}, err
+
+    async def written() -> bool:
+        # Five releases a run, oldest last: an archive of many takes several.
+        await town.constitution("doctor", "--repair", "--closed-seconds", "1", "--json")
+        with Repo(str(root)) as repo:
+            if b"refs/heads/master" not in repo.get_refs() and b"refs/heads/main" not in repo.get_refs():
+                return False
+        return await asyncio.to_thread(contents, root) == before
+
+    await eventually(written, timedelta(seconds=90))
+    code, out, err = await town.constitution("doctor", "--closed-seconds", "1", "--json")
+    assert (code, json.loads(out)["findings"]) == (0, []), err
