@@ -169,6 +169,7 @@ async def test_after_an_older_backup_no_generation_is_given_out_that_anybody_has
     await refuses(disaster, 4)
 
 
+@pytest.mark.slow
 async def test_a_service_that_lived_through_the_restore_remembers_what_it_read(disaster: Disaster) -> None:
     await story(disaster)
     await disaster.lose("redis", "kafka", "store")
@@ -205,7 +206,7 @@ async def test_what_an_older_backup_lacks_is_rebuilt_from_signed_records(disaste
     assert (current.generation, current.checksum) == (4, restored.checksum)
     assert await disaster.recover("releases") == (
         0,
-        plan | {"rebuild": [], "known": 4, "standings": [], "next": ""},
+        plan | {"rebuild": [], "known": 4, "standings": [], "notes": [], "next": ""},
         "",
     )
     await author.confirmed(author.draft("1.3.0", following(restored)), expected_generation=4)
@@ -215,6 +216,7 @@ async def test_what_an_older_backup_lacks_is_rebuilt_from_signed_records(disaste
     assert {record.value["generation"] for record in after[len(told) :]} == {5}
 
 
+@pytest.mark.slow
 async def test_a_release_rebuilt_from_its_event_alone_is_live_and_can_be_undone_by_a_quorum(
     disaster: Disaster, topics: Topics
 ) -> None:
@@ -272,6 +274,7 @@ async def test_a_generation_of_which_nothing_is_left_must_be_declared_lost_and_i
     assert after.generation == 5
 
 
+@pytest.mark.slow
 async def test_whoever_was_let_in_before_the_restore_is_shut_out(disaster: Disaster) -> None:
     author = disaster.author
     first = await author.confirmed(author.draft("1.0.0"), expected_generation=0)

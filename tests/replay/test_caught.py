@@ -69,6 +69,7 @@ def test_two_steps_that_are_swapped_are_caught(copy: Path) -> None:
     assert "TMPRL1100" in said
 
 
+@pytest.mark.slow
 def test_the_copy_without_a_change_is_not_caught(copy: Path) -> None:
     code, said = replay(copy)
     assert code == 0, said
