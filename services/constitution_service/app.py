@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import structlog
 from fastapi import FastAPI
@@ -11,6 +11,7 @@ from constitution.api import ReadyReport
 from services.common.app import create_app
 from services.common.limits import BodyLimits
 from services.common.metrics import new_registry
+from services.common.tasks import end
 from services.constitution_service import presence, ready
 from services.constitution_service.audit_spool import Drain
 from services.constitution_service.composition import make_context
@@ -54,7 +55,7 @@ def create(settings: ServiceSettings) -> FastAPI:
                 presence.keep_telling(context),
                 Drain(context).run(),
             ):
-                stack.push_async_callback(_end, asyncio.create_task(work))
+                stack.push_async_callback(end, asyncio.create_task(work))
             _log.info("started", environment=context.environment, process=context.process)
             yield
 
@@ -69,9 +70,3 @@ def create(settings: ServiceSettings) -> FastAPI:
     for part in (artifacts, lease, load, current, releases, evidence, audit):
         app.include_router(part.router)
     return app
-
-
-async def _end(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task

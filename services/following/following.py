@@ -7,7 +7,7 @@ goes on. Each replica reads as a group of its own from the end of the topic: wha
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 import httpx
 import structlog
@@ -18,6 +18,7 @@ from constitution.api import ReadyReport
 from constitution.errors import UnavailableError
 from constitution.names import Names
 from services.common.site import Site
+from services.common.tasks import end
 from services.following.fetch import ConstitutionSource
 from services.following.follower import Follower
 from services.following.metrics import FollowingMetrics
@@ -83,10 +84,7 @@ class Following:
                 yield follower
             finally:
                 for task in tasks:
-                    task.cancel()
-                for task in tasks:
-                    with suppress(asyncio.CancelledError):
-                        await task
+                    await end(task)
                 self._follower = None
 
     def trouble(self) -> str:

@@ -15,6 +15,7 @@ from constitution.names import Names
 from services.common.app import create_app
 from services.common.metrics import new_registry
 from services.common.site import load_site
+from services.common.tasks import end
 from services.siem_forwarder.forwarder import Forwarder
 from services.siem_forwarder.metrics import ForwarderMetrics
 from services.siem_forwarder.settings import ForwarderSettings
@@ -52,9 +53,8 @@ def create(settings: ForwarderSettings) -> FastAPI:
         task = asyncio.create_task(forwarder.run(), name="forward")
         task.add_done_callback(_end_with)
         yield
-        task.cancel()
-        with suppress(asyncio.CancelledError, Exception):
-            await task
+        with suppress(Exception):
+            await end(task)
         running.clear()
 
     async def ready() -> ReadyReport:
