@@ -180,6 +180,7 @@ async def test_faults_of_the_data_make_no_alarm_and_hide_none(
 
 
 @pytest.mark.timeout(400)
+@pytest.mark.slow
 async def test_a_prometheus_that_fails_for_a_while_hides_nothing_and_one_that_stays_silent_is_no_ok(
     fleet: Fleet, watchers: Watchers, prometheus: Prometheus
 ) -> None:

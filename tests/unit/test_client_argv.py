@@ -21,6 +21,7 @@ VERBS = [
     "show",
     "diff",
     "doctor",
+    "drill",
     "verify-signature",
     "sign",
     "update",

@@ -13,7 +13,7 @@ from constitution.release import CurrentConstitution
 from tests.helpers import eventually
 from tests.workflow.town import Town
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.timeout(360), pytest.mark.slow]  # it empties the archive of every release before it
 
 
 def contents(root: Path) -> dict[str, bytes]:
@@ -44,6 +44,6 @@ async def test_a_lost_archive_is_written_anew_by_doctor(town: Town, live: Curren
                 return False
         return await asyncio.to_thread(contents, root) == before
 
-    await eventually(written, timedelta(seconds=90))
+    await eventually(written, timedelta(seconds=300))
     code, out, err = await town.constitution("doctor", "--closed-seconds", "1", "--json")
     assert (code, json.loads(out)["findings"]) == (0, []), err
