@@ -153,9 +153,8 @@ class KafkaEventLog:
             }
         )
         try:
-            (found,) = consumer.committed(
-                [TopicPartition(self._names.topic_updated(), partition)], timeout=TIMEOUT.total_seconds()
-            )
+            wanted = TopicPartition(self._names.topic_updated(), partition)
+            (found,) = consumer.committed([wanted], timeout=self._timeout)
         except KafkaException as error:
             raise _translated(error.args[0]) from error
         finally:

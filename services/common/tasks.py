@@ -10,8 +10,8 @@ AGAIN = timedelta(seconds=5)  # longer than what a task does on its way out
 async def end(task: asyncio.Task[Any], again: timedelta = AGAIN) -> None:
     """Cancel a task until it has ended.
 
-    Once is not enough: a library may swallow the cancellation that arrives in the moment in which its own wait ends
-    (seen with a connection pool at SIGTERM); the task's loop then goes on, and its process never ends.
+    Once is not enough: whatever is awaited may swallow the cancellation. A task that survived its own was seen after a
+    SIGTERM: its loop went on connecting to PostgreSQL, and the process never ended.
 
     Args:
         task: that is to end; cancelled or not, it may have ended already.
