@@ -19,6 +19,7 @@ from bench.numbers import summary
 from bench.results import DIRECTORY, measuring
 from bench.runs import BenchError
 from deploy.demo.screen import Screen
+from deploy.embedded.ports import Ports
 
 PATH: Final = "/v1/evaluate"
 CONNECTIONS: Final = (1, 16)
@@ -75,9 +76,7 @@ def _summarised(found: dict[tuple[str, int], list[Round]]) -> dict[str, Any]:
 
 @contextmanager
 def _bare() -> Iterator[int]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    port = Ports().any()
     command = ["setpriv", "--pdeathsig", "TERM", sys.executable, "-m", "bench.bare", str(port)]
     server = subprocess.Popen(command, cwd=CHECKOUT)  # noqa: S603 - our own module
     try:

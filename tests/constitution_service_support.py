@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -38,6 +37,7 @@ from signatures.statements import sign_approval, sign_change_request
 from signatures.tokens import ClientKey, mint
 from signatures.trust_files import load_trust
 from tests.helpers import eventually
+from tests.ports import free_port
 
 ENVIRONMENT = "testing"
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -71,13 +71,6 @@ def make_site(directory: Path, tenants: Sequence[str] = ("global",)) -> Site:
         f'schema_version = 1\nenvironment = "{ENVIRONMENT}"\ngate = "gate"\ntenants = {json.dumps(list(tenants))}\n'
     )
     return Site(directory, load_trust(directory / "trust" / "trust.toml"))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @dataclass(frozen=True)

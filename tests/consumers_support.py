@@ -4,7 +4,6 @@ import base64
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -24,18 +23,11 @@ from signatures.openpgp import sign_detached
 from signatures.statements import sign_release
 from signatures.tokens import ClientKey, mint
 from tests.helpers import eventually
+from tests.ports import free_port
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = "development"
 START = timedelta(seconds=30)  # importing a service takes seconds on a busy machine
-
-
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Process:

@@ -18,13 +18,14 @@ from temporalio.worker import Worker
 
 with workflow.unsafe.imports_passed_through():
     from activities.watch import Watch, WatchInput, WatchReport
+    from workflows import policies
 
-HEARTBEAT = timedelta(seconds=3)
+HEARTBEAT = timedelta(seconds=3)  # a killed worker is missed soon
 
 
 @workflow.defn
 class WatchOnly:
-    """One watch, as ConstitutionUpdate calls it."""
+    """One watch, that is taken over soon after its worker was killed."""
 
     @workflow.run
     async def run(self, x: WatchInput) -> WatchReport:
@@ -34,6 +35,22 @@ class WatchOnly:
             start_to_close_timeout=timedelta(minutes=5),
             heartbeat_timeout=HEARTBEAT,
             retry_policy=RetryPolicy(initial_interval=timedelta(milliseconds=200), maximum_attempts=10),
+        )
+
+
+@workflow.defn
+class WatchLong:
+    """One watch, as ConstitutionUpdate calls it."""
+
+    @workflow.run
+    async def run(self, x: WatchInput) -> WatchReport:
+        policy = policies.watch(x.until_seconds)
+        return await workflow.execute_activity_method(
+            Watch.watch_metric,
+            x,
+            start_to_close_timeout=policy.start_to_close,
+            heartbeat_timeout=policy.heartbeat,
+            retry_policy=policy.retry,
         )
 
 
@@ -59,7 +76,7 @@ async def main(queue: str, environment: Path, service_url: str, prometheus_url: 
         await Worker(
             client,
             task_queue=queue,
-            workflows=[WatchOnly],
+            workflows=[WatchOnly, WatchLong],
             activities=[watch.watch_metric],
             max_heartbeat_throttle_interval=timedelta(seconds=1),
             default_heartbeat_throttle_interval=timedelta(seconds=1),

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from rich.table import Table
 
 from deploy.embedded.catalogue import ALL_NAMES, INFRASTRUCTURE, INFRASTRUCTURE_NAMES
 from deploy.embedded.control import NotRunning, StackError
+from deploy.embedded.ports import Ports
 from deploy.embedded.server import Server, ServerError
 from deploy.embedded.site import CHECKOUT, Site
 from deploy.embedded.stack import Progress, ServerStatus, Stack, read_json
@@ -111,13 +111,10 @@ def worker(directory: Directory = DEFAULT_DIRECTORY) -> None:
     settings = Stack(directory).settings()
     if "KEYS_DIRECTORY" not in settings:
         raise StackError(f"no stack with our services was started in {directory}; make up")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     own = {
         "CLIENT_KEY_FILE": f"{settings['KEYS_DIRECTORY']}/worker.jwk",
         "EVIDENCE_DIRECTORY": str(directory.resolve() / f"worker-{os.getpid()}"),
-        "METRICS_PORT": str(port),
+        "METRICS_PORT": str(Ports().any()),
     }
     os.execve(sys.executable, [sys.executable, str(CHECKOUT / "worker.py")], os.environ | settings | own)  # noqa: S606
 

@@ -1,25 +1,13 @@
 """One stack's place: its directory, and the ports and passwords that it remembers across restarts."""
 
-import fcntl
 import json
 import os
-import random
 import secrets
-import socket
 from pathlib import Path
-from typing import IO
 
-from deploy.embedded.cache import cache_directory
+from deploy.embedded.ports import Ports
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-
-# Below the kernel's usual range for outgoing connections (32768-60999): while a server is down for a restart
-# no client's connection can take its port.
-PORTS = range(20000, 30000)
-
-
-class NoFreePortError(OSError):
-    """Every port of the range is taken."""
 
 
 class Site:
@@ -39,7 +27,7 @@ class Site:
         self.directory.mkdir(parents=True, exist_ok=True)
         self.run.mkdir(mode=0o700, exist_ok=True)
         self.logs.mkdir(mode=0o700, exist_ok=True)
-        self._reservations: dict[int, IO[str]] = {}
+        self._reservations = Ports()
         self._state_file = self.run / "state.json"
         self._ports: dict[str, int] = {}
         self._secrets: dict[str, str] = {}
@@ -79,36 +67,14 @@ class Site:
             NoFreePortError: None is free.
         """
         port = self._ports.get(name)
-        if port is not None and (port in self._reservations or self._reserve(port)):
-            return port
-        for candidate in random.SystemRandom().sample(PORTS, len(PORTS)):
-            if candidate not in self._reservations and self._reserve(candidate):
-                self._ports[name] = candidate
-                self._save()
-                return candidate
-        raise NoFreePortError(f"no free loopback port between {PORTS.start} and {PORTS.stop}")
+        if port is None or not self._reservations.reserve(port):
+            port = self._ports[name] = self._reservations.any()
+            self._save()
+        return port
 
     def close(self) -> None:
         """Give the reserved ports back, for a process that goes on after its stack."""
-        for handle in self._reservations.values():
-            handle.close()
-        self._reservations.clear()
-
-    def _reserve(self, port: int) -> bool:
-        directory = cache_directory() / "ports"
-        directory.mkdir(exist_ok=True)
-        handle = (directory / str(port)).open("w")
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            with socket.socket() as probe:
-                # As servers do: a port whose last connections are in TIME_WAIT is free.
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind(("127.0.0.1", port))
-        except OSError:
-            handle.close()
-            return False
-        self._reservations[port] = handle
-        return True
+        self._reservations.close()
 
     def _save(self) -> None:
         state = {"stack_id": self.stack_id, "ports": self._ports, "secrets": self._secrets}

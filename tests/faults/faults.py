@@ -5,7 +5,6 @@ import fcntl
 import os
 import resource
 import signal
-import socket
 import subprocess
 import sys
 from contextlib import suppress
@@ -20,6 +19,7 @@ from deploy.embedded.server import guarded
 from tests.faults.cells import NETWORK, Cell
 from tests.faults.ground import Ground, Place
 from tests.helpers import eventually
+from tests.ports import free_port
 
 # Names of processes where they are not those of the systems.
 PROCESSES: Final = {"artifact-store": "versitygw", "slack": "slack-emulator"}
@@ -147,9 +147,7 @@ class Fault:
     async def _another_worker(self) -> subprocess.Popen[bytes]:
         """Start one more worker with the very settings of the first, and wait until it polls."""
         environment = _environment_of(await self._place.pids("worker"))
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            environment["METRICS_PORT"] = str(probe.getsockname()[1])
+        environment["METRICS_PORT"] = str(free_port())
         log = self._place.directory / "log" / f"worker-2-{self._cell.id}.log"
         with log.open("wb") as output:
             worker = subprocess.Popen(  # noqa: ASYNC220, S603 - it outlives this call; our own program

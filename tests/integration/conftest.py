@@ -18,9 +18,9 @@ from tests.constitution_service_support import (
     Received,
     ServiceProcess,
     Site,
-    free_port,
     make_site,
 )
+from tests.ports import free_port
 from tests.resources import Prometheus, Slack
 
 

@@ -23,8 +23,9 @@ from constitution.release import Verdict
 from constitution.watch_evidence import WatchEvidence
 from constitution.watching import Watch as SampleWatch
 from tests.activity_support import make_deployment, now, refused, run
-from tests.constitution_service_support import ENVIRONMENT, Author, Site, free_port
+from tests.constitution_service_support import ENVIRONMENT, Author, Site
 from tests.helpers import eventually
+from tests.ports import free_port
 from tests.resources import Prometheus
 
 

@@ -15,8 +15,8 @@ from prometheus_client import CollectorRegistry, Counter, start_http_server
 from constitution.errors import UnavailableError
 from constitution_client.backtest import backtest
 from constitution_client.settings import UsageError
-from tests.constitution_service_support import free_port
 from tests.helpers import eventually
+from tests.ports import free_port
 from tests.resources import Prometheus
 
 BASELINE_S, BAKE_S = 20, 8

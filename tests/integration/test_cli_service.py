@@ -25,8 +25,9 @@ from constitution.errors import (
 from constitution.release import Kind
 from constitution_client.service import ConstitutionServiceClient
 from signatures.openpgp import sign_detached
-from tests.consumers_support import CHECKOUT, ENVIRONMENT, Land, Service, document, free_port
+from tests.consumers_support import CHECKOUT, ENVIRONMENT, Land, Service, document
 from tests.helpers import eventually
+from tests.ports import free_port
 from tests.resources import Database
 
 DELIVERED = timedelta(seconds=30)  # the first record of a fresh topic and transactional id takes seconds

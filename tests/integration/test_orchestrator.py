@@ -14,9 +14,10 @@ from constitution.checksum import checksum_of
 from constitution.document import parse
 from constitution.evaluation import EvaluationRequest, PolicyDecision
 from constitution.rules import Policy
-from tests.consumers_support import AnswerServer, Land, Service, document, free_port, rule
+from tests.consumers_support import AnswerServer, Land, Service, document, rule
 from tests.consumers_town import VECTORS, running_town
 from tests.helpers import eventually
+from tests.ports import free_port
 from tests.resources import Database
 
 NOON = "2026-11-22T12:00:00Z"

@@ -25,9 +25,10 @@ from constitution.release import Verdict
 from constitution_client.watch_history import evidence_of
 from tests.activity_support import make_deployment, now
 from tests.chaos.proxy import Fault, Proxy
-from tests.constitution_service_support import CHECKOUT, ENVIRONMENT, Author, Site, free_port
+from tests.constitution_service_support import CHECKOUT, ENVIRONMENT, Author, Site
 from tests.consumers_support import Process
 from tests.helpers import eventually
+from tests.ports import free_port
 from tests.resources import Prometheus
 
 if TYPE_CHECKING:

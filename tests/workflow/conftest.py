@@ -11,6 +11,7 @@ from temporalio.client import Client
 
 from constitution.release import CurrentConstitution
 from tests.conftest import CHECKOUT, _in_database
+from tests.workflow.reconciling import CLOSED, EVERY
 from tests.workflow.town import Town
 
 
@@ -126,21 +127,38 @@ def pytest_runtest_makereport(
     return report
 
 
+async def at_rest(towns: Towns, request: pytest.FixtureRequest) -> AsyncIterator[Town]:
+    """A town at rest, which must be at rest again after the test; after one that failed it tells where it stood."""
+    yield await towns.town()
+    town = await towns.town()  # the test may have moved to another one
+    failed = request.node.stash.get(_FAILED, False)
+    try:
+        if not failed:
+            town.service_wire.mend()
+            town.slack_wire.mend()
+            await town.rest()
+    except BaseException:
+        failed = True
+        raise
+    finally:
+        if failed:
+            request.node.add_report_section("teardown", "town", await town.story())
+            await towns.leave(keep_logs=True)
+
+
 @pytest.fixture
 async def town(towns: Towns, request: pytest.FixtureRequest) -> AsyncIterator[Town]:
-    """A town at rest, which must be at rest again after the test."""
-    yield await towns.town()
-    if request.node.stash.get(_FAILED, False):
-        await towns.leave(keep_logs=True)
-        return
-    town = await towns.town()  # the test may have moved to another one
-    try:
-        town.service_wire.mend()
-        town.slack_wire.mend()
-        await town.rest()
-    except BaseException:
-        await towns.leave(keep_logs=True)
-        raise
+    """A town at rest."""
+    async for town in at_rest(towns, request):
+        yield town
+
+
+@pytest.fixture(scope="module")
+async def minded(towns: Towns) -> AsyncIterator[Towns]:
+    """Towns that are reconciled."""
+    made = towns.with_settings(RECONCILE_SECONDS=str(EVERY), RECONCILE_CLOSED_SECONDS=str(CLOSED))
+    yield made
+    await made.leave()
 
 
 @pytest.fixture

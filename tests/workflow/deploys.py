@@ -10,8 +10,9 @@ from pathlib import Path
 
 from temporalio.client import WorkflowHistory
 
-from tests.consumers_support import CHECKOUT, Process, free_port
+from tests.consumers_support import CHECKOUT, Process
 from tests.helpers import eventually
+from tests.ports import free_port
 from tests.workflow.outcomes import Handle
 from tests.workflow.town import SOON, Town
 

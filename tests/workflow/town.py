@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -454,6 +454,17 @@ class Town:
             opened = [f"{run}: {await self.status(self.run(run))}" for run in await self.open_runs()]
             raise AssertionError(f"{handle.id} is still open; {opened}") from None
         return End("COMPLETED", None, "", result)
+
+    async def story(self) -> str:
+        """Where each open run stands, and the last lines of the worker's log: what one asks first after a failure."""
+        lines = []
+        for run in await self.open_runs():
+            with suppress(Exception):  # it tells what it can: the test has failed already
+                status = await self.run(run).query("status", rpc_timeout=timedelta(seconds=5))
+                lines.append(f"{run}: {json.dumps(status)}")
+        log = self.directory / "log" / "worker.log"
+        said = log.read_text(errors="replace").splitlines()[-30:] if log.exists() else []
+        return "\n".join(["open runs:", *lines, f"{log}:", *said])
 
     async def open_runs(self) -> list[str]:
         """The ids of this town's runs that have not closed."""
