@@ -25,11 +25,11 @@ class ProgressInput(Model):
 
 
 class Posted(Model):
-    """Where a message is."""
+    """Where a message is. ``permalink`` is an outcome's; a progress message's is read by nobody, and not asked for."""
 
     channel_id: str
     ts: str
-    permalink: str
+    permalink: str = ""
 
 
 class Announcement(Model):
@@ -92,9 +92,9 @@ class Broadcast:
         text = slack_text(f"{title}: {x.lines[-1] if x.lines else 'started'}")
         if x.ts is not None and x.channel_id is not None:
             await self._channel.edit(x.channel_id, x.ts, text=text, blocks=shown)
-            return await self._posted(x.channel_id, x.ts)
-        key = _progress_key(subject.update_id)
-        return await self._once(subject.channel, key, text, shown, None)
+            return Posted(channel_id=x.channel_id, ts=x.ts)
+        channel_id, ts = await self._once(subject.channel, _progress_key(subject.update_id), text, shown)
+        return Posted(channel_id=channel_id, ts=ts)
 
     @activity.defn
     @classified
@@ -138,23 +138,20 @@ class Broadcast:
             ]
         )
         text = slack_text(f"{title} in {x.environment}: {x.checksum or ''} {x.reason or x.summary}", 600)
-        progress = await self._channel.find(x.channel, _progress_key(x.update_id))
-        return await self._once(x.channel, x.key, text, shown, progress[1] if progress else None)
+        channel_id, ts = await self._once(x.channel, x.key, text, shown, _progress_key(x.update_id))
+        return Posted(channel_id=channel_id, ts=ts, permalink=await self._channel.permalink(channel_id, ts))
 
     async def _once(
-        self, channel: str, key: str, text: str, shown: list[blocks.Block], thread_ts: str | None
-    ) -> Posted:
+        self, channel: str, key: str, text: str, shown: list[blocks.Block], head: str | None = None
+    ) -> tuple[str, str]:
         async def look_or_post() -> tuple[str, str]:
-            found = await self._channel.find(channel, key, thread_ts)
+            found, thread_ts = await self._channel.find(channel, key, head)
             if found is not None:
                 return found
             return await self._channel.post(channel, key=key, text=text, blocks=shown, thread_ts=thread_ts)
 
-        channel_id, ts = await self._ledger.locked(f"broadcast/{key}", look_or_post)
-        return await self._posted(channel_id, ts)
-
-    async def _posted(self, channel_id: str, ts: str) -> Posted:
-        return Posted(channel_id=channel_id, ts=ts, permalink=await self._channel.permalink(channel_id, ts))
+        posted: tuple[str, str] = await self._ledger.locked(f"broadcast/{key}", look_or_post)
+        return posted
 
 
 def _progress_key(update_id: str) -> str:

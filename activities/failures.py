@@ -10,11 +10,12 @@ Details hold one JSON object ``{code, message, issues, hint}``: workflows read i
 
 import functools
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar
 
 from temporalio.exceptions import ApplicationError, FailureError
 
-from constitution.errors import ConflictError, ConstitutionError
+from constitution.errors import ConflictError, ConstitutionError, TransportError
 
 UNEXPECTED = "unexpected"
 """``type`` of a failure that no code here foresaw."""
@@ -38,7 +39,14 @@ def to_application_error(error: ConstitutionError) -> ApplicationError:
         "issues": [issue.model_dump(mode="json") for issue in error.issues],
         "hint": error.hint,
     }
-    return ApplicationError(error.diagnostics(), details, type=error.code, non_retryable=error.permanent)
+    after_s = error.after_s if isinstance(error, TransportError) else None
+    return ApplicationError(
+        error.diagnostics(),
+        details,
+        type=error.code,
+        non_retryable=error.permanent,
+        next_retry_delay=None if after_s is None else timedelta(seconds=after_s),
+    )
 
 
 def classified(

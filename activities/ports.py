@@ -187,8 +187,11 @@ class Metrics(Protocol):
 class Channel(Protocol):
     """Slack (slack-sdk). The cloud behind it cannot be self-hosted: the embedded stack runs an emulator of its API."""
 
-    async def find(self, channel: str, key: str, thread_ts: str | None = None) -> tuple[str, str] | None:
-        """Return (channel id, ts) of the message in channel or thread whose metadata carries ``key``, or None."""
+    async def find(self, channel: str, key: str, head: str | None = None) -> tuple[tuple[str, str] | None, str | None]:
+        """Return (channel id, ts) of the message whose metadata carries ``key``, and the ts of that with ``head``.
+
+        ``key`` is looked for in the channel and in the thread under ``head``.
+        """
         ...
 
     async def post(

@@ -3,6 +3,7 @@
 Slack cannot be hosted by oneself, so the embedded stack runs an *emulator* of its API, kinder than the real one; what
 Slack needs (``include_all_metadata``, channel membership) is sent all the same. The token wants the scopes
 ``chat:write channels:read channels:history`` (``groups:*`` for a private channel), and the bot must be a member.
+Slack counts calls: nothing is asked twice, and nothing that nobody reads.
 
 Messages are found again by their metadata ``{event_type: constitution_outcome, event_payload: {key}}``: a
 ``chat.postMessage`` whose answer was lost has happened or has not, and only a look-up can tell. For the same reason the
@@ -10,6 +11,7 @@ SDK's own retries are off: a retry after a connection error would post twice.
 """
 
 import asyncio
+import contextlib
 import http.client
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -24,6 +26,7 @@ from constitution.errors import ForbiddenError, InvalidRequestError, NotFoundErr
 EVENT_TYPE = "constitution_outcome"
 TIMEOUT = timedelta(seconds=5)  # of one call; look-up, post and permalink together stay below an attempt's 20 s
 LOOK_BACK = timedelta(days=8)  # longer than the longest watch and hold together: an outcome is never older than its run
+LONGEST_WAIT = timedelta(minutes=1)  # Slack's limits are by the minute: a longer Retry-After is somebody else's
 PAGE = 200  # Slack recommends no more than 200 a page
 MAX_PAGES = 50
 THREADS = 10  # that are read for what was told; Slack counts calls
@@ -56,16 +59,17 @@ class SlackChannel:
             self._client.proxy = None  # the SDK takes HTTPS_PROXY for every address, loopback too
         self._ids: dict[str, str] = {}
 
-    async def find(self, channel: str, key: str, thread_ts: str | None = None) -> tuple[str, str] | None:
-        """Return (channel id, ts) of the message that carries ``key``, or None.
+    async def find(self, channel: str, key: str, head: str | None = None) -> tuple[tuple[str, str] | None, str | None]:
+        """Return (channel id, ts) of the message that carries ``key``, and the ts of the one that carries ``head``.
 
-        Looked through are the thread, if one is given, and the channel of the last ``LOOK_BACK``; other threads are
-        not: a busy channel has hundreds, and Slack counts calls.
+        Looked through are the channel of the last ``LOOK_BACK`` and the thread under ``head``; other threads are not:
+        a busy channel has hundreds, and Slack counts calls. Each is None if it is not there; once ``key`` is found
+        the search ends, and ``head`` may not have been met.
 
         Raises:
             NotFoundError: no such channel. ForbiddenError: the token may not. UnavailableError: Slack cannot now.
         """
-        return await asyncio.to_thread(self._find, channel, key, thread_ts)
+        return await asyncio.to_thread(self._find, channel, key, head)
 
     async def post(
         self, channel: str, *, key: str, text: str, blocks: list[dict[str, Any]], thread_ts: str | None = None
@@ -129,29 +133,21 @@ class SlackChannel:
         )
         return str(said["permalink"])
 
-    def _find(self, channel: str, key: str, thread_ts: str | None) -> tuple[str, str] | None:
+    def _find(self, channel: str, key: str, head: str | None) -> tuple[tuple[str, str] | None, str | None]:
         channel_id = self._channel_id(channel)
-        oldest = f"{(datetime.now(UTC) - LOOK_BACK).timestamp():.6f}"
-
-        def replies(cursor: str | None) -> Any:
-            return self._client.conversations_replies(
-                channel=channel_id, ts=thread_ts or "", limit=PAGE, include_all_metadata=True, cursor=cursor
-            )
-
-        def history(cursor: str | None) -> Any:
-            return self._client.conversations_history(
-                channel=channel_id, oldest=oldest, limit=PAGE, include_all_metadata=True, cursor=cursor
-            )
-
-        for ask in (replies, history) if thread_ts else (history,):
-            for message in self._pages(ask, "messages"):
-                if _carries(message, key):
-                    return channel_id, str(message["ts"])
-        return None
+        thread_ts: str | None = None
+        for message in self._history(channel_id, datetime.now(UTC) - LOOK_BACK):
+            if _key(message) == key:
+                return (channel_id, str(message["ts"])), thread_ts
+            if head is not None and thread_ts is None and _key(message) == head:
+                thread_ts = str(message["ts"])
+                for reply in self._replies(channel_id, thread_ts):
+                    if _key(reply) == key:
+                        return (channel_id, str(reply["ts"])), thread_ts
+        return None, thread_ts
 
     def _told(self, channel: str, since: datetime) -> list[tuple[str, str, str]]:
         channel_id = self._channel_id(channel)
-        oldest = f"{since.timestamp():.6f}"
         found: dict[str, str] = {}  # key by ts: a reply that is shown in the channel too is one message
         threads: list[str] = []
 
@@ -163,21 +159,28 @@ class SlackChannel:
                 if key is not None and message.get("reply_count"):
                     threads.append(str(message["ts"]))
 
-        def history(cursor: str | None) -> Any:
-            return self._client.conversations_history(
-                channel=channel_id, oldest=oldest, limit=PAGE, include_all_metadata=True, cursor=cursor
-            )
-
-        take(self._pages(history, "messages"))
+        take(self._history(channel_id, since))
         for thread_ts in threads[:THREADS]:
-
-            def replies(cursor: str | None, thread_ts: str = thread_ts) -> Any:
-                return self._client.conversations_replies(
-                    channel=channel_id, ts=thread_ts, limit=PAGE, include_all_metadata=True, cursor=cursor
-                )
-
-            take(self._pages(replies, "messages"))
+            take(self._replies(channel_id, thread_ts))
         return [(key, channel_id, ts) for ts, key in found.items()]
+
+    def _history(self, channel_id: str, since: datetime) -> Iterator[dict[str, Any]]:
+        """Yield the channel's messages, newest first."""
+        oldest = f"{since.timestamp():.6f}"
+        return self._pages(
+            lambda cursor: self._client.conversations_history(
+                channel=channel_id, oldest=oldest, limit=PAGE, include_all_metadata=True, cursor=cursor
+            ),
+            "messages",
+        )
+
+    def _replies(self, channel_id: str, thread_ts: str) -> Iterator[dict[str, Any]]:
+        return self._pages(
+            lambda cursor: self._client.conversations_replies(
+                channel=channel_id, ts=thread_ts, limit=PAGE, include_all_metadata=True, cursor=cursor
+            ),
+            "messages",
+        )
 
     def _channel_id(self, channel: str) -> str:
         """Slack reads history by id only; a name is looked up once."""
@@ -185,19 +188,26 @@ class SlackChannel:
         if not channel.startswith("#"):
             return channel
         if name not in self._ids:
-
-            def channels(cursor: str | None) -> Any:
-                return self._client.conversations_list(
-                    limit=PAGE, exclude_archived=True, types="public_channel,private_channel", cursor=cursor
-                )
-
-            self._ids |= {str(c.get("name")): str(c["id"]) for c in self._pages(channels, "channels") if c.get("id")}
+            self._ids |= self._listed("public_channel")
+        if name not in self._ids:
+            with contextlib.suppress(ForbiddenError):  # without groups:read; a token that asks for both sees neither
+                self._ids |= self._listed("private_channel")
         if name not in self._ids:
             raise NotFoundError(
                 f"Slack has no channel #{name} that this bot may see",
                 hint="make the channel, invite the bot (/invite), or set `channel` in environment.toml",
             )
         return self._ids[name]
+
+    def _listed(self, kind: str) -> dict[str, str]:
+        """Return the channels' ids by name."""
+        channels = self._pages(
+            lambda cursor: self._client.conversations_list(
+                limit=PAGE, exclude_archived=True, types=kind, cursor=cursor
+            ),
+            "channels",
+        )
+        return {str(channel.get("name")): str(channel["id"]) for channel in channels if channel.get("id")}
 
     def _pages(self, ask: Callable[[str | None], Any], field: str) -> Iterator[dict[str, Any]]:
         cursor: str | None = None
@@ -213,16 +223,12 @@ class SlackChannel:
         try:
             return request()
         except SlackApiError as error:
-            raise _translated(error) from error
+            raise translated(error) from error
         except (SlackClientError, URLError, OSError, http.client.HTTPException, ValueError) as error:
             raise UnavailableError(
                 f"Slack did not answer: {type(error).__name__}: {error}",
                 hint="SLACK_API_URL (unset: Slack's own cloud) says where it is looked for",
             ) from error
-
-
-def _carries(message: dict[str, Any], key: str) -> bool:
-    return _key(message) == key
 
 
 def _key(message: dict[str, Any]) -> str | None:
@@ -231,14 +237,21 @@ def _key(message: dict[str, Any]) -> str | None:
     return key if metadata.get("event_type") == EVENT_TYPE and isinstance(key, str) else None
 
 
-def _translated(error: SlackApiError) -> Exception:
+def translated(error: SlackApiError) -> Exception:
+    """Return our error for a refusal of Slack's: by its code and status, and how long Slack asks to wait."""
     response: Any = error.response
     status = getattr(response, "status_code", 200)
+    headers = {name.lower(): str(value) for name, value in (getattr(response, "headers", None) or {}).items()}
     data = response if isinstance(response, dict) else getattr(response, "data", None)
     code = str(data.get("error", "")) if isinstance(data, dict) else ""
     what = f"Slack refused the call: {code or f'HTTP {status}'}"
-    if status == 429 or status >= 500 or code in _TRANSIENT:
-        return UnavailableError(what)
+    spent = status == 403 and headers.get("x-ratelimit-remaining") == "0"  # the emulator's way to say 429
+    if status == 429 or status >= 500 or code in _TRANSIENT or spent:
+        unavailable = UnavailableError(what)
+        wait = headers.get("retry-after", "")  # source: docs.slack.dev, Rate limits: 429 with Retry-After in seconds
+        if wait.isascii() and wait.isdigit():
+            unavailable.after_s = min(float(wait), LONGEST_WAIT.total_seconds())
+        return unavailable
     if code in _FORBIDDEN or status in {401, 403}:
         return ForbiddenError(
             what, hint="check SLACK_BOT_TOKEN and its scopes: chat:write channels:read channels:history"

@@ -152,8 +152,8 @@ def _life(result: dict[str, Any]) -> str:
         ["a person had to say retry", str(result["retries"])],
         ["**wrong outcomes**", str(len(result["wrong"]))],
         ["**findings of the auditor**", str(len(result["audits"]))],
-        ["**events lost, doubled**", f"{events['lost']}, {events['doubled']} (of {events['expected']})"],
-        ["the same event once more", str(events["repeated"])],
+        *_events(events),
+        ["Slack calls", _calls(result)],
     ]
     for name, label in (("calm", "start to outcome, without a fault"), ("hit", "start to outcome, with one")):
         if seconds[name] is not None:
@@ -164,6 +164,21 @@ def _life(result: dict[str, Any]) -> str:
     head = ["", "n", "at first", "at last", "a 100 releases more", "95 % of it", "restarts", ""]
     parts.append(_table(head, [_line(entry) for entry in result["lines"]]))
     return "\n\n".join(parts)
+
+
+def _events(events: dict[str, int] | None) -> list[list[str]]:
+    if events is None:
+        return [["**events lost, doubled**", "not read"]]
+    return [
+        ["**events lost, doubled**", f"{events['lost']}, {events['doubled']} (of {events['expected']})"],
+        ["the same event once more", str(events["repeated"])],
+    ]
+
+
+def _calls(result: dict[str, Any]) -> str:
+    total = sum(result["slack_calls"].values())
+    by_method = ", ".join(f"{times} {method}" for method, times in result["slack_calls"].items())
+    return f"{total}, {total / max(result['made'], 1):.1f} a release ({by_method})"
 
 
 def _line(entry: dict[str, Any]) -> list[str]:

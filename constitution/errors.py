@@ -149,11 +149,15 @@ class StaleGenerationError(ConflictError):
 
 
 class TransportError(ConstitutionError):
-    """Transient: the same call may succeed later."""
+    """Transient: the same call may succeed later.
+
+    ``after_s`` is set where the other side has said how many seconds to wait (``Retry-After``).
+    """
 
     code = "transport-error"
     permanent = False
     status = 503
+    after_s: float | None = None
 
 
 class UnavailableError(TransportError):

@@ -100,7 +100,7 @@ def prometheus_settings(stack: Stack) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def slack_settings(stack: Stack) -> dict[str, str]:
-    """SLACK_BOT_TOKEN, SLACK_API_URL of the emulator."""
+    """SLACK_BOT_TOKEN, SLACK_READER_TOKEN, SLACK_ADMIN_TOKEN, SLACK_API_URL of the emulator."""
     return _started(stack, "slack-emulator")
 
 
@@ -228,7 +228,7 @@ def slack(slack_settings: dict[str, str], namespace: str) -> Slack:
 
     token, api_url = slack_settings["SLACK_BOT_TOKEN"], slack_settings["SLACK_API_URL"]
     name = f"release-{namespace}"
-    created = WebClient(token, base_url=api_url).conversations_create(name=name)
+    created = WebClient(slack_settings["SLACK_ADMIN_TOKEN"], base_url=api_url).conversations_create(name=name)
     return Slack(token=token, api_url=api_url, channel=created["channel"]["id"], channel_name=name)
 
 

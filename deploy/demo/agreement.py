@@ -181,7 +181,8 @@ def _siem(settings: dict[str, str], names: Names, event: dict[str, Any]) -> Read
 
 def _slack(settings: dict[str, str], channel: str, outcomes: int) -> Reading:
     """Count the outcomes told in the channel (the embedded server is an emulator of Slack's API, and says so)."""
-    client = WebClient(token=settings["SLACK_BOT_TOKEN"], base_url=settings["SLACK_API_URL"])
+    token = settings.get("SLACK_READER_TOKEN", settings["SLACK_BOT_TOKEN"])  # a workspace may have the bot's only
+    client = WebClient(token=token, base_url=settings["SLACK_API_URL"])
     name = channel.removeprefix("#")
     ids = [c["id"] for page in client.conversations_list(limit=200) for c in page["channels"] if c["name"] == name]
     told: dict[str, set[str]] = {}  # outcome -> messages; a progress message is none

@@ -17,7 +17,7 @@ REPLACED_BY = {
         "AWS_REGION",
         "AWS_ALLOW_HTTP",
     ),
-    "slack-emulator": ("SLACK_BOT_TOKEN", "SLACK_API_URL"),
+    "slack-emulator": ("SLACK_BOT_TOKEN", "SLACK_READER_TOKEN", "SLACK_API_URL"),
 }
 
 

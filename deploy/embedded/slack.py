@@ -2,7 +2,8 @@
 
 Slack cannot be hosted by oneself; this is an emulator and is named so everywhere. It is kinder than Slack: what
 a request must carry is asserted on the request. Give SLACK_BOT_TOKEN to use a real workspace instead.
-Its messages are kept in memory and end with the process.
+Its messages are kept in memory and end with the process. It holds every token to its scopes, and to 5,000 calls an
+hour; Slack's own limits are by method and minute (docs.slack.dev, Rate limits).
 """
 
 import hashlib
@@ -21,6 +22,12 @@ from deploy.embedded.site import write_private
 # package.json and package-lock.json with the integrity of every package; no registry's address.
 PACKAGE = Path(__file__).with_name("slack_emulator")
 CHANNELS = ("release", "general")
+# Setting -> what its token may: the product tells, whoever looks from outside reads, and tests make channels.
+SCOPES = {
+    "SLACK_BOT_TOKEN": ("chat:write", "channels:read", "channels:history"),
+    "SLACK_READER_TOKEN": ("channels:read", "channels:history"),
+    "SLACK_ADMIN_TOKEN": ("channels:manage",),
+}
 
 
 class SlackEmulator(Server):
@@ -58,12 +65,10 @@ class SlackEmulator(Server):
                 "channels": [{"name": name, "topic": ""} for name in CHANNELS],
                 "bots": [{"name": "constitution-runbook"}],
                 "tokens": [
-                    {
-                        "token": self._token(),
-                        "user": "constitution",
-                        "scopes": ["chat:write", "channels:read", "channels:history", "channels:join"],
-                    }
+                    {"token": token, "user": "constitution", "scopes": SCOPES[name]}
+                    for name, token in self._tokens().items()
                 ],
+                "strict_scopes": True,
             }
         }
         write_private(self._seed(), json.dumps(seed, indent=1))
@@ -83,20 +88,21 @@ class SlackEmulator(Server):
         import httpx  # noqa: PLC0415 - not needed where a workspace is used
 
         async with httpx.AsyncClient(trust_env=False, timeout=3) as client:
-            headers = {"Authorization": f"Bearer {self._token()}"}
+            headers = {"Authorization": f"Bearer {self._tokens()['SLACK_ADMIN_TOKEN']}"}  # checks use up no one's calls
             answer = await client.post(f"{self._api()}auth.test", headers=headers)
             if not answer.raise_for_status().json().get("ok"):
                 raise NotAnswering("auth.test is refused")
 
-    def _token(self) -> str:
-        return f"xoxb-{self.site.secret('slack')}"
+    def _tokens(self) -> dict[str, str]:
+        secrets = {"SLACK_BOT_TOKEN": "slack", "SLACK_READER_TOKEN": "slack-reader", "SLACK_ADMIN_TOKEN": "slack-admin"}
+        return {name: f"xoxb-{self.site.secret(secret)}" for name, secret in secrets.items()}
 
     def _api(self) -> str:
         return f"http://127.0.0.1:{self.site.port('slack-emulator')}/api/"
 
     def settings(self) -> dict[str, str]:
-        """Token and API address."""
-        return {"SLACK_BOT_TOKEN": self._token(), "SLACK_API_URL": self._api()}
+        """Tokens and API address."""
+        return self._tokens() | {"SLACK_API_URL": self._api()}
 
     def urls(self) -> dict[str, str]:
         """The page that shows the messages."""

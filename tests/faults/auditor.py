@@ -93,6 +93,8 @@ class Auditor:
         trust = tomllib.loads((home.parent / self._site.get("trust", "trust/trust.toml")).read_text())
         self._keys = {service["id"]: _public_key(service["public_key"]) for service in trust["services"]}
         self._needed = int(trust["thresholds"]["approval"])
+        # Thread -> its number of replies, and (key, ts) of its outcomes: read again when another reply is there.
+        self._threads: dict[str, tuple[int, list[tuple[str, str]]]] = {}
         self._written: dict[str, dict[Any, str]] = {"releases": {}, "standings": {}}
 
     async def audit(self) -> Audit:
@@ -193,21 +195,19 @@ class Auditor:
 
     def _told(self) -> Counter[str]:
         """Outcomes told in the channel: key -> how many messages tell it."""
-        client = WebClient(self._settings["SLACK_BOT_TOKEN"], base_url=self._settings["SLACK_API_URL"])
+        client = WebClient(self._settings["SLACK_READER_TOKEN"], base_url=self._settings["SLACK_API_URL"])
         name = self._site["channel"].removeprefix("#")
         pages = client.conversations_list(limit=200)
         channel = next(c["id"] for page in pages for c in page["channels"] if c["name"] == name)
         seen: dict[str, set[str]] = {}
         for page in client.conversations_history(channel=channel, include_all_metadata=True, limit=200):
             for message in page["messages"]:
-                thread = [message]
-                if message.get("reply_count"):
-                    replies = client.conversations_replies(channel=channel, ts=message["ts"], include_all_metadata=True)
-                    thread += list(replies["messages"])
-                for said in thread:
-                    key = (said.get("metadata") or {}).get("event_payload", {}).get("key", "/progress")
-                    if not key.endswith("/progress"):
-                        seen.setdefault(key, set()).add(said["ts"])
+                replies, ts = message.get("reply_count", 0), message["ts"]
+                if replies and self._threads.get(ts, (0, []))[0] != replies:
+                    said = client.conversations_replies(channel=channel, ts=ts, include_all_metadata=True)
+                    self._threads[ts] = (replies, _outcomes(said["messages"]))
+                for key, at in [*_outcomes([message]), *self._threads.get(ts, (0, []))[1]]:
+                    seen.setdefault(key, set()).add(at)
         return Counter({key: len(messages) for key, messages in seen.items()})
 
     def _archived(self) -> set[str]:
@@ -405,6 +405,12 @@ def _run(run: WorkflowExecution, history: WorkflowHistory) -> Run:
         update_id=run.typed_search_attributes.get(UPDATE_ID),
         failure=info.type or None,
     )
+
+
+def _outcomes(messages: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Return (key, ts) of the messages that tell an outcome; a progress message tells none."""
+    keys = [((said.get("metadata") or {}).get("event_payload", {}).get("key", ""), said["ts"]) for said in messages]
+    return [(key, ts) for key, ts in keys if key and not key.endswith("/progress")]
 
 
 def _pair(said: dict[str, Any]) -> tuple[Any, Any]:

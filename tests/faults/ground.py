@@ -47,6 +47,7 @@ PROXIES = {
 }
 # Those that stand before processes of the town itself.
 OWN = ("CONSTITUTION_SERVICE_URL", "POLICY_ENGINE_1_URL", "ORCHESTRATOR_1_URL", "ORCHESTRATOR_2_URL")
+ADMIN = ("DATABASE_ADMIN_URL", "SLACK_ADMIN_TOKEN")
 DATABASES = ("DATABASE_URL", "DATABASE_READER_URL", "DATABASE_MIGRATION_URL")
 RECONCILE = "constitution-reconcile/"
 GIVEN = ("TEMPORAL_", "DATABASE_", "REDIS_", "KAFKA_", "PROMETHEUS_URL", "SLACK_", "ARTIFACT_STORE_", "AWS_")
@@ -169,10 +170,10 @@ class Ground:
         namespace = f"f{secrets.token_hex(4)}"
         self._database = f"faults_{secrets.token_hex(6)}"
         await self._create_database()
-        direct = {name: value for name, value in self.direct.items() if name not in ("DATABASE_ADMIN_URL", PROXIED)}
+        direct = {name: value for name, value in self.direct.items() if name not in (*ADMIN, PROXIED)}
         direct |= {name: _in_database(self.direct[name], self._database) for name in DATABASES}
         channel = f"release-{namespace}"
-        WebClient(direct["SLACK_BOT_TOKEN"], base_url=direct["SLACK_API_URL"]).conversations_create(name=channel)
+        WebClient(self.direct["SLACK_ADMIN_TOKEN"], base_url=direct["SLACK_API_URL"]).conversations_create(name=channel)
         proxied = dict(direct)
         for proxy, names in PROXIES.items():
             for name in names:

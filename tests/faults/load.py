@@ -3,11 +3,11 @@
 Real servers and processes, every connection through a proxy. It is judged from outside: each outcome must be allowed
 and true, every event there exactly once, every invariant must hold at the end, and what a process takes (memory, open
 files, connections), the outbox, open runs and the length of histories must be flat (`bench/flat.py`).
-Exit 0 if all of that is so. The result is kept in var/bench/life.json and told in bench/README.md.
+Exit 0 if all of that is so. The result is kept in var/bench/life.json and told in bench/README.md, also that of a life
+that was cut short: with its error, and exit 1.
 """
 
 import asyncio
-import contextlib
 import random
 import time
 from collections import Counter
@@ -115,6 +115,7 @@ class Life:
         self.samples: list[Sample] = []
         self.audits: list[str] = []
         self.retries = 0
+        self._asked_before: Counter[str] = Counter()
 
     async def release(self) -> Release:
         """Make one: a rollback of what an update has put live, else an update."""
@@ -219,6 +220,15 @@ class Life:
 
     # --- looking
 
+    def slack_calls(self) -> Counter[str]:
+        """What our processes asked of Slack, by path, since the life began."""
+        return self._place.slack_wire.asked - self._asked_before
+
+    def begins(self) -> None:
+        """What was until now is not part of the life."""
+        self.releases.clear()
+        self._asked_before = self._place.slack_wire.asked.copy()
+
     async def sample(self) -> Sample:
         """Look at everything, at rest."""
         statuses = await asyncio.to_thread(self._place.stack.status)
@@ -320,13 +330,13 @@ def _line(
 
 async def live(result: dict[str, Any], *, releases: int, seed: int, every: int, faults: float) -> bool:
     """Live; fill the result; return whether all was well."""
-    error = ""
+    result |= {"releases": releases, "seed": seed, "every": every, "fault_rate": faults, "error": ""}
     async with Ground(directory=root(), say=say) as ground:
         life = Life(ground, await ground.fresh(), seed=seed, faults=faults)
         began = time.monotonic()
         try:
             await life.release()  # nothing can be undone before it: it begins the life, and is not part of it
-            life.releases.clear()
+            life.begins()
             began = time.monotonic()
             while len(life.releases) < releases:
                 made = await life.release()
@@ -336,25 +346,31 @@ async def live(result: dict[str, Any], *, releases: int, seed: int, every: int, 
                     say(_told(life, await life.sample(), releases, time.monotonic() - began))
                 if len(life.releases) % AUDIT_EVERY == 0:
                     await life.audit()
-        except AssertionError as stuck:  # whatever comes after a release that does not end says nothing
-            error = f"release {len(life.releases) + 1}: {stuck}"
-            say(f"STOPPED: {error}")
-        minutes = (time.monotonic() - began) / 60
-        with contextlib.suppress(AssertionError):
+        except Exception as stuck:  # noqa: BLE001 - whatever it was, what was seen until then is kept
+            result["error"] = _error(f"release {len(life.releases) + 1}", stuck)
+        result |= _result(life, (time.monotonic() - began) / 60)
+        try:
             await life.audit()
-        events = await life.events()
-        healthy = not error and not life.audits
-        if not healthy:
+            result |= {"audits": life.audits, "events": await life.events()}
+        except Exception as unread:  # noqa: BLE001 - as above
+            result["error"] = result["error"] or _error("the last audit", unread)
+        if result["error"] or life.audits:
             await ground.leave(keep=True)
-    result |= _result(life, events, minutes) | {
-        "releases": releases, "seed": seed, "every": every, "fault_rate": faults, "error": error
-    }  # fmt: skip
     grown = [entry for entry in result["lines"] if entry["ours"] and entry["verdict"] == "grows"]
-    return healthy and not result["wrong"] and not grown and not events["lost"] and not events["doubled"]
+    events = result["events"]
+    bad = (result["error"], life.audits, result["wrong"], grown, events is None or events["lost"] or events["doubled"])
+    return not any(bad)
 
 
-def _result(life: Life, events: dict[str, int], minutes: float) -> dict[str, Any]:
+def _error(where: str, error: Exception) -> str:
+    told = f"{where}: {type(error).__name__}: {error}"
+    say(f"STOPPED: {told}")
+    return told
+
+
+def _result(life: Life, minutes: float) -> dict[str, Any]:
     made = life.releases
+    calls = life.slack_calls()
     calm, hit = ([r.seconds for r in made if bool(r.fault) is is_hit] for is_hit in (False, True))
     return {
         "made": len(made),
@@ -366,7 +382,8 @@ def _result(life: Life, events: dict[str, int], minutes: float) -> dict[str, Any
         "retries": life.retries,
         "wrong": [wrong for r in made for wrong in r.wrong],
         "audits": life.audits,
-        "events": events,
+        "events": None,
+        "slack_calls": {path.rpartition("/")[2]: times for path, times in calls.most_common()},
         "lines": list(lines(life.samples, len(made))),
         "samples": [asdict(sample) for sample in life.samples],
     }
@@ -381,7 +398,7 @@ def _told(life: Life, sample: Sample, releases: int, seconds: float) -> str:
         f"{sum(1 for made in life.releases if made.fault)} hit, {wrong} wrong; "
         f"worker {worker[1]:.0f} MiB {worker[2]} files, "
         f"service {service[1]:.0f} MiB {service[2]} files; {sample.postgres_connections} connections, "
-        f"{sample.undelivered} undelivered, history {sample.history_update}"
+        f"{sample.undelivered} undelivered, history {sample.history_update}, {life.slack_calls().total()} Slack calls"
     )
 
 
@@ -393,8 +410,14 @@ def main(
     faults: Annotated[float, typer.Option(min=0, max=1, help="How many of the releases are hit.")] = 0.5,
 ) -> None:
     """Live through many releases and faults; exit 0 if every outcome was right and nothing grew."""
+    well = False
     with measuring("life") as result:
-        well = asyncio.run(live(result, releases=releases, seed=seed, every=every, faults=faults))
+        try:
+            well = asyncio.run(live(result, releases=releases, seed=seed, every=every, faults=faults))
+        except Exception as error:  # noqa: BLE001 - servers that do not start or end: what is known is kept
+            result["error"] = result.get("error") or _error("the ground", error)
+    if "made" not in result:  # it never lived
+        leave(1)
     tables.write()
     grown = [
         f"{e['quantity']} {e['process']}".strip() for e in result["lines"] if e["ours"] and e["verdict"] == "grows"
@@ -402,6 +425,7 @@ def main(
     say(
         f"{result['made']} releases in {result['minutes']} min, {result['per_minute']} a minute; "
         f"{len(result['wrong'])} wrong, {len(result['audits'])} found by the auditor, {result['events']}; "
+        f"{sum(result['slack_calls'].values())} Slack calls {result['slack_calls']}; "
         f"growing: {', '.join(grown) or 'nothing'}"
     )
     leave(0 if well else 1)

@@ -17,6 +17,7 @@ from constitution.errors import ForbiddenError, NotFoundError
 from tests import resources
 from tests.activity_support import make_deployment, refused, run, subject_of, wire_to
 from tests.constitution_service_support import ENVIRONMENT, Author, Site, make_site
+from tests.workflow.wire import Wire
 
 HOSTILE = "<!channel> <https://evil.example|click> @everyone\n*Approvers*\u202e www.evil.example | a & b"
 
@@ -143,6 +144,34 @@ async def test_an_outcome_answers_the_progress_message_of_its_update(
     client = WebClient(slack.token, base_url=slack.api_url)
     thread = client.conversations_replies(channel=slack.channel, ts=first.ts)["messages"]
     assert [message["ts"] for message in thread] == [first.ts, reply.ts]
+
+
+async def test_an_update_is_told_in_few_calls(broadcast: Broadcast, slack: resources.Slack, site: Site) -> None:
+    address = urlsplit(slack.api_url)
+    wire = Wire(lambda: (address.hostname or "", address.port or 80))
+    try:
+        counted = Broadcast(
+            channel=SlackChannel(slack.token, wire.url + address.path),
+            ledger=broadcast._ledger,
+            deployment=broadcast._deployment,
+        )
+        subject = subject_of(
+            Author(site, "http://127.0.0.1:1").draft("1.0.0"), "CR-1", channel=f"#{slack.channel_name}"
+        )
+        begun = await run(counted.post_progress, ProgressInput(subject=subject, lines=("started",)))
+        edit = ProgressInput(subject=subject, ts=begun.ts, channel_id=begun.channel_id, lines=("published",))
+        await run(counted.post_progress, edit)
+        await run(counted.announce, announcement(slack, update_id=subject.update_id))
+    finally:
+        wire.close()
+    assert {path.removeprefix(address.path): times for path, times in wire.asked.items()} == {
+        "conversations.list": 1,
+        "conversations.history": 2,  # one look before each post
+        "conversations.replies": 1,
+        "chat.postMessage": 2,
+        "chat.update": 1,
+        "chat.getPermalink": 1,
+    }
 
 
 async def test_a_channel_that_is_not_there_and_a_token_that_is_not_known_are_permanent(

@@ -11,6 +11,7 @@ from confluent_kafka.cimpl import NewTopic
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError
 from slack_sdk import WebClient
+from slack_sdk.errors import SlackApiError
 from temporalio.client import Client
 
 from deploy.embedded.temporal import SEARCH_ATTRIBUTES
@@ -97,3 +98,9 @@ class TestSlackEmulator:
         client.chat_postMessage(channel=slack.channel, text="hello")
         texts = [message["text"] for message in client.conversations_history(channel=slack.channel)["messages"]]
         assert "hello" in texts
+
+    def test_holds_who_only_reads_to_reading(self, slack: Slack, slack_settings: dict[str, str]) -> None:
+        reader = WebClient(slack_settings["SLACK_READER_TOKEN"], base_url=slack.api_url)
+        assert reader.conversations_history(channel=slack.channel)["messages"] == []
+        with pytest.raises(SlackApiError, match="missing_scope"):
+            reader.chat_postMessage(channel=slack.channel, text="hello")

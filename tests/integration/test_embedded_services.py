@@ -31,6 +31,8 @@ KNOWN_BY = {
     "DATABASE_ADMIN_URL": set(),
     "REDIS_URL": {"constitution-service", "worker"},
     "SLACK_BOT_TOKEN": {"worker"},
+    "SLACK_READER_TOKEN": set(),
+    "SLACK_ADMIN_TOKEN": set(),
     "KAFKA_PASSWORD": {
         "constitution-service",
         "policy-engine-1",

@@ -208,11 +208,12 @@ async def record(directory: Path) -> list[str]:
     async with servers:
         settings = servers.settings()
         channel = f"release-{NAMESPACE}"
-        WebClient(settings["SLACK_BOT_TOKEN"], base_url=settings["SLACK_API_URL"]).conversations_create(name=channel)
+        WebClient(settings["SLACK_ADMIN_TOKEN"], base_url=settings["SLACK_API_URL"]).conversations_create(name=channel)
         client = await Client.connect(
             settings["TEMPORAL_ADDRESS"], data_converter=pydantic_data_converter, identity="recorder"
         )
-        own = {name: value for name, value in settings.items() if name != "DATABASE_ADMIN_URL"}
+        admin_only = ("DATABASE_ADMIN_URL", "SLACK_ADMIN_TOKEN")
+        own = {name: value for name, value in settings.items() if name not in admin_only}
         town = Town(
             directory / "town",
             own,

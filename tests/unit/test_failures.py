@@ -1,6 +1,7 @@
 """How errors become failures that a workflow can read."""
 
 import asyncio
+from datetime import timedelta
 
 import pytest
 from temporalio.exceptions import ApplicationError
@@ -44,6 +45,13 @@ async def test_transport_errors_are_retried_and_keep_their_code(kind: type[Const
     failure = await failure_of(kind("no answer"))
     assert not failure.non_retryable
     assert failure.type == kind.code
+
+
+async def test_a_wait_that_the_other_side_asked_for_is_the_next_retrys() -> None:
+    error = errors.UnavailableError("too many calls")
+    assert (await failure_of(error)).next_retry_delay is None
+    error.after_s = 30.0
+    assert (await failure_of(error)).next_retry_delay == timedelta(seconds=30)
 
 
 async def test_details_carry_every_issue_and_the_next_command() -> None:

@@ -60,10 +60,12 @@ class Towns:
         finally:
             await admin.close()
         databases = ("DATABASE_URL", "DATABASE_READER_URL", "DATABASE_MIGRATION_URL")
-        servers = {name: value for name, value in self._servers.items() if name != "DATABASE_ADMIN_URL"}
+        admin_only = ("DATABASE_ADMIN_URL", "SLACK_ADMIN_TOKEN")
+        servers = {name: value for name, value in self._servers.items() if name not in admin_only}
         servers |= {name: _in_database(self._servers[name], self._database) for name in databases}
         channel = f"release-{namespace}"
-        WebClient(servers["SLACK_BOT_TOKEN"], base_url=servers["SLACK_API_URL"]).conversations_create(name=channel)
+        slack = WebClient(self._servers["SLACK_ADMIN_TOKEN"], base_url=servers["SLACK_API_URL"])
+        slack.conversations_create(name=channel)
         town = Town(
             directory, servers, channel=channel, namespace=namespace, client=self._client, settings=self._settings
         )

@@ -33,7 +33,7 @@ class Readings:
         self._settings = settings
         self._names = names
         self._kafka = client_configuration({k: v for k, v in settings.items() if k.startswith("KAFKA_")})
-        self._slack = WebClient(settings["SLACK_BOT_TOKEN"], base_url=settings["SLACK_API_URL"])
+        self._slack = WebClient(settings["SLACK_READER_TOKEN"], base_url=settings["SLACK_API_URL"])
         environment = Path(settings["ENVIRONMENT_FILE"])
         self._channel = Environment.parse(environment.read_text()).channel.removeprefix("#")
 

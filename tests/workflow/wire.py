@@ -7,6 +7,7 @@ request is how a test stops a run at one exact point without a sleep.
 
 import http.client
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -75,6 +76,7 @@ class Wire:
     def __init__(self, upstream: Callable[[], tuple[str, int]]) -> None:
         self.upstream = upstream
         self.is_cut = False
+        self.asked: Counter[str] = Counter()  # requests that came here, by path
         self._holds: list[Hold] = []
         self._lock = threading.Lock()
         wire = self
@@ -163,6 +165,7 @@ class Wire:
 
     def _held(self, method: str, path: str, body: bytes) -> Hold | None:
         with self._lock:
+            self.asked[path.partition("?")[0]] += 1
             return next((hold for hold in self._holds if hold.takes(method, path, body)), None)
 
     def _ask(self, handler: BaseHTTPRequestHandler, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
