@@ -42,6 +42,10 @@ _FORBIDDEN = frozenset(
 )  # fmt: skip
 
 
+_Thread = tuple[tuple[Any, Any], dict[str, str]]
+"""What its head said of its replies when they were read, and our keys among them by ts."""
+
+
 class SlackChannel:
     """Implements ``activities.ports.Channel``.
 
@@ -58,6 +62,7 @@ class SlackChannel:
         if api_url:
             self._client.proxy = None  # the SDK takes HTTPS_PROXY for every address, loopback too
         self._ids: dict[str, str] = {}
+        self._threads: dict[str, _Thread] = {}  # the newest ones, by the ts of their head
 
     async def find(self, channel: str, key: str, head: str | None = None) -> tuple[tuple[str, str] | None, str | None]:
         """Return (channel id, ts) of the message that carries ``key``, and the ts of the one that carries ``head``.
@@ -124,6 +129,7 @@ class SlackChannel:
         Raises:
             NotFoundError: there is no such message (any more). InvalidRequestError: it is not ours. Else as ``told``.
         """
+        self._threads = {}
         await asyncio.to_thread(self._call, lambda: self._client.chat_delete(channel=channel_id, ts=ts))
 
     async def permalink(self, channel_id: str, ts: str) -> str:
@@ -148,21 +154,22 @@ class SlackChannel:
 
     def _told(self, channel: str, since: datetime) -> list[tuple[str, str, str]]:
         channel_id = self._channel_id(channel)
-        found: dict[str, str] = {}  # key by ts: a reply that is shown in the channel too is one message
-        threads: list[str] = []
-
-        def take(messages: Iterator[dict[str, Any]]) -> None:
-            for message in messages:
-                key = _key(message)
-                if key is not None:
-                    found[str(message["ts"])] = key
-                if key is not None and message.get("reply_count"):
-                    threads.append(str(message["ts"]))
-
-        take(self._history(channel_id, since))
-        for thread_ts in threads[:THREADS]:
-            take(self._replies(channel_id, thread_ts))
+        ours = [(message, key) for message in self._history(channel_id, since) if (key := _key(message)) is not None]
+        found = {str(message["ts"]): key for message, key in ours}  # a reply that is shown in the channel too is one
+        heads = [message for message, _ in ours if message.get("reply_count")]
+        threads = {str(head["ts"]): self._thread(channel_id, head) for head in heads[:THREADS]}
+        self._threads = threads
+        for _, keys in threads.values():
+            found |= keys
         return [(key, channel_id, ts) for ts, key in found.items()]
+
+    def _thread(self, channel_id: str, head: dict[str, Any]) -> _Thread:
+        """Return our keys in a thread by ts; it is read again only when its head tells of other replies."""
+        ts, state = str(head["ts"]), (head.get("reply_count"), head.get("latest_reply"))
+        known = self._threads.get(ts)
+        if known is not None and known[0] == state:
+            return known
+        return state, {str(r["ts"]): key for r in self._replies(channel_id, ts) if (key := _key(r)) is not None}
 
     def _history(self, channel_id: str, since: datetime) -> Iterator[dict[str, Any]]:
         """Yield the channel's messages, newest first."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -172,6 +173,37 @@ async def test_an_update_is_told_in_few_calls(broadcast: Broadcast, slack: resou
         "chat.update": 1,
         "chat.getPermalink": 1,
     }
+
+
+async def test_a_thread_is_read_again_only_when_it_has_changed(slack: resources.Slack) -> None:
+    address = urlsplit(slack.api_url)
+    wire = Wire(lambda: (address.hostname or "", address.port or 80))
+    since = datetime.now(UTC) - timedelta(hours=1)
+    name = f"#{slack.channel_name}"
+    told: list[set[str]] = []
+    read: list[int] = []
+
+    async def look() -> list[tuple[str, str, str]]:
+        found = await channel.told(name, since)
+        told.append({key for key, _, _ in found})
+        read.append(wire.asked[f"{address.path}conversations.replies"])
+        return found
+
+    try:
+        channel = SlackChannel(slack.token, wire.url + address.path)
+        _, head = await channel.post(name, key="head", text="head", blocks=[])
+        await channel.post(name, key="one", text="one", blocks=[], thread_ts=head)
+        await look()
+        await look()
+        await channel.post(name, key="two", text="two", blocks=[], thread_ts=head)
+        found = await look()
+        _, channel_id, ts = next(entry for entry in found if entry[0] == "one")
+        await channel.delete(channel_id, ts)
+        await look()
+    finally:
+        wire.close()
+    assert told == [{"head", "one"}, {"head", "one"}, {"head", "one", "two"}, {"head", "two"}]
+    assert read == [1, 1, 2, 3]
 
 
 async def test_a_channel_that_is_not_there_and_a_token_that_is_not_known_are_permanent(
