@@ -76,8 +76,7 @@ class Records:
         require_environment(self._deployment, x.environment)
         before = datetime.now(UTC) - timedelta(seconds=x.closed_seconds)
         releases = sorted(await self._service.releases(), key=lambda release: -release.generation)
-        there = await self._repository.paths(ROOT)
-        log = (await self._repository.read(CHANGE_LOG) or b"").decode("utf-8", "replace")
+        there, log = await self._archive()
         missing: list[ArchiveInput] = []
         findings: list[Finding] = []
         for number, release in enumerate(releases):
@@ -93,8 +92,11 @@ class Records:
                 continue
             absent = any(f"{folder}/{name}" not in there for name in listed)
             for outcome, record in lacking or (due[-1:] if absent else []):
-                if len(missing) < MOST and not await self._under_way(record.update_id):
-                    missing.append(await self._again(folder, outcome, record, release))
+                if len(missing) >= MOST or await self._under_way(record.update_id):
+                    continue
+                if not absent and _archived(folder, outcome, release, *await self._archive()):
+                    continue  # its run has archived it, and closed, since we looked
+                missing.append(await self._again(folder, outcome, record, release))
         return ArchiveFound(missing=tuple(missing), findings=tuple(findings))
 
     @activity.defn
@@ -129,6 +131,11 @@ class Records:
                 )
             )
         return Found(findings=tuple(findings))
+
+    async def _archive(self) -> tuple[frozenset[str], str]:
+        """Return the paths of the archive, and its change log."""
+        there = await self._repository.paths(ROOT)
+        return there, (await self._repository.read(CHANGE_LOG) or b"").decode("utf-8", "replace")
 
     async def _listed(self, folder: str, release: Release) -> dict[str, str]:
         """Return the checksums of a folder's files, as its manifest and the release say."""

@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from confluent_kafka import Consumer
@@ -12,11 +14,15 @@ from temporalio import workflow
 from temporalio.client import Client, WorkflowHistory
 from temporalio.worker import Replayer, UnsandboxedWorkflowRunner, Worker
 
+from activities import reconcile_records
 from activities.archive import ArchiveInput, ArchiveRelease, SealInput, SiemInput
+from activities.ports import Deployment
+from activities.reconcile_records import ArchiveLook
 from activities.runs import RunRef, RunsActivities
 from adapters.archive import CHANGE_LOG, GitArchive
 from adapters.event_log import KafkaEventLog
-from adapters.runs import TemporalRuns
+from adapters.runs import TemporalRuns, TemporalSearch
+from adapters.slack import SlackChannel
 from constitution.api import LoadResult
 from constitution.checksum import checksum_of
 from constitution.names import Names
@@ -49,6 +55,7 @@ class Records:
     archive: ArchiveRelease
     runs: RunsActivities
     repository: GitArchive
+    deployment: Deployment
 
 
 @pytest.fixture
@@ -65,14 +72,15 @@ def records(
     Repo.init(str(path), mkdir=True).close()
     repository, runs = GitArchive(path), TemporalRuns(temporal_client)
     events = KafkaEventLog({name: str(value) for name, value in kafka_configuration.items()}, names)
+    deployment = make_deployment(service_site, tmp_path)
     archive = ArchiveRelease(
         service=author.worker,
         archive=repository,
         events=events,
         runs=runs,
-        deployment=make_deployment(service_site, tmp_path),
+        deployment=deployment,
     )
-    return Records(archive, RunsActivities(runs=runs), repository)
+    return Records(archive, RunsActivities(runs=runs), repository, deployment)
 
 
 def outcome(result: LoadResult, **changes: object) -> ArchiveInput:
@@ -211,3 +219,45 @@ async def test_only_closed_histories_are_sealed_and_they_replay(
 async def test_a_run_that_nobody_knows_is_not_found(records: Records, namespace: str) -> None:
     failure = await refused(records.runs.describe_run, RunRef(workflow_id=f"{namespace}/never"))
     assert (failure.type, failure.non_retryable) == ("not-found", True)
+
+
+class ArchivedMeanwhile(TemporalSearch):
+    """Answers late: before it does, the run has archived its outcome, and closed."""
+
+    def __init__(self, client: Client, then: Callable[[], Awaitable[object]]) -> None:
+        super().__init__(client, "nobody")
+        self._then = then
+
+    async def carrying(self, update_id: str) -> list[dict[str, Any]]:
+        await self._then()
+        return await super().carrying(update_id)
+
+
+async def test_an_outcome_that_is_archived_while_one_looks_is_not_missing(
+    *, records: Records, author: Author, temporal_client: Client, slack_settings: dict[str, str]
+) -> None:
+    await author.worker.put_blob(b"<x/>")  # the gate's report, by the checksum that the author's evidence names
+    result = await author.confirmed(author.draft("1.0.0"), expected_generation=0)
+    await author.delivered(1)
+
+    async def nothing() -> None:
+        """The run is dead."""
+
+    async def archived() -> None:
+        await run(records.archive.archive_release, outcome(result))
+
+    async def found(then: Callable[[], Awaitable[object]]) -> list[int]:
+        search = ArchivedMeanwhile(temporal_client, then)
+        channel = SlackChannel(slack_settings["SLACK_BOT_TOKEN"], slack_settings["SLACK_API_URL"])
+        look = reconcile_records.Records(
+            service=author.worker,
+            repository=records.repository,
+            told=channel,
+            search=search,
+            deployment=records.deployment,
+        )
+        asked = ArchiveLook(environment=ENVIRONMENT, closed_seconds=0)
+        return [missing.generation for missing in (await run(look.check_archive, asked)).missing]
+
+    assert await found(nothing) == [1]
+    assert await found(archived) == []

@@ -2,7 +2,7 @@
 
 import os
 import secrets
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from pathlib import Path
 
 import pytest
@@ -129,21 +129,31 @@ def pytest_runtest_makereport(
     return report
 
 
-async def at_rest(towns: Towns, request: pytest.FixtureRequest) -> AsyncIterator[Town]:
-    """A town at rest, which must be at rest again after the test; after one that failed it tells where it stood."""
+async def at_rest(
+    towns: Towns, request: pytest.FixtureRequest, first: Callable[[Town], Awaitable[None]] | None = None
+) -> AsyncIterator[Town]:
+    """A town at rest, which must be at rest again after the test; after one that failed it tells where it stood.
+
+    Args:
+        towns: where it comes from.
+        request: of the test.
+        first: waits for what must happen before there can be rest.
+    """
     yield await towns.town()
     town = await towns.town()  # the test may have moved to another one
-    failed = request.node.stash.get(_FAILED, False)
+    well = not request.node.stash.get(_FAILED, False)
     try:
-        if not failed:
+        if well:
             town.service_wire.mend()
             town.slack_wire.mend()
+            if first is not None:
+                await first(town)
             await town.rest()
     except BaseException:
-        failed = True
+        well = False
         raise
     finally:
-        if failed:
+        if not well:
             request.node.add_report_section("teardown", "town", await town.story())
             await towns.leave(keep_logs=True)
 
