@@ -65,7 +65,7 @@ class Fault:
             case "disk_full":
                 await self._limit(0)
             case "locked":
-                self._lock = self._take_the_archives_lock()
+                self._lock = await self._take_the_archives_lock()
             case "late":
                 pass  # the request is held at the wire: see runner.py
             case fault if self._cell.system == "archive":
@@ -177,9 +177,22 @@ class Fault:
     def _away(self) -> Path:
         return self._archive.with_name("archive-away")
 
-    def _take_the_archives_lock(self) -> IO[bytes]:
+    async def _take_the_archives_lock(self) -> IO[bytes]:
+        """Take it as another writer would: once the worker, who may be writing, has given it back."""
         handle = (self._archive / ".git" / "constitution-archive.lock").open("ab")
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+        def taken() -> bool:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise AssertionError("the archive's lock is held") from error
+            return True
+
+        try:
+            await eventually(taken)
+        except BaseException:  # a cancel too
+            handle.close()
+            raise
         return handle
 
 
