@@ -242,7 +242,7 @@ class ConstitutionUpdate(Controls):
         in_time = await self._stepper.wait(
             "board",
             decided,
-            for_=f"{subject.approvals_needed} board members to approve {subject.change_request}",
+            for_=self._board_awaited(subject),
             next_command=command("approve", "--key KEYFILE"),
             deadline=timedelta(seconds=subject.deadlines.decisions),
         )
@@ -278,7 +278,15 @@ class ConstitutionUpdate(Controls):
             return "denied: the update is rejected"
         self._decisions.setdefault(answer.person, message.approval)
         self._journal.set(approvers=tuple(sorted(self._decisions)))
+        missing = len(self._decisions) < self._subject.approvals_needed
+        if missing and self._journal.status.phase is Phase.WAITING:  # the deadline may have passed meanwhile
+            self._journal.waiting("board", self._board_awaited(self._subject), command("approve", "--key KEYFILE"))
         return f"approval of {answer.person} counted: {len(self._decisions)} of {answer.needed}"
+
+    def _board_awaited(self, subject: Subject) -> str:
+        missing, given = subject.approvals_needed - len(self._decisions), ", ".join(sorted(self._decisions))
+        more = f"{missing} more board member{'s' if missing > 1 else ''}" if given else f"{missing} board members"
+        return f"{more} to approve {subject.change_request}" + (f" (approved by {given})" if given else "")
 
     def _envelopes(self) -> tuple[Envelope, ...]:
         return tuple(self._decisions[person] for person in sorted(self._decisions))

@@ -181,6 +181,8 @@ async def test_an_author_approves_nothing_of_their_own_and_nobody_counts_twice(t
     assert "1 of 2" in await decide("bruno")  # a new signature of the same person
     after = await town.status(handle)
     assert (after.approvers, state_of(after, "board")) == (("bruno",), "waiting")
+    assert status.waiting_for == f"2 board members to approve {change_request}"
+    assert after.waiting_for == f"1 more board member to approve {change_request} (approved by bruno)"
     assert "2 of 2" in await decide("alva")
     end = await town.end(handle)
     assert end.type is None, end.message
