@@ -1,7 +1,7 @@
 """Runbook step 3: the lease, the load, and the proof by independent read-back."""
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import datetime
 
 from pydantic import ValidationError
 from temporalio import activity
@@ -295,13 +295,7 @@ class Publish:
             return "had no value"
         try:
             current = CurrentConstitution.model_validate_json(raw)
-            statement = verify_current(
-                current,
-                trust=self._deployment.trust,
-                environment=x.environment,
-                ring=ring,
-                now=datetime.now(UTC),
-            )
+            statement = verify_current(current, trust=self._deployment.trust, environment=x.environment, ring=ring)
         except (ValidationError, ContentError):
             return "held a value that does not verify"
         if statement.generation > x.generation:

@@ -67,7 +67,9 @@ class ReleasePredicate(Model):
 
     ``previous`` is the checksum that was current before (null: there was none). ``signatures`` and ``approvals``
     are checksums of the signature files and of the approval envelopes (RFC 8785 bytes); ``evidence`` is the
-    evidence digest (null where the kind needs none).
+    evidence digest (null where the kind needs none). ``signatures_at`` is when the document's signatures had to be
+    good: for a rollback when what it restores went live first (null: at ``effective_at``). A key that has expired
+    since takes nothing away; one that is revoked, or no longer in the trust policy, does.
     """
 
     environment: str
@@ -80,6 +82,7 @@ class ReleasePredicate(Model):
     rollback_of: int | None = None
     effective_at: datetime
     signatures: tuple[Checksum, ...] = ()
+    signatures_at: datetime | None = None
     approvals: tuple[Checksum, ...] = ()
     evidence: Checksum | None = None
     update_id: str

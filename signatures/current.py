@@ -6,7 +6,6 @@ cache): who can write to Redis, Kafka or the artifact store, but has no key, can
 
 import base64
 import binascii
-from datetime import datetime
 
 from constitution.checksum import checksum_of
 from constitution.errors import UntrustedError
@@ -17,21 +16,21 @@ from signatures.verify import verify_document
 
 
 def verify_current(
-    current: CurrentConstitution, *, trust: TrustPolicy, environment: str, ring: str, now: datetime
+    current: CurrentConstitution, *, trust: TrustPolicy, environment: str, ring: str
 ) -> ReleasePredicate:
     """Return the verified release statement of what a ring must obey.
 
     Checked: a pinned service key signed the statement; its environment and, among its rings, the ring; generation,
     kind, version, checksum and effective_at of ``current`` are the statement's; the document's bytes have the
-    checksum; the document's signatures that the statement lists meet the document threshold. Whether the generation
-    is newer than the one obeyed now is the caller's to compare, *after* this.
+    checksum; the document's signatures that the statement lists meet the document threshold, judged by the trust
+    policy of now at the time that the statement names: a constitution does not end with its maintainer's key. Whether
+    the generation is newer than the one obeyed now is the caller's to compare, *after* this.
 
     Args:
         current: answer of ``GET /v1/constitution``, or the value in Redis.
         trust: the pinned trust policy.
         environment: the one that the caller belongs to.
         ring: the caller's ring.
-        now: the time to judge signatures by; aware.
 
     Raises:
         UntrustedError: anything differs.
@@ -61,7 +60,8 @@ def verify_current(
     if checksum_of(document) != release.checksum:
         raise UntrustedError(f"the document's bytes are {checksum_of(document)}, the statement says {release.checksum}")
     signatures = [data for data in map(_decode, current.signatures) if checksum_of(data) in release.signatures]
-    verify_document(document, signatures, trust, now).require(trust.thresholds.document)
+    moment = release.signatures_at or release.effective_at
+    verify_document(document, signatures, trust, moment).require(trust.thresholds.document)
     return release
 
 

@@ -163,7 +163,7 @@ async def _live() -> bytes | None:
         return None
     if configured.trust_file is not None or configured.environment_file is not None:
         policy = trust_policy(configured)
-        verify_current(live, trust=policy, environment=policy.environment, ring="default", now=datetime.now(UTC))
+        verify_current(live, trust=policy, environment=policy.environment, ring="default")
     return live.document.encode()
 
 

@@ -24,7 +24,6 @@ def current(
 
 
 async def _current(ring: str, trust: Path | None, json: bool | None) -> None:
-    from datetime import UTC, datetime
 
     from constitution.errors import NotFoundError
     from constitution_client.connections import service_client, trust_policy
@@ -41,7 +40,7 @@ async def _current(ring: str, trust: Path | None, json: bool | None) -> None:
             f"nothing is live in ring {ring} of {policy.environment}: no release was ever made",
             hint="constitution draft --help begins a first one",
         )
-    verify_current(answer, trust=policy, environment=policy.environment, ring=ring, now=datetime.now(UTC))
+    verify_current(answer, trust=policy, environment=policy.environment, ring=ring)
     result(
         {**answer.model_dump(mode="json"), "verified": True},
         [

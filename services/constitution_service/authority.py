@@ -34,8 +34,9 @@ class Authority:
     """What was proved about a load.
 
     Args:
-        document: what goes live; None for a withdraw.
+        version: of what goes live; None for a withdraw.
         signatures: digests of the document's signature files that go with it.
+        signatures_at: when they were judged, if that is not the release's own time.
         approvers: ids of the people whose word it rests on.
         approvals: their envelopes.
         evidence: digest of the evidence, where the kind takes one.
@@ -50,6 +51,7 @@ class Authority:
     evidence: str | None
     change_request: str | None
     summary: str
+    signatures_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,10 +149,12 @@ async def _for_undoing(
         raise NotPossibleError("a rollback needs the checksum to restore; a withdraw must have none")
     version: str | None = None
     signatures: tuple[str, ...] = ()
+    signatures_at: datetime | None = None
     if request.checksum is not None:
         if request.checksum == bad.checksum:
             raise NotPossibleError("a rollback restores another document than the one it undoes")
-        if not await history.was_confirmed(connection, context.environment, request.checksum):
+        first = await history.first_confirmed(connection, context.environment, request.checksum)
+        if first is None:
             raise NotPossibleError(
                 f"{request.checksum} was never confirmed; a rollback restores only what was",
                 hint="constitution releases",
@@ -159,7 +163,8 @@ async def _for_undoing(
             raise NotPossibleError(f"{request.checksum} was undone as harmful before; it is not restored")
         stored = await artifacts.get(connection, context.environment, request.checksum)
         version = stored.version
-        signatures = await _signatures(context, stored, situation.moment)
+        signatures_at = await _live_since(connection, context, first, request.checksum)
+        signatures = await _signatures(context, stored, signatures_at)
     granted = await preauthorisation(connection, context, bad, situation.moment)
     if granted is not None and granted == (request.kind, request.checksum):
         approvers, approvals = bad.approvers, bad.approvals
@@ -179,6 +184,7 @@ async def _for_undoing(
     return Authority(
         version=version,
         signatures=signatures,
+        signatures_at=signatures_at,
         approvers=approvers,
         approvals=approvals,
         evidence=None,
@@ -234,6 +240,20 @@ async def preauthorisation(
     if predicate.previous is None:
         return Kind.WITHDRAW, None
     return Kind.ROLLBACK, predicate.previous.checksum
+
+
+async def _live_since(connection: Connection, context: Context, generation: int, checksum: str) -> datetime:
+    """Return when a document went live in this generation, as its signed statement says: a row proves nothing.
+
+    Then its signatures were good; a key that has expired since does not take the way back away.
+    """
+    release = await releases.read_release(connection, context.environment, generation)
+    if release is None:
+        raise NotFoundError(f"there is no generation {generation}")
+    said = verify_release(release.statement, context.trust)
+    if (said.environment, said.generation, said.checksum) != (context.environment, generation, checksum):
+        raise UntrustedError(f"the stored statement of generation {generation} is that of another release")
+    return said.signatures_at or said.effective_at
 
 
 async def _signatures(context: Context, stored: artifacts.StoredArtifact, moment: datetime) -> tuple[str, ...]:

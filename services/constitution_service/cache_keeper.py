@@ -11,7 +11,7 @@ from constitution.checksum import checksum_of
 from constitution.errors import UntrustedError
 from constitution.release import CurrentConstitution
 from services.constitution_service import audit, releases
-from services.constitution_service.context import Context, now_of
+from services.constitution_service.context import Context
 from services.constitution_service.current import parse_value, verify
 from services.constitution_service.releases import Pointer
 
@@ -73,9 +73,7 @@ class CacheKeeper:
         reason = "it cannot be read"
         if found is not None:
             try:
-                async with self._context.database.connection() as connection:
-                    moment = await now_of(connection)
-                await verify(self._context, found, ring, moment)
+                await verify(self._context, found, ring)
             except UntrustedError as error:
                 reason = error.message
             else:

@@ -5,7 +5,6 @@ generation and verify like everything a stranger wrote. Anything else in Redis i
 """
 
 import asyncio
-from datetime import datetime
 
 import structlog
 from pydantic import ValidationError
@@ -13,7 +12,7 @@ from pydantic import ValidationError
 from constitution.errors import UnavailableError, UntrustedError
 from constitution.release import CurrentConstitution
 from services.constitution_service import releases
-from services.constitution_service.context import Context, now_of
+from services.constitution_service.context import Context
 from services.constitution_service.errors import NoConstitutionError
 from services.constitution_service.releases import Pointer
 from signatures.current import verify_current
@@ -52,9 +51,7 @@ async def read(context: Context, ring: str, pointer: Pointer) -> CurrentConstitu
         cached = parse_value(raw)
         if cached is not None and cached.generation == pointer.generation:
             try:
-                async with context.database.connection() as connection:
-                    moment = await now_of(connection)
-                await verify(context, cached, ring, moment)
+                await verify(context, cached, ring)
             except UntrustedError as error:
                 _log.error("cache_refused", ring=ring, reason=error.message)
             else:
@@ -76,7 +73,7 @@ def parse_value(raw: bytes) -> CurrentConstitution | None:
         return None
 
 
-async def verify(context: Context, current: CurrentConstitution, ring: str, moment: datetime) -> None:
+async def verify(context: Context, current: CurrentConstitution, ring: str) -> None:
     """Prove a value that somebody else wrote.
 
     Raises:
@@ -88,7 +85,6 @@ async def verify(context: Context, current: CurrentConstitution, ring: str, mome
         trust=context.trust,
         environment=context.environment,
         ring=ring,
-        now=moment,
     )
 
 

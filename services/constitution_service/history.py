@@ -14,12 +14,12 @@ async def highest_version(connection: Connection, environment: str) -> str | Non
     return max((row["version"] for row in rows), key=Version.parse, default=None)
 
 
-async def was_confirmed(connection: Connection, environment: str, checksum: str) -> bool:
-    """Return whether some release of this document was confirmed."""
-    found: bool = await connection.fetchval(
+async def first_confirmed(connection: Connection, environment: str, checksum: str) -> int | None:
+    """Return the first generation of this document that was confirmed, or None."""
+    found: int | None = await connection.fetchval(
         """
-        SELECT EXISTS (SELECT FROM releases JOIN standings USING (environment, generation)
-        WHERE environment = $1 AND checksum = $2 AND standing = 'confirmed')
+        SELECT min(generation) FROM releases JOIN standings USING (environment, generation)
+        WHERE environment = $1 AND checksum = $2 AND standing = 'confirmed'
         """,
         environment,
         checksum,

@@ -137,6 +137,7 @@ async def _commit(
         rollback_of=request.rollback_of,
         effective_at=situation.moment,
         signatures=authority.signatures,
+        signatures_at=authority.signatures_at,
         approvals=tuple(envelope_digest(envelope) for envelope in authority.approvals),
         evidence=authority.evidence,
         update_id=request.update_id,

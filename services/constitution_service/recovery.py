@@ -177,7 +177,6 @@ class Recovery:
                     trust=self._context.trust,
                     environment=self._context.environment,
                     ring=ring,
-                    now=value.effective_at,
                 )
             except UntrustedError:
                 continue

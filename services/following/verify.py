@@ -31,14 +31,14 @@ def verified(
         trust: the pinned trust policy.
         environment: whose statements are obeyed.
         ring: whose releases are obeyed.
-        now: the time to verify at.
+        now: when it was read.
         known: what is obeyed now; its compiled rules are taken again when the document is the same.
 
     Raises:
         UntrustedError: statement, environment, ring, bytes or signatures do not verify.
         InvalidDocumentError: the signed document is no constitution that this version can obey.
     """
-    release = verify_current(current, trust=trust, environment=environment, ring=ring, now=now)
+    release = verify_current(current, trust=trust, environment=environment, ring=ring)
     if release.checksum is None or current.document is None:
         return Obeyed(
             generation=release.generation,

@@ -39,9 +39,7 @@ async def test_releases_reach_postgres_redis_and_kafka_in_order(
     assert current is not None
     assert raw is not None
     assert current == CurrentConstitution.model_validate_json(raw)
-    statement = verify_current(
-        current, trust=author.site.trust, environment=ENVIRONMENT, ring="default", now=datetime.now(UTC)
-    )
+    statement = verify_current(current, trust=author.site.trust, environment=ENVIRONMENT, ring="default")
     assert current.document == document.decode()
     assert (statement.generation, statement.checksum, statement.previous) == (2, checksum_of(document), first.checksum)
     assert [(r.value["generation"], r.key, r.headers["ce_id"]) for r in records] == [

@@ -1,18 +1,20 @@
 """The one check before anybody obeys: nothing that is not in the signed statement, and nothing that differs from it."""
 
 import base64
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pysequoia
 import pytest
 
 from constitution.checksum import checksum_of
 from constitution.errors import UntrustedError
 from constitution.release import CurrentConstitution, Kind, ReleasePredicate
+from constitution.trust import TrustPolicy
 from signatures import statements
 from signatures.current import verify_current
 from signatures.openpgp import sign_detached
-from tests.unit.keyring import NOW, keyring
+from tests.unit.keyring import NOW, keyring, toml_of
 
 DOCUMENT = "the exact text of a document, with ünïcode"
 CHECKSUM = checksum_of(DOCUMENT.encode())
@@ -46,7 +48,7 @@ def current(predicate: dict[str, Any] | None = None, signer: str = "mara", **cha
 
 
 def verify(shown: CurrentConstitution, ring: str = "default", environment: str = "development") -> ReleasePredicate:
-    return verify_current(shown, trust=keyring().trust, environment=environment, ring=ring, now=NOW)
+    return verify_current(shown, trust=keyring().trust, environment=environment, ring=ring)
 
 
 def test_what_was_signed_is_obeyed() -> None:
@@ -99,6 +101,37 @@ def test_a_document_that_no_maintainer_signed_is_refused_though_released() -> No
 def test_rubbish_among_the_signatures_blocks_nothing() -> None:
     honest = current()
     assert verify(honest.model_copy(update={"signatures": ("!", "AAAA", *honest.signatures)})).generation == 3
+
+
+class TestExpiredKey:
+    """A maintainer's key ends in an hour; what matters is when the signature had to be good."""
+
+    def of(self, live_at: datetime, signatures_at: datetime | None) -> tuple[CurrentConstitution, TrustPolicy]:
+        ring = keyring()
+        tsk = pysequoia.Tsk.generate(user_id="Grace <g@example.org>", validity_seconds=3600)
+        certificate = tsk.extract_certificate()
+        board = [
+            (p.id, ["board"], [(p.openpgp[0].fingerprint, p.openpgp[0].certificate)]) for p in ring.trust.people[2:]
+        ]
+        people = [("grace", ["maintainer"], [(certificate.fingerprint, "grace.asc")]), *board]
+        files = {**ring.files, "grace.asc": str(certificate).encode()}
+        signature = sign_detached(DOCUMENT.encode(), bytes(tsk))
+        shown = current(
+            {"effective_at": live_at, "signatures_at": signatures_at, "signatures": (checksum_of(signature),)},
+            signatures=(base64.b64encode(signature).decode(),),
+        )
+        return shown, TrustPolicy.parse(toml_of(people, ring.service, ring.worker), files)
+
+    @pytest.mark.parametrize(("hours", "restored"), [(0, False), (2, True)], ids=["still live", "restored"])
+    def test_what_was_signed_in_time_is_obeyed(self, hours: int, *, restored: bool) -> None:
+        now = datetime.now(UTC)
+        shown, trust = self.of(now + timedelta(hours=hours), now if restored else None)
+        assert verify_current(shown, trust=trust, environment="development", ring="default").generation == 3
+
+    def test_what_went_live_after_the_end_is_refused(self) -> None:
+        shown, trust = self.of(datetime.now(UTC) + timedelta(hours=2), None)
+        with pytest.raises(UntrustedError, match="signed by nobody"):
+            verify_current(shown, trust=trust, environment="development", ring="default")
 
 
 class TestWithdraw:
