@@ -155,6 +155,18 @@ class Fleet:
         if said != outcome:
             raise BenchError(f"{run} ended as {said}, not {outcome}: {detail}")
 
+    def calm(self, seconds: float) -> float:
+        """Wait until Prometheus itself has that much of the traffic; return unix seconds of its beginning."""
+        query = f"min(count_over_time(policy_engine_evaluations_total{{decision='allow'}}[{int(seconds)}s]))"
+        began = time.time()
+        while time.time() < began + 20 * seconds:
+            url = f"{self.settings['PROMETHEUS_URL']}/api/v1/query"
+            found = self.http.get(url, params={"query": query}).raise_for_status().json()["data"]["result"]
+            if found and float(found[0]["value"][1]) >= seconds - 2 and time.time() >= began + seconds:
+                return began
+            time.sleep(0.5)
+        raise BenchError("Prometheus collected no baseline; look at its log")
+
     def live(self) -> Live:
         """Return the newest release and when each target began to obey it.
 

@@ -53,7 +53,7 @@ def measure(screen: Screen, *, releases: int) -> bool:
     ):
         fleet.end(fleet.update("tool-use", "default"))
         fleet.runs.quiet(seconds=QUIET_S)
-        began = _calm(fleet, CALM_S)
+        began = fleet.calm(CALM_S)
         samples: list[dict[str, Any]] = []
         # A release that the preflight refuses as blind was not watched, so another one takes its place; twice as many
         # tries are enough, or something is wrong.
@@ -139,19 +139,6 @@ def _backtest(fleet: Fleet, evidence: WatchEvidence) -> dict[str, Any]:
         raise BenchError(f"the backtest exited with {done.returncode}: {done.stderr}")
     found: dict[str, Any] = json.loads(done.stdout)
     return found
-
-
-def _calm(fleet: Fleet, seconds: float) -> float:
-    """Wait until Prometheus itself has that much traffic; return unix seconds of its beginning."""
-    query = f"min(count_over_time(policy_engine_evaluations_total{{decision='allow'}}[{int(seconds)}s]))"
-    began = time.time()
-    while time.time() < began + 20 * seconds:
-        url = f"{fleet.settings['PROMETHEUS_URL']}/api/v1/query"
-        found = fleet.http.get(url, params={"query": query}).raise_for_status().json()["data"]["result"]
-        if found and float(found[0]["value"][1]) >= seconds - 2 and time.time() >= began + seconds:
-            return began
-        time.sleep(0.5)
-    raise BenchError("Prometheus collected no baseline; look at its log")
 
 
 def _trace(fleet: Fleet, began: float, papers: Path) -> dict[str, Any]:

@@ -5,7 +5,6 @@ verdict's moment is ``WatchReport.decided_at``, the scrape at which the test cro
 from Temporal's histories, from Postgres (``effective_at``) or from the targets (``loaded_at``): one machine's clock.
 """
 
-import time
 from datetime import datetime
 from typing import Any, Final
 
@@ -39,7 +38,7 @@ def measure(screen: Screen, *, anomalies: int) -> None:
         samples = []
         for number in range(anomalies):
             fleet.runs.quiet(seconds=QUIET_S)
-            _calm(fleet, CALM_S)
+            fleet.calm(CALM_S)
             sample = _one(fleet)
             samples.append(sample)
             screen.say(f"  {number + 1}/{anomalies} restored everywhere {sample['total_s']:.3f} s after the verdict")
@@ -56,19 +55,6 @@ def summarised(samples: list[dict[str, Any]]) -> dict[str, Any]:
         "known": summary([sample["known_s"] for sample in samples]),
         "stages": {stage: summary([sample["stages"][stage] for sample in samples]) for stage in STAGES},
     }
-
-
-def _calm(fleet: Fleet, seconds: float) -> None:
-    """Wait until Prometheus itself has that much of the restored release's traffic."""
-    query = f"min(count_over_time(policy_engine_evaluations_total{{decision='allow'}}[{int(seconds)}s]))"
-    began = time.monotonic()
-    while time.monotonic() < began + 20 * seconds:
-        url = f"{fleet.settings['PROMETHEUS_URL']}/api/v1/query"
-        found = fleet.http.get(url, params={"query": query}).raise_for_status().json()["data"]["result"]
-        if found and float(found[0]["value"][1]) >= seconds - 2 and time.monotonic() >= began + seconds:
-            return
-        time.sleep(0.5)
-    raise BenchError("Prometheus collected no baseline; look at its log")
 
 
 def _one(fleet: Fleet) -> dict[str, Any]:

@@ -4,18 +4,14 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, Final
 
 from temporalio.client import WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.service import RPCError
 
-from constitution.approval import ApprovalPredicate, Verb
 from constitution.errors import ConstitutionError
 from constitution.messages import Phase, Status
-from constitution.release import Envelope, Kind, Previous
-from deploy.embedded.development import ENVIRONMENT
-from signatures.statements import sign_approval
 from tests.faults.ground import Place
 from tests.workflow.town import Proposal, state_of
 
@@ -88,27 +84,7 @@ class People:
                 return
             envelope = self._place.approval(person, self._proposal, status.evidence or "")
         else:
-            envelope = await self._undoing(person, handle.id, status)
+            envelope = await self._place.undoing(person, int(handle.id.rpartition("/")[2]), status)
         self.said["approve"] += 1
         message = {"approval": envelope.model_dump(mode="json")}
         await handle.execute_update("decide", message, rpc_timeout=timedelta(seconds=10))
-
-    async def _undoing(self, person: str, workflow_id: str, status: Status) -> Envelope:
-        bad = await self._place.service.release(int(workflow_id.rpartition("/")[2]))
-        now = datetime.now(UTC)
-        undone = Previous(version=bad.version, checksum=bad.checksum) if bad.version and bad.checksum else None
-        predicate = ApprovalPredicate(
-            kind=Kind.ROLLBACK if status.checksum else Kind.WITHDRAW,
-            environment=ENVIRONMENT,
-            checksum=status.checksum,
-            version=status.version,
-            previous=undone,
-            change_request=None,
-            evidence=None,
-            rollback_of=bad.generation,
-            decision=Verb.APPROVE,
-            reason="read and agreed",
-            issued_at=now,
-            expires_at=now + timedelta(days=1),
-        )
-        return sign_approval(predicate, self._place.tsk(person))

@@ -20,13 +20,11 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError
 
 from constitution.api import LeaseRelease, LeaseRequest, LoadRequest, WorkflowRef
-from constitution.approval import ApprovalPredicate, Verb
 from constitution.errors import ContentError, LeaseLostError, NotApprovedError
 from constitution.messages import Phase, Status
-from constitution.release import Envelope, Kind, Previous
+from constitution.release import Kind
 from deploy.embedded.development import ENVIRONMENT
 from deploy.embedded.kafka import client_configuration
-from signatures.statements import sign_approval
 from tests.helpers import eventually
 from tests.workflow.town import LEAF, SOON, End, Proposal, Town
 
@@ -289,31 +287,9 @@ class Acts:
         if by_board:
             status = await self._town.until_step(handle, "board", "waiting")
             for person in BOARD:
-                envelope = await self._undoing(person, bad, status)
+                envelope = await self._town.undoing(person, bad, status)
                 await handle.execute_update("decide", {"approval": envelope.model_dump(mode="json")})
         return handle
-
-    async def _undoing(self, person: str, bad: int, status: Status) -> Envelope:
-        release = await self._town.service.release(bad)
-        undone = None
-        if release.version and release.checksum:
-            undone = Previous(version=release.version, checksum=release.checksum)
-        now = datetime.now(UTC)
-        predicate = ApprovalPredicate(
-            kind=Kind.ROLLBACK if status.checksum else Kind.WITHDRAW,
-            environment=ENVIRONMENT,
-            checksum=status.checksum,
-            version=status.version,
-            previous=undone,
-            change_request=None,
-            evidence=None,
-            rollback_of=bad,
-            decision=Verb.APPROVE,
-            reason="read and agreed",
-            issued_at=now,
-            expires_at=now + timedelta(days=1),
-        )
-        return sign_approval(predicate, self._town.tsk(person))
 
     # --- by hand, past the runbook
 

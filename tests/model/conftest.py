@@ -38,12 +38,16 @@ async def towns(
     temporal_client: Client,
 ) -> AsyncIterator[Towns]:
     """Where towns come from."""
-    prefixes = ("TEMPORAL_", "DATABASE_", "REDIS_", "KAFKA_", "PROMETHEUS_URL", "SLACK_")
-    everything = (
-        temporal_settings | postgres_settings | valkey_settings | kafka_settings | prometheus_settings | slack_settings
+    towns = Towns.on(
+        temporal_settings,
+        postgres_settings,
+        valkey_settings,
+        kafka_settings,
+        prometheus_settings,
+        slack_settings,
+        template=template_database,
+        client=temporal_client,
     )
-    servers = {name: value for name, value in everything.items() if name.startswith(prefixes)}
-    towns = Towns(servers, template_database, temporal_client)
     yield towns
     await towns.leave()
 

@@ -36,6 +36,13 @@ class Towns:
         self._database = ""
         self._made = 0
 
+    @classmethod
+    def on(cls, *servers: dict[str, str], template: str, client: Client) -> "Towns":
+        """Towns on these servers, each given by its settings."""
+        prefixes = ("TEMPORAL_", "DATABASE_", "REDIS_", "KAFKA_", "PROMETHEUS_URL", "SLACK_")
+        everything = {name: value for settings in servers for name, value in settings.items()}
+        return cls({n: value for n, value in everything.items() if n.startswith(prefixes)}, template, client)
+
     def with_settings(self, **settings: str) -> "Towns":
         """Towns on the same servers, whose processes have other settings."""
         return Towns(self._servers, self._template, self._client, settings)
@@ -104,12 +111,16 @@ async def towns(
     temporal_client: Client,
 ) -> AsyncIterator[Towns]:
     """Where towns come from."""
-    prefixes = ("TEMPORAL_", "DATABASE_", "REDIS_", "KAFKA_", "PROMETHEUS_URL", "SLACK_")
-    everything = (
-        temporal_settings | postgres_settings | valkey_settings | kafka_settings | prometheus_settings | slack_settings
+    towns = Towns.on(
+        temporal_settings,
+        postgres_settings,
+        valkey_settings,
+        kafka_settings,
+        prometheus_settings,
+        slack_settings,
+        template=template_database,
+        client=temporal_client,
     )
-    servers = {name: value for name, value in everything.items() if name.startswith(prefixes)}
-    towns = Towns(servers, template_database, temporal_client)
     yield towns
     await towns.leave()
 

@@ -350,6 +350,27 @@ class Town:
         }
         return sign_approval(ApprovalPredicate.model_validate(predicate), self.tsk(person))
 
+    async def undoing(self, person: str, bad_generation: int, status: Status) -> Envelope:
+        """A signed decision about the rollback that says this of itself."""
+        bad = await self.service.release(bad_generation)
+        undone = Previous(version=bad.version, checksum=bad.checksum) if bad.version and bad.checksum else None
+        now = datetime.now(UTC)
+        predicate = ApprovalPredicate(
+            kind=Kind.ROLLBACK if status.checksum else Kind.WITHDRAW,
+            environment=ENVIRONMENT,
+            checksum=status.checksum,
+            version=status.version,
+            previous=undone,
+            change_request=None,
+            evidence=None,
+            rollback_of=bad_generation,
+            decision=Verb.APPROVE,
+            reason="read and agreed",
+            issued_at=now,
+            expires_at=now + timedelta(days=1),
+        )
+        return sign_approval(predicate, self.tsk(person))
+
     # --- runs
 
     def update_id(self, change_request: str) -> str:
