@@ -42,7 +42,7 @@ class Family:
     @classified
     async def releases_of(self, x: FamilyInput) -> FamilyReleases:
         """Return the releases of an update id. Twice, killed half-way, or late: only reads."""
-        mine = [release for release in await self._service.releases() if release.update_id == x.update_id]
+        mine = [release async for release in self._service.history() if release.update_id == x.update_id]
         return FamilyReleases(
             releases=tuple(
                 FamilyRelease(

@@ -3,6 +3,7 @@
 import re
 
 from activities.blocks import when
+from activities.history import Past
 from activities.text import markdown_text
 from constitution.errors import InvalidRequestError
 from constitution.release import Release
@@ -26,7 +27,7 @@ def folder_of(version: str | None, generation: int) -> str:
     return f"{ROOT}/{version or 'withdrawn'}-{generation:d}"
 
 
-def change_log_row(release: Release, outcome: str, approvers: tuple[str, ...]) -> tuple[str, str]:
+def change_log_row(release: Release | Past, outcome: str, approvers: tuple[str, ...]) -> tuple[str, str]:
     """Return (key, row) of the change log: version, generation, checksum, outcome, approvers, date."""
     cells = (
         release.version or "withdrawn",

@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from datetime import datetime
 
+from activities.history import Past
 from constitution.approval_rules import PREAUTHORISED_FOR
 from constitution.checksum import Checksum
 from constitution.environment import Deadlines, Environment
 from constitution.errors import InvalidRequestError, Issue
 from constitution.messages import RollbackRequest
 from constitution.model import Model
-from constitution.release import Kind, Release, Standing, Verdict
+from constitution.release import Kind, Standing, Verdict
 from constitution.trust import Thresholds
 
 
@@ -59,7 +60,7 @@ class RollbackPlan(Model):
 
 def make_plan(
     x: PlanInput,
-    releases: Sequence[Release],
+    releases: Sequence[Past],
     *,
     environment: Environment,
     thresholds: Thresholds,
@@ -80,7 +81,7 @@ def make_plan(
         InvalidRequestError: with every problem found.
     """
     bad = _bad(x.request, releases)
-    target: Release | None = None
+    target: Past | None = None
     pre_authorised = already = None
     if bad is not None:
         already = max((r.generation for r in releases if r.rollback_of == bad.generation), default=None)
@@ -118,7 +119,7 @@ def make_plan(
     )
 
 
-def _name(release: Release | None) -> str:
+def _name(release: Past | None) -> str:
     if release is None:
         return "nothing"
     return f"{release.version or 'the withdrawal'} (generation {release.generation})"
@@ -132,7 +133,7 @@ def _refused(code: str, path: str, message: str) -> InvalidRequestError:
     )
 
 
-def _bad(request: RollbackRequest, releases: Sequence[Release]) -> Release | None:
+def _bad(request: RollbackRequest, releases: Sequence[Past]) -> Past | None:
     """Return the release to undo; None: the update that asks (by its parent) never published."""
     if request.bad_generation is not None:
         found = next((r for r in releases if r.generation == request.bad_generation), None)
@@ -146,7 +147,7 @@ def _bad(request: RollbackRequest, releases: Sequence[Release]) -> Release | Non
     return releases[-1]
 
 
-def _target(request: RollbackRequest, bad: Release, releases: Sequence[Release], already: int | None) -> Release | None:
+def _target(request: RollbackRequest, bad: Past, releases: Sequence[Past], already: int | None) -> Past | None:
     """Return the confirmed release whose artifact is restored; None: withdraw."""
     newest = releases[-1]
     if already is not None:  # what was restored then, whatever was asked for now
@@ -177,18 +178,18 @@ def _target(request: RollbackRequest, bad: Release, releases: Sequence[Release],
     return before[-1] if before else None
 
 
-def _was_live_before(bad: Release, releases: Sequence[Release]) -> bool:
+def _was_live_before(bad: Past, releases: Sequence[Past]) -> bool:
     """Say whether a document was live when this release replaced it."""
     return any(r.generation == bad.previous_generation and r.checksum is not None for r in releases)
 
 
-def _was_confirmed(release: Release) -> bool:
+def _was_confirmed(release: Past) -> bool:
     return any(s.standing is Standing.CONFIRMED for s in release.standings)
 
 
-def _pre_authorised(bad: Release, target: Release | None, releases: Sequence[Release], now: datetime) -> bool:
+def _pre_authorised(bad: Past, target: Past | None, releases: Sequence[Past], now: datetime) -> bool:
     """Say whether the approvals of the bad release cover its undo: exactly back to its previous, and in time."""
-    if bad.kind is not Kind.UPDATE or not bad.approvals:
+    if bad.kind is not Kind.UPDATE or not bad.is_approved:
         return False
     previous = next((r.checksum for r in releases if r.generation == bad.previous_generation), None)
     if (target.checksum if target else None) != previous:

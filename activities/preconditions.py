@@ -9,6 +9,7 @@ from temporalio import activity
 from activities.decisions import DecisionResult, judge_decision, judge_order, require_approved
 from activities.documents import subject_files
 from activities.failures import classified
+from activities.history import history
 from activities.keys import require_environment
 from activities.plan import RollbackPlan
 from activities.ports import ConstitutionService, Deployment, GateRunner
@@ -134,7 +135,7 @@ class Preconditions:
         strategy = resolver.strategy(x.request)
         data, checksum = await resolver.document(x.request)
         asked = await resolver.change_request(x.request.change_request, checksum)
-        releases = await self._service.releases()
+        releases = await history(self._service)
         constitution = await asyncio.to_thread(resolver.constitution, data, releases)
         if resolver.problems or constitution is None or checksum is None or asked is None or strategy is None:
             raise resolver.refusal()
@@ -332,7 +333,7 @@ class Preconditions:
         require_environment(self._deployment, subject.environment)
         now = datetime.now(UTC)
         data = await self._service.artifact(subject.checksum)
-        releases = await self._service.releases()
+        releases = await history(self._service)
         require_succession(documents.parse(data), subject.checksum, releases, subject.environment, now)
         evidence = await self._service.evidence(x.evidence)
         if (evidence.checksum, evidence.change_request) != (subject.checksum, subject.change_request):

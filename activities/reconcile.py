@@ -12,6 +12,7 @@ from typing import Any
 from temporalio import activity
 
 from activities.failures import classified
+from activities.history import Past, history
 from activities.keys import require_environment
 from activities.ports import ConstitutionService, Deployment, Runs
 from activities.reconcile_ports import RunSearch
@@ -22,7 +23,7 @@ from constitution.errors import InvalidRequestError, NotFoundError
 from constitution.model import Model
 from constitution.names import Names
 from constitution.reconciliation import Finding
-from constitution.release import Kind, Release, Standing
+from constitution.release import Kind, Standing
 
 KNOWN_FOR = timedelta(hours=24)
 """Temporal must keep closed runs at least that long (retention); of older ones nothing is concluded."""
@@ -115,7 +116,7 @@ class Reconcile:
         now = datetime.now(UTC)
         before = now - timedelta(seconds=x.closed_seconds)
         lease = await self._service.lease()
-        releases = sorted(await self._service.releases(), key=lambda release: release.generation)
+        releases = await history(self._service)
         live = current(releases, self._deployment.environment.rings())
         findings = _undelivered(releases, before)
         findings += await self._out_of_band(releases[-NEWEST:], now)
@@ -150,7 +151,7 @@ class Reconcile:
 
     async def _orphans(
         self,
-        live: Sequence[tuple[Release, tuple[str, ...]]],
+        live: Sequence[tuple[Past, tuple[str, ...]]],
         lease: Lease | None,
         before: datetime,
         guarded_now: set[str],
@@ -187,7 +188,7 @@ class Reconcile:
         """Whether what runs under a guard's id is one: whoever reaches Temporal may start anything under any id."""
         return (run["type"], run["task_queue"]) == (GUARD, self._names.task_queue())
 
-    async def _out_of_band(self, releases: Iterable[Release], now: datetime) -> list[Finding]:
+    async def _out_of_band(self, releases: Iterable[Past], now: datetime) -> list[Finding]:
         """Return the releases that no run of ours made and nobody undid, as far back as Temporal must remember."""
         findings = []
         for release in releases:
@@ -215,14 +216,14 @@ class Reconcile:
             return None
 
 
-def current(releases: Sequence[Release], rings: Iterable[str]) -> list[tuple[Release, tuple[str, ...]]]:
+def current(releases: Sequence[Past], rings: Iterable[str]) -> list[tuple[Past, tuple[str, ...]]]:
     """Return what is current, with the rings where it is.
 
     Args:
         releases: lowest generation first.
         rings: of the environment.
     """
-    newest: dict[int, tuple[Release, tuple[str, ...]]] = {}
+    newest: dict[int, tuple[Past, tuple[str, ...]]] = {}
     for ring in rings:
         release = next((release for release in reversed(releases) if ring in release.rings), None)
         if release is not None:
@@ -231,7 +232,7 @@ def current(releases: Sequence[Release], rings: Iterable[str]) -> list[tuple[Rel
     return [newest[generation] for generation in sorted(newest)]
 
 
-def _live(release: Release, rings: tuple[str, ...], before: datetime) -> Live:
+def _live(release: Past, rings: tuple[str, ...], before: datetime) -> Live:
     return Live(
         generation=release.generation,
         version=release.version,
@@ -239,7 +240,7 @@ def _live(release: Release, rings: tuple[str, ...], before: datetime) -> Live:
         event_id=release.event_id,
         rings=rings,
         effective_at=release.effective_at,
-        settled=release.delivery.delivered_at is not None and release.effective_at <= before,
+        settled=release.delivered_at is not None and release.effective_at <= before,
     )
 
 
@@ -247,18 +248,18 @@ def _closed(runs: Sequence[dict[str, Any]], before: datetime) -> bool:
     return all(run["close_time"] is not None and run["close_time"] <= before for run in runs)
 
 
-def _fallback(releases: Sequence[Release], live: Sequence[tuple[Release, tuple[str, ...]]]) -> Checksum | None:
+def _fallback(releases: Sequence[Past], live: Sequence[tuple[Past, tuple[str, ...]]]) -> Checksum | None:
     now_live = {release.checksum for release, _ in live}
     confirmed = (r.checksum for r in reversed(releases) if r.standing is Standing.CONFIRMED)
     return next((checksum for checksum in confirmed if checksum is not None and checksum not in now_live), None)
 
 
-def _mark(releases: Sequence[Release], lease: Lease | None) -> str:
-    said = [(r.generation, r.standing, r.delivery.delivered_at is not None) for r in releases]
+def _mark(releases: Sequence[Past], lease: Lease | None) -> str:
+    said = [(r.generation, r.standing, r.delivered_at is not None) for r in releases]
     return hashlib.sha256(repr((said, lease and lease.fencing_token)).encode()).hexdigest()
 
 
-def _undelivered(releases: Sequence[Release], before: datetime) -> list[Finding]:
+def _undelivered(releases: Sequence[Past], before: datetime) -> list[Finding]:
     return [
         Finding(
             code="undelivered",
@@ -267,11 +268,11 @@ def _undelivered(releases: Sequence[Release], before: datetime) -> list[Finding]
             command="make status; then the log of constitution-service (relay_waits, relay_failed)",
         )
         for release in releases
-        if release.delivery.delivered_at is None and release.effective_at <= before
+        if release.delivered_at is None and release.effective_at <= before
     ]
 
 
-def _unconfirmed(release: Release) -> Finding:
+def _unconfirmed(release: Past) -> Finding:
     undoes = release.rollback_of if release.kind in (Kind.ROLLBACK, Kind.WITHDRAW) else None
     what = f"it undoes generation {undoes}" if undoes else "it is live"
     return Finding(

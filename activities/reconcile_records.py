@@ -10,6 +10,7 @@ from temporalio import activity
 from activities.archive import ArchiveInput, Outcome
 from activities.failures import classified
 from activities.folder import ROOT, change_log_row, folder_of
+from activities.history import Past, history
 from activities.keys import require_environment
 from activities.ports import ConstitutionService, Deployment
 from activities.reconcile_places import Found
@@ -17,7 +18,7 @@ from activities.reconcile_ports import Repository, RunSearch, Told
 from constitution.checksum import checksum_of
 from constitution.model import Model
 from constitution.reconciliation import Finding
-from constitution.release import Kind, Release, Standing, StandingRecord
+from constitution.release import Kind, Standing, StandingRecord
 
 CHANGE_LOG = "docs/SomaAgentHub_Security.md"
 HISTORIES = "histories/"
@@ -75,7 +76,7 @@ class Records:
         """
         require_environment(self._deployment, x.environment)
         before = datetime.now(UTC) - timedelta(seconds=x.closed_seconds)
-        releases = sorted(await self._service.releases(), key=lambda release: -release.generation)
+        releases = (await history(self._service))[::-1]
         there, log = await self._archive()
         missing: list[ArchiveInput] = []
         findings: list[Finding] = []
@@ -137,7 +138,7 @@ class Records:
         there = await self._repository.paths(ROOT)
         return there, (await self._repository.read(CHANGE_LOG) or b"").decode("utf-8", "replace")
 
-    async def _listed(self, folder: str, release: Release) -> dict[str, str]:
+    async def _listed(self, folder: str, release: Past) -> dict[str, str]:
         """Return the checksums of a folder's files, as its manifest and the release say."""
         raw = await self._repository.read(f"{folder}/manifest.json")
         if raw is None:
@@ -161,7 +162,7 @@ class Records:
         """Say whether the run that must archive this outcome itself is still there to do it."""
         return any(run["close_time"] is None for run in await self._search.carrying(update_id))
 
-    async def _again(self, folder: str, outcome: str, record: StandingRecord, release: Release) -> ArchiveInput:
+    async def _again(self, folder: str, outcome: str, record: StandingRecord, release: Past) -> ArchiveInput:
         said = Outcome(
             outcome=outcome,
             verdict=record.verdict,
@@ -178,7 +179,7 @@ class Records:
         return ArchiveInput(environment=release.environment, generation=release.generation, **said.model_dump())
 
 
-def _outcomes(release: Release) -> Iterator[tuple[str, StandingRecord]]:
+def _outcomes(release: Past) -> Iterator[tuple[str, StandingRecord]]:
     """Return what a release's standings are called in the archive."""
     undoing = release.kind in (Kind.ROLLBACK, Kind.WITHDRAW)
     for record in release.standings:
@@ -188,7 +189,7 @@ def _outcomes(release: Release) -> Iterator[tuple[str, StandingRecord]]:
             yield "rolled_back", record
 
 
-def _archived(folder: str, outcome: str, release: Release, there: frozenset[str], log: str) -> bool:
+def _archived(folder: str, outcome: str, release: Past, there: frozenset[str], log: str) -> bool:
     key, _ = change_log_row(release, outcome, ())
     names = ["manifest.json", f"outcome-{outcome}.json", "release-statement.json", "README.md"]
     names += ["document.json"] if release.checksum is not None else []

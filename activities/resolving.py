@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from activities.documents import inbox_file
+from activities.history import Past
 from activities.ports import ConstitutionService, Deployment
 from constitution import document as documents
 from constitution import validity
@@ -24,7 +25,7 @@ from constitution.errors import (
     UntrustedError,
 )
 from constitution.messages import UpdateRequest
-from constitution.release import Kind, Previous, Release, Standing
+from constitution.release import Kind, Previous, Standing
 from constitution.version import Version
 from signatures.statements import verify_change_request
 
@@ -104,7 +105,7 @@ class Resolver:
             self._problem("other-document", "/change_request", said)
         return signed
 
-    def constitution(self, data: bytes | None, releases: Sequence[Release]) -> Constitution | None:
+    def constitution(self, data: bytes | None, releases: Sequence[Past]) -> Constitution | None:
         """Return the parsed document, after asking whether it may follow what is live now."""
         if data is None:
             return None
@@ -131,7 +132,7 @@ class Resolver:
         self.problems.append(Issue(code=code, path=path, message=message))
 
 
-def live(releases: Sequence[Release]) -> Previous | None:
+def live(releases: Sequence[Past]) -> Previous | None:
     """Return the document that is live; None before the first release and after a withdraw."""
     newest = max(releases, key=lambda r: r.generation, default=None)
     if newest is None or newest.version is None or newest.checksum is None:
@@ -140,7 +141,7 @@ def live(releases: Sequence[Release]) -> Previous | None:
 
 
 def succession_issues(
-    parsed: Constitution, checksum: str, releases: Sequence[Release], environment: str, now: datetime
+    parsed: Constitution, checksum: str, releases: Sequence[Past], environment: str, now: datetime
 ) -> list[Issue]:
     """Return why a document may not go live after these releases; empty if it may."""
     versions = [r.version for r in releases if r.version is not None]
@@ -160,7 +161,7 @@ def succession_issues(
 
 
 def require_succession(
-    parsed: Constitution, checksum: str, releases: Sequence[Release], environment: str, now: datetime
+    parsed: Constitution, checksum: str, releases: Sequence[Past], environment: str, now: datetime
 ) -> None:
     """Demand that the document may still go live.
 

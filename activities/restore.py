@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from temporalio import activity
 
 from activities.failures import classified
+from activities.history import history
 from activities.keys import require_environment, step_key
 from activities.plan import PlanInput, RollbackPlan, make_plan
 from activities.ports import ConstitutionService, Deployment
@@ -86,7 +87,7 @@ class Restore:
         except LeaseHeldError as error:
             if error.current is None or Kind(error.current["kind"]) in _UNDOING:
                 raise NotYetError(f"another rollback is under way: {error.message}", hint=error.hint) from error
-        own = [r for r in await self._service.releases() if r.update_id == x.update_id]
+        own = [r async for r in self._service.history() if r.update_id == x.update_id]
         newest = max(own, key=lambda r: r.generation, default=None)
         if newest is None:
             return Fenced(generation=None, version=None, checksum=None, fencing_token=token)
@@ -114,7 +115,7 @@ class Restore:
                 what should be restored was never confirmed, or is what is live.
         """
         require_environment(self._deployment, x.environment)
-        releases = sorted(await self._service.releases(), key=lambda r: r.generation)
+        releases = await history(self._service)
         return make_plan(
             x,
             releases,

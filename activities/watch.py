@@ -9,13 +9,14 @@ import asyncio
 import json
 import math
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from temporalio import activity
 
 from activities.failures import classified
+from activities.history import Past, history
 from activities.keys import require_environment
 from activities.ports import ConstitutionService, Deployment, Metrics
 from activities.watch_live import LiveWatch, finite, shaped
@@ -28,7 +29,7 @@ from constitution.errors import ContentError, InvalidRequestError, UnavailableEr
 from constitution.model import Model
 from constitution.prediction import Expected, Prediction
 from constitution.quantities import QUANTITIES
-from constitution.release import Release, Standing, Verdict
+from constitution.release import Standing, Verdict
 from constitution.spike import Reading, SpikeTest, describe_power, power
 from constitution.watch_evidence import WatchEvidence
 from constitution.watching_family import FamilyWatch, Watched
@@ -268,7 +269,7 @@ class Watch:
 
     async def _left_out(self, until: datetime | None = None) -> Windows:
         """Return the windows in which a release was live that was undone: their traffic is no baseline."""
-        releases = await self._service.releases()
+        releases = await history(self._service)
         windows = []
         for bad in releases:
             if bad.standing not in {Standing.WITHDRAWN, Standing.POISONED}:
@@ -404,7 +405,7 @@ def _lack_of_samples(matrices: Matrices, now: datetime, strategy: Strategy) -> s
     return None
 
 
-def _undone_at(bad: Release, releases: list[Release]) -> datetime | None:
+def _undone_at(bad: Past, releases: Sequence[Past]) -> datetime | None:
     later = [r.effective_at for r in releases if r.generation > bad.generation]
     return min(later, default=None)
 

@@ -15,7 +15,7 @@ import base64
 import binascii
 import json
 import ssl
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 
 ATTEMPTS = 4
 RETRY_FOR = timedelta(seconds=15)  # below the shortest activity timeout, so that the caller's own policy decides
-RELEASES_AT_ONCE = 200  # each carries its statement and approvals: about 20 KiB
+RELEASES_AT_ONCE = 50  # each carries its statement and approvals: 6 KiB of JSON, 15 in memory
 MAX_ANSWER = 64 * 1024 * 1024  # bytes: an attachment of evidence is the largest thing served, up to 32 MiB
 TIMEOUT = httpx.Timeout(connect=3.0, read=10.0, write=10.0, pool=5.0)  # seconds
 LOAD_TIMEOUT = httpx.Timeout(connect=3.0, read=30.0, write=10.0, pool=5.0)  # verifies up to 16 signatures under a lock
@@ -333,15 +333,18 @@ class ConstitutionServiceClient:
 
     async def releases(self) -> list[Release]:
         """Return every release of the environment, newest first, with standing and delivery."""
-        history: list[Release] = []
+        return [release async for release in self.history()]
+
+    async def history(self, at_once: int = RELEASES_AT_ONCE) -> AsyncIterator[Release]:
+        """Yield every release of the environment, newest first; no more than ``at_once`` of them are held."""
+        params = {"limit": str(at_once)}
         while True:
-            params = {"limit": str(RELEASES_AT_ONCE)}
-            if history:
-                params["before"] = str(history[-1].generation)
             page = _read_list(await self._call("GET", "/v1/constitution/releases", params=params), Release)
-            history += page
-            if len(page) < RELEASES_AT_ONCE or history[-1].generation <= 1:
-                return history
+            for release in page:
+                yield release
+            if len(page) < at_once or page[-1].generation <= 1:
+                return
+            params["before"] = str(page[-1].generation)
 
     async def release(self, generation: int) -> Release:
         """Return one release.

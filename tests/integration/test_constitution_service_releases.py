@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import pytest
 
+from activities.history import history
 from adapters.redis_cache import ConstitutionCache
 from constitution.checksum import checksum_of
 from constitution.errors import ConflictError, LeaseLostError, NotApprovedError, NotFoundError
@@ -56,6 +57,22 @@ async def test_releases_reach_postgres_redis_and_kafka_in_order(
     assert (2, second.checksum) in logged
     assert [r.generation for r in await author.worker.releases()] == [2, 1]
     await eventually(lambda: serves(author, 2))
+
+
+async def test_a_history_is_read_page_by_page(author: Author) -> None:
+    first = await author.confirmed(author.draft("1.0.0"), expected_generation=0)
+    second = await author.confirmed(author.draft("1.1.0", following(first)), expected_generation=1)
+    await author.confirmed(author.draft("1.2.0", following(second)), expected_generation=2)
+    whole = [await author.delivered(generation) for generation in (1, 2, 3)]
+
+    for at_once in (1, 2, 3, 4):
+        found = [release async for release in author.worker.history(at_once)]
+        assert [(r.generation, r.statement) for r in found] == [(r.generation, r.statement) for r in reversed(whole)]
+    kept = await history(author.worker)
+    assert [entry.standings for entry in kept] == [release.standings for release in whole]
+    assert [(entry.generation, entry.is_approved, entry.delivered_at) for entry in kept] == [
+        (release.generation, True, release.delivery.delivered_at) for release in whole
+    ]
 
 
 async def serves(author: Author, generation: int) -> bool:

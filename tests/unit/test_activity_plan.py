@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from activities.history import past
 from activities.plan import PlanInput, RollbackPlan, make_plan
 from constitution.environment import Environment
 from constitution.errors import InvalidRequestError
@@ -52,7 +53,7 @@ def release(generation: int, version: str | None, *standings: Standing, **change
 def plan(*releases: Release, now: datetime = NOW, **request: Any) -> RollbackPlan:
     return make_plan(
         PlanInput(environment="testing", update_id="u", request=RollbackRequest(reason="r", **request)),
-        releases,
+        [past(release) for release in releases],
         environment=ENVIRONMENT,
         thresholds=Thresholds(rollback=2, withdraw=3),
         links={},

@@ -1,0 +1,75 @@
+"""The history of releases as activities read it: page by page, keeping of each release only what is compared.
+
+A release carries its statement and approvals, 15 KiB in memory, and every run looks through all of them more than
+once. What is kept here is a sixth of that, so that a worker's memory does not follow the age of its environment.
+"""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from activities.ports import ConstitutionService
+from constitution.release import Kind, Release, Standing, StandingRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Past:
+    """What is compared of a release; the fields are those of ``Release``, ``is_approved``: it carries approvals."""
+
+    environment: str
+    generation: int
+    kind: Kind
+    rings: tuple[str, ...]
+    version: str | None
+    checksum: str | None
+    previous_generation: int | None
+    rollback_of: int | None
+    update_id: str
+    event_id: str
+    change_request: str | None
+    effective_at: datetime
+    approvers: tuple[str, ...]
+    is_approved: bool
+    workflow: Mapping[str, object]
+    standings: tuple[StandingRecord, ...]
+    delivered_at: datetime | None
+
+    @property
+    def standing(self) -> Standing | None:
+        """The latest standing, or None while the release is unconfirmed."""
+        return self.standings[-1].standing if self.standings else None
+
+
+def past(release: Release) -> Past:
+    """Return what is compared of a release; its statement and approvals are let go."""
+    return Past(
+        environment=sys.intern(release.environment),
+        generation=release.generation,
+        kind=release.kind,
+        rings=tuple(sys.intern(ring) for ring in release.rings),  # the same few in every release
+        version=release.version,
+        checksum=release.checksum,
+        previous_generation=release.previous_generation,
+        rollback_of=release.rollback_of,
+        update_id=release.update_id,
+        event_id=release.event_id,
+        change_request=release.change_request,
+        effective_at=release.effective_at,
+        approvers=release.approvers,
+        is_approved=bool(release.approvals),
+        workflow=release.workflow,
+        standings=release.standings,
+        delivered_at=release.delivery.delivered_at,
+    )
+
+
+async def history(service: ConstitutionService) -> list[Past]:
+    """Return what is compared of every release of the environment, lowest generation first.
+
+    Raises:
+        UnavailableError: constitution-service does not answer.
+    """
+    found = [past(release) async for release in service.history()]
+    found.reverse()
+    return found
