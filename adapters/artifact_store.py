@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 MAX_OBJECT = 32 * 1024 * 1024  # bytes; nothing larger is ever put here, so it is damage, and not worth the memory
 TIMEOUT = timedelta(seconds=15)  # whole operation; a cloud's own retries happen inside
+LIST_AT_ONCE = 1000
 _RETRIES = 2
 _log = structlog.get_logger(__name__)
 
@@ -117,6 +118,20 @@ class ArtifactStore:
         """
         async with _translated("write"):
             await obstore.put_async(self._store, path, data, mode="overwrite")
+
+    async def after(self, folder: str, path: str, limit: int) -> list[str]:
+        """Return the paths in a folder that follow ``path`` in order, at most ``limit``, as far as the store sorts.
+
+        Raises:
+            UnavailableError: the store did not answer in time.
+        """
+        found: list[str] = []
+        async with _translated("list"):
+            async for part in obstore.list(self._store, folder, offset=path, chunk_size=LIST_AT_ONCE):
+                found += [entry["path"] for entry in part]
+                if len(found) >= limit:
+                    break
+        return sorted(found)[:limit]
 
     async def check(self) -> None:
         """Ask the store for an object that need not exist.

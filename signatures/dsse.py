@@ -91,17 +91,17 @@ def decode_base64(text: str, what: str) -> bytes:
     return data
 
 
-def payload_of(envelope: Envelope, payload_type: str) -> dict[str, Any]:
+def payload_of(envelope: Envelope, payload_type: str, *, max_bytes: int = strict_json.MAX_BYTES) -> dict[str, Any]:
     """Return the payload's JSON object; says nothing about who signed it.
 
     Raises:
-        UntrustedError: another type, not canonical, or no object.
+        UntrustedError: another type, more than ``max_bytes`` bytes, not canonical, or no object.
     """
     if envelope.payloadType != payload_type:
         raise UntrustedError(f"the envelope holds {envelope.payloadType[:80]!r}, not {payload_type!r}")
     data = decode_base64(envelope.payload, "payload")
     try:
-        value = strict_json.read(data)
+        value = strict_json.read(data, max_bytes=max_bytes)
     except strict_json.StrictJsonError as error:
         raise UntrustedError(f"the payload cannot be read: {error}") from error
     if not isinstance(value, dict):

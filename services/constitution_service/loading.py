@@ -4,8 +4,7 @@ Release row, pointers of the rings, one event per tenant, audit event and the an
 together or not at all; Redis and Kafka are told afterwards, from what was committed (relay.py).
 """
 
-import json
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import asyncpg
 import structlog
@@ -15,7 +14,7 @@ from constitution import events
 from constitution.api import LoadRequest, LoadResult
 from constitution.errors import ConflictError, StaleGenerationError
 from constitution.release import ReleasePredicate
-from services.constitution_service import audit, history, idempotency, leases, outbox, releases
+from services.constitution_service import audit, history, idempotency, leases, outbox, release_rows, releases
 from services.constitution_service.authority import Authority, Situation, establish
 from services.constitution_service.context import Context, now_of
 from services.constitution_service.errors import NotPossibleError
@@ -150,61 +149,23 @@ async def _commit(
         effective_at=situation.moment,
         statement=context.key.sign(predicate),
     )
-    await _insert_release(connection, request, predicate, result, authority=authority, previous=previous)
-    for ring in rings:
-        await connection.execute(
-            """
-            INSERT INTO current_releases (environment, ring, generation) VALUES ($1, $2, $3)
-            ON CONFLICT (environment, ring) DO UPDATE SET generation = EXCLUDED.generation
-            """,
-            context.environment,
-            ring,
-            generation,
-        )
-    await _announce(connection, context, request, predicate, result, authority=authority)
-    return result
-
-
-async def _insert_release(
-    connection: Connection,
-    request: LoadRequest,
-    predicate: ReleasePredicate,
-    result: LoadResult,
-    *,
-    authority: Authority,
-    previous: Pointer | None,
-) -> None:
     try:
-        await connection.execute(
-            """
-            INSERT INTO releases (environment, generation, kind, rings, version, checksum, previous_generation,
-                previous_checksum, rollback_of, update_id, event_id, change_request, reason, effective_at, approvers,
-                evidence, statement, approvals, signatures, workflow)
-            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
-            """,
-            predicate.environment,
-            predicate.generation,
-            request.kind.value,
-            list(predicate.rings),
-            predicate.version,
-            predicate.checksum,
-            None if previous is None else previous.generation,
-            predicate.previous,
-            request.rollback_of,
-            UUID(request.update_id),
-            UUID(result.event_id),
-            authority.change_request,
-            request.reason,
-            predicate.effective_at,
-            list(authority.approvers),
-            authority.evidence,
-            result.statement.model_dump_json(),
-            json.dumps([envelope.model_dump(mode="json") for envelope in authority.approvals]),
-            list(predicate.signatures),
-            request.workflow.model_dump_json(),
+        await release_rows.append(
+            connection,
+            predicate,
+            statement=result.statement,
+            previous_generation=None if previous is None else previous.generation,
+            event_id=result.event_id,
+            change_request=authority.change_request,
+            reason=request.reason,
+            approvers=authority.approvers,
+            approvals=authority.approvals,
+            workflow=request.workflow.model_dump(mode="json"),
         )
     except asyncpg.IntegrityConstraintViolationError as error:  # the lock makes this impossible; the trigger is sure
-        raise StaleGenerationError(f"generation {predicate.generation} does not follow the highest") from error
+        raise StaleGenerationError(f"generation {generation} does not follow the highest") from error
+    await _announce(connection, context, request, predicate, result, authority=authority)
+    return result
 
 
 async def _announce(

@@ -5,13 +5,14 @@ relay's head start. A record that is signed and says something else is never ove
 was used before.
 """
 
+import asyncio
 import json
 
 import structlog
 
 from adapters.postgres import Connection
 from constitution.errors import UntrustedError
-from constitution.release import Envelope, Release
+from constitution.release import Envelope, Release, Standing
 from services.constitution_service import releases
 from services.constitution_service.context import Context
 from services.constitution_service.errors import RecordConflictError
@@ -88,7 +89,10 @@ async def store(context: Context, generation: int, name: str = "release") -> Non
 
 
 async def restore(context: Context, generation: int, *, apply: bool) -> int:
-    """Write the records of a generation that the store lacks, whatever was remembered of it; return how many.
+    """Write the records of a generation that the store lacks or holds damaged, whatever was remembered of it.
+
+    Returns:
+        How many.
 
     Raises:
         UnavailableError: PostgreSQL or the store did not answer.
@@ -100,15 +104,28 @@ async def restore(context: Context, generation: int, *, apply: bool) -> int:
         return 0  # lost
     lacking = 0
     for name in ("release", *(entry.standing.value for entry in release.standings)):
-        if await context.store.read(record_path(context.names, context.environment, generation, name)) is None:
+        path = record_path(context.names, context.environment, generation, name)
+        data = await context.store.read(path)
+        if data is None or not await asyncio.to_thread(_is_signed, context, data, generation, name):
             lacking += 1
             if apply:
                 await store(context, generation, name)
     return lacking
 
 
+def _is_signed(context: Context, data: bytes, generation: int, name: str) -> bool:
+    try:
+        if name == "release":
+            read_release_record(data, context.trust, context.environment, generation)
+        else:
+            read_standing(data, context.trust, context.environment, generation, Standing(name))
+    except UntrustedError:
+        return False
+    return True
+
+
 async def _keep(context: Context, record: ReleaseRecord | StandingFile, path: str, generation: int) -> None:
-    data = sign_record(record, context.key)
+    data = await asyncio.to_thread(sign_record, record, context.key)
     found = await context.store.read(path)
     if found == data:
         return

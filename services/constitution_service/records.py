@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import Field, ValidationError
 
+from adapters.artifact_store import ArtifactStore
 from constitution.checksum import Checksum
 from constitution.errors import UntrustedError
 from constitution.model import Model
@@ -22,6 +23,8 @@ from signatures.statements import verify_release
 
 RELEASE_RECORD = "application/vnd.somaagenthub.release-record+json"
 STANDING_RECORD = "application/vnd.somaagenthub.standing-record+json"
+MAX_LISTED = 10_000  # objects: far more generations than are made between a backup and the next
+MAX_RECORD = 24 * 1024 * 1024  # bytes of a payload: one event for each of thousands of tenants, and what fits an object
 
 
 class EventRecord(Model):
@@ -76,6 +79,22 @@ def record_path(names: Names, environment: str, generation: int, name: str = "re
     return f"releases/{folder}/{generation:010d}/{name}.json"
 
 
+async def listed(store: ArtifactStore, names: Names, environment: str, generation: int) -> list[int]:
+    """Return the generations above ``generation`` under which something lies in the store, ascending; not verified.
+
+    Raises:
+        UnavailableError: the store did not answer in time.
+    """
+    last = record_path(names, environment, generation, "~")
+    folder = last.rsplit("/", 2)[0]
+    found = set()
+    for path in await store.after(folder, last, MAX_LISTED):
+        name = path.removeprefix(f"{folder}/").partition("/")[0]
+        if name.isascii() and name.isdigit():
+            found.add(int(name))
+    return sorted(number for number in found if number > generation)
+
+
 def sign_record(record: ReleaseRecord | StandingFile, key: StatementKey) -> bytes:
     """Return the bytes to store; the same record and key give the same bytes."""
     payload = dsse.statement_bytes(record.model_dump(mode="json"))
@@ -87,7 +106,7 @@ def _read(kind: type[AnyRecord], data: bytes, trust: TrustPolicy) -> AnyRecord:
     try:
         envelope = Envelope.model_validate_json(data)
         dsse.verify_service(envelope, trust)
-        return kind.model_validate(dsse.payload_of(envelope, _TYPES[kind]))
+        return kind.model_validate(dsse.payload_of(envelope, _TYPES[kind], max_bytes=MAX_RECORD))
     except ValidationError as error:
         raise UntrustedError(f"this is no {kind.__name__}: {error.error_count()} problems") from error
 

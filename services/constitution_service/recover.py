@@ -44,18 +44,23 @@ def rebuild(
     *,
     apply: Apply = False,
     lost: Annotated[
-        list[int] | None, typer.Option("--lost", help="A generation of which nothing is left; may be repeated.")
+        list[int] | None,
+        typer.Option("--lost", min=1, help="A generation that was live and of which nothing is left; may be repeated."),
     ] = None,
     reason: Annotated[str, typer.Option("--reason", help="Why; audited.")] = "restored from a backup",
 ) -> None:
     """After PostgreSQL was restored from an older backup: rebuild what it lost, and fence whoever was let in before."""
 
     async def work(context: Context, kafka: dict[str, str]) -> int:
-        plan = await Recovery(context, kafka).plan()
-        applied = apply and not plan.problems and set(lost or ()) == set(plan.gone)
-        if applied:
-            await carry_out(context, plan, gone=frozenset(lost or ()), reason=reason)
-        _say(_plan(plan, applied=applied))
+        declared = frozenset(lost or ())
+        plan = await Recovery(context, kafka).plan(declared)
+        applied = False
+        try:
+            if apply:
+                await carry_out(context, plan, gone=declared, reason=reason)
+                applied = True
+        finally:
+            _say(_plan(plan, applied=applied))  # also what was refused
         done = applied or not (plan.lost or plan.gone or plan.standings)
         return 0 if done else EXIT_LEFT
 
@@ -138,7 +143,7 @@ def _run(work: Callable[[Context, dict[str, str]], Awaitable[int]]) -> int:
     except ConstitutionError as error:
         sys.stderr.write(error.diagnostics() + "\n")
         return EXIT_SETTINGS
-    configure_logging("recover", "ERROR")
+    configure_logging("recover", "ERROR", sys.stderr)  # standard output is one JSON object
     try:
         return asyncio.run(_with_context(settings, work))
     except ConstitutionError as error:

@@ -3,18 +3,22 @@
 Believed is only what a pinned service key has signed: the record in the artifact store first, which holds everything;
 else the statement in an event on Kafka or in a Redis value, with what can be said without the rest. Rows are appended,
 in order, under their old generation, event id and effective time. A standing is taken from its signed record alone.
-Nothing is written unless all of it can be: a gap must be named by a person as lost.
+Nothing is written unless all of it can be: a gap must be named by a person as lost. Whatever makes the service refuse
+(witness.py) is heard here too, or an operator would be told to type a command that finds nothing to do.
 """
 
 import asyncio
 import base64
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from uuid import uuid4
+from typing import Any
+from uuid import UUID, uuid4
 
 from pydantic import ValidationError
 
 from adapters.artifact_store import document_path, signature_path
 from adapters.event_log import KafkaEventLog
+from adapters.postgres import Connection
 from constitution import events
 from constitution.checksum import checksum_of
 from constitution.errors import ContentError, Issue, UntrustedError
@@ -26,12 +30,13 @@ from services.constitution_service.records import (
     EventRecord,
     ReleaseRecord,
     StandingFile,
+    listed,
     read_release_record,
     read_standing,
     record_path,
 )
+from services.constitution_service.standings import FOLLOWS
 from services.constitution_service.witness import BEGINNING
-from signatures.current import verify_current
 from signatures.statements import verify_release
 
 STORE_AT_ONCE = 32  # reads of the artifact store under way
@@ -39,10 +44,11 @@ STORE_AT_ONCE = 32  # reads of the artifact store under way
 
 @dataclass(frozen=True, slots=True)
 class OnTopic:
-    """Where an event lies."""
+    """Where an event lies, and the checksum of what lies there: its id alone, a stranger can write as well."""
 
     partition: int
     offset: int
+    checksum: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +61,7 @@ class Lost:
         where: what proves it.
         document: its bytes; None for a withdraw, and where they are nowhere.
         signatures: its signature files by digest, as far as they were found.
+        kept: whether the store has the record.
     """
 
     said: ReleasePredicate
@@ -62,6 +69,7 @@ class Lost:
     where: str
     document: bytes | None
     signatures: dict[str, bytes]
+    kept: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +79,9 @@ class Plan:
     Args:
         highest: generation that PostgreSQL knows.
         lost: releases to rebuild, in order.
-        gone: generations that were live and of which nothing is left, in order.
+        gone: generations that were live and of which nothing is left, in order; the last may be known to people alone.
         standings: of rebuilt and of known releases, in the order in which they were recorded.
-        topic: where each event lies, by its id.
+        topic: where events lie, by id.
         problems: what keeps the plan from being carried out.
         notes: what a person should know.
     """
@@ -82,7 +90,7 @@ class Plan:
     lost: tuple[Lost, ...]
     gone: tuple[int, ...]
     standings: tuple[StandingFile, ...]
-    topic: dict[str, OnTopic]
+    topic: Mapping[str, Collection[OnTopic]]
     problems: tuple[Issue, ...]
     notes: tuple[str, ...]
 
@@ -94,7 +102,7 @@ class _Heard:
     statement: Envelope | None = None
     record: ReleaseRecord | None = None
     value: CurrentConstitution | None = None
-    told: list[tuple[events.UpdatedEvent, str]] = field(default_factory=list)
+    told: list[EventRecord] = field(default_factory=list)
     where: list[str] = field(default_factory=list)
 
 
@@ -111,8 +119,12 @@ class Recovery:
         self._topic = KafkaEventLog(kafka, context.names)
         self._some = asyncio.Semaphore(STORE_AT_ONCE)
 
-    async def plan(self) -> Plan:
+    async def plan(self, declared: Collection[int] = ()) -> Plan:
         """Look at everything, change nothing.
+
+        Args:
+            declared: generations that a person says were live. Those that follow the highest one heard of, without a
+                gap, are gone, although no system knows of them any more.
 
         Raises:
             UnavailableError: a system does not answer; nothing is decided on half of what is known.
@@ -123,7 +135,9 @@ class Recovery:
         topic = await self._hear_kafka(heard, highest)
         await self._hear_redis(heard, highest)
         await self._hear_store(heard, highest)
-        lost, gone, problems = [], [], []
+        lost: list[Lost] = []
+        gone: list[int] = []
+        problems: list[Issue] = []
         for generation in range(highest + 1, max(heard, default=highest) + 1):
             if generation not in heard:
                 gone.append(generation)
@@ -131,7 +145,11 @@ class Recovery:
             found = await self._lost(generation, heard[generation])
             problems += _missing(found)
             lost.append(found)
-        standings = await self._standings(max(heard, default=highest))
+        beyond = max(heard, default=highest) + 1
+        while beyond in declared:
+            gone.append(beyond)
+            beyond += 1
+        standings = await self._standings(lost)
         return Plan(
             highest=highest,
             lost=tuple(lost),
@@ -142,12 +160,13 @@ class Recovery:
             notes=tuple(_notes(lost, standings)),
         )
 
-    async def _hear_kafka(self, heard: dict[int, _Heard], highest: int) -> dict[str, OnTopic]:
+    async def _hear_kafka(self, heard: dict[int, _Heard], highest: int) -> dict[str, list[OnTopic]]:
         found = await self._topic.find_newer(0, BEGINNING)
-        topic: dict[str, OnTopic] = {}
+        topic: dict[str, list[OnTopic]] = {}
         for event in found:
+            place = OnTopic(event["partition"], event["offset"], checksum_of(event["raw"].encode()))
+            topic.setdefault(event["event_id"], []).append(place)
             if event["generation"] <= highest:
-                topic.setdefault(event["event_id"], OnTopic(event["partition"], event["offset"]))
                 continue
             try:
                 value = events.UpdatedEvent.model_validate_json(event["raw"])
@@ -156,50 +175,60 @@ class Recovery:
                 continue  # a stranger's
             if (said.environment, said.generation) != (self._context.environment, value.generation):
                 continue
-            topic.setdefault(event["event_id"], OnTopic(event["partition"], event["offset"]))
             entry = heard.setdefault(said.generation, _Heard())
             entry.statement = value.statement
-            if value.tenant not in {known.tenant for known, _ in entry.told}:
-                entry.told.append((value, event["event_id"]))
-                entry.where.append(f"Kafka, offset {event['offset']}")
+            entry.where.append(f"Kafka, offset {event['offset']}")
+            self._take(entry, value, said, event)
         return topic
+
+    def _take(
+        self, entry: _Heard, value: events.UpdatedEvent, said: ReleasePredicate, event: Mapping[str, Any]
+    ) -> None:
+        """Remember an event as it was sent, if it says nothing but what its statement says, to a tenant that exists."""
+        own, _, tenant = event["event_id"].partition(":")
+        same = ("rings", "kind", "version", "checksum", "previous", "effective_at", "update_id")
+        if (
+            tenant == value.tenant
+            and tenant in self._context.site.environment.tenants
+            and tenant not in {known.tenant for known in entry.told}
+            and _is_uuid(own)
+            and all(known.event_id.startswith(f"{own}:") for known in entry.told)
+            and all(getattr(value, name) == getattr(said, name) for name in same)
+        ):
+            headers = events.updated_headers(value, event["event_id"])
+            entry.told.append(
+                EventRecord(tenant=tenant, event_id=event["event_id"], key=tenant, headers=headers, value=event["raw"])
+            )
 
     async def _hear_redis(self, heard: dict[int, _Heard], highest: int) -> None:
         for ring in self._context.site.environment.rings():
             raw = await self._context.cache.read(ring)
             value = None if raw is None else parse_value(raw)
-            if value is None or value.generation <= highest:
+            if value is None:
                 continue
             try:
-                await asyncio.to_thread(
-                    verify_current,
-                    value,
-                    trust=self._context.trust,
-                    environment=self._context.environment,
-                    ring=ring,
-                )
+                said = await asyncio.to_thread(verify_release, value.statement, self._context.trust)
             except UntrustedError:
                 continue
-            entry = heard.setdefault(value.generation, _Heard())
-            entry.statement, entry.value = value.statement, value
+            if said.environment != self._context.environment or said.generation <= highest:
+                continue
+            entry = heard.setdefault(said.generation, _Heard())
+            entry.statement, entry.value = value.statement, value  # of the rest is taken what has the right checksum
             entry.where.append(f"Redis, ring {ring}")
 
     async def _hear_store(self, heard: dict[int, _Heard], highest: int) -> None:
-        generation = highest + 1
-        while True:
+        context = self._context
+        for generation in await listed(context.store, context.names, context.environment, highest):
             data = await self._read(generation, "release")
-            if data is not None:
-                try:
-                    record, _ = read_release_record(data, self._context.trust, self._context.environment, generation)
-                except UntrustedError:
-                    pass
-                else:
-                    entry = heard.setdefault(generation, _Heard())
-                    entry.statement, entry.record = record.statement, record
-                    entry.where.append("artifact store")
-            if generation not in heard and generation > max(heard, default=highest):
-                return
-            generation += 1
+            if data is None:
+                continue
+            try:
+                record, _ = read_release_record(data, context.trust, context.environment, generation)
+            except UntrustedError:
+                continue
+            entry = heard.setdefault(generation, _Heard())
+            entry.statement, entry.record = record.statement, record
+            entry.where.append("artifact store")
 
     async def _read(self, generation: int, name: str) -> bytes | None:
         path = record_path(self._context.names, self._context.environment, generation, name)
@@ -219,7 +248,8 @@ class Recovery:
                 data = await self._signature(said.checksum, digest, heard.value)
                 if data is not None:
                     files[digest] = data
-        return Lost(said, record, ", ".join(dict.fromkeys(heard.where)), document, files)
+        where = ", ".join(dict.fromkeys(heard.where))
+        return Lost(said, record, where, document, files, kept=heard.record is not None)
 
     async def _document(self, checksum: str, value: CurrentConstitution | None) -> bytes | None:
         async with self._context.database.connection() as connection:
@@ -230,7 +260,8 @@ class Recovery:
             )
         stored = known or await self._context.store.get(document_path(checksum), checksum)
         if stored is None and value is not None and value.document is not None:
-            return value.document.encode()
+            given = value.document.encode(errors="replace")
+            return given if checksum_of(given) == checksum else None
         return stored
 
     async def _signature(self, checksum: str, digest: str, value: CurrentConstitution | None) -> bytes | None:
@@ -246,24 +277,28 @@ class Recovery:
             )
         stored = known or await self._context.store.get(signature_path(checksum, digest), digest)
         if stored is None and value is not None:
-            given = [base64.b64decode(text) for text in value.signatures]
+            given = map(_decoded, value.signatures)
             return next((data for data in given if checksum_of(data) == digest), None)
         return stored
 
-    async def _standings(self, top: int) -> tuple[StandingFile, ...]:
+    async def _standings(self, lost: Iterable[Lost]) -> tuple[StandingFile, ...]:
         async with self._context.database.connection() as connection:
             rows = await connection.fetch(
-                "SELECT generation, standing FROM standings WHERE environment = $1", self._context.environment
+                "SELECT generation, checksum FROM releases WHERE environment = $1", self._context.environment
             )
-        known = {(row["generation"], row["standing"]) for row in rows}
+            known = await latest_standings(connection, self._context.environment)
+        checksums: dict[int, str | None] = {row["generation"]: row["checksum"] for row in rows}
+        checksums |= {one.said.generation: one.said.checksum for one in lost}
         wanted = [
             (generation, standing.value)
-            for generation in range(1, top + 1)
+            for generation in checksums
             for standing in Standing
-            if (generation, standing.value) not in known
+            if standing in FOLLOWS[known.get(generation)]
         ]
         found = await asyncio.gather(*(self._standing(generation, name) for generation, name in wanted))
-        return tuple(sorted((one for one in found if one is not None), key=lambda one: one.recorded_at))
+        return that_follow(
+            known, (one for one in found if one is not None and one.checksum == checksums[one.generation])
+        )
 
     async def _standing(self, generation: int, name: str) -> StandingFile | None:
         data = await self._read(generation, name)
@@ -275,44 +310,63 @@ class Recovery:
             return None
 
 
+async def latest_standings(connection: Connection, environment: str) -> dict[int, Standing]:
+    """Return the latest standing of each release that has one."""
+    rows = await connection.fetch(
+        "SELECT generation, standing FROM standings WHERE environment = $1 ORDER BY id", environment
+    )
+    return {row["generation"]: Standing(row["standing"]) for row in rows}
+
+
+def that_follow(known: Mapping[int, Standing], found: Iterable[StandingFile]) -> tuple[StandingFile, ...]:
+    """Return, in the order in which they were recorded, the standings that may follow what is known.
+
+    A confirmation that the backup lacks does not make good a release that was undone since.
+    """
+    latest: dict[int, Standing] = dict(known)
+    following: list[StandingFile] = []
+    for one in sorted(found, key=lambda one: one.recorded_at):
+        if one.standing in FOLLOWS[latest.get(one.generation)]:
+            latest[one.generation] = one.standing
+            following.append(one)
+    return tuple(following)
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        return str(UUID(text)) == text
+    except ValueError:
+        return False
+
+
+def _decoded(text: str) -> bytes:
+    try:
+        return base64.b64decode(text)
+    except ValueError:
+        return b""
+
+
 def _made_up(heard: _Heard, said: ReleasePredicate, statement: Envelope, tenants: tuple[str, ...]) -> ReleaseRecord:
-    """Return a record of what events or a Redis value still tell; approvals and papers are not among it."""
-    told = heard.told[0][0] if heard.told else None
-    own = heard.told[0][1].partition(":")[0] if heard.told else str(uuid4())
-    written = {value.tenant: (value, event_id) for value, event_id in heard.told}
-    records = []
-    for tenant in dict.fromkeys((*written, *tenants)):
-        value, event_id = written.get(tenant) or (_event(said, statement, tenant, told), f"{own}:{tenant}")
-        records.append(
-            EventRecord(
-                tenant=tenant,
-                event_id=event_id,
-                key=tenant,
-                headers=events.updated_headers(value, event_id),
-                value=value.model_dump_json(),
-            )
-        )
+    """Return a record of what is left: the statement, and events that say the same. Nobody signed who approved."""
+    own = heard.told[0].event_id.partition(":")[0] if heard.told else str(uuid4())
+    told = {event.tenant: event for event in heard.told}
     return ReleaseRecord(
         statement=statement,
         previous_generation=None,
         event_id=own,
         change_request=None,
-        reason=f"rebuilt from its signed statement: {told.summary}" if told else "rebuilt from its signed statement",
-        approvers=told.approvers if told else (),
+        reason="rebuilt from its signed statement",
+        approvers=(),
         approvals=(),
-        workflow={"workflow_id": told.workflow_id if told else "", "run_id": told.run_id if told else ""},
+        workflow={"workflow_id": "", "run_id": ""},
         filed=None,
         evidence=None,
-        events=tuple(records),
+        events=tuple(told.get(tenant) or _event(said, statement, tenant, f"{own}:{tenant}") for tenant in tenants),
     )
 
 
-def _event(
-    said: ReleasePredicate, statement: Envelope, tenant: str, told: events.UpdatedEvent | None
-) -> events.UpdatedEvent:
-    if told is not None:
-        return told.model_copy(update={"tenant": tenant})
-    return events.UpdatedEvent(
+def _event(said: ReleasePredicate, statement: Envelope, tenant: str, event_id: str) -> EventRecord:
+    value = events.UpdatedEvent(
         tenant=tenant,
         environment=said.environment,
         rings=said.rings,
@@ -329,6 +383,8 @@ def _event(
         run_id="",
         statement=statement,
     )
+    headers = events.updated_headers(value, event_id)
+    return EventRecord(tenant=tenant, event_id=event_id, key=tenant, headers=headers, value=value.model_dump_json())
 
 
 def _missing(found: Lost) -> list[Issue]:

@@ -4,19 +4,21 @@ Also shuts out everybody who was let in before the restore: tokens go past every
 an update that the backup shows as the holder of the lease, or that a rebuilt rollback had undone, is closed for ever.
 """
 
-import json
 from uuid import UUID
+
+from pydantic import ValidationError
 
 from adapters.artifact_store import document_path
 from adapters.postgres import Connection
-from constitution.api import LeaseRelease
+from constitution.api import ChangeRequest, LeaseRelease
 from constitution.checksum import checksum_of
-from constitution.errors import ConflictError, InvalidRequestError
-from services.constitution_service import audit, leases, outbox, releases
+from constitution.errors import ConflictError, InvalidRequestError, UntrustedError
+from services.constitution_service import audit, leases, outbox, release_rows, releases
 from services.constitution_service.context import Context, now_of
-from services.constitution_service.recovery import Lost, OnTopic, Plan
+from services.constitution_service.recovery import Lost, OnTopic, Plan, latest_standings, that_follow
 from services.constitution_service.releases import Pointer
-from signatures.statements import verify_change_request
+from signatures import dsse
+from signatures.statements import CHANGE_REQUEST
 
 TOKENS = 10_000  # more leases than are taken between two backups
 
@@ -31,12 +33,14 @@ async def carry_out(context: Context, plan: Plan, *, gone: frozenset[int], reaso
         reason: why; audited.
 
     Raises:
-        InvalidRequestError: the plan has problems, or names other generations as gone.
+        InvalidRequestError: the plan has problems, or names other generations as gone; or there is no reason.
         ConflictError: PostgreSQL is not what the plan was made for.
         UnavailableError: PostgreSQL did not answer; nothing was written.
     """
     if plan.problems:
         raise InvalidRequestError("not everything can be rebuilt; nothing was written", issues=plan.problems)
+    if not reason.strip():
+        raise InvalidRequestError("there is no reason to write down", hint="--reason 'restored the backup of 03:00'")
     if gone != frozenset(plan.gone):
         named = ", ".join(map(str, plan.gone)) or "none"
         raise InvalidRequestError(
@@ -94,42 +98,22 @@ async def _release(connection: Connection, context: Context, lost: Lost) -> None
         key=lambda pointer: pointer.generation,
         default=None,
     )
-    await connection.execute(
-        """
-        INSERT INTO releases (environment, generation, kind, rings, version, checksum, previous_generation,
-            previous_checksum, rollback_of, update_id, event_id, change_request, reason, effective_at, approvers,
-            evidence, statement, approvals, signatures, workflow)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
-        """,
-        said.environment,
-        said.generation,
-        said.kind.value,
-        list(said.rings),
-        said.version,
-        said.checksum,
-        None if before is None else before.generation,
-        said.previous,
-        said.rollback_of,
-        UUID(said.update_id),
-        UUID(record.event_id),
-        record.change_request,
-        record.reason,
-        said.effective_at,
-        list(record.approvers),
-        said.evidence,
-        record.statement.model_dump_json(),
-        json.dumps([envelope.model_dump(mode="json") for envelope in record.approvals]),
-        list(said.signatures),
-        json.dumps(record.workflow),
+    await release_rows.append(
+        connection,
+        said,
+        statement=record.statement,
+        previous_generation=None if before is None else before.generation,
+        event_id=record.event_id,
+        change_request=record.change_request,
+        reason=record.reason,
+        approvers=record.approvers,
+        approvals=record.approvals,
+        workflow=record.workflow,
     )
-    for ring in said.rings:
+    if lost.kept:  # as it was: what lies before a gap may differ, and is no reason to write it again
         await connection.execute(
-            """
-            INSERT INTO current_releases (environment, ring, generation) VALUES ($1, $2, $3)
-            ON CONFLICT (environment, ring) DO UPDATE SET generation = EXCLUDED.generation
-            """,
+            "INSERT INTO stored_records (environment, generation, name) VALUES ($1, $2, 'release')",
             said.environment,
-            ring,
             said.generation,
         )
     for event in record.events:
@@ -183,7 +167,11 @@ async def _papers(connection: Connection, context: Context, lost: Lost) -> None:
             record.evidence.encode(),
         )
     if record.filed is not None:
-        request = verify_change_request(record.filed, context.trust, lost.said.effective_at)
+        # The service vouches for it by its signature on the record; its author may have left since.
+        try:
+            request = ChangeRequest.model_validate(dsse.payload_of(record.filed, CHANGE_REQUEST))
+        except ValidationError as error:
+            raise UntrustedError(f"the change request of generation {lost.said.generation} cannot be read") from error
         await connection.execute(
             """
             INSERT INTO change_requests (environment, id, author, checksum, reason, envelope)
@@ -202,13 +190,16 @@ async def _events(connection: Connection, context: Context, plan: Plan) -> None:
     """Mark what is on the topic; what is not, the relay sends, under its old id and in its place."""
     rows = await connection.fetch(
         """
-        SELECT id, event_id FROM outbox WHERE environment = $1 AND stream = 'updated' AND delivered_at IS NULL
+        SELECT id, event_id, value FROM outbox
+        WHERE environment = $1 AND stream = 'updated' AND delivered_at IS NULL
         """,
         context.environment,
     )
-    there: list[tuple[int, OnTopic]] = [
-        (row["id"], plan.topic[row["event_id"]]) for row in rows if row["event_id"] in plan.topic
-    ]
+    there: list[tuple[int, OnTopic]] = []
+    for row in rows:
+        checksum = checksum_of(row["value"].encode())
+        same = [place for place in plan.topic.get(row["event_id"], ()) if place.checksum == checksum]
+        there += [(row["id"], place) for place in same[:1]]
     moment = await now_of(connection)
     await connection.executemany(
         "UPDATE outbox SET kafka_partition = $2, kafka_offset = $3, delivered_at = $4 WHERE id = $1",
@@ -217,6 +208,7 @@ async def _events(connection: Connection, context: Context, plan: Plan) -> None:
 
 
 async def _standings(connection: Connection, context: Context, plan: Plan) -> None:
+    known = await latest_standings(connection, context.environment)  # again: now nobody else writes
     await connection.executemany(
         """
         INSERT INTO standings (environment, generation, standing, verdict, reason, update_id, recorded_at)
@@ -232,6 +224,6 @@ async def _standings(connection: Connection, context: Context, plan: Plan) -> No
                 UUID(one.update_id),
                 one.recorded_at,
             )
-            for one in plan.standings
+            for one in that_follow(known, plan.standings)
         ],
     )

@@ -5,13 +5,15 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
+import asyncpg
+
 from adapters.artifact_store import blob_path, document_path, signature_path
 from adapters.event_log import KafkaEventLog
 from adapters.kafka_producer import FencedProducer, ensure_topics
 from constitution.api import EvidenceRecord
 from constitution.checksum import checksum_of
 from constitution.errors import ConflictError
-from services.constitution_service import audit, outbox, record_keeper, releases
+from services.constitution_service import audit, outbox, record_keeper, relay_lease, releases
 from services.constitution_service.context import Context
 from services.constitution_service.witness import BEGINNING
 
@@ -41,8 +43,29 @@ async def resend(context: Context, kafka: dict[str, str], *, apply: bool) -> Ref
             now could not be in order.
         UnavailableError: Kafka or PostgreSQL did not answer; the same call goes on where this one ended.
     """
-    there = await KafkaEventLog(kafka, context.names).find_newer(0, BEGINNING)
-    present = {event["event_id"] for event in there}
+    topic = KafkaEventLog(kafka, context.names)
+    missing = await _missing(context, topic)
+    if not apply or not missing:
+        return Refilled(len(missing))
+    producer = FencedProducer(kafka, context.names.transactional_id())
+    try:
+        await _alone(context)
+        await ensure_topics(kafka, [context.names.topic_updated(), context.names.topic_audit()])
+        await producer.open()
+        missing = await _missing(context, topic)  # again: whoever else was sending cannot any more
+        for generation, group in groupby(missing, key=lambda row: row["generation"]):
+            await _alone(context)
+            await _send(context, producer, [outbox.of_row(row) for row in group], generation)
+    finally:
+        producer.close()
+        async with context.database.connection() as connection:
+            await relay_lease.give_back(connection, context.environment, context.process)
+    return Refilled(len(missing))
+
+
+async def _missing(context: Context, topic: KafkaEventLog) -> list[asyncpg.Record]:
+    """Return the rows of the outbox that were delivered and are not on the topic, in the order they must be sent."""
+    present = {event["event_id"] for event in await topic.find_newer(0, BEGINNING)}
     async with context.database.connection() as connection:
         rows = await connection.fetch(
             """
@@ -51,30 +74,25 @@ async def resend(context: Context, kafka: dict[str, str], *, apply: bool) -> Ref
             """,
             context.environment,
         )
-        working = await connection.fetchval(
-            "SELECT expires_at > clock_timestamp() FROM relay_leases WHERE environment = $1", context.environment
-        )
-    known = {row["event_id"]: row["generation"] for row in rows}
     missing = [row for row in rows if row["event_id"] not in present]
-    newest = max((known[identity] for identity in present if identity in known), default=0)
+    newest = max((row["generation"] for row in rows if row["event_id"] in present), default=0)
     if missing and newest > missing[0]["generation"]:
         raise ConflictError(
             f"the topic holds generation {newest} and lacks {missing[0]['generation']}: nothing can be put before it",
             hint="delete the topic, then this again: all of it is sent anew",
         )
-    if not apply or not missing:
-        return Refilled(len(missing))
-    if working:
-        raise ConflictError("a process of constitution-service relays", hint=STOP_FIRST)
-    await ensure_topics(kafka, [context.names.topic_updated(), context.names.topic_audit()])
-    producer = FencedProducer(kafka, context.names.transactional_id())
-    try:
-        await producer.open()
-        for generation, group in groupby(missing, key=lambda row: row["generation"]):
-            await _send(context, producer, [outbox.of_row(row) for row in group], generation)
-    finally:
-        producer.close()
-    return Refilled(len(missing))
+    return missing
+
+
+async def _alone(context: Context) -> None:
+    """Take or keep the right to relay.
+
+    Raises:
+        ConflictError: another process has it.
+    """
+    async with context.database.connection() as connection:
+        if await relay_lease.renew(connection, context.environment, context.process) is None:
+            raise ConflictError("a process of constitution-service relays", hint=STOP_FIRST)
 
 
 async def _send(context: Context, producer: FencedProducer, rows: list[outbox.Pending], generation: int) -> None:

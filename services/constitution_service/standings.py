@@ -11,7 +11,7 @@ from services.constitution_service.context import Context
 from services.constitution_service.errors import NotCurrentError, StandingConflictError
 
 # What may follow what; a release that was undone never counts as confirmed again.
-_FOLLOWS: dict[Standing | None, frozenset[Standing]] = {
+FOLLOWS: dict[Standing | None, frozenset[Standing]] = {
     None: frozenset({Standing.CONFIRMED, Standing.WITHDRAWN, Standing.POISONED}),
     Standing.CONFIRMED: frozenset({Standing.WITHDRAWN, Standing.POISONED}),
     Standing.WITHDRAWN: frozenset({Standing.POISONED}),
@@ -51,7 +51,7 @@ async def record(context: Context, generation: int, request: StandingRequest, ke
 async def _append(
     connection: Connection, context: Context, found: Release, request: StandingRequest, client: str
 ) -> None:
-    if request.standing not in _FOLLOWS[found.standing]:
+    if request.standing not in FOLLOWS[found.standing]:
         raise StandingConflictError(
             f"generation {found.generation} is {found.standing}; it cannot become {request.standing}",
             current={"generation": found.generation, "standing": found.standing},

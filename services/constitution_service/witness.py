@@ -30,7 +30,7 @@ from constitution.release import CurrentConstitution, ReleasePredicate
 from services.common.site import Site
 from services.constitution_service import releases
 from services.constitution_service.errors import BehindError, PostgresBehindError, UnprovedError
-from services.constitution_service.records import read_release_record, record_path
+from services.constitution_service.records import listed, read_release_record, record_path
 from signatures.statements import verify_release
 
 LOOK = timedelta(seconds=1)
@@ -41,6 +41,7 @@ KAFKA_WAIT = timedelta(seconds=3)  # for each answer of a broker
 STORE_WAIT = timedelta(seconds=3)  # a load waits no longer for the store
 BEGINNING = datetime(1971, 1, 1, tzinfo=UTC)
 COMMITTED_HERE = "this process saw it in PostgreSQL"
+RECORDED = "its signed record is in the artifact store"
 COMMAND = "python -m services.constitution_service.recover releases"
 
 _log = structlog.get_logger(__name__)
@@ -141,16 +142,14 @@ class Witness:
         """
         highest = await self._highest()
         await self._hear_redis(highest)
-        kafka: UnavailableError | None = None
-        if time.monotonic() >= self._scan_due:
-            await self._hear_store(highest)
-            try:
-                await self._hear_kafka()
-            except UnavailableError as error:
-                kafka = error
-        self._compare(await self._highest())  # after the witnesses: in a healthy system none can be ahead of it
-        if kafka is not None:
-            raise kafka
+        highest = await self._compare()
+        if time.monotonic() < self._scan_due:
+            return
+        await self._hear_store(highest)
+        await self._hear_records(highest)
+        await self._compare()  # what is known by now waits for no Kafka
+        await self._hear_kafka()
+        await self._compare()
 
     def committed(self, generation: int) -> None:
         """Remember what this process has itself given out, before it looks again."""
@@ -172,8 +171,7 @@ class Witness:
         await self._hear_redis(highest)
         if next_generation:
             await self._hear_store(highest)
-        highest = await self._highest()
-        self._compare(highest)
+        highest = await self._compare()
         if self._behind is not None:
             self._refuse(self._behind, highest)
         if next_generation and not self._proved:
@@ -189,15 +187,25 @@ class Witness:
             current={"generation": seen.generation, "version": seen.version, "checksum": seen.checksum},
         )
 
-    def _compare(self, highest: int) -> None:
-        if self._seen is None or self._seen.generation < highest:
-            self._seen = Seen(highest, None, None, COMMITTED_HERE)
-        behind = self._seen if self._seen.generation > highest else None
+    async def _compare(self) -> int:
+        """Compare PostgreSQL's highest generation, which is returned, with what was heard before it was read.
+
+        Before, because a release may be committed and heard of while PostgreSQL's answer is under way.
+        """
+        seen = self._seen
+        highest = await self._highest()
+        self.committed(highest)
+        behind = max(
+            (one for one in (seen, self._behind) if one is not None and one.generation > highest),
+            key=lambda one: one.generation,
+            default=None,
+        )
         if behind is not None and self._behind is None:
             _log.error("postgres_behind", seen=behind.generation, postgres=highest, where=behind.where, next=COMMAND)
         if behind is None and self._behind is not None:
             _log.info("postgres_caught_up", postgres=highest)
         self._behind = behind
+        return highest
 
     async def _highest(self) -> int:
         try:
@@ -240,20 +248,23 @@ class Witness:
             except (TransportError, ContentError) as error:
                 self._scan_due = time.monotonic() + 5 * LOOK.total_seconds()
                 raise UnavailableError(f"the events on Kafka cannot be read: {error.message}") from error
-            await asyncio.to_thread(self._believe_events, events)
+            newest = await asyncio.to_thread(self._newest_of, events)
+            if newest is not None:
+                self._note(newest[0], f"its signed statement is on Kafka, offset {newest[1]}")
             self._proved = True
             self._scan_due = time.monotonic() + SCAN.total_seconds()
             self._scan_from = begun - OVERLAP
 
-    def _believe_events(self, events: Sequence[dict[str, Any]]) -> None:
+    def _newest_of(self, events: Sequence[dict[str, Any]]) -> tuple[ReleasePredicate, int] | None:
+        """Return what the newest event says that a pinned service key has signed for here, and its offset."""
         for event in sorted(events, key=lambda event: -int(event["generation"])):
-            if self._seen and event["generation"] <= self._seen.generation:
-                return
             try:
                 said = verify_release(UpdatedEvent.model_validate_json(event["raw"]).statement, self._site.trust)
             except (ValidationError, ContentError):
                 continue  # anyone who may write to the topic can put that there
-            self._note(said, f"its signed statement is on Kafka, offset {event['offset']}")
+            if (said.environment, said.generation) == (self._site.environment.environment, event["generation"]):
+                return said, event["offset"]
+        return None
 
     async def _hear_store(self, highest: int) -> None:
         """Ask for the record of the generation to be given out, and of the one before, which proves the store."""
@@ -263,10 +274,23 @@ class Witness:
                 if newer is None and not self._proved:
                     self._proved = highest == 0 or await self._record(highest) is not None
                 while newer is not None:
-                    self._note(newer, "its signed record is in the artifact store")
+                    self._note(newer, RECORDED)
                     newer = await self._record(newer.generation + 1)
         except (UnavailableError, TimeoutError) as error:
             _log.warning("store_not_asked", generation=highest + 1, reason=str(error) or "no answer in time")
+
+    async def _hear_records(self, highest: int) -> None:
+        """Look through the store for records beyond a gap: a generation of which it holds nothing."""
+        try:
+            async with asyncio.timeout(STORE_WAIT.total_seconds()):
+                found = await listed(self._store, self._names, self._site.environment.environment, highest)
+                for generation in reversed(found):
+                    record = await self._record(generation)
+                    if record is not None:
+                        self._note(record, RECORDED)
+                        return
+        except (UnavailableError, TimeoutError) as error:
+            _log.warning("store_not_listed", generation=highest + 1, reason=str(error) or "no answer in time")
 
     async def _record(self, generation: int) -> ReleasePredicate | None:
         environment = self._site.environment.environment
@@ -274,7 +298,7 @@ class Witness:
         if data is None:
             return None
         try:
-            return read_release_record(data, self._site.trust, environment, generation)[1]
+            return (await asyncio.to_thread(read_release_record, data, self._site.trust, environment, generation))[1]
         except UntrustedError:
             return None
 

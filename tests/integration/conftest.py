@@ -3,9 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import AdminClient
 from dulwich.repo import Repo
 from redis.asyncio import Redis
 
@@ -20,6 +22,7 @@ from tests.constitution_service_support import (
     Site,
     make_site,
 )
+from tests.disaster import Disaster
 from tests.ports import free_port
 from tests.resources import Prometheus, Slack
 
@@ -167,3 +170,29 @@ def worker_settings(
         "HOME": str(tmp_path),
         "RECONCILE_SECONDS": "0",
     }
+
+
+@pytest.fixture
+def disaster(
+    *,
+    author: Author,
+    constitution_service: ServiceProcess,
+    service_settings: dict[str, str],
+    database: Database,
+    postgres_settings: dict[str, str],
+    redis: Redis,
+    names: Names,
+    kafka_configuration: dict[str, Any],
+    tmp_path: Path,
+) -> Disaster:
+    return Disaster(
+        author=author,
+        service=constitution_service,
+        settings=service_settings,
+        database=database,
+        admin_url=postgres_settings["DATABASE_ADMIN_URL"],
+        redis=redis,
+        names=names,
+        kafka=AdminClient(kafka_configuration),
+        backup=tmp_path / "backup.dump",
+    )

@@ -1,155 +1,18 @@
 """A system is lost and comes back from what is left (docs/backup-and-restore.md); nothing is ever used twice."""
 
-import asyncio
 import json
-import os
 import shutil
-import subprocess
-import sys
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from confluent_kafka.admin import AdminClient
-from redis.asyncio import Redis
 
-from constitution.api import LoadResult
 from constitution.errors import ConflictError, UnavailableError
-from constitution.names import Names
-from constitution.release import Delivery, Kind, Release, Standing
-from tests.conftest import Database
-from tests.constitution_service_support import CHECKOUT, Author, ServiceProcess, following
+from constitution.release import Kind
+from tests.constitution_service_support import following
+from tests.disaster import Disaster, refuses, story
 from tests.helpers import eventually
 from tests.integration.conftest import Topics
-from tests.postgres_backup import back_up, restore
-
-
-@dataclass
-class Disaster:
-    """The service of one test, and everything that can be lost."""
-
-    author: Author
-    service: ServiceProcess
-    settings: dict[str, str]
-    database: Database
-    admin_url: str
-    redis: Redis
-    names: Names
-    kafka: AdminClient
-    backup: Path
-
-    @property
-    def store(self) -> Path:
-        return Path(self.settings["ARTIFACT_STORE_URL"].removeprefix("file://"))
-
-    async def back_up(self) -> None:
-        await back_up(self.database.owner_url, self.backup)
-
-    async def restore(self) -> None:
-        await restore(self.admin_url, self.database.owner_url, self.backup)
-
-    async def lose(self, *what: str) -> None:
-        if "redis" in what:
-            keys = [key async for key in self.redis.scan_iter(match=f"{self.names.namespace}:*")]
-            await self.redis.delete(*keys)
-        if "kafka" in what:
-            for gone in self.kafka.delete_topics([self.names.topic_updated()], operation_timeout=10).values():
-                gone.result(10)
-        if "store" in what:
-            shutil.rmtree(self.store)
-            self.store.mkdir()
-
-    async def recover(self, *arguments: str) -> tuple[int, dict[str, Any], str]:
-        """Run the operator's command; (exit code, answer, stderr)."""
-        done = await asyncio.to_thread(
-            subprocess.run,
-            [sys.executable, "-m", "services.constitution_service.recover", *arguments],
-            env={**self.settings, "PATH": os.environ["PATH"]},
-            cwd=CHECKOUT,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
-        return done.returncode, json.loads(done.stdout) if done.stdout else {}, done.stderr
-
-    async def releases(self) -> list[Release]:
-        """Every release, oldest first; of its delivery only where its events lie."""
-        found = await self.author.worker.releases()
-        return [
-            one.model_copy(update={"delivery": Delivery(events=one.delivery.events)})
-            for one in sorted(found, key=lambda one: one.generation)
-        ]
-
-    async def recorded(self, *names: str) -> None:
-        """Wait until the store holds records."""
-        folder = self.store / "releases" / self.names.namespace / "testing"
-        await eventually(lambda: _all(folder / f"{name}.json" for name in names))
-
-
-async def _all(files: Any) -> bool:
-    return all(file.is_file() for file in files)
-
-
-@pytest.fixture
-def disaster(
-    *,
-    author: Author,
-    constitution_service: ServiceProcess,
-    service_settings: dict[str, str],
-    database: Database,
-    postgres_settings: dict[str, str],
-    redis: Redis,
-    names: Names,
-    kafka_configuration: dict[str, Any],
-    tmp_path: Path,
-) -> Disaster:
-    return Disaster(
-        author=author,
-        service=constitution_service,
-        settings=service_settings,
-        database=database,
-        admin_url=postgres_settings["DATABASE_ADMIN_URL"],
-        redis=redis,
-        names=names,
-        kafka=AdminClient(kafka_configuration),
-        backup=tmp_path / "backup.dump",
-    )
-
-
-async def story(disaster: Disaster) -> LoadResult:
-    """Generation 1 is in the backup; 2 was confirmed, 3 was poisoned and rolled back by 4 after it. Returns 4."""
-    author = disaster.author
-    first = await author.confirmed(author.draft("1.0.0"), expected_generation=0)
-    await author.delivered(1)
-    await disaster.recorded("0000000001/release", "0000000001/confirmed")
-    await disaster.back_up()
-    second = await author.confirmed(author.draft("1.1.0", following(first)), expected_generation=1)
-    bad, held = await author.publish(author.draft("1.2.0", following(second)), expected_generation=2)
-    undo = await author.lease(held.update_id, Kind.ROLLBACK)
-    restored = await author.load(author.undoing(undo, bad.generation, second.checksum), "undo")
-    await author.stand(bad.generation, Standing.POISONED, undo)
-    await author.release_lease(undo)
-    await author.delivered(4)
-    await disaster.recorded("0000000002/confirmed", "0000000003/poisoned", "0000000004/release")
-    return restored
-
-
-async def refuses(disaster: Disaster, highest: int) -> None:
-    """Whatever would give out a generation is refused, and so is the answer to what is current."""
-    author = disaster.author
-    with pytest.raises(ConflictError, match=rf"generation {highest} was live .* PostgreSQL knows only 1") as held:
-        await author.lease(str(uuid4()))
-    assert held.value.current is not None
-    assert held.value.current["generation"] == highest
-    request = await author.prepared(author.draft("1.3.0"), expected_generation=1)
-    answer = await author.post_load(request)
-    assert (answer.status_code, answer.json()["code"]) == (409, "postgres-behind")
-    with pytest.raises(UnavailableError, match="restored from an older backup"):
-        await author.worker.current()
-    assert "recover releases" in (await author.worker.ready()).checks["generations"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,109 @@
+"""What the witness says while releases are committed beside it: never that PostgreSQL has lost one that it has."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import asyncpg
+import pytest
+
+from adapters.artifact_store import ArtifactStore
+from adapters.postgres import Database as Pool
+from adapters.redis_cache import ConstitutionCache
+from constitution.names import Names
+from services.common.site import load_site
+from services.constitution_service.errors import BehindError, PostgresBehindError
+from services.constitution_service.witness import Witness
+from tests.constitution_service_support import Site
+from tests.resources import Database
+
+GENERATIONS = 300
+ASKING = 8
+
+
+@dataclass
+class Town:
+    """Two processes' witnesses over one database."""
+
+    one: Witness
+    other: Witness
+    owner: asyncpg.Connection
+
+
+@asynccontextmanager
+async def pool(url: str) -> AsyncIterator[Pool]:
+    made = Pool(url, application_name="test", connections=ASKING + 2)
+    await made.open()
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+@pytest.fixture
+async def town(
+    *,
+    service_site: Site,
+    database: Database,
+    cache: ConstitutionCache,
+    service_settings: dict[str, str],
+    kafka_configuration: dict[str, str],
+    names: Names,
+) -> AsyncIterator[Town]:
+    owner = await asyncpg.connect(database.owner_url)
+    async with pool(database.url) as first, pool(database.url) as second:
+        one, other = (
+            Witness(
+                site=load_site(service_site.environment_file),
+                names=names,
+                database=used,
+                cache=cache,
+                store=ArtifactStore(service_settings["ARTIFACT_STORE_URL"]),
+                kafka=kafka_configuration,
+            )
+            for used in (first, second)
+        )
+        await one.look()
+        await other.look()
+        yield Town(one, other, owner)
+    await owner.close()
+
+
+async def test_a_release_committed_while_somebody_looks_is_not_taken_for_a_lost_one(town: Town) -> None:
+    over = asyncio.Event()
+    refused: list[str] = []
+
+    async def ask(witness: Witness) -> None:
+        while not over.is_set():
+            try:
+                await witness.require(next_generation=False)
+                witness.refuse_to_serve()
+            except (PostgresBehindError, BehindError) as error:
+                refused.append(error.message)
+
+    asking = [asyncio.create_task(ask(witness)) for witness in (town.one, town.other) for _ in range(ASKING)]
+    for generation in range(1, GENERATIONS + 1):
+        # A lost generation counts as given out, and takes no more than a row.
+        await town.owner.execute(
+            "INSERT INTO lost_generations (environment, generation, reason) VALUES ('testing', $1, 'x')", generation
+        )
+        town.one.committed(generation)
+    over.set()
+    await asyncio.gather(*asking)
+
+    assert refused == []
+
+
+async def test_what_was_seen_is_missed_by_the_next_who_looks(town: Town) -> None:
+    town.one.committed(7)
+    with pytest.raises(PostgresBehindError, match="generation 7 was live"):
+        await town.one.require(next_generation=False)
+    with pytest.raises(BehindError, match="restored from an older backup"):
+        town.one.refuse_to_serve()
+    for generation in range(1, 8):
+        await town.owner.execute(
+            "INSERT INTO lost_generations (environment, generation, reason) VALUES ('testing', $1, 'x')", generation
+        )
+    await town.one.require(next_generation=False)
+    town.one.refuse_to_serve()
