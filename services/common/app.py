@@ -12,6 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 
 from constitution.api import ReadyReport
 from services.common import problems
+from services.common.auth import holds_token
 from services.common.limits import BodyGuard, BodyLimits
 from services.common.metrics import HttpMetrics, new_registry
 
@@ -47,7 +48,7 @@ def create_app(
     app = FastAPI(title=title, version="1", lifespan=lifespan, redoc_url=None)
     app.state.registry = registry
     problems.install(app)
-    app.add_middleware(BodyGuard, limits=limits or BodyLimits())
+    app.add_middleware(BodyGuard, limits=limits or BodyLimits(), known=holds_token)
     app.add_middleware(HttpMetrics, registry=registry)
 
     @app.get("/healthz", tags=["operations"])

@@ -5,12 +5,15 @@ The trust policy and the environment are ``app.state.site`` (services.common.sit
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, get_args
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.datastructures import Headers
+from starlette.types import Scope as ASGIScope
 
 from constitution.errors import ForbiddenError
+from constitution.trust import Scope
 from services.common.site import Site
 from signatures import tokens
 
@@ -37,6 +40,22 @@ def check_token(site: Site, credentials: HTTPAuthorizationCredentials | None, sc
         scope=scope,
         now=datetime.now(UTC),
     )
+
+
+def holds_token(scope: ASGIScope) -> bool:
+    """Return whether the caller's token holds for anything here; False in a service that knows no tokens."""
+    site: Site | None = getattr(scope["app"].state, "site", None)
+    kind, _, token = Headers(scope=scope).get("authorization", "").partition(" ")
+    if site is None or kind.lower() != "bearer" or not token:
+        return False
+    credentials = HTTPAuthorizationCredentials(scheme=kind, credentials=token.strip())
+    for name in get_args(Scope):
+        try:
+            check_token(site, credentials, name)
+        except ForbiddenError:
+            continue
+        return True
+    return False
 
 
 def require_scope(scope: str) -> Callable[..., Awaitable[str]]:

@@ -1,14 +1,23 @@
 """What reaches a route of any service: bodies that are small, complete and unambiguous, or a problem."""
 
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
 import httpx
 import pytest
+from fastapi import FastAPI, Request
 
 from constitution.api import ReadyReport
+from constitution.environment import Environment
 from constitution.errors import InvalidRequestError, UnavailableError
 from constitution.model import Model
 from services.common.app import create_app
-from services.common.limits import BodyLimits
+from services.common.limits import DRAIN_LIMIT, SMALL, BodyLimits
+from services.common.site import Site
 from services.common.strict_json import loads
+from signatures.tokens import mint
+from tests.unit.keyring import DATA, keyring
 
 
 class Body(Model):
@@ -115,3 +124,106 @@ def test_what_readers_disagree_about_is_refused(data: bytes) -> None:
 def test_plain_json_is_read() -> None:
     assert loads(b'{"a": [1, 1.5, "\\u00fc", null, true]}') == {"a": [1, 1.5, "\u00fc", None, True]}
     assert loads(b"[" * 64 + b"]" * 64)
+
+
+def client(app: FastAPI) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://service")
+
+
+class Slow:
+    """A body that has arrived up to its last byte, and waits with that one."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.sent = asyncio.Event()
+        self.go_on = asyncio.Event()
+        self.ended = asyncio.Event()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield self.data
+        self.sent.set()
+        await self.go_on.wait()
+        yield b"x"
+        self.ended.set()
+
+
+@pytest.fixture
+def files() -> FastAPI:
+    """Takes files above what is drained, and holds little in all."""
+    limits = BodyLimits(default=1000, by_path={"/files": 2 * DRAIN_LIMIT}, held=4 * SMALL)
+    app = create_app(title="a service", ready=ready, limits=limits)
+
+    @app.post("/files")
+    async def take(request: Request) -> int:
+        return len(await request.body())
+
+    return app
+
+
+FILE = {"Content-Type": "application/octet-stream"}
+
+
+async def test_a_file_is_taken_whole_or_not_at_all(files: FastAPI) -> None:
+    async def parts(size: int) -> AsyncIterator[bytes]:
+        for start in range(0, size, 1024 * 1024):
+            yield b"x" * min(1024 * 1024, size - start)
+
+    async with client(files) as http:
+        http.headers["Authorization"] = f"Bearer {token(files)}"
+        for size, answer in (
+            (DRAIN_LIMIT + 2 * 1024 * 1024 + 1, 200),
+            (2 * DRAIN_LIMIT, 200),
+            (2 * DRAIN_LIMIT + 1, 413),
+        ):
+            given = await http.post("/files", content=parts(size), headers=FILE)
+            assert given.status_code == answer
+            assert answer != 200 or given.json() == size
+
+
+def token(app: FastAPI) -> str:
+    """A token that holds; the app is told whom to believe."""
+    environment = Environment.parse('schema_version = 1\nenvironment = "development"\ngate = "gate"\n')
+    app.state.site = Site(environment=environment, trust=keyring().trust, directory=DATA)
+    return mint(keyring().worker, environment="development", scopes=["load:write"], now=datetime.now(UTC))
+
+
+async def test_strangers_cannot_fill_the_memory_and_keep_out_nobody_who_holds_a_token(files: FastAPI) -> None:
+    known = {"Authorization": f"Bearer {token(files)}"}
+    forged = {"Authorization": f"Bearer {token(files)[:-8]}AAAAAAAA"}
+    crowd = [Slow(b"x" * (2 * SMALL - 8)) for _ in range(2)]
+    async with client(files) as http:
+        waiting = [asyncio.create_task(http.post("/files", content=slow, headers=FILE)) for slow in crowd]
+        await asyncio.gather(*(slow.sent.wait() for slow in crowd))
+
+        for headers, size, status in (
+            ({}, 2 * SMALL, 503),
+            (forged, 2 * SMALL, 503),
+            ({}, SMALL // 2, 200),
+            (known, 2 * SMALL, 200),
+        ):
+            late = Slow(b"x" * size)
+            late.go_on.set()
+            answer = await http.post("/files", content=late, headers=FILE | headers)
+            assert answer.status_code == status, (size, answer.text)
+            assert status == 200 or (answer.json()["code"], answer.headers["retry-after"]) == ("too-many-bodies", "1")
+
+        for slow in crowd:
+            slow.go_on.set()
+        assert [answer.json() for answer in await asyncio.gather(*waiting)] == [2 * SMALL - 7] * 2
+        late = Slow(b"x" * 2 * SMALL)
+        late.go_on.set()
+        assert (await http.post("/files", content=late, headers=FILE)).status_code == 200  # what was held is let go
+
+
+async def test_json_that_takes_long_to_read_holds_up_nobody_else() -> None:
+    app = create_app(title="a service", ready=ready)
+    body = Slow(b"[" + b"1," * 600_000)
+    async with client(app) as http:
+        hostile = asyncio.create_task(http.post("/nothing", content=body, headers={"Content-Type": "application/json"}))
+        await body.sent.wait()
+        body.go_on.set()
+        await body.ended.wait()
+        answer = await http.get("/healthz")
+        assert answer.status_code == 200
+        assert not hostile.done()
+        assert (await hostile).status_code == 400
