@@ -161,19 +161,27 @@ def _raw(client: Any, query: str, at_s: float) -> list[Any]:
     from constitution.errors import UnavailableError
     from constitution_client.settings import UsageError
 
+    asked = {"query": query, "time": f"{at_s:.3f}"}
+    plain = {"Accept-Encoding": "identity"}  # a compressed answer grows beyond any bound while it is unpacked
+    data = bytearray()
     try:
-        answer = client.post("/api/v1/query", data={"query": query, "time": f"{at_s:.3f}"})
+        with client.stream("POST", "/api/v1/query", data=asked, headers=plain) as answer:
+            if answer.status_code >= 500:
+                raise UnavailableError(f"Prometheus answered {answer.status_code}", hint="make status")
+            encoding = answer.headers.get("content-encoding", "identity")
+            if encoding != "identity":
+                raise UnavailableError(f"Prometheus answered compressed ({encoding[:40]}), unasked")
+            for part in answer.iter_raw():
+                data += part
+                if len(data) > MAX_ANSWER:
+                    raise UsageError("the query selects too much; narrow its labels")
     except httpx.HTTPError as error:
         raise UnavailableError(f"Prometheus did not answer: {error}", hint="make status") from error
-    if answer.status_code >= 500:
-        raise UnavailableError(f"Prometheus answered {answer.status_code}", hint="make status")
-    if len(answer.content) > MAX_ANSWER:
-        raise UsageError("the query selects too much; narrow its labels")
     try:
-        body = answer.json()
+        body = json.loads(data)
         kind = body["data"]["resultType"] if body["status"] == "success" else None
         found = body["data"]["result"] if kind == "matrix" else None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UnavailableError(f"{client.base_url} does not answer like Prometheus") from error
     if not isinstance(found, list):
         said = body.get("error", "it gave no raw samples")

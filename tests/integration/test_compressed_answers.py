@@ -14,6 +14,7 @@ from adapters.targets import HttpTargets
 from constitution.environment import Target
 from constitution.errors import UnavailableError
 from constitution.evaluation import EvaluationRequest
+from constitution_client.backtest import backtest
 from constitution_client.service import ConstitutionServiceClient
 from services.orchestrator.engines import Engines
 from signatures.tokens import ClientKey
@@ -105,3 +106,11 @@ async def test_a_policy_engine_cannot_fill_the_orchestrator_s_memory(hostile: Ho
         with pytest.raises(UnavailableError, match="gzip"):
             await engines.ask(question, authorization=None, refresh=False)
     assert set(hostile.accepted) == {"identity"}
+
+
+@pytest.mark.usefixtures("peak")
+def test_whoever_answers_as_prometheus_cannot_fill_the_memory_of_a_backtest(hostile: Hostile) -> None:
+    flags = {"file": None, "start": None, "end": None, "measure": None}
+    with pytest.raises(UnavailableError, match="gzip"):
+        backtest(query="up", prometheus=hostile.url, publish=["1700000000"], **flags)
+    assert hostile.accepted == ["identity"]
