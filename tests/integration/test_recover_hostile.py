@@ -4,6 +4,9 @@ import asyncio
 import json
 import shutil
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -14,7 +17,7 @@ from confluent_kafka.cimpl import NewTopic
 
 from constitution.errors import UnavailableError
 from constitution.release import Delivery, Kind, Standing
-from services.constitution_service.records import StandingFile, record_path, sign_record
+from services.constitution_service.records import StandingFile, sign_record
 from services.constitution_service.statement_key import StatementKey, load_statement_key
 from tests.constitution_service_support import Author, ServiceProcess, Site, following
 from tests.disaster import Disaster, refuses, story
@@ -31,6 +34,29 @@ async def restored_without(disaster: Disaster, *lost: str) -> None:
 
 def service_key(site: Site) -> StatementKey:
     return load_statement_key(site.directory / "keys" / "constitution-service.jwk", site.trust)
+
+
+def standing_of(generation: int, checksum: str | None, standing: Standing) -> StandingFile:
+    """A standing as another database under the same key would have recorded it."""
+    return StandingFile(
+        environment="testing",
+        generation=generation,
+        checksum=checksum,
+        standing=standing,
+        verdict=None,
+        reason="of another life",
+        update_id=str(uuid4()),
+        recorded_at=datetime.now(UTC),
+    )
+
+
+@contextmanager
+def silent_server() -> Iterator[str]:
+    """The address of a server that takes connections and never answers."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(64)
+        yield f"127.0.0.1:{silent.getsockname()[1]}"
 
 
 async def test_apply_that_applies_nothing_is_no_success_and_says_why(disaster: Disaster) -> None:
@@ -105,18 +131,8 @@ async def test_a_confirmation_that_comes_back_late_does_not_make_good_what_was_u
     await author.stand(2, Standing.POISONED, undo)
     await author.release_lease(undo)
     # And one that the same key signed for another document under this number.
-    other = StandingFile(
-        environment="testing",
-        generation=1,
-        checksum=bad.checksum,
-        standing=Standing.POISONED,
-        verdict=None,
-        reason="of another life",
-        update_id=str(uuid4()),
-        recorded_at=first.effective_at,
-    )
-    path = disaster.store / record_path(disaster.names, "testing", 1, "poisoned")
-    path.write_bytes(sign_record(other, service_key(service_site)))
+    other = standing_of(1, bad.checksum, Standing.POISONED)
+    disaster.records("0000000001/poisoned")[0].write_bytes(sign_record(other, service_key(service_site)))
 
     code, plan, error = await disaster.recover("releases")
     assert (code, plan["standings"]) == (0, []), error
@@ -269,13 +285,8 @@ async def test_a_kafka_that_is_silent_at_the_start_delays_no_refusal(
 ) -> None:
     await story(disaster)
     await restored_without(disaster, "redis")
-    with socket.socket() as silent:  # it takes connections and never answers
-        silent.bind(("127.0.0.1", 0))
-        silent.listen(64)
-        port = silent.getsockname()[1]
-        service = ServiceProcess(
-            service_settings | {"KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{port}"}, disaster.service.log
-        ).start()
+    with silent_server() as address:
+        service = ServiceProcess(service_settings | {"KAFKA_BOOTSTRAP_SERVERS": address}, disaster.service.log).start()
         author = Author(service_site, service.url)
         try:
             answer = await author.http.get("/v1/constitution")
@@ -329,3 +340,98 @@ async def test_two_who_recover_at_once_write_everything_once(disaster: Disaster)
         assert code == 0 or "the plan was made for generation 1; PostgreSQL is at 4" in error
     assert await disaster.releases() == before
     assert (await disaster.recover("releases"))[0] == 0
+
+
+async def test_nothing_is_given_out_while_nobody_can_say_that_it_is_unused(
+    disaster: Disaster, service_settings: dict[str, str], service_site: Site
+) -> None:
+    first = await disaster.author.confirmed(disaster.author.draft("1.0.0"), expected_generation=0)
+    await disaster.author.delivered(1)
+    await disaster.recorded("0000000001/release")
+    disaster.service.kill()
+    hidden = (disaster.store / "releases").rename(disaster.store.parent / "hidden")
+    with silent_server() as address:
+        service = ServiceProcess(service_settings | {"KAFKA_BOOTSTRAP_SERVERS": address}, disaster.service.log).start()
+        author = Author(service_site, service.url)
+        try:
+            request = await author.prepared(author.draft("1.1.0", following(first)), expected_generation=1)
+            held = await author.lease(request.update_id)
+            request = request.model_copy(update={"fencing_token": held.fencing_token})
+            answer = await author.post_load(request)
+            assert (answer.status_code, answer.json()["code"]) == (503, "generation-unproved")
+            assert answer.headers["retry-after"]
+            hidden.rename(disaster.store / "releases")
+            assert (await author.post_load(request)).json()["generation"] == 2
+        finally:
+            await author.aclose()
+            service.stop()
+
+
+async def test_a_signed_record_of_another_life_is_not_overwritten(disaster: Disaster, service_site: Site) -> None:
+    author = disaster.author
+    first, held = await author.publish(author.draft("1.0.0"), expected_generation=0)
+    await author.delivered(1)
+    await disaster.recorded("0000000001/release")
+    path = disaster.records("0000000001/confirmed")[0]
+    other = sign_record(standing_of(1, first.checksum, Standing.CONFIRMED), service_key(service_site))
+    path.write_bytes(other)
+
+    await author.stand(1, Standing.CONFIRMED, held)
+
+    await eventually(lambda: bool(disaster.service.events("record_conflict")))
+    assert path.read_bytes() == other
+
+
+async def test_events_are_not_put_after_later_ones(disaster: Disaster, topics: Topics) -> None:
+    author = disaster.author
+    first = await author.confirmed(author.draft("1.0.0"), expected_generation=0)
+    await author.delivered(1)
+    assert disaster.service.stop() == 0
+    await disaster.lose("kafka")
+    disaster.service.start()
+    await author.confirmed(author.draft("1.1.0", following(first)), expected_generation=1)
+    await author.delivered(2)
+    told = await topics.updated()
+    assert disaster.service.stop() == 0
+
+    code, _, error = await disaster.recover("topic", "--apply")
+
+    assert (code, await topics.updated()) == (1, told)
+    assert "the topic holds generation 2 and lacks 1" in error
+    assert "delete the topic" in error
+    disaster.service.start()
+
+
+async def test_an_event_that_waited_in_the_backup_is_not_told_again_after_later_ones(
+    disaster: Disaster, service_settings: dict[str, str], service_site: Site, topics: Topics
+) -> None:
+    author = disaster.author
+    first = await author.confirmed(author.draft("1.0.0"), expected_generation=0)
+    await author.delivered(1)
+    await disaster.recorded("0000000001/confirmed")
+    assert disaster.service.stop() == 0
+    with silent_server() as address:
+        service = ServiceProcess(service_settings | {"KAFKA_BOOTSTRAP_SERVERS": address}, disaster.service.log).start()
+        cut_off = Author(service_site, service.url)
+        try:
+            second = await cut_off.confirmed(cut_off.draft("1.1.0", following(first)), expected_generation=1)
+            await disaster.recorded("0000000002/confirmed")
+            await disaster.back_up()
+        finally:
+            await cut_off.aclose()
+            service.stop()
+    disaster.service.start()
+    await author.confirmed(author.draft("1.2.0", following(second)), expected_generation=2)
+    await author.delivered(3)
+    told = await topics.updated()
+    await restored_without(disaster)
+    disaster.service.start()
+    await eventually(lambda: len(disaster.service.events("relay_elected")) >= 4)
+
+    with pytest.raises(UnavailableError, match="restored from an older backup"):
+        await author.worker.current()
+    code, _, error = await disaster.recover("releases", "--apply")
+
+    assert code == 0, error
+    assert (await author.delivered(3)).generation == 3
+    assert await topics.updated() == told

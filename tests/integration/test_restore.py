@@ -72,6 +72,8 @@ async def test_what_an_older_backup_lacks_is_rebuilt_from_signed_records(disaste
         plan | {"rebuild": [], "known": 4, "standings": [], "notes": [], "next": ""},
         "",
     )
+    with pytest.raises(ConflictError, match="was closed by a rollback"):
+        await author.lease(before[2].update_id)  # undone by generation 4
     await author.confirmed(author.draft("1.3.0", following(restored)), expected_generation=4)
     await author.delivered(5)
     after = await topics.updated()
@@ -146,6 +148,9 @@ async def test_whoever_was_let_in_before_the_restore_is_shut_out(disaster: Disas
     await disaster.back_up()
     undo = await author.lease(late.update_id, Kind.ROLLBACK)  # it published nothing, and is closed for ever
     await author.release_lease(undo)
+    for _ in range(5):
+        undo = await author.lease(str(uuid4()), Kind.ROLLBACK)
+        await author.release_lease(undo)
     disaster.service.kill()
     await disaster.restore()
     disaster.service.start()
