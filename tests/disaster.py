@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import asyncpg
 import pytest
 from confluent_kafka.admin import AdminClient
 from redis.asyncio import Redis
@@ -19,9 +20,10 @@ from constitution.api import LoadResult
 from constitution.errors import ConflictError, UnavailableError
 from constitution.names import Names
 from constitution.release import Delivery, Kind, Release, Standing
+from deploy.embedded.postgres import OWNER
 from tests.constitution_service_support import CHECKOUT, Author, ServiceProcess, following
 from tests.helpers import eventually
-from tests.postgres_backup import back_up, restore
+from tests.postgres_backup import back_up, login, restore
 from tests.resources import Database
 
 
@@ -34,6 +36,7 @@ class Disaster:
     settings: dict[str, str]
     database: Database
     admin_url: str
+    template: str
     redis: Redis
     names: Names
     kafka: AdminClient
@@ -48,6 +51,16 @@ class Disaster:
 
     async def restore(self) -> None:
         await restore(self.admin_url, self.database.owner_url, self.backup)
+
+    async def restore_nothing(self) -> None:
+        """Lose the database, and make an empty one under the same name: there was no backup."""
+        name = login(self.database.owner_url)["PGDATABASE"]
+        admin = await asyncpg.connect(self.admin_url)
+        try:
+            await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+            await admin.execute(f"CREATE DATABASE {name} TEMPLATE {self.template} OWNER {OWNER}")
+        finally:
+            await admin.close()
 
     async def lose(self, *what: str) -> None:
         if "redis" in what:

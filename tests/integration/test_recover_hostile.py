@@ -73,6 +73,7 @@ async def test_apply_that_applies_nothing_is_no_success_and_says_why(disaster: D
     assert "--reason" in error
 
 
+@pytest.mark.slow
 async def test_generations_that_only_a_person_knows_of_can_be_declared_lost(disaster: Disaster) -> None:
     author = disaster.author
     first = await author.confirmed(author.draft("1.0.0"), expected_generation=0)
@@ -93,6 +94,7 @@ async def test_generations_that_only_a_person_knows_of_can_be_declared_lost(disa
     assert after.generation == 4
 
 
+@pytest.mark.slow
 async def test_a_standing_that_outlived_its_release_keeps_nobody_from_recovering(disaster: Disaster) -> None:
     author = disaster.author
     restored = await story(disaster)
@@ -184,6 +186,7 @@ async def test_a_gap_in_the_records_hides_nothing_that_lies_beyond_it(disaster: 
     assert after.generation == 5
 
 
+@pytest.mark.slow
 async def test_whatever_makes_the_service_refuse_is_what_the_command_goes_by(disaster: Disaster) -> None:
     await story(disaster)
     key = disaster.names.redis_current()
@@ -257,6 +260,7 @@ async def test_a_damaged_record_is_found_and_written_again(disaster: Disaster) -
     assert [file.read_bytes() for file in files] == genuine, error
 
 
+@pytest.mark.slow
 async def test_two_who_fill_the_topic_at_once_send_nothing_twice(disaster: Disaster, topics: Topics) -> None:
     await story(disaster)
     told = await topics.updated()
@@ -326,6 +330,7 @@ async def test_killed_half_way_it_has_written_nothing_and_the_next_one_writes_al
     assert await disaster.releases() == before
 
 
+@pytest.mark.slow
 async def test_two_who_recover_at_once_write_everything_once(disaster: Disaster) -> None:
     await story(disaster)
     before = await disaster.releases()
@@ -342,6 +347,7 @@ async def test_two_who_recover_at_once_write_everything_once(disaster: Disaster)
     assert (await disaster.recover("releases"))[0] == 0
 
 
+@pytest.mark.slow
 async def test_nothing_is_given_out_while_nobody_can_say_that_it_is_unused(
     disaster: Disaster, service_settings: dict[str, str], service_site: Site
 ) -> None:
@@ -367,6 +373,7 @@ async def test_nothing_is_given_out_while_nobody_can_say_that_it_is_unused(
             service.stop()
 
 
+@pytest.mark.slow
 async def test_a_signed_record_of_another_life_is_not_overwritten(disaster: Disaster, service_site: Site) -> None:
     author = disaster.author
     first, held = await author.publish(author.draft("1.0.0"), expected_generation=0)
@@ -382,6 +389,7 @@ async def test_a_signed_record_of_another_life_is_not_overwritten(disaster: Disa
     assert path.read_bytes() == other
 
 
+@pytest.mark.slow
 async def test_events_are_not_put_after_later_ones(disaster: Disaster, topics: Topics) -> None:
     author = disaster.author
     first = await author.confirmed(author.draft("1.0.0"), expected_generation=0)
@@ -402,6 +410,7 @@ async def test_events_are_not_put_after_later_ones(disaster: Disaster, topics: T
     disaster.service.start()
 
 
+@pytest.mark.slow
 async def test_an_event_that_waited_in_the_backup_is_not_told_again_after_later_ones(
     disaster: Disaster, service_settings: dict[str, str], service_site: Site, topics: Topics
 ) -> None:
@@ -435,3 +444,21 @@ async def test_an_event_that_waited_in_the_backup_is_not_told_again_after_later_
     assert code == 0, error
     assert (await author.delivered(3)).generation == 3
     assert await topics.updated() == told
+
+
+async def test_without_any_backup_the_whole_history_comes_back(disaster: Disaster) -> None:
+    author = disaster.author
+    restored = await story(disaster)
+    before = await disaster.releases()
+    disaster.service.kill()
+    await disaster.restore_nothing()
+    disaster.service.start()
+    with pytest.raises(UnavailableError, match="restored from an older backup"):
+        await author.worker.current()
+
+    code, done, error = await disaster.recover("releases", "--apply")
+
+    assert (code, done["applied"]) == (0, True), error
+    assert await disaster.releases() == before
+    after = await author.confirmed(author.draft("1.3.0", following(restored)), expected_generation=4)
+    assert after.generation == 5
