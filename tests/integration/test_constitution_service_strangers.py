@@ -1,13 +1,17 @@
 """Whoever has no token may ask what could go live, and cannot keep the service from those who have one."""
 
 import asyncio
+from pathlib import Path
 
 import httpx
 
-from tests.constitution_service_support import Author
+from services.common.limits import HELD
+from tests.constitution_service_support import Author, ServiceProcess
 from tests.helpers import eventually
 
 CROWD = 12
+ENDLESS = 12 * 1024 * 1024  # bytes of each body that never ends
+PART = 64 * 1024
 PATTERNS = " || ".join(f"prompt.matches('a{n}[a-z]{{1,50}}b')" for n in range(20))
 
 
@@ -50,3 +54,52 @@ async def test_a_stranger_alone_is_answered_and_a_bad_token_is_as_good_as_none(a
     for headers in ({}, {"Authorization": "Bearer nonsense"}):
         answer = await author.http.post("/v1/constitution/validate", files=files, headers=headers)
         assert (answer.status_code, answer.json()["valid"]) == (200, True)
+
+
+def resident(process: ServiceProcess) -> int:
+    """The most memory that a process ever had, in bytes."""
+    assert process.process is not None
+    lines = Path(f"/proc/{process.process.pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+
+
+async def test_bodies_that_strangers_send_and_never_end_fill_no_memory(
+    author: Author, constitution_service: ServiceProcess
+) -> None:
+    before = resident(constitution_service)
+    head = (
+        "POST /v1/constitution/blobs HTTP/1.1\r\nHost: service\r\nContent-Type: application/octet-stream\r\n"
+        f"Content-Length: {ENDLESS + 1}\r\n\r\n"
+    ).encode()
+
+    writers: list[asyncio.StreamWriter] = []
+
+    async def send() -> bytes:
+        """Return the status line that came before the body's end, or nothing."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", constitution_service.port)
+        writers.append(writer)
+        answer = asyncio.create_task(reader.readline())
+        try:
+            writer.write(head)
+            for _ in range(0, ENDLESS, PART):
+                writer.write(b"x" * PART)
+                await writer.drain()
+        except ConnectionError:
+            return await answer
+        if answer.done():
+            return answer.result()
+        answer.cancel()
+        return b""
+
+    try:
+        answers = await asyncio.gather(*(send() for _ in range(2 * CROWD)))
+        grown = resident(constitution_service) - before
+        good = author.draft("1.0.0")
+        assert await author.push(good)
+    finally:
+        for writer in writers:
+            writer.close()
+    refused = [line for line in answers if line]
+    assert all(b" 503 " in line for line in refused)
+    assert len(refused) > CROWD
+    assert grown < 2 * HELD, grown
