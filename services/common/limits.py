@@ -7,6 +7,7 @@ together, and never the event loop that answers everybody else.
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -22,7 +23,7 @@ BODY_TIMEOUT = timedelta(seconds=30)  # a body that trickles longer holds a conn
 DRAIN_LIMIT = 16 * 1024 * 1024  # bytes read and dropped, so that a client sees the 413 and no broken pipe
 SMALL = 16 * 1024  # bytes: read on the event loop, and taken at any time; hostile JSON of this size costs 10 ms
 HELD = 64 * 1024 * 1024  # bytes of bodies in memory at once; beyond it, large ones are taken with a token alone
-READERS = 2  # large JSON bodies looked at at once, each in a thread: a megabyte of small numbers takes most of a second
+READERS = 1  # of strangers' large JSON at once, in a thread: a megabyte of small numbers takes most of a second
 _NOT_JSON = ("multipart/form-data", "application/octet-stream", "application/x-www-form-urlencoded")
 
 
@@ -74,7 +75,7 @@ class BodyGuard:
         self._limits = limits
         self._known = known
         self._held = 0
-        self._readers = asyncio.Semaphore(READERS)
+        self._strangers = asyncio.Semaphore(READERS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on with its body already read, or answer with a problem."""
@@ -113,17 +114,17 @@ class BodyGuard:
                 )
                 return
             try:
-                await self._look(body)
+                await self._look(scope, body)
             except InvalidRequestError as error:
                 await response_of(error)(scope, receive, send)
                 return
         await self._app(scope, _replay(body, receive), send)
 
-    async def _look(self, body: bytes) -> None:
+    async def _look(self, scope: Scope, body: bytes) -> None:
         if len(body) <= SMALL:
             loads(body)
             return
-        async with self._readers:
+        async with nullcontext() if self._known(scope) else self._strangers:
             await asyncio.to_thread(loads, body)
 
     async def _read(self, scope: Scope, receive: Receive, limit: int, body: "_Body") -> bytes | None:

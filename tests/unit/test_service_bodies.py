@@ -215,6 +215,24 @@ async def test_strangers_cannot_fill_the_memory_and_keep_out_nobody_who_holds_a_
         assert (await http.post("/files", content=late, headers=FILE)).status_code == 200  # what was held is let go
 
 
+async def test_a_crowd_of_strangers_with_slow_json_holds_up_nobody_who_holds_a_token() -> None:
+    app = create_app(title="a service", ready=ready)
+    known = {"Authorization": f"Bearer {token(app)}", "Content-Type": "application/json"}
+    crowd = [Slow(b"[" + b"1," * 600_000) for _ in range(6)]
+    async with client(app) as http:
+        hostile = [
+            asyncio.create_task(http.post("/nothing", content=body, headers={"Content-Type": "application/json"}))
+            for body in crowd
+        ]
+        for body in crowd:
+            body.go_on.set()
+        await asyncio.gather(*(body.ended.wait() for body in crowd))
+        answer = await http.post("/nothing", content=b"[" + b" " * 2 * SMALL + b"]", headers=known)
+        assert answer.status_code == 404
+        assert sum(not task.done() for task in hostile) >= 3
+        assert {(await task).status_code for task in hostile} == {400}
+
+
 async def test_json_that_takes_long_to_read_holds_up_nobody_else() -> None:
     app = create_app(title="a service", ready=ready)
     body = Slow(b"[" + b"1," * 600_000)
