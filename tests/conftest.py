@@ -10,6 +10,7 @@ Set TEST_STACK to the directory of a running stack to use that one, and leave it
 import asyncio
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import time
@@ -40,6 +41,11 @@ FIXTURES = {
     "prometheus_settings": "prometheus",
     "slack_settings": "slack-emulator",
 }
+
+
+def pytest_configure() -> None:
+    """Listen to Ctrl-C again: `make test &` in a script ignores it, and so would every program that a test starts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

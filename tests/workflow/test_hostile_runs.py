@@ -133,6 +133,7 @@ async def test_a_rollback_by_hand_that_waits_for_the_board_does_not_keep_a_bad_r
     assert len(runs) == 2
 
 
+@pytest.mark.slow
 async def test_an_outage_at_the_very_end_does_not_change_the_outcome(town: Town, live: CurrentConstitution) -> None:
     with town.service_wire.holding("POST", "/v1/constitution/audit", b"update.completed") as audit:
         handle, proposal = await town.approved()

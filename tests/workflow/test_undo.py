@@ -118,6 +118,7 @@ async def test_a_retry_heals_a_step_that_needed_a_person(town: Town) -> None:
     await outcomes.completed(town, handle, proposal)
 
 
+@pytest.mark.slow
 async def test_a_step_that_fails_past_the_deadline_for_a_person_is_undone(
     town: Town, live: CurrentConstitution
 ) -> None:
