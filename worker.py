@@ -49,6 +49,7 @@ from activities.stage import Stage
 from activities.sync import Sync
 from activities.validate import Validate
 from activities.watch import Watch
+from adapters import memory
 from adapters.archive import GitArchive
 from adapters.deployment import FileDeployment, load_deployment
 from adapters.event_log import KafkaEventLog
@@ -400,6 +401,7 @@ def _asked_to_stop(stop: asyncio.Event) -> None:
 
 def main() -> int:
     """Run the worker; return the process's exit code."""
+    memory.keep_little()
     try:
         configuration = configure()
     except InvalidRequestError as error:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import uvicorn
 from fastapi import FastAPI
 
+from adapters import memory
 from constitution.errors import ConstitutionError
 from services.common.logs import configure_logging
 from services.common.settings import Settings, read_settings
@@ -59,6 +60,7 @@ def run(app_factory: Callable[[], FastAPI], settings: Settings) -> int:
 
 def main(service: str, kind: type[Settings], app_factory: Callable[..., FastAPI]) -> int:
     """Read settings, set up logs, build ``app_factory(settings)``, serve; return the exit code."""
+    memory.keep_little()
     try:
         settings = read_settings(kind)
     except ConstitutionError as error:
