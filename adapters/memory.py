@@ -2,7 +2,8 @@
 
 glibc gives threads heaps of their own, up to eight a core, and each keeps what its largest piece of work once needed.
 Our processes have some twenty threads, and what they read grows with the history of releases: a worker that had made a
-hundred held 37 free MiB in such heaps, and more with each release. With two heaps it is as good as flat (bench/README.md, A long life).
+hundred held 37 free MiB in such heaps, and more with each release. With two heaps it is as good as flat
+(bench/README.md, A long life).
 """
 
 import ctypes
