@@ -52,7 +52,7 @@ demo: sync  ## The whole story on real servers: one good constitution, two bad o
 # The tests run also when a linter objects, so that one run tells everything; the exit code is both's.
 # Two at a time, a file each: most of a test's time is waiting for servers. The chaos suite tells one story over
 # several files on one set of scratch servers, so it runs by itself, in order.
-PYTEST_ARGS ?= -n 2 --dist loadfile
+PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 test: sync  ## Linters, types, import contracts and every test
 	@mkdir -p var; $(STACK) fetch >var/fetch.log 2>&1 & fetch=$$!; \
 	trap 'kill $$fetch 2>/dev/null || true' EXIT; \

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 CHECKOUT = Path(__file__).resolve().parents[1]
 MIGRATIONS = CHECKOUT / "deploy" / "sql" / "migrations"
 
+LONGEST_FIRST = ("faults", "model", "workflow", "integration")
+
 KEPT = timedelta(days=1)  # servers and logs of a failed run
 
 # The session fixture of each server.
@@ -46,6 +48,16 @@ FIXTURES = {
 def pytest_configure() -> None:
     """Listen to Ctrl-C again: `make test &` in a script ignores it, and so would every program that a test starts."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests that take long: two at a time, none of them is waited for alone at the end."""
+
+    def rank(item: pytest.Item) -> int:
+        folder = item.path.relative_to(CHECKOUT / "tests").parts[0]
+        return LONGEST_FIRST.index(folder) if folder in LONGEST_FIRST else len(LONGEST_FIRST)
+
+    items.sort(key=rank)
 
 
 @pytest.fixture(scope="session")
