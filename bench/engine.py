@@ -76,7 +76,8 @@ def _summarised(found: dict[tuple[str, int], list[Round]]) -> dict[str, Any]:
 
 @contextmanager
 def _bare() -> Iterator[int]:
-    port = Ports().any()
+    ports = Ports()  # kept until the end: with it goes the reservation
+    port = ports.any()
     command = ["setpriv", "--pdeathsig", "TERM", sys.executable, "-m", "bench.bare", str(port)]
     server = subprocess.Popen(command, cwd=CHECKOUT)  # noqa: S603 - our own module
     try:
@@ -85,6 +86,7 @@ def _bare() -> Iterator[int]:
     finally:
         server.terminate()
         server.wait(timeout=15)
+        ports.close()
 
 
 def _until_it_listens(server: "subprocess.Popen[bytes]", port: int) -> None:
