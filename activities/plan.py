@@ -31,7 +31,7 @@ class RollbackPlan(Model):
         already: generation of the release that undid it already.
         done: that release was confirmed: only its records can be missing.
         needs_quorum: no approval pre-authorises it: ``quorum`` board members must sign.
-        standing_for_bad: ``poisoned`` after an anomaly, else ``withdrawn``.
+        standing_for_bad: ``poisoned`` after an anomaly, or where an earlier run said so already; else ``withdrawn``.
     """
 
     environment: str
@@ -89,6 +89,7 @@ def make_plan(
         pre_authorised = _pre_authorised(bad, target, releases, now)
     kind = Kind.WITHDRAW if bad is not None and target is None else Kind.ROLLBACK
     bad_name = _name(bad)
+    poisoned = x.request.verdict is Verdict.ANOMALY or (bad is not None and bad.standing is Standing.POISONED)
     return RollbackPlan(
         environment=x.environment,
         update_id=x.update_id,
@@ -115,7 +116,7 @@ def make_plan(
         channel=environment.channel,
         deadlines=environment.deadlines,
         links=links,
-        standing_for_bad=Standing.POISONED if x.request.verdict is Verdict.ANOMALY else Standing.WITHDRAWN,
+        standing_for_bad=Standing.POISONED if poisoned else Standing.WITHDRAWN,
     )
 
 

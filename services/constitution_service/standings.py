@@ -17,10 +17,19 @@ FOLLOWS: dict[Standing | None, frozenset[Standing]] = {
     Standing.WITHDRAWN: frozenset({Standing.POISONED}),
     Standing.POISONED: frozenset(),
 }
+# What a standing says already.
+SAYS: dict[Standing | None, frozenset[Standing]] = {
+    Standing.CONFIRMED: frozenset({Standing.CONFIRMED}),
+    Standing.WITHDRAWN: frozenset({Standing.WITHDRAWN}),
+    Standing.POISONED: frozenset({Standing.POISONED, Standing.WITHDRAWN}),
+}
 
 
 async def record(context: Context, generation: int, request: StandingRequest, key: str, client: str) -> Release:
-    """Append a standing and return the release; the same standing again changes nothing.
+    """Append a standing and return the release; what is recorded already changes nothing.
+
+    *Withdrawn* is also said by ``poisoned``: whoever finishes the rollback of a run that died, and does not know of its
+    anomaly, must not be stopped by it.
 
     Raises:
         NotFoundError: there is no such generation.
@@ -39,7 +48,7 @@ async def record(context: Context, generation: int, request: StandingRequest, ke
         if answer is not None:
             return found
         leases.require(lease, update_id=request.update_id, fencing_token=request.fencing_token)
-        if found.standing is not request.standing:
+        if request.standing not in SAYS.get(found.standing, frozenset()):
             await _append(connection, context, found, request, client)
         await idempotency.store_answer(connection, environment, key, fingerprint, "{}")
         after = await releases.read_release(connection, environment, generation)

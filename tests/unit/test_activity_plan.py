@@ -70,6 +70,12 @@ def test_an_unconfirmed_update_goes_back_to_its_previous_without_asking_again() 
     assert (made.needs_quorum, made.quorum, made.standing_for_bad) == (False, 2, POISONED)
 
 
+def test_what_was_found_poisoned_stays_so_for_the_run_that_finishes_the_undo() -> None:
+    undone = release(3, "1.0.0", kind=Kind.ROLLBACK, rollback_of=2)
+    made = plan(release(1, "1.0.0", CONFIRMED), release(2, "1.1.0", POISONED), undone, bad_generation=2)
+    assert (made.already, made.done, made.standing_for_bad) == (3, False, POISONED)
+
+
 def test_a_first_release_is_withdrawn() -> None:
     made = plan(release(1, "1.0.0"), bad_generation=1)
     assert (made.kind, made.checksum, made.needs_quorum, made.quorum) == (Kind.WITHDRAW, None, False, 3)

@@ -137,3 +137,25 @@ async def test_a_rollback_by_hand_that_is_terminated_is_finished_by_its_guard(
     releases = {release.generation: release for release in await town.service.releases()}
     assert (releases[bad].standing, releases[bad + 1].standing) == (Standing.WITHDRAWN, Standing.CONFIRMED)
     assert len(town.reads.told_about(proposal.version, "rolled back")) == 1
+
+
+async def test_a_rollback_terminated_after_it_found_the_document_bad_is_finished_by_its_guard(
+    town: Town, live: CurrentConstitution
+) -> None:
+    proposal = await town.completed()
+    bad = (await town.live()).generation
+    request = {"reason": "it spikes", "verdict": "anomaly"}
+    async with town.paused(LEAF):
+        rollback = await town.start_run("ConstitutionRollback", town.rollback_id(bad), request)
+        await town.until_step(rollback, "sync")
+        guard = await town.guard_of(rollback)
+        await rollback.terminate("an operator's mistake")
+        await town.go_on(LEAF)
+    end = await town.end(guard)
+    assert (end.status, end.type) == ("COMPLETED", None), end.message
+    undoing = await town.live()
+    assert (undoing.checksum, undoing.generation) == (live.checksum, bad + 1)
+    releases = {release.generation: release for release in await town.service.releases()}
+    assert (releases[bad].standing, releases[bad + 1].standing) == (Standing.POISONED, Standing.CONFIRMED)
+    assert len(town.reads.told_about(proposal.version, "rolled back")) == 1
+    assert await town.service.lease() is None
