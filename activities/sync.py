@@ -21,7 +21,7 @@ from constitution.rules import Policy
 
 BEAT = timedelta(seconds=1)
 ASK_AGAIN = timedelta(milliseconds=250)  # a target that follows the event is there after one or two of these
-GIVEN_UP = 3  # silent answers in a row after which a rollback no longer waits for a target while others answer
+GIVEN_UP = 3  # questions in a row without an answer after which a target is silent, whatever it said before
 
 
 class SyncInput(Model):
@@ -36,7 +36,11 @@ class SyncInput(Model):
 
 
 class SyncReport(Model):
-    """Target ids: proven, answering with something else, and not answering (never the same as converged)."""
+    """Target ids: proven, answering with something else, and not answering (never the same as converged).
+
+    Who answered in this attempt lags until ``GIVEN_UP`` questions in a row got no answer: one that is lost right before
+    the deadline does not hide that the target obeys something else.
+    """
 
     converged: tuple[str, ...]
     lagging: tuple[str, ...]
@@ -62,12 +66,24 @@ class GoldenResult(Model):
 
 @dataclass(slots=True)
 class _State:
-    """What a target said last. ``silent`` counts the questions in a row that it did not answer."""
+    """What a target said last, if it ever did. ``silent`` counts the questions in a row that it did not answer."""
 
     converged: bool = False
-    answers: bool = False
+    answer: str | None = None
     silent: int = 0
-    said: str = "has not answered yet"
+    silence: str = "has not answered yet"
+
+    @property
+    def unreachable(self) -> bool:
+        """It never answered, or has stopped answering."""
+        return self.answer is None or self.silent >= GIVEN_UP
+
+    @property
+    def said(self) -> str:
+        """Its last answer, and why there is none since; for people."""
+        if self.answer is None:
+            return self.silence
+        return f"{self.answer}; then {self.silence}" if self.silent else self.answer
 
 
 class Sync:
@@ -86,7 +102,8 @@ class Sync:
         ``require_all`` (an update): everybody must converge. Otherwise (a rollback): everybody who answers must; who
         is silent is named, and is not waited for once the others are proven. The deadline counts from this attempt.
         Twice, killed half-way, or late: it only asks, and a refresh is safe at any moment. A cancel is noticed within
-        a second.
+        a second. A target that dies shortly before the deadline lags in this attempt; the next one counts anew, gets
+        no answer at all, and names it unreachable.
 
         Raises:
             NotConvergedError: ``require_all``, and a target lags or is unreachable at the deadline; each is named.
@@ -104,8 +121,8 @@ class Sync:
             await asyncio.gather(*tasks, return_exceptions=True)
         report = SyncReport(
             converged=_ids(states, lambda s: s.converged),
-            lagging=_ids(states, lambda s: not s.converged and s.answers),
-            unreachable=_ids(states, lambda s: not s.converged and not s.answers),
+            lagging=_ids(states, lambda s: not s.converged and not s.unreachable),
+            unreachable=_ids(states, lambda s: not s.converged and s.unreachable),
         )
         _judge(report, states, x)
         return report
@@ -143,16 +160,14 @@ class Sync:
             try:
                 said = await self._targets.policy(target, force=True)
             except TransportError as error:
-                state.answers = False
                 state.silent += 1
-                state.said = error.message
+                state.silence = error.message
             except ContentError as error:  # it answered, and refused: never the same as converged
-                state.answers = True
-                state.said = error.message
-            else:
-                state.answers = True
                 state.silent = 0
-                state.said = f"obeys generation {said['generation']}, {said['checksum'] or 'no constitution'}"
+                state.answer = error.message
+            else:
+                state.silent = 0
+                state.answer = f"obeys generation {said['generation']}, {said['checksum'] or 'no constitution'}"
                 state.converged = said["generation"] == x.generation and said["checksum"] == x.checksum
             if not state.converged:
                 await asyncio.sleep(ASK_AGAIN.total_seconds())
@@ -190,7 +205,7 @@ async def _until_settled(tasks: list[asyncio.Task[None]], states: dict[str, _Sta
 
 def _only_silent_left(states: dict[str, _State]) -> bool:
     left = [state for state in states.values() if not state.converged]
-    return len(left) < len(states) and all(not s.answers and s.silent >= GIVEN_UP for s in left)
+    return len(left) < len(states) and all(s.silent >= GIVEN_UP for s in left)
 
 
 def _ids(states: dict[str, _State], which: Callable[[_State], bool]) -> tuple[str, ...]:

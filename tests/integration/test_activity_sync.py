@@ -2,9 +2,11 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,8 @@ from temporalio.testing import ActivityEnvironment
 from activities.sync import GoldenInput, Sync, SyncInput
 from adapters.targets import HttpTargets
 from constitution.api import LoadResult
+from constitution.checksum import checksum_of
+from constitution.consumer_api import PolicyStatus
 from constitution.environment import Target
 from constitution.names import Names
 from tests.activity_support import make_deployment, refused, run
@@ -140,3 +144,93 @@ async def test_a_frozen_target_is_unreachable_and_a_cancel_stops_the_asking(targ
     environment.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(task, 3)
+
+
+class Failing:
+    """A real HTTP server as a target: it says once that it obeys generation 1, fails once, and then says nothing."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.over = threading.Event()
+        target = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                target.asked += 1
+                if target.asked > 2:
+                    target.over.wait()
+                    return
+                self.send_response(200 if target.asked == 1 else 503)
+                self.send_header("Content-Length", str(len(OBEYS_THE_OLD)))
+                self.end_headers()
+                self.wfile.write(OBEYS_THE_OLD)
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it so
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        self._thread = threading.Thread(target=self.server.serve_forever)
+        self._thread.start()
+
+    def close(self) -> None:
+        self.over.set()
+        self.server.shutdown()
+        self._thread.join()
+        self.server.server_close()
+
+
+OBEYS_THE_OLD = (
+    PolicyStatus(
+        target="engine-1",
+        ring="default",
+        version="1.0.0",
+        checksum=checksum_of(b"old"),
+        generation=1,
+        loaded_at=None,
+        last_contact_at=None,
+        state="live",
+        last_error=None,
+    )
+    .model_dump_json()
+    .encode()
+)
+
+
+@pytest.fixture
+def failing() -> Iterator[Failing]:
+    target = Failing()
+    yield target
+    target.close()
+
+
+async def test_a_target_that_obeys_the_bad_release_is_not_excused_by_one_lost_answer(
+    failing: Failing, author: Author, service_site: Site, tmp_path: Path
+) -> None:
+    engine = Target(id="engine-1", kind="policy_engine", url=failing.url)
+    client = HttpTargets(service_site.key("worker"), ENVIRONMENT)
+    sync = Sync(
+        targets=client, service=author.worker, deployment=make_deployment(service_site, tmp_path, targets=(engine,))
+    )
+    x = SyncInput(
+        environment=ENVIRONMENT,
+        generation=2,
+        checksum=checksum_of(b"restored"),
+        rings=("default",),
+        deadline_seconds=2,
+        require_all=False,
+    )
+    try:
+        failure = await refused(sync.sync_targets, x)
+        assert failing.asked == 3, "it answered, failed, and was being asked again"
+        assert (failure.type, failure.non_retryable) == ("not-yet", False)
+        (issue,) = failure.details[0]["issues"]
+        assert (issue["code"], issue["path"]) == ("lagging", "engine-1")
+        assert issue["message"].startswith("obeys generation 1, sha256:")
+        assert "503" in issue["message"]
+        report = await run(sync.sync_targets, x)
+        assert report.unreachable == ("engine-1",), (
+            "it has not answered since: a rollback does not wait for it for ever"
+        )
+    finally:
+        await client.aclose()
