@@ -4,7 +4,7 @@ import asyncio
 from datetime import timedelta
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from temporalio import activity
 
 from activities.failures import classified
@@ -15,7 +15,7 @@ from activities.runs import RunRef
 from constitution.checksum import Checksum
 from constitution.errors import NotYetError
 from constitution.model import Model
-from constitution.release import DeliveredEvent, Release, Verdict
+from constitution.release import DeliveredEvent, Release, Standing, Verdict
 from signatures.detect import detect
 
 SIEM_GROUP = "siem"
@@ -101,7 +101,9 @@ class ArchiveRelease:
     async def archive_release(self, x: ArchiveInput) -> Archived:
         """Put everything about a release into its folder, and one row into the change log, in one commit.
 
-        Assumes: the release is delivered. Everything is read anew from where it is kept, not from the caller.
+        Assumes: the release is delivered. Everything is read anew from where it is kept, not from the caller. A caller
+        that knows less than an earlier one (a guard, for its terminated parent) takes no verdict, approver or watch
+        evidence out of the outcome.
         Twice, or killed half-way: files that depend on the release alone and a row with a key of its own
         (``<environment>/<generation>/<outcome>``), so the same call again makes no commit. Late, after its caller
         died: a record more that is true.
@@ -115,27 +117,21 @@ class ArchiveRelease:
         activity.heartbeat("reading")
         release = await self._service.release(x.generation)
         folder = folder_of(release.version, release.generation)
+        path = f"{folder}/outcome-{x.outcome}.json"
+        outcome = _outcome(x, release, read_outcome(path, await self._archive.read(path)))
         parts = {
             **await self._document(release),
             **await self._approval(release),
             **await self._evidence(release, x.watch_evidence),
             **await self._event(release),
             "release-statement.json": _json(release.statement),
-            f"outcome-{x.outcome}.json": _json(
-                Outcome(
-                    outcome=x.outcome,
-                    verdict=x.verdict,
-                    reason=x.reason,
-                    approvers=x.approvers,
-                    watch_evidence=x.watch_evidence,
-                )
-            ),
+            f"outcome-{x.outcome}.json": _json(outcome),
             "README.md": readme(release).encode(),
         }
         activity.heartbeat("committing")
         commit = await self._archive.commit(
             {f"{folder}/{name}": data for name, data in parts.items()},
-            change_log_row=change_log_row(release, x.outcome, x.approvers),
+            change_log_row=change_log_row(release, x.outcome, outcome.approvers),
             message=f"Archive {folder.rpartition('/')[2]}: {x.outcome}\n\nEnvironment: {x.environment}\n",
             manifest=folder,
         )
@@ -237,6 +233,35 @@ class ArchiveRelease:
                 raise NotYetError(f"the event {identity} is not on the topic yet")
             files[f"event-{number:02d}.json"] = own[0]["raw"].encode()
         return files
+
+
+def read_outcome(path: str, data: bytes | None) -> Outcome | None:
+    """Return what an archived outcome says; None if there is none, or nobody can read it."""
+    if data is None:
+        return None
+    try:
+        return Outcome.model_validate_json(data)
+    except ValidationError:
+        activity.logger.warning("archived_outcome_unreadable", extra={"path": path})
+        return None
+
+
+def _outcome(x: ArchiveInput, release: Release, before: Outcome | None) -> Outcome:
+    """What the caller knows; where it does not, what was archived before; else what the release itself says."""
+    return Outcome(
+        outcome=x.outcome,
+        verdict=x.verdict or (before and before.verdict) or _verdict(release, x.outcome),
+        reason=x.reason,
+        approvers=x.approvers or (before.approvers if before else ()) or release.approvers,
+        watch_evidence=x.watch_evidence or (before and before.watch_evidence),
+    )
+
+
+def _verdict(release: Release, outcome: str) -> Verdict | None:
+    """The verdict of the latest standing that is this outcome: one release may be completed, and undone later."""
+    undone = outcome == "rolled_back"
+    found = [r.verdict for r in release.standings if (r.standing is not Standing.CONFIRMED) == undone]
+    return found[-1] if found else None
 
 
 def _suffix(data: bytes) -> str:

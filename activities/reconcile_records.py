@@ -4,10 +4,9 @@ import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
-from pydantic import ValidationError
 from temporalio import activity
 
-from activities.archive import ArchiveInput, Outcome
+from activities.archive import ArchiveInput, Outcome, read_outcome
 from activities.failures import classified
 from activities.folder import ROOT, change_log_row, folder_of
 from activities.history import Past, history
@@ -163,19 +162,14 @@ class Records:
         return any(run["close_time"] is None for run in await self._search.carrying(update_id))
 
     async def _again(self, folder: str, outcome: str, record: StandingRecord, release: Past) -> ArchiveInput:
-        said = Outcome(
+        path = f"{folder}/outcome-{outcome}.json"
+        said = read_outcome(path, await self._repository.read(path)) or Outcome(
             outcome=outcome,
             verdict=record.verdict,
             reason=record.reason,
             approvers=release.approvers,
             watch_evidence=None,
         )
-        before = await self._repository.read(f"{folder}/outcome-{outcome}.json")
-        if before is not None:
-            try:
-                said = Outcome.model_validate_json(before)
-            except ValidationError:
-                activity.logger.warning("archived_outcome_unreadable", extra={"folder": folder})
         return ArchiveInput(environment=release.environment, generation=release.generation, **said.model_dump())
 
 

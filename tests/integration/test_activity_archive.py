@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from confluent_kafka import Consumer
@@ -15,7 +16,7 @@ from temporalio.client import Client, WorkflowHistory
 from temporalio.worker import Replayer, UnsandboxedWorkflowRunner, Worker
 
 from activities import reconcile_records
-from activities.archive import ArchiveInput, ArchiveRelease, SealInput, SiemInput
+from activities.archive import ArchiveInput, ArchiveRelease, Outcome, SealInput, SiemInput
 from activities.ports import Deployment
 from activities.reconcile_records import ArchiveLook
 from activities.runs import RunRef, RunsActivities
@@ -26,7 +27,7 @@ from adapters.slack import SlackChannel
 from constitution.api import LoadResult
 from constitution.checksum import checksum_of
 from constitution.names import Names
-from constitution.release import DeliveredEvent, Kind, Verdict
+from constitution.release import DeliveredEvent, Kind, Standing, Verdict
 from tests.activity_support import make_deployment, refused, run
 from tests.constitution_service_support import ENVIRONMENT, Author, Site
 
@@ -137,6 +138,44 @@ async def test_a_release_is_archived_whole_and_once(records: Records, author: Au
     rows = [line for line in log.splitlines() if line.startswith("| 1.0.0")]
     assert [row.split("|")[4].strip() for row in rows] == ["completed", "rolled back"]
     assert "alva, bruno" in rows[0]
+
+
+async def test_a_later_call_that_knows_less_takes_nothing_from_an_outcome(records: Records, author: Author) -> None:
+    await author.worker.put_blob(b"<x/>")
+    result = await author.confirmed(author.draft("1.0.0"), expected_generation=0)
+    await author.delivered(1)
+    watch = await author.worker.put_blob(b'{"e":1}')
+    archived = await run(records.archive.archive_release, outcome(result, approvers=("alva",), watch_evidence=watch))
+    x = ArchiveInput(environment=ENVIRONMENT, generation=1, outcome="completed", reason="its run was terminated")
+    again = await run(records.archive.archive_release, x)
+    said = await _said(records, archived.folder)
+    assert (said.reason, said.verdict) == ("its run was terminated", Verdict.NOT_APPLICABLE)
+    assert (said.approvers, said.watch_evidence) == (("alva",), watch)
+    assert await run(records.archive.archive_release, x) == again, "no commit was made"
+
+
+async def test_what_nobody_has_archived_before_is_told_by_the_release(records: Records, author: Author) -> None:
+    await author.worker.put_blob(b"<x/>")
+    result = await author.confirmed(author.draft("1.0.0"), expected_generation=0)
+    await author.delivered(1)
+    undo = await author.lease(str(uuid4()), Kind.ROLLBACK)
+    await author.stand(result.generation, Standing.POISONED, undo)
+    folder = "docs/legal/constitution/1.0.0-1"
+    torn = {f"{folder}/outcome-completed.json": b"{"}
+    await records.repository.commit(torn, change_log_row=None, message="torn")
+    for name, verdict in (("completed", Verdict.OK), ("rolled_back", Verdict.ANOMALY)):
+        x = ArchiveInput(environment=ENVIRONMENT, generation=1, outcome=name, reason="its run was terminated")
+        assert (await run(records.archive.archive_release, x)).folder == folder
+        said = await _said(records, folder, name)
+        assert (said.verdict, said.approvers, said.watch_evidence) == (verdict, ("alva", "bruno"), None)
+
+
+async def _said(records: Records, folder: str, name: str = "completed") -> Outcome:
+    """What the archive says of an outcome; the manifest says the same."""
+    data = await records.repository.read(f"{folder}/outcome-{name}.json") or b""
+    manifest = json.loads(await records.repository.read(f"{folder}/manifest.json") or b"{}")["files"]
+    assert manifest[f"outcome-{name}.json"] == checksum_of(data)
+    return Outcome.model_validate_json(data)
 
 
 async def test_a_withdrawal_is_archived_without_a_document(records: Records, author: Author) -> None:
