@@ -27,13 +27,19 @@ from signatures.current import verify_current
 
 
 class LeaseInput(Model):
-    """Who wants the lease; with ``own_only`` it is taken from nobody but an earlier run of the same update id."""
+    """Who wants the lease; with ``own_only`` it is taken from nobody but an earlier run of the same update id.
+
+    ``undoes``: the generation that a rollback is for; while that is not live, no other update loses the lease.
+    ``lost``: the token that was refused, when the lease is taken anew.
+    """
 
     environment: str
     update_id: str
     kind: Kind
     workflow_id: str
     own_only: bool = False
+    undoes: int | None = None
+    lost: int | None = None
 
 
 class ReleaseLeaseInput(Model):
@@ -131,16 +137,21 @@ class Publish:
     async def acquire_lease(self, x: LeaseInput) -> Lease:
         """Take the environment's lease: one release at a time.
 
-        Twice, or killed half-way: the lease is idempotent per update id and kind, and the key adds the run, so the
-        same run gets the same token. Late, after its caller died: it holds the lease until a rollback pre-empts it or
-        the token is given back; what it fences, it fences safely.
+        Twice, or killed half-way: the lease is idempotent per update id and kind, and the key adds the run and the
+        token that it lost, so the same run gets the same token until it says that this one is dead. Late, after its
+        caller died: it holds the lease until a rollback pre-empts it or the token is given back; what it fences, it
+        fences safely.
 
         Raises:
             LeaseHeldError: another run holds it; the message names it.
+            NotCurrentError: another update holds it, and what this rollback undoes is not live.
         """
         require_environment(self._deployment, x.environment)
-        request = LeaseRequest(update_id=x.update_id, kind=x.kind, workflow_id=x.workflow_id, own_only=x.own_only)
-        step = f"lease-{x.kind.value}-{activity.info().workflow_run_id}"
+        request = LeaseRequest(
+            update_id=x.update_id, kind=x.kind, workflow_id=x.workflow_id, own_only=x.own_only, undoes=x.undoes
+        )
+        lost = "" if x.lost is None else f"-after-{x.lost}"
+        step = f"lease-{x.kind.value}-{activity.info().workflow_run_id}{lost}"
         return await self._service.acquire_lease(request, step_key(x.environment, x.update_id, step))
 
     @activity.defn

@@ -105,13 +105,15 @@ class EvidenceRecord(Model):
 class LeaseRequest(Model):
     """Body of ``POST /v1/constitution/lease``.
 
-    ``own_only``: a rollback that only fences its own update takes the lease from nobody else.
+    ``own_only``: a rollback that only fences its own update takes the lease from nobody else. ``undoes``: the
+    generation that a rollback is for; it takes the lease from another update only while that one is live.
     """
 
     update_id: UpdateId
     kind: Kind
     workflow_id: str = ""
     own_only: bool = False
+    undoes: int | None = None
 
 
 class Lease(Model):

@@ -14,7 +14,8 @@
     │   └── ConflictError         the world moved: another holder, another generation
     │       ├── LeaseHeldError    another update or rollback holds the lease
     │       ├── LeaseLostError    the fencing token is not the current one
-    │       └── StaleGenerationError  expected_generation is not the highest
+    │       ├── StaleGenerationError  expected_generation is not the highest
+    │       └── NotCurrentError   what the call is about is not what is live
     └── TransportError            transient: ask again
         ├── UnavailableError      a system did not answer, or answered that it cannot now
         └── NotYetError           it answered, and what is waited for has not happened yet
@@ -146,6 +147,12 @@ class StaleGenerationError(ConflictError):
     """``expected_generation`` is not the highest generation of the environment."""
 
     code = "stale-generation"
+
+
+class NotCurrentError(ConflictError):
+    """The release that the call is about is not (or no longer) the current one."""
+
+    code = "not-current"
 
 
 class TransportError(ConstitutionError):

@@ -21,6 +21,7 @@ from constitution.errors import (
     LeaseHeldError,
     LeaseLostError,
     NotApprovedError,
+    NotCurrentError,
     StaleGenerationError,
 )
 from constitution.messages import (
@@ -50,7 +51,10 @@ with workflow.unsafe.imports_passed_through():
     from activities.sync import Sync, SyncInput, SyncReport
 
 STEPS = ("request", "board", "lease", "publish", "sync", "confirm", "broadcast", "archive")
+REFUSED_LEASES = frozenset({LeaseHeldError.code, ForbiddenError.code, NotCurrentError.code})
 NOTHING_TO_UNDO = Failure(InvalidRequestError.code, "this update published nothing: nothing to undo", permanent=True)
+NONE: frozenset[str] = frozenset()
+LEASE_ANEW = "lease-anew"  # patch: a rollback that lost its lease after its load takes it again
 HINT = 'constitution rollback --reason … [--to GENERATION] (or {"reason": "…", "to": …})'
 
 
@@ -72,6 +76,7 @@ class ConstitutionRollback(Controls):
         self._decisions: dict[str, Envelope] = {}
         self._denied: str | None = None
         self._token = 0
+        self._by_hand = False
 
     @workflow.run
     async def run(self, raw: RawValue = NOTHING) -> RollbackResult:
@@ -83,15 +88,15 @@ class ConstitutionRollback(Controls):
         try:
             request = read(RollbackRequest, raw, hint=HINT)
             # Who starts a run by itself can write any update id; only a child may act on its parent's word.
-            by_hand = request.update_id is None or workflow.info().parent is None
+            self._by_hand = request.update_id is None or workflow.info().parent is None
             self._journal.set(update_id=request.update_id or str(workflow.uuid4()))
             self._journal.identify()
-            if by_hand:
+            if self._by_hand:
                 request = await self._ask(request, info)
             else:
                 self._live = True
-            await self._guard(info, seals=by_hand)
-            plan, published = await self._restore(request, info, by_hand=by_hand)
+            await self._guard(info, seals=self._by_hand)
+            plan, published = await self._restore(request, info)
         except InvalidRequestError as error:
             await self._reject(Failure(error.code, error.diagnostics(), permanent=True), info)
         except StepFailedError as error:
@@ -192,44 +197,37 @@ class ConstitutionRollback(Controls):
 
     # the restoring: lease first, then look, then load
 
-    async def _restore(
-        self, request: RollbackRequest, info: DeploymentInfo, *, by_hand: bool
-    ) -> tuple[RollbackPlan, Published]:
+    async def _restore(self, request: RollbackRequest, info: DeploymentInfo) -> tuple[RollbackPlan, Published]:
         self._stepper.check()
         self._live = True  # before the lease is asked for: one that was granted unseen would block everybody
-        await self._take_lease(info, by_hand=by_hand)
-        refusals = self._refusals(by_hand=by_hand)
-        while True:
-            try:
-                plan = await self._look(request, info, persistent=True, raises=refusals if by_hand else frozenset())
-            except StepFailedError:
-                await self._release_lease()
+        try:
+            return await self._undo(request, info)
+        except StepFailedError as error:
+            if error.failure.code != NotCurrentError.code:
                 raise
-            if not by_hand:
-                await self._quorum(plan, None)
-            me = workflow.info()
+            # Replaced, and another update holds the lease by now; only an undo that was finished before needs none.
+            plan = await self._look(request, info, persistent=True, raises=self._refusals)
+            if not plan.done:
+                raise
+            return plan, await self._load(plan, request.reason)
+
+    async def _undo(self, request: RollbackRequest, info: DeploymentInfo) -> tuple[RollbackPlan, Published]:
+        leased = False
+        while True:
+            if not leased:
+                await self._take_lease(undoes=request.bad_generation, raises=REFUSED_LEASES if self._by_hand else NONE)
+                leased = True
             try:
-                published = await self._stepper.run(
-                    "publish",
-                    Restore.load_restored,
-                    RestoreInput(
-                        plan=plan,
-                        envelopes=self._envelopes(),
-                        fencing_token=self._token,
-                        reason=request.reason,
-                        workflow_id=me.workflow_id,
-                        run_id=me.run_id,
-                    ),
-                    policies.WRITE,
-                    summary=f"restore {plan.version or 'no constitution'}: POST /v1/constitution/load",
-                    persistent=True,
-                    manages_state=False,
-                    raises=refusals,
+                plan = await self._look(
+                    request, info, persistent=True, raises=self._refusals if self._by_hand else NONE
                 )
+                if not self._by_hand:
+                    await self._quorum(plan, None)
+                published = await self._load(plan, request.reason)
             except StepFailedError as error:
                 if error.failure.code == LeaseLostError.code:
                     # Somebody pre-empted us, or an operator reset this run to a point whose lease was given back.
-                    await self._take_lease(info, by_hand=by_hand)
+                    leased = False
                 elif error.failure.code != StaleGenerationError.code:
                     await self._release_lease()
                     raise
@@ -239,31 +237,54 @@ class ConstitutionRollback(Controls):
                 self._journal.identify()
                 return plan, published
 
-    async def _take_lease(self, info: DeploymentInfo, *, by_hand: bool) -> None:
+    async def _load(self, plan: RollbackPlan, reason: str) -> Published:
+        me = workflow.info()
+        return await self._stepper.run(
+            "publish",
+            Restore.load_restored,
+            RestoreInput(
+                plan=plan,
+                envelopes=self._envelopes(),
+                fencing_token=self._token,
+                reason=reason,
+                workflow_id=me.workflow_id,
+                run_id=me.run_id,
+            ),
+            policies.WRITE,
+            summary=f"restore {plan.version or 'no constitution'}: POST /v1/constitution/load",
+            persistent=True,
+            manages_state=False,
+            raises=self._refusals,
+        )
+
+    async def _take_lease(self, *, undoes: int | None, raises: frozenset[str]) -> None:
         lease = await self._stepper.run(
             "lease",
             Publish.acquire_lease,
             LeaseInput(
-                environment=info.environment,
+                environment=self._journal.status.environment or "",
                 update_id=self._update_id,
                 kind=Kind.ROLLBACK,
                 workflow_id=workflow.info().workflow_id,
-                # Only a person pre-empts somebody else's update. Where one holds the lease, nothing of ours can
-                # be live any more, or theirs will be refused; we wait for our turn.
-                own_only=not by_hand,
+                # Only a person pre-empts somebody else's update, and only while what they undo is live. Where one
+                # holds the lease, nothing of ours can be live any more, or theirs will be refused; we wait our turn.
+                own_only=not self._by_hand or undoes is None,
+                undoes=undoes if self._by_hand else None,
+                lost=self._token or None,
             ),
             policies.WRITE,
             summary="take the lease: from now on a late load of the update is refused",
             persistent=True,
-            raises=frozenset({LeaseHeldError.code, ForbiddenError.code}) if by_hand else frozenset(),
+            raises=raises,
         )
         self._token = lease.fencing_token
 
-    def _refusals(self, *, by_hand: bool) -> frozenset[str]:
-        """Return which refusals end a step: by hand any that a person can mend by starting anew."""
+    @property
+    def _refusals(self) -> frozenset[str]:
+        """Which refusals end a step: by hand any that a person can mend by starting anew."""
         by_person = {NotApprovedError.code, "invalid-document", "not-found", "untrusted"}
         again = {StaleGenerationError.code, LeaseLostError.code}
-        return frozenset(again | {InvalidRequestError.code} | (by_person if by_hand else set()))
+        return frozenset(again | {InvalidRequestError.code} | (by_person if self._by_hand else set()))
 
     async def _prove(self, plan: RollbackPlan, published: Published) -> Proof:
         proof = await self._stepper.run(
@@ -306,6 +327,22 @@ class ConstitutionRollback(Controls):
         return report
 
     async def _stand(self, generation: int, standing: Standing, verdict: Verdict | None, reason: str) -> None:
+        """Say what became of a release; a lease that was lost since the load is taken anew.
+
+        What was replaced meanwhile cannot be confirmed any more: the run says so, and goes on to its records.
+        """
+        raises = frozenset({LeaseLostError.code, NotCurrentError.code}) if workflow.patched(LEASE_ANEW) else NONE
+        while True:
+            try:
+                return await self._record(generation, standing, verdict, reason, raises)
+            except StepFailedError as error:
+                if error.failure.code == NotCurrentError.code:
+                    return self._journal.refused(f"generation {generation} is not confirmed: {error.failure.message}")
+            await self._take_lease(undoes=None, raises=NONE)
+
+    async def _record(
+        self, generation: int, standing: Standing, verdict: Verdict | None, reason: str, raises: frozenset[str]
+    ) -> None:
         await self._stepper.run(
             "confirm",
             Publish.record_standing,
@@ -321,6 +358,7 @@ class ConstitutionRollback(Controls):
             policies.WRITE,
             summary=f"generation {generation} is {standing.value}",
             persistent=True,
+            raises=raises,
         )
 
     async def _release_lease(self) -> None:

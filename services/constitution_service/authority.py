@@ -16,12 +16,19 @@ from constitution.approval import ApprovalPredicate, Verb
 from constitution.approval_rules import Binding
 from constitution.checksum import checksum_of
 from constitution.document import Constitution, parse
-from constitution.errors import InvalidDocumentError, Issue, NotApprovedError, NotFoundError, UntrustedError
+from constitution.errors import (
+    InvalidDocumentError,
+    Issue,
+    NotApprovedError,
+    NotCurrentError,
+    NotFoundError,
+    UntrustedError,
+)
 from constitution.release import Envelope, Kind, Release
 from constitution.trust import TrustPolicy
 from services.constitution_service import artifacts, change_requests, evidence, history, releases
 from services.constitution_service.context import Context
-from services.constitution_service.errors import NotCurrentError, NotPossibleError
+from services.constitution_service.errors import NotPossibleError
 from services.constitution_service.releases import Pointer
 from signatures.dsse import envelope_digest
 from signatures.statements import verify_approval, verify_release

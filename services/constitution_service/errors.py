@@ -27,12 +27,6 @@ class NotPossibleError(ContentError):
     code = "not-possible"
 
 
-class NotCurrentError(ConflictError):
-    """The release that the call is about is not (or no longer) the current one."""
-
-    code = "not-current"
-
-
 class StandingConflictError(ConflictError):
     """The standing cannot follow the one that is recorded."""
 

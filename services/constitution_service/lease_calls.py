@@ -14,6 +14,7 @@ async def acquire(context: Context, request: LeaseRequest, key: str, client: str
     Raises:
         LeaseHeldError: 409 with the holder.
         LeaseLostError: 409, the update was closed by a rollback.
+        NotCurrentError: 409, what the rollback undoes was replaced, and the holder keeps the lease.
         IdempotencyMismatchError: the key was used for another body.
         PostgresBehindError: the database has lost releases, and with them who was fenced and closed.
     """

@@ -2,8 +2,10 @@
 
 The environment's one row is locked by every acquire, load, standing and release, so these are serial. Tokens come from
 a sequence and only grow. A rollback or withdraw pre-empts an update or reissue, never another rollback; it does so
-also when it carries the update's own id, because it must fence that update's late load. A rollback also closes the
-update id that it carries: an update that was undone can never take the lease late, and hold it for a run that is dead.
+also when it carries the update's own id, because it must fence that update's late load. One that says what it undoes
+pre-empts only while that is live: a rollback that was decided late must not stop the update that came in between.
+A rollback also closes the update id that it carries: an update that was undone can never take the lease late, and hold
+it for a run that is dead.
 """
 
 from dataclasses import dataclass
@@ -14,8 +16,9 @@ import asyncpg
 
 from adapters.postgres import Connection
 from constitution.api import Lease, LeaseRelease, LeaseRequest
-from constitution.errors import LeaseHeldError, LeaseLostError
+from constitution.errors import LeaseHeldError, LeaseLostError, NotCurrentError
 from constitution.release import Kind
+from services.constitution_service import releases
 from services.constitution_service.context import now_of
 
 UNDOING = frozenset({Kind.ROLLBACK, Kind.WITHDRAW})
@@ -59,6 +62,7 @@ async def acquire(connection: Connection, environment: str, request: LeaseReques
     Raises:
         LeaseHeldError: with the holder in ``current``.
         LeaseLostError: a rollback has closed this update id.
+        NotCurrentError: another update holds it, and what this rollback undoes is not live: the holder keeps it.
     """
     held = (await lock(connection, environment)).held
     if request.kind not in UNDOING and await connection.fetchval(
@@ -82,6 +86,8 @@ async def acquire(connection: Connection, environment: str, request: LeaseReques
                 hint="wait until it ends; only a rollback or withdraw pre-empts an update",
                 current=held.model_dump(mode="json"),
             )
+        if request.undoes is not None and held.update_id != request.update_id:
+            await _require_live(connection, environment, request.undoes, held)
     moment: datetime = await now_of(connection)
     token: int = await connection.fetchval(
         """
@@ -114,6 +120,17 @@ async def release(connection: Connection, environment: str, request: LeaseReleas
         environment,
     )
     return held
+
+
+async def _require_live(connection: Connection, environment: str, generation: int, held: Lease) -> None:
+    live = {pointer.generation for pointer in (await releases.read_pointers(connection, environment)).values()}
+    if live != {generation}:
+        raise NotCurrentError(
+            f"generation {generation} is not what is live: it has been replaced already; "
+            f"{held.kind} {held.update_id} keeps the lease",
+            hint="constitution current",
+            current={"generation": max(live, default=0)},
+        )
 
 
 def require(row: LeaseRow, *, update_id: str, fencing_token: int) -> Lease:

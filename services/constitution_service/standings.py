@@ -4,11 +4,11 @@ from uuid import UUID
 
 from adapters.postgres import Connection
 from constitution.api import StandingRequest
-from constitution.errors import InvalidRequestError, NotFoundError
+from constitution.errors import InvalidRequestError, NotCurrentError, NotFoundError
 from constitution.release import Release, Standing
 from services.constitution_service import audit, idempotency, leases, releases
 from services.constitution_service.context import Context
-from services.constitution_service.errors import NotCurrentError, StandingConflictError
+from services.constitution_service.errors import StandingConflictError
 
 # What may follow what; a release that was undone never counts as confirmed again.
 FOLLOWS: dict[Standing | None, frozenset[Standing]] = {
@@ -26,7 +26,7 @@ SAYS: dict[Standing | None, frozenset[Standing]] = {
 
 
 async def record(context: Context, generation: int, request: StandingRequest, key: str, client: str) -> Release:
-    """Append a standing and return the release; what is recorded already changes nothing.
+    """Append a standing and return the release; what is recorded already changes nothing, and needs no lease.
 
     *Withdrawn* is also said by ``poisoned``: whoever finishes the rollback of a run that died, and does not know of its
     anomaly, must not be stopped by it.
@@ -47,8 +47,8 @@ async def record(context: Context, generation: int, request: StandingRequest, ke
             raise NotFoundError(f"there is no generation {generation}")
         if answer is not None:
             return found
-        leases.require(lease, update_id=request.update_id, fencing_token=request.fencing_token)
         if request.standing not in SAYS.get(found.standing, frozenset()):
+            leases.require(lease, update_id=request.update_id, fencing_token=request.fencing_token)
             await _append(connection, context, found, request, client)
         await idempotency.store_answer(connection, environment, key, fingerprint, "{}")
         after = await releases.read_release(connection, environment, generation)

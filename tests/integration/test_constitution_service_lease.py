@@ -6,8 +6,8 @@ from uuid import uuid4
 import pytest
 
 from constitution.api import LeaseRelease, LeaseRequest
-from constitution.errors import ConflictError, LeaseHeldError, LeaseLostError, StaleGenerationError
-from constitution.release import Kind
+from constitution.errors import ConflictError, LeaseHeldError, LeaseLostError, NotCurrentError, StaleGenerationError
+from constitution.release import Kind, Standing
 from tests.constitution_service_support import Author, following, key
 
 
@@ -73,6 +73,34 @@ async def test_a_rollback_that_only_fences_its_own_takes_from_nobody_else(author
     own = LeaseRequest(update_id=holder.update_id, kind=Kind.ROLLBACK, own_only=True)
     fenced = await author.worker.acquire_lease(own, key(holder.update_id, "fence"))
     assert fenced.fencing_token > holder.fencing_token
+
+
+async def test_a_rollback_takes_the_lease_from_another_update_only_while_what_it_undoes_is_live(
+    author: Author,
+) -> None:
+    first = await author.confirmed(author.draft("1.0.0"), expected_generation=0)
+    _, held = await author.publish(author.draft("1.1.0", following(first)), expected_generation=1)
+    mine = str(uuid4())
+
+    late = LeaseRequest(update_id=mine, kind=Kind.ROLLBACK, undoes=1)
+    with pytest.raises(NotCurrentError, match=held.update_id):
+        await author.worker.acquire_lease(late, key(mine, "lease"))
+    assert await author.worker.lease() == held
+    await author.stand(2, Standing.CONFIRMED, held)  # whoever kept it can go on
+
+    taken = await author.worker.acquire_lease(late.model_copy(update={"undoes": 2}), key(mine, "lease"))
+    assert taken.fencing_token > held.fencing_token
+
+
+async def test_what_is_recorded_already_needs_no_lease(author: Author) -> None:
+    _, lease = await author.publish(author.draft("1.0.0"), expected_generation=0)
+    await author.stand(1, Standing.CONFIRMED, lease)
+    await author.release_lease(lease)
+
+    again = await author.stand(1, Standing.CONFIRMED, lease)
+    assert len(again.standings) == 1
+    with pytest.raises(LeaseLostError):
+        await author.stand(1, Standing.WITHDRAWN, lease)
 
 
 async def test_giving_back_with_an_old_token_does_nothing(author: Author) -> None:

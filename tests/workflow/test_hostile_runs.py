@@ -98,6 +98,28 @@ async def test_a_rollback_undoes_what_was_live_when_it_was_asked_for_and_nothing
     assert await free(town)
 
 
+async def test_a_rollback_that_the_board_allows_too_late_does_not_stop_the_update_that_came_in_between(
+    town: Town,
+) -> None:
+    restore = (await town.live()).generation
+    await town.completed()
+    await town.completed()
+    bad = (await town.live()).generation
+    handle = await town.start_run("ConstitutionRollback", town.rollback_id(bad), {"reason": "two back", "to": restore})
+    await town.until_step(handle, "board", "waiting")
+    async with town.paused(LEAF):
+        update, proposal = await town.approved()
+        await town.until_step(update, "sync")
+        lease = await town.service.lease()
+        await approve(town, handle, "alva", "bruno")
+        end = await town.end(handle)
+        assert end.type == "Rejected", end.message
+        assert "replaced" in end.message
+        assert await town.service.lease() == lease
+        await town.go_on(LEAF)
+        await outcomes.completed(town, update, proposal)
+
+
 async def test_an_abort_while_the_lease_is_granted_leaves_no_lease_behind(
     town: Town, live: CurrentConstitution
 ) -> None:

@@ -17,15 +17,20 @@ pytestmark = pytest.mark.timeout(240)
 STRANGER = str(uuid4())
 
 
-@asynccontextmanager
-async def held_by_another(town: Town) -> AsyncIterator[Lease]:
-    """Give back the lease of whoever holds it, and let another update hold it until the block ends."""
+async def lose(town: Town) -> None:
+    """Give back the lease of whoever holds it, unseen: as where Postgres came back from an older backup."""
     before = await town.service.lease()
     assert before is not None
     await town.service.release_lease(
         LeaseRelease(update_id=before.update_id, fencing_token=before.fencing_token),
         f"{ENVIRONMENT}/{before.update_id}/taken-away",
     )
+
+
+@asynccontextmanager
+async def held_by_another(town: Town) -> AsyncIterator[Lease]:
+    """Give back the lease of whoever holds it, and let another update hold it until the block ends."""
+    await lose(town)
     token = uuid4().hex[:8]
     lease = await town.service.acquire_lease(
         LeaseRequest(update_id=STRANGER, kind=Kind.UPDATE, workflow_id="another-update"),
@@ -74,3 +79,26 @@ async def test_an_update_that_gives_up_takes_the_lease_from_no_other_update(
             assert end.type == "Rejected", end.message
             assert await town.service.lease() == theirs
     await outcomes.untouched(town, proposal, live)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [("/v1/constitution/load", b'"kind":"rollback"'), ("/standing", b'"withdrawn"'), ("/standing", b'"confirmed"')],
+    ids=["before its load", "before the bad one is withdrawn", "before its own is confirmed"],
+)
+async def test_a_rollback_that_loses_its_lease_takes_it_anew_and_ends(
+    town: Town, live: CurrentConstitution, path: str, body: bytes
+) -> None:
+    proposal = await town.completed()
+    bad = (await town.live()).generation
+    where = path if path.startswith("/v1") else f"/v1/constitution/releases/{bad + (b'confirmed' in body)}{path}"
+    with town.service_wire.holding("POST", where, body) as asked:
+        handle = await town.start_run("ConstitutionRollback", town.rollback_id(bad), {"reason": "found bad"})
+        await asked.reached()
+        await lose(town)
+        asked.release()
+        end = await town.end(handle)
+    assert end.type is None, end.message
+    undoing = await outcomes.undone(town, proposal, live)
+    assert (await town.live()).generation == undoing.generation == bad + 1
+    assert await town.service.lease() is None

@@ -173,7 +173,14 @@ async def test_an_update_that_was_rolled_back_is_reset_and_stays_rolled_back(
 
 
 @pytest.mark.parametrize(
-    "point", ["load_restored", pytest.param("acquire_lease", marks=pytest.mark.slow)], ids=["load", "lease"]
+    "point",
+    [
+        "load_restored",
+        pytest.param("acquire_lease", marks=pytest.mark.slow),
+        pytest.param("sync_targets", marks=pytest.mark.slow),
+        "record_standing",
+    ],
+    ids=["load", "lease", "sync", "standing"],
 )
 async def test_a_finished_rollback_is_reset_and_finds_its_work_done(
     town: Town, live: CurrentConstitution, point: str
