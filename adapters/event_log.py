@@ -107,13 +107,7 @@ class KafkaEventLog:
 
     def _scan(self, consumer: Consumer, wanted: Callable[[int], bool], since: datetime) -> list[dict[str, Any]]:
         topic = self._names.topic_updated()
-        timeout = self._timeout
-        metadata = consumer.list_topics(topic, timeout=timeout).topics.get(topic)
-        if metadata is None or metadata.error is not None or not metadata.partitions:
-            return []  # nobody has ever published: the topic does not exist yet
-        start = int((since - MARGIN).timestamp() * 1000)
-        moments = [TopicPartition(topic, partition, start) for partition in metadata.partitions]
-        places = [p for p in consumer.offsets_for_times(moments, timeout=timeout) if p.offset != OFFSET_END]
+        places = self._places(consumer, topic, since)
         if not places:
             return []
         consumer.assign(places)
@@ -136,6 +130,22 @@ class KafkaEventLog:
             else:
                 raise _translated(error)
         return sorted(found, key=lambda event: (event["partition"], event["offset"]))
+
+    def _places(self, consumer: Consumer, topic: str, since: datetime) -> list[TopicPartition]:
+        """Return where to begin in each partition that holds anything new; none before anybody has published.
+
+        An error is no answer: whoever takes it for an empty topic takes what was told for untold.
+        """
+        metadata = consumer.list_topics(topic, timeout=self._timeout).topics.get(topic)
+        if metadata is None or (metadata.error and metadata.error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART):
+            return []
+        start = int((since - MARGIN).timestamp() * 1000)
+        moments = [TopicPartition(topic, partition, start) for partition in metadata.partitions]
+        answered = consumer.offsets_for_times(moments, timeout=self._timeout) if moments else []
+        for part in (metadata, *metadata.partitions.values(), *answered):
+            if part.error is not None:
+                raise _translated(part.error)
+        return [place for place in answered if place.offset != OFFSET_END]
 
     def _position(self, group: str, partition: int) -> int | None:
         """Ask as a member that never joins, not by the Admin API.

@@ -293,7 +293,7 @@ class Author:
         request = request.model_copy(update={"fencing_token": lease.fencing_token})
         return await self.worker.load(request, key(request.update_id, "load")), lease
 
-    async def stand(self, generation: int, standing: Standing, lease: Lease) -> Release:
+    async def stand(self, generation: int, standing: Standing, lease: Lease, step: str = "standing") -> Release:
         """Record what became of a release, as the holder of a lease."""
         request = StandingRequest(
             standing=standing,
@@ -303,7 +303,7 @@ class Author:
             fencing_token=lease.fencing_token,
         )
         return await self.worker.record_standing(
-            generation, request, key(lease.update_id, f"standing-{standing}-{generation}")
+            generation, request, key(lease.update_id, f"{step}-{standing}-{generation}")
         )
 
     async def confirmed(self, document: bytes, *, expected_generation: int) -> LoadResult:

@@ -42,6 +42,7 @@ class GuardRequest(Model):
         environment: where.
         namespace: prefix of names.
         seals: whether this guard seals the record (a rollback under an update leaves that to the update's guard).
+        awake: whether the parent is known to have closed, so that there is no cancel to wait for.
     """
 
     parent: RunRef
@@ -49,6 +50,7 @@ class GuardRequest(Model):
     environment: str
     namespace: str
     seals: bool
+    awake: bool = False
 
 
 def myself() -> RunRef:
@@ -98,7 +100,7 @@ async def keep_guard(request: GuardRequest, started: asyncio.Event) -> None:
     """
     guard_id = Names(request.namespace).guard_id(request.parent.workflow_id, request.parent.run_id or "")
     watching = asyncio.create_task(_wake_after_each_reset(guard_id), name="reset")  # noqa: F841, RUF006 - for its life
-    pause = RESTART_PAUSE
+    pause, longest = RESTART_PAUSE, policies.PERSISTENT_PAUSE  # short: until then a dead parent is undone by nobody
     while True:
         try:
             handle = await workflow.start_child_workflow(
@@ -111,13 +113,15 @@ async def keep_guard(request: GuardRequest, started: asyncio.Event) -> None:
             )
             started.set()
             await handle
-        except (ChildWorkflowError, WorkflowAlreadyStartedError):
+        except (ChildWorkflowError, WorkflowAlreadyStartedError) as error:
             workflow.logger.warning("guard_restarted")
+            if isinstance(error, WorkflowAlreadyStartedError):  # perhaps a stranger's, who keeps it for days
+                longest = policies.PERSISTENT_PAUSE_MAX
             if not started.is_set():  # it is the guard of the run that was reset to a point before this, and became us
                 await _wake(guard_id)
                 started.set()
         await workflow.sleep(pause, summary="before the guard is started again")
-        pause = min(pause * 2, policies.PERSISTENT_PAUSE)  # short: until then a dead parent is undone by nobody
+        pause = min(pause * 2, longest)
 
 
 async def _wake(guard_id: str) -> None:
@@ -202,6 +206,7 @@ async def stranger(workflow_id: str) -> str:
 
     Whoever reaches Temporal may start anything under any id. It is not ours to terminate.
     """
+    pause = policies.PERSISTENT_PAUSE
     while True:
         try:
             found: RunState = await workflow.execute_activity_method(
@@ -214,7 +219,8 @@ async def stranger(workflow_id: str) -> str:
         except ActivityError as error:
             if getattr(error.cause, "type", None) == "not-found":
                 return ""
-            await workflow.sleep(policies.PERSISTENT_PAUSE, summary="before it is asked again")
+            await workflow.sleep(pause, summary="before it is asked again")
+            pause = min(pause * 2, policies.PERSISTENT_PAUSE_MAX)  # a history has an end
         else:
             ours = found.workflow_type == ROLLBACK and found.task_queue in ("", workflow.info().task_queue)
             return "" if ours or found.closed else f"a {found.workflow_type[:100]} of queue {found.task_queue[:100]}"
@@ -239,6 +245,7 @@ async def await_closed(run: RunRef, update_id: str | None = None) -> RunState | 
     A run that was reset goes on as another one, which is waited for if it carries ``update_id``.
     """
     policy = policies.await_closed()
+    pause = policies.PERSISTENT_PAUSE
     while True:
         try:
             return await workflow.execute_activity_method(
@@ -253,4 +260,5 @@ async def await_closed(run: RunRef, update_id: str | None = None) -> RunState | 
             if getattr(error.cause, "type", None) == "not-found":
                 return None
             workflow.logger.warning("await_closed_again", extra={"run": run.workflow_id})
-            await workflow.sleep(policies.PERSISTENT_PAUSE, summary="before it is asked again")
+            await workflow.sleep(pause, summary="before it is asked again")
+            pause = min(pause * 2, policies.PERSISTENT_PAUSE_MAX)  # a history has an end

@@ -61,7 +61,7 @@ class ConstitutionGuard:
         self._journal.set(environment=request.environment, update_id=request.update_id)
         self._journal.waiting("guard", f"the end of {request.parent.workflow_id}", "")
         try:
-            await workflow.wait_condition(lambda: False)
+            await workflow.wait_condition(lambda: request.awake)
         except asyncio.CancelledError:
             if workflow.cancellation_reason() is None:
                 raise  # the worker evicts this run from its cache

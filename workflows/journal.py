@@ -133,8 +133,11 @@ class Journal:
     def _show(self) -> None:
         status = self._status
         if status.phase != self._shown_phase:
+            shown: list[SearchAttributeUpdate[Any]] = [PHASE.value_set(status.phase.value)]
+            if self._shown_phase is None:  # whoever starts a run can give it an outcome, and its guard goes by that
+                shown.append(OUTCOME.value_unset())
             self._shown_phase = status.phase
-            workflow.upsert_search_attributes([PHASE.value_set(status.phase.value)])
+            workflow.upsert_search_attributes(shown)
         lines = [f"**{status.phase.value}**" + (f": {_plain(status.outcome_detail)}" if status.outcome_detail else "")]
         if status.version:
             generation = f", generation {status.generation}" if status.generation else ""

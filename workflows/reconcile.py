@@ -113,7 +113,7 @@ class ConstitutionReconcile:
             self._findings.append(finding)
 
     async def _guard_again(self, run: Unguarded, info: DeploymentInfo) -> None:
-        """Start a run's guard and wake it: it finds its parent closed, and does what it is for."""
+        """Start a run's guard, awake: it finds its parent closed, and does what it is for."""
         guard_id = Names(info.namespace).guard_id(run.parent.workflow_id, run.parent.run_id or "")
         request = GuardRequest(
             parent=run.parent,
@@ -121,9 +121,10 @@ class ConstitutionReconcile:
             environment=info.environment,
             namespace=info.namespace,
             seals=True,
+            awake=workflow.patched("guard-awake"),
         )
         summary = "guard of a run that was killed together with its guard"
-        if await self._start(family.GUARD, request, guard_id, summary):
+        if await self._start(family.GUARD, request, guard_id, summary) and not request.awake:
             await workflow.get_external_workflow_handle(guard_id).cancel()
 
     async def _undo(self, update_id: str, info: DeploymentInfo) -> str:

@@ -203,7 +203,9 @@ class Relay:
     async def _deliver(self, stream: outbox.Stream, rows: list[outbox.Pending]) -> None:
         context = self._context
         topic = context.names.topic_updated() if stream == "updated" else context.names.topic_audit()
-        producer = await self._open_producer()
+        producer = self._producer
+        if producer is None or not self.leading:  # since these rows were read, somebody else may have sent them
+            raise UnavailableError("another process relays now, or did since")
         try:
             positions = await producer.send([row.record(topic) for row in rows])
         except ProducerFencedError:
@@ -213,9 +215,9 @@ class Relay:
             await outbox.mark_delivered(connection, rows, positions)
         context.metrics.delivered.labels(stream).inc(len(rows))
 
-    async def _open_producer(self) -> FencedProducer:
+    async def _open_producer(self) -> None:
         if self._producer is not None:
-            return self._producer
+            return
         await self._elect()  # only a proved right may fence the others
         if not self.leading:
             raise UnavailableError("another process relays now")
@@ -228,7 +230,6 @@ class Relay:
             producer.close()
             raise
         self._producer = producer
-        return producer
 
     def _drop_producer(self) -> None:
         if self._producer is not None:

@@ -82,6 +82,36 @@ async def highest_generation(connection: Connection, environment: str) -> int:
     return highest
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """How far the records beside the database must reach: 0 where there is nothing that they could hold.
+
+    Args:
+        released: the highest generation that this database holds a release of.
+        delivered: the highest of which every event was acknowledged by Kafka.
+        declared: the highest that a person has declared lost (``recover --lost``).
+    """
+
+    released: int
+    delivered: int
+    declared: int
+
+
+async def told(connection: Connection, environment: str) -> Told:
+    """Return what the artifact store and Kafka must know, if they have lost nothing."""
+    (row,) = await connection.fetch(
+        """
+        SELECT (SELECT coalesce(max(generation), 0) FROM releases WHERE environment = $1) AS released,
+            (SELECT coalesce(max(generation), 0) FROM (
+                SELECT generation FROM outbox WHERE environment = $1 AND stream = 'updated'
+                GROUP BY generation HAVING bool_and(delivered_at IS NOT NULL)) whole) AS delivered,
+            (SELECT coalesce(max(generation), 0) FROM lost_generations WHERE environment = $1) AS declared
+        """,
+        environment,
+    )
+    return Told(row["released"], row["delivered"], row["declared"])
+
+
 async def read_current(connection: Connection, environment: str, generation: int) -> CurrentConstitution:
     """Return a release as its rings must obey it, with the document's bytes and the signatures it went live with.
 

@@ -36,7 +36,9 @@ async def record(context: Context, generation: int, request: StandingRequest, ke
         LeaseLostError: the token is not the current one.
         NotCurrentError: only what is live can be confirmed.
         StandingConflictError: another standing is recorded that this one cannot follow.
+        PostgresBehindError: the database has lost releases; what it takes for live may not be.
     """
+    await context.witness.require(next_generation=False)
     environment = context.environment
     fingerprint = idempotency.fingerprint(f"standing/{generation}", request)
     async with context.database.transaction() as connection:

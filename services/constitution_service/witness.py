@@ -6,7 +6,9 @@ nothing. PostgreSQL itself is the fourth: what this process has once read there 
 
 Kafka and the store are asked when the process starts, after every outage of PostgreSQL, and once a minute; the Redis
 values and PostgreSQL once a second; the store also before each load, for the very generation to be given out.
-Until Kafka, or a store that holds the record of the highest generation, has answered once, nothing is given out.
+Until one of them has shown once that it has lost nothing itself, nothing is given out: a store by the record of the
+newest release, Kafka by an event of the newest one that it has acknowledged. Where nothing was ever released, or a
+person has declared what was lost, there is nothing to show; then both must have answered.
 """
 
 import asyncio
@@ -35,6 +37,7 @@ from signatures.statements import verify_release
 
 LOOK = timedelta(seconds=1)
 SCAN = timedelta(minutes=1)
+SOON = timedelta(seconds=5)  # instead, while nobody has shown that nothing was lost
 AT_START = timedelta(seconds=3)  # how long a start waits for the first look; a dead Kafka must not keep it longer
 OVERLAP = timedelta(minutes=10)  # how much of what was read before is read again: clocks differ
 KAFKA_WAIT = timedelta(seconds=3)  # for each answer of a broker
@@ -93,7 +96,8 @@ class Witness:
         self._brokers = kafka["bootstrap.servers"].split(",")
         self._seen: Seen | None = None  # the highest ever
         self._behind: Seen | None = None
-        self._proved = False  # a durable witness was heard since PostgreSQL was last away
+        self._proved = False  # a durable witness has shown that it is whole, since PostgreSQL was last away
+        self._answered: set[str] = set()  # who was heard since then, whole or not
         self._scan_due = 0.0  # time.monotonic()
         self._scan_from = BEGINNING
         self._scanning = asyncio.Lock()
@@ -164,7 +168,7 @@ class Witness:
 
         Raises:
             PostgresBehindError: a signed release exists that PostgreSQL does not know.
-            UnprovedError: neither Kafka nor the store could be asked since PostgreSQL was last away.
+            UnprovedError: neither Kafka nor the store has shown that it is whole since PostgreSQL was last away.
             UnavailableError: PostgreSQL did not answer.
         """
         highest = await self._highest()
@@ -176,8 +180,10 @@ class Witness:
             self._refuse(self._behind, highest)
         if next_generation and not self._proved:
             raise UnprovedError(
-                f"nobody can say yet that generation {highest + 1} is unused: Kafka and artifact store are silent",
-                hint="bring Kafka or the artifact store back; then the same call works",
+                f"nobody can say yet that generation {highest + 1} is unused: "
+                "Kafka and artifact store are silent, or have lost what they held",
+                hint="bring Kafka or the artifact store back, or fill it again (docs/backup-and-restore.md); "
+                "then the same call works",
             )
 
     def _refuse(self, seen: Seen, highest: int) -> NoReturn:
@@ -213,6 +219,7 @@ class Witness:
                 return await releases.highest_generation(connection, self._site.environment.environment)
         except UnavailableError:
             self._proved = False  # it may come back as another one
+            self._answered.clear()
             self._scan_due = 0.0
             raise
 
@@ -241,19 +248,39 @@ class Witness:
     async def _hear_kafka(self) -> None:
         async with self._scanning:
             known = self._seen.generation if self._seen else 0
+            proof = 0 if self._proved else (await self._told()).delivered
             begun = datetime.now(UTC)
             try:
                 await _reached(self._brokers)
-                events = await self._events.find_newer(known, self._scan_from)
+                if proof:  # from the beginning, and with the event that shows that the topic is whole
+                    events = await self._events.find_newer(min(known, proof - 1), BEGINNING)
+                else:
+                    events = await self._events.find_newer(known, self._scan_from)
             except (TransportError, ContentError) as error:
-                self._scan_due = time.monotonic() + 5 * LOOK.total_seconds()
+                self._scan_due = time.monotonic() + SOON.total_seconds()
                 raise UnavailableError(f"the events on Kafka cannot be read: {error.message}") from error
             newest = await asyncio.to_thread(self._newest_of, events)
             if newest is not None:
                 self._note(newest[0], f"its signed statement is on Kafka, offset {newest[1]}")
-            self._proved = True
-            self._scan_due = time.monotonic() + SCAN.total_seconds()
+            self._hear("Kafka", whole=bool(proof) and newest is not None and newest[0].generation >= proof)
+            if not self._proved:
+                await self._nothing_to_show()
+            self._scan_due = time.monotonic() + (SCAN if self._proved else SOON).total_seconds()
             self._scan_from = begun - OVERLAP
+
+    def _hear(self, who: str, *, whole: bool) -> None:
+        self._answered.add(who)
+        self._proved = self._proved or whole
+
+    async def _nothing_to_show(self) -> None:
+        """Let both have shown nothing where nothing was released, or where a person has said since what was lost."""
+        if self._answered == {"Kafka", "store"}:
+            told = await self._told()
+            self._proved = told.released == 0 or told.declared > told.released
+
+    async def _told(self) -> releases.Told:
+        async with self._database.connection() as connection:
+            return await releases.told(connection, self._site.environment.environment)
 
     def _newest_of(self, events: Sequence[dict[str, Any]]) -> tuple[ReleasePredicate, int] | None:
         """Return what the newest event says that a pinned service key has signed for here, and its offset."""
@@ -267,12 +294,13 @@ class Witness:
         return None
 
     async def _hear_store(self, highest: int) -> None:
-        """Ask for the record of the generation to be given out, and of the one before, which proves the store."""
+        """Ask for the record of the generation to be given out, and of the newest release, which proves the store."""
         try:
             async with asyncio.timeout(STORE_WAIT.total_seconds()):
                 newer = await self._record(highest + 1)
                 if newer is None and not self._proved:
-                    self._proved = highest == 0 or await self._record(highest) is not None
+                    released = (await self._told()).released
+                    self._hear("store", whole=released > 0 and await self._record(released) is not None)
                 while newer is not None:
                     self._note(newer, RECORDED)
                     newer = await self._record(newer.generation + 1)

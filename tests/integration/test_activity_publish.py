@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ from adapters.ledger import PostgresLedger
 from adapters.postgres import Database
 from adapters.redis_cache import ConstitutionCache
 from constitution.api import AuditEvent, Lease, WorkflowRef
+from constitution.errors import UnavailableError
 from constitution.messages import RollbackRequest
 from constitution.names import Names
 from constitution.release import Kind, Previous, Standing, Verdict
@@ -300,3 +302,13 @@ async def test_an_event_that_is_recorded_twice_is_one_in_the_audit_stream(author
 
     said = await eventually(told)
     assert len([text for text in said if "not approved" in text]) == 1
+
+
+async def test_an_error_of_the_topic_is_not_taken_for_an_empty_one(kafka_configuration: dict[str, str]) -> None:
+    settings = {name: str(value) for name, value in kafka_configuration.items()}
+    never = KafkaEventLog(settings, Names("never-published"))
+    assert await never.find_newer(0, datetime(2026, 1, 1, tzinfo=UTC)) == []
+
+    too_long = KafkaEventLog(settings, Names("n" * 250))  # a broker refuses topic names of more than 249 characters
+    with pytest.raises(UnavailableError, match="Invalid topic"):
+        await too_long.find_newer(0, datetime(2026, 1, 1, tzinfo=UTC))

@@ -97,7 +97,7 @@ async def test_what_is_recorded_already_needs_no_lease(author: Author) -> None:
     await author.stand(1, Standing.CONFIRMED, lease)
     await author.release_lease(lease)
 
-    again = await author.stand(1, Standing.CONFIRMED, lease)
+    again = await author.stand(1, Standing.CONFIRMED, lease, "again")
     assert len(again.standings) == 1
     with pytest.raises(LeaseLostError):
         await author.stand(1, Standing.WITHDRAWN, lease)

@@ -15,7 +15,7 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.cimpl import NewTopic
 
-from constitution.errors import UnavailableError
+from constitution.errors import ConflictError, UnavailableError
 from constitution.release import Delivery, Kind, Standing
 from services.constitution_service.records import StandingFile, sign_record
 from services.constitution_service.statement_key import StatementKey, load_statement_key
@@ -371,6 +371,60 @@ async def test_nothing_is_given_out_while_nobody_can_say_that_it_is_unused(
         finally:
             await author.aclose()
             service.stop()
+
+
+async def test_an_emptied_topic_is_no_proof_that_a_generation_is_unused(disaster: Disaster) -> None:
+    author = disaster.author
+    first = await author.confirmed(author.draft("1.0.0"), expected_generation=0)
+    await author.delivered(1)
+    await disaster.recorded("0000000001/release")
+    assert disaster.service.stop() == 0
+    hidden = (disaster.store / "releases").rename(disaster.store.parent / "hidden")
+    await disaster.lose("kafka")
+    disaster.service.start()
+    request = await author.prepared(author.draft("1.1.0", following(first)), expected_generation=1)
+    held = await author.lease(request.update_id)
+    request = request.model_copy(update={"fencing_token": held.fencing_token})
+
+    answer = await author.post_load(request)
+
+    assert (answer.status_code, answer.json()["code"]) == (503, "generation-unproved")
+    hidden.rename(disaster.store / "releases")
+    assert (await author.post_load(request)).json()["generation"] == 2
+
+
+async def test_before_the_first_release_a_silent_kafka_is_waited_for(
+    disaster: Disaster, service_settings: dict[str, str], service_site: Site
+) -> None:
+    with silent_server() as address:
+        service = ServiceProcess(service_settings | {"KAFKA_BOOTSTRAP_SERVERS": address}, disaster.service.log).start()
+        author = Author(service_site, service.url)
+        try:
+            request = await author.prepared(author.draft("1.0.0"), expected_generation=0)
+            held = await author.lease(request.update_id)
+            request = request.model_copy(update={"fencing_token": held.fencing_token})
+            answer = await author.post_load(request)
+            assert (answer.status_code, answer.json()["code"]) == (503, "generation-unproved")
+        finally:
+            await author.aclose()
+            service.stop()
+    assert (await disaster.author.post_load(request)).json()["generation"] == 1
+
+
+async def test_nothing_is_confirmed_while_releases_are_missing(disaster: Disaster) -> None:
+    author = disaster.author
+    first, held = await author.publish(author.draft("1.0.0"), expected_generation=0)
+    await author.delivered(1)
+    await disaster.back_up()
+    await author.stand(1, Standing.CONFIRMED, held)
+    await author.release_lease(held)
+    await author.confirmed(author.draft("1.1.0", following(first)), expected_generation=1)
+    await author.delivered(2)
+    await restored_without(disaster)
+    disaster.service.start()
+
+    with pytest.raises(ConflictError, match="generation 2 was live"):
+        await author.stand(1, Standing.CONFIRMED, held)
 
 
 @pytest.mark.slow

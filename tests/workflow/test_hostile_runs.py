@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 from temporalio.api.common.v1 import Payload
 from temporalio.client import WorkflowExecutionStatus, WorkflowHandle, WorkflowUpdateFailedError
-from temporalio.common import RawValue
+from temporalio.common import RawValue, SearchAttributePair, TypedSearchAttributes
 
 from constitution.messages import Outcome, Phase
 from constitution.release import CurrentConstitution
@@ -17,6 +17,7 @@ from deploy.embedded.development import ENVIRONMENT
 from tests.helpers import eventually
 from tests.workflow import outcomes
 from tests.workflow.town import LEAF, Town
+from workflows.journal import OUTCOME
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -118,6 +119,24 @@ async def test_a_rollback_that_the_board_allows_too_late_does_not_stop_the_updat
         assert await town.service.lease() == lease
         await town.go_on(LEAF)
         await outcomes.completed(town, update, proposal)
+
+
+async def test_an_outcome_that_was_given_at_the_start_does_not_disarm_the_guard(
+    town: Town, live: CurrentConstitution
+) -> None:
+    proposal = await town.propose()
+    given = TypedSearchAttributes([SearchAttributePair(OUTCOME, Outcome.COMPLETED.value)])
+    handle = await town.start_run(
+        "ConstitutionUpdate", town.update_id(proposal.change_request), proposal.input, attributes=given
+    )
+    await town.approve(handle, proposal)
+    async with town.paused(LEAF):
+        await town.until_step(handle, "sync")
+        guard = await town.guard_of(handle)
+        await handle.terminate("an operator's mistake")
+        await town.go_on(LEAF)
+    assert "was rolled back" in (await town.end(guard)).result
+    await outcomes.undone(town, proposal, live)
 
 
 async def test_an_abort_while_the_lease_is_granted_leaves_no_lease_behind(

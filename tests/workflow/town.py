@@ -26,6 +26,7 @@ from temporalio.client import (
     WorkflowHandle,
     WorkflowHistory,
 )
+from temporalio.common import TypedSearchAttributes
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError
 
@@ -379,10 +380,16 @@ class Town:
     def rollback_id(self, bad_generation: int) -> str:
         return self.names.rollback_id(ENVIRONMENT, bad_generation)
 
-    async def start_run(self, workflow: str, workflow_id: str, *arguments: Any) -> WorkflowHandle[Any, Any]:
-        """Start a run with any arguments, also wrong ones."""
+    async def start_run(
+        self, workflow: str, workflow_id: str, *arguments: Any, attributes: TypedSearchAttributes | None = None
+    ) -> WorkflowHandle[Any, Any]:
+        """Start a run with any arguments and search attributes, also wrong ones."""
         return await self.client.start_workflow(
-            workflow, args=arguments, id=workflow_id, task_queue=self.names.task_queue()
+            workflow,
+            args=arguments,
+            id=workflow_id,
+            task_queue=self.names.task_queue(),
+            search_attributes=attributes,
         )
 
     async def update(self, proposal: Proposal, **more: Any) -> WorkflowHandle[Any, Any]:
