@@ -162,7 +162,7 @@ class Reconcile:
         for release, _ in live:
             if release.standing is not None or release.effective_at > before or release.update_id in guarded_now:
                 continue
-            dead = await self._dead(release.update_id, str(release.workflow.get("workflow_id", "")), before)
+            dead = await self._dead(release.update_id, release.workflow_id, before)
             if dead:
                 orphans.add(release.update_id)
             elif dead is None:
@@ -195,14 +195,13 @@ class Reconcile:
             undone = release.standing in (Standing.WITHDRAWN, Standing.POISONED)
             if undone or now - release.effective_at > KNOWN_FOR:
                 continue
-            named = str(release.workflow.get("workflow_id") or "")
-            run = await self._known(named, str(release.workflow.get("run_id") or "") or None)
+            run = await self._known(release.workflow_id, release.run_id or None)
             if run is None or run["update_id"] != release.update_id:
                 findings.append(
                     Finding(
                         code="out-of-band",
                         where=f"generation {release.generation}",
-                        message=f"no run of Temporal made it: it names {named or 'none'}",
+                        message=f"no run of Temporal made it: it names {release.workflow_id or 'none'}",
                         command=f"constitution show {release.generation}; to undo it: constitution rollback"
                         f" --bad-generation {release.generation} --reason …",
                     )

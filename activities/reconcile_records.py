@@ -9,7 +9,7 @@ from temporalio import activity
 from activities.archive import ArchiveInput, Outcome, read_outcome
 from activities.failures import classified
 from activities.folder import ROOT, change_log_row, folder_of
-from activities.history import Past, history
+from activities.history import Past, Stood, history
 from activities.keys import require_environment
 from activities.ports import ConstitutionService, Deployment
 from activities.reconcile_places import Found
@@ -17,7 +17,7 @@ from activities.reconcile_ports import Repository, RunSearch, Told
 from constitution.checksum import checksum_of
 from constitution.model import Model
 from constitution.reconciliation import Finding
-from constitution.release import Kind, Standing, StandingRecord
+from constitution.release import Kind, Standing
 
 CHANGE_LOG = "docs/SomaAgentHub_Security.md"
 HISTORIES = "histories/"
@@ -161,7 +161,7 @@ class Records:
         """Say whether the run that must archive this outcome itself is still there to do it."""
         return any(run["close_time"] is None for run in await self._search.carrying(update_id))
 
-    async def _again(self, folder: str, outcome: str, record: StandingRecord, release: Past) -> ArchiveInput:
+    async def _again(self, folder: str, outcome: str, record: Stood, release: Past) -> ArchiveInput:
         path = f"{folder}/outcome-{outcome}.json"
         said = read_outcome(path, await self._repository.read(path)) or Outcome(
             outcome=outcome,
@@ -173,7 +173,7 @@ class Records:
         return ArchiveInput(environment=release.environment, generation=release.generation, **said.model_dump())
 
 
-def _outcomes(release: Past) -> Iterator[tuple[str, StandingRecord]]:
+def _outcomes(release: Past) -> Iterator[tuple[str, Stood]]:
     """Return what a release's standings are called in the archive."""
     undoing = release.kind in (Kind.ROLLBACK, Kind.WITHDRAW)
     for record in release.standings:

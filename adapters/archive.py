@@ -1,8 +1,9 @@
 """The legal archive: a git repository, written through dulwich; no git program is needed.
 
-Bare or not. In one with a working tree, the files are kept in step with each commit, but a file that somebody has
-edited and not committed is left alone. Order of a commit: objects, working tree, index, and the branch last, so that a
-process killed anywhere leaves either the old history or the new one, and the same call again completes it.
+Bare or not. Bare, a commit costs what it changes. In one with a working tree git's index is read and written whole,
+and the files are kept in step with each commit, but a file that somebody has edited and not committed is left alone.
+Order of a commit: objects, working tree, index, and the branch last, so that a process killed anywhere leaves either
+the old history or the new one, and the same call again completes it.
 
 One writer at a time: a file lock beside the repository's own files (ends with its process), and the branch moves only
 from the commit that was read (for writers that know no lock). Git's own lock files do not end with their process: the

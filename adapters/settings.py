@@ -38,7 +38,8 @@ class WorkerSettings(KafkaSettings):
         slack_api_url: ``SLACK_API_URL`` of an emulator; unset: Slack's own cloud.
         constitution_service_url: ``CONSTITUTION_SERVICE_URL``.
         client_key_file: ``CLIENT_KEY_FILE``, the worker's JWK.
-        archive_repository: ``ARCHIVE_REPOSITORY``, a git repository, bare or not.
+        archive_repository: ``ARCHIVE_REPOSITORY``, a git repository, better bare: with a working tree each commit
+            reads and writes git's index, which has an entry of every file.
         evidence_directory: ``EVIDENCE_DIRECTORY``, private scratch folder; made when missing.
         host: ``HOST`` that the metrics listen on.
         metrics_port: ``METRICS_PORT``.

@@ -67,11 +67,14 @@ def _write_environment(file: Path, targets: Mapping[str, tuple[str, str]]) -> No
 
 
 def _make_archive(repository: Path) -> None:
-    if (repository / ".git").exists():
-        return
+    """Make the archive's repository; bare, for a commit to one with a working tree reads an entry of every file."""
+    from dulwich.errors import NotGitRepository  # noqa: PLC0415 - as above
     from dulwich.repo import Repo  # noqa: PLC0415 - as above
 
-    Repo.init(str(repository), mkdir=not repository.exists(), default_branch=b"main")
+    try:
+        Repo(str(repository)).close()
+    except NotGitRepository:
+        Repo.init_bare(str(repository), mkdir=not repository.exists(), default_branch=b"main").close()
 
 
 TEMPLATE = """\

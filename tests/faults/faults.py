@@ -179,7 +179,7 @@ class Fault:
 
     async def _take_the_archives_lock(self) -> IO[bytes]:
         """Take it as another writer would: once the worker, who may be writing, has given it back."""
-        handle = (self._archive / ".git" / "constitution-archive.lock").open("ab")
+        handle = (self._archive / "constitution-archive.lock").open("ab")
 
         def taken() -> bool:
             try:

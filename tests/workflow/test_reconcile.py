@@ -7,15 +7,17 @@ import asyncio
 import json
 import os
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import asyncpg
 import httpx
 import pytest
 import redis.asyncio
+from dulwich.object_store import commit_tree_changes, tree_lookup_path
+from dulwich.objects import Blob, Commit
 from dulwich.repo import Repo
 from prometheus_client.parser import text_string_to_metric_families
 from slack_sdk import WebClient
@@ -335,22 +337,33 @@ async def load_by_hand(town: Town, proposal: Proposal, evidence: str, expected: 
 
 def vandalise(town: Town, path: str, content: bytes | None, row: str | None = None) -> bytes:
     """Commit to the archive what nobody should: change or delete a file, and a row of the change log."""
-    root = Path(town.settings["ARCHIVE_REPOSITORY"])
-    file = root / path
-    before = file.read_bytes()
-    changed = [path]
-    if content is None:
-        file.unlink()
-    else:
-        file.write_bytes(content)
-    if row is not None:
-        log = root / LOG
-        log.write_text("".join(line for line in log.read_text().splitlines(keepends=True) if row not in line))
-        changed.append(LOG)
-    with Repo(str(root)) as repo:
-        worktree = repo.get_worktree()
-        worktree.stage(changed)
-        worktree.commit(message=b"vandalise", author=b"A Stranger <a@b>", committer=b"A Stranger <a@b>")
+    with Repo(town.settings["ARCHIVE_REPOSITORY"]) as repo:
+        head = repo.head()
+        tree = repo[repo[head].tree]  # type: ignore[attr-defined]
+
+        def read(name: str) -> bytes:
+            return repo[tree_lookup_path(repo.__getitem__, tree.id, name.encode())[1]].as_raw_string()
+
+        before = read(path)
+        wanted = {path: content}
+        if row is not None:
+            lines = read(LOG).decode().splitlines(keepends=True)
+            wanted[LOG] = "".join(line for line in lines if row not in line).encode()
+        changes: list[tuple[bytes, int | None, bytes | None]] = []
+        for name, data in wanted.items():
+            blob = None if data is None else Blob.from_string(data)
+            if blob is not None:
+                repo.object_store.add_object(blob)
+            changes.append((name.encode(), None if blob is None else 0o100644, None if blob is None else blob.id))
+        commit = Commit()
+        commit.tree = commit_tree_changes(repo.object_store, tree, changes)  # type: ignore[arg-type]
+        commit.parents = [head]
+        commit.author = commit.committer = b"A Stranger <a@b>"
+        commit.author_time = commit.commit_time = int(time.time())
+        commit.author_timezone = commit.commit_timezone = 0
+        commit.message = b"vandalise"
+        repo.object_store.add_object(commit)
+        assert repo.refs.set_if_equals(b"HEAD", head, commit.id)  # type: ignore[arg-type]
     return before
 
 

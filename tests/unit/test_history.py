@@ -1,0 +1,74 @@
+"""What activities keep of each release while they look through all of them."""
+
+import gc
+import tracemalloc
+from datetime import UTC, datetime
+from uuid import uuid4
+
+from activities.history import past
+from constitution.release import Envelope, Kind, Release, Standing, StandingRecord, Verdict
+
+RELEASES = 300
+SIGNED = Envelope(
+    payloadType="application/vnd.in-toto+json",
+    payload="A" * 2000,
+    signatures=(Envelope.Signature(keyid="k" * 64, sig="s" * 88),),
+)
+
+
+def written(generation: int) -> str:
+    """A release as the service writes it."""
+    update_id = str(uuid4())
+    moment = datetime(2026, 11, 27, 10, second=generation % 60, tzinfo=UTC)
+    return Release(
+        environment="testing",
+        generation=generation,
+        kind=Kind.UPDATE,
+        rings=("default",),
+        version=f"1.{generation}.0",
+        checksum="sha256:" + f"{generation:064x}",
+        previous_generation=generation - 1 or None,
+        rollback_of=None,
+        update_id=update_id,
+        event_id=str(uuid4()),
+        change_request=f"CR-{generation}",
+        reason="because",
+        effective_at=moment,
+        approvers=("alva", "bruno"),
+        evidence=None,
+        statement=SIGNED,
+        approvals=(SIGNED, SIGNED),
+        workflow={"workflow_id": f"constitution-update/testing/CR-{generation}", "run_id": str(uuid4())},
+        standings=(
+            StandingRecord(
+                standing=Standing.CONFIRMED,
+                verdict=Verdict.OK,
+                reason="every target obeys",
+                update_id=update_id,
+                recorded_at=moment,
+            ),
+        ),
+    ).model_dump_json()
+
+
+def test_what_is_kept_of_a_release_is_a_small_part_of_it() -> None:
+    rows = [written(generation) for generation in range(1, RELEASES + 1)]
+    past(Release.model_validate_json(rows[0]))  # what is made once is made now
+    tracemalloc.start()
+    try:
+        whole = [Release.model_validate_json(row) for row in rows]
+        gc.collect()
+        both, _ = tracemalloc.get_traced_memory()
+        kept = [past(release) for release in whole]
+        del whole
+        gc.collect()
+        left, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(kept) == RELEASES
+    assert left < both / 10, (left / RELEASES, both / RELEASES)
+
+
+def test_a_run_that_nobody_named_is_empty() -> None:
+    release = Release.model_validate_json(written(1)).model_copy(update={"workflow": {}})
+    assert (past(release).workflow_id, past(release).run_id) == ("", "")
