@@ -1,5 +1,6 @@
 """What goes live, what everyone then reads of it, and how it is undone."""
 
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -69,7 +70,9 @@ async def test_a_history_is_read_page_by_page(author: Author) -> None:
         found = [release async for release in author.worker.history(at_once)]
         assert [(r.generation, r.statement) for r in found] == [(r.generation, r.statement) for r in reversed(whole)]
     kept = await history(author.worker)
-    assert [entry.standings for entry in kept] == [release.standings for release in whole]
+    assert [[asdict(stood) for stood in entry.standings] for entry in kept] == [
+        [stood.model_dump() for stood in release.standings] for release in whole
+    ]
     assert [(entry.generation, entry.is_approved, entry.delivered_at) for entry in kept] == [
         (release.generation, True, release.delivery.delivered_at) for release in whole
     ]
