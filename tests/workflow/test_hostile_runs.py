@@ -40,6 +40,17 @@ async def approve(town: Town, handle: WorkflowHandle[Any, Any], *people: str) ->
         assert code == 0, err
 
 
+async def two_back(town: Town) -> WorkflowHandle[Any, Any]:
+    """A rollback by two releases: the approvals of the bad one do not authorise that; the board is asked, and waits."""
+    restore = (await town.live()).generation
+    await town.completed()
+    await town.completed()
+    bad = (await town.live()).generation
+    handle = await town.start_run("ConstitutionRollback", town.rollback_id(bad), {"reason": "two back", "to": restore})
+    await town.until_step(handle, "board", "waiting")
+    return handle
+
+
 async def test_a_start_with_thousands_of_problems_is_refused_at_once(town: Town) -> None:
     handle = await town.start_run("ConstitutionUpdate", f"{town.names.namespace}/bad/{uuid4().hex[:8]}", raw(MANY))
     end = await town.end(handle, timedelta(seconds=20))
@@ -82,13 +93,7 @@ async def test_a_rollback_started_by_a_stranger_in_the_name_of_an_update_is_refu
 
 
 async def test_a_rollback_undoes_what_was_live_when_it_was_asked_for_and_nothing_newer(town: Town) -> None:
-    restore = (await town.live()).generation
-    await town.completed()
-    await town.completed()
-    bad = (await town.live()).generation
-    # Two releases back: the approvals of the bad one do not authorise that, so the board is asked, and takes its time.
-    handle = await town.start_run("ConstitutionRollback", town.rollback_id(bad), {"reason": "two back", "to": restore})
-    await town.until_step(handle, "board", "waiting")
+    handle = await two_back(town)
     await town.completed()
     newer = await town.live()
     await approve(town, handle, "alva", "bruno")
@@ -102,12 +107,7 @@ async def test_a_rollback_undoes_what_was_live_when_it_was_asked_for_and_nothing
 async def test_a_rollback_that_the_board_allows_too_late_does_not_stop_the_update_that_came_in_between(
     town: Town,
 ) -> None:
-    restore = (await town.live()).generation
-    await town.completed()
-    await town.completed()
-    bad = (await town.live()).generation
-    handle = await town.start_run("ConstitutionRollback", town.rollback_id(bad), {"reason": "two back", "to": restore})
-    await town.until_step(handle, "board", "waiting")
+    handle = await two_back(town)
     async with town.paused(LEAF):
         update, proposal = await town.approved()
         await town.until_step(update, "sync")
