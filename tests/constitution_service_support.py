@@ -36,7 +36,7 @@ from signatures.openpgp import sign_detached
 from signatures.statements import sign_approval, sign_change_request
 from signatures.tokens import ClientKey, mint
 from signatures.trust_files import load_trust
-from tests.helpers import eventually
+from tests.helpers import eventually, whole_lines
 from tests.ports import free_port
 
 ENVIRONMENT = "testing"
@@ -152,7 +152,7 @@ class ServiceProcess:
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """Lines of the log with this event name."""
-        lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        lines = [json.loads(line) for line in whole_lines(self.log) if line.startswith("{")]
         return [line for line in lines if line.get("event") == name]
 
 

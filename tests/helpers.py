@@ -5,12 +5,18 @@ import inspect
 import time
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar, overload
 
 T = TypeVar("T")
 
 DEADLINE = timedelta(seconds=20)
 PAUSE = timedelta(milliseconds=20)
+
+
+def whole_lines(file: Path) -> list[str]:
+    """The lines of a file that another process is writing; one whose end is not there yet is not a line."""
+    return file.read_text().split("\n")[:-1] if file.exists() else []
 
 
 @overload

@@ -118,6 +118,24 @@ async def test_a_draft_that_lifts_a_critical_denial_is_refused(tmp_path: Path) -
     assert any("test_critical_denial_is_not_lifted" in issue.path for issue in report.issues)
 
 
+def test_a_failure_elsewhere_is_no_rule_over_its_budget(tmp_path: Path) -> None:
+    """The suites also run among all other tests: what failed there must not end the session."""
+    before, after = tmp_path / "test_before.py", tmp_path / "test_after.py"
+    before.write_text("def test_red():\n    assert False\n")
+    after.write_text("def test_green():\n    pass\n")
+    budget = TESTS / "policy" / "test_budget.py"
+    done = subprocess.run(  # noqa: S603 - fixed program and arguments
+        [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", before, budget, after],
+        cwd=TESTS.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert "test_red FAILED" in done.stdout
+    assert "test_green PASSED" in done.stdout
+
+
 class TestScratchServers:
     async def test_named_servers_are_used_and_left_clean(
         self,

@@ -25,7 +25,7 @@ from constitution.release import CurrentConstitution
 from services.siem_forwarder.ocsf_schema import OcsfSchema
 from tests.consumers_support import ENVIRONMENT, Land, Service, document
 from tests.consumers_town import VECTORS, create_topics, running_town
-from tests.helpers import eventually
+from tests.helpers import eventually, whole_lines
 from tests.resources import Database
 
 SCHEMA = OcsfSchema()
@@ -146,7 +146,7 @@ def updated(current: CurrentConstitution, tenant: str = "global", **changes: Any
 
 def events_in(file: Path) -> list[dict[str, Any]]:
     """Every event that was written; each is valid OCSF."""
-    events = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    events = [json.loads(line) for line in whole_lines(file)]
     for event in events:
         assert SCHEMA.problems(event) == ()
     return events

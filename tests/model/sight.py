@@ -12,6 +12,7 @@ from dulwich.refs import Ref
 from dulwich.repo import Repo
 
 from tests.faults.auditor import Auditor
+from tests.helpers import whole_lines
 from tests.model.world import AUDITED, COMPLETED, REJECTED, ROLLED_BACK, Made, World
 from tests.workflow.town import Town
 
@@ -131,9 +132,8 @@ class Sight:
 
     def _not_forwarded(self, events: list[dict[str, Any]]) -> list[str]:
         """Audit events that the SIEM's file lacks."""
-        file = Path(self._town.settings["SIEM_FILE"])
-        lines = file.read_text().splitlines() if file.exists() else []
-        forwarded = {json.loads(line)["metadata"]["uid"] for line in lines if line.endswith("}")}
+        lines = whole_lines(Path(self._town.settings["SIEM_FILE"]))
+        forwarded = {json.loads(line)["metadata"]["uid"] for line in lines}
         return [f"the SIEM has not got {_named(event)}" for event in events if _uid(event) not in forwarded]
 
 
