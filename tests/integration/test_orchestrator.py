@@ -147,25 +147,20 @@ class TestSessions:
         assert probe["decision"] == "allow"
         assert await pair[1].metric("policy_engine_evaluations_total", tenant="runbook-probe") == 1
 
-    @pytest.mark.parametrize(
-        ("body", "status"),
-        [
-            (b"{", 400),
-            (b'{"tenant": "a", "tenant": "b"}', 400),
-            (b"{}", 422),
-            (b'{"tenant": "global", "deployment_mode": "yolo"}', 422),
-            (b'{"tenant": "global", "mode": "x"}', 422),
-            (b'{"tenant": "' + b"t" * 2_097_152 + b'"}', 413),
-        ],
-        ids=lambda value: str(value)[:40],
-    )
-    async def test_bad_input_is_a_problem(
-        self, pair: tuple[Service, Service], http: httpx.AsyncClient, body: bytes, status: int
-    ) -> None:
-        headers = {"Content-Type": "application/json"}
-        answer = await http.post(f"{pair[0].url}/v1/sessions/start", content=body, headers=headers)
-        assert answer.status_code == status
-        assert answer.headers["content-type"] == "application/problem+json"
+    async def test_bad_input_is_a_problem(self, pair: tuple[Service, Service], http: httpx.AsyncClient) -> None:
+        bad = {
+            b"{": 400,
+            b'{"tenant": "a", "tenant": "b"}': 400,
+            b"{}": 422,
+            b'{"tenant": "global", "deployment_mode": "yolo"}': 422,
+            b'{"tenant": "global", "mode": "x"}': 422,
+            b'{"tenant": "' + b"t" * 2_097_152 + b'"}': 413,
+        }
+        for body, status in bad.items():
+            headers = {"Content-Type": "application/json"}
+            answer = await http.post(f"{pair[0].url}/v1/sessions/start", content=body, headers=headers)
+            assert (body[:80], answer.status_code) == (body[:80], status), answer.text
+            assert answer.headers["content-type"] == "application/problem+json"
 
 
 class TestFollowing:

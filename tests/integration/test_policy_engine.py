@@ -571,35 +571,30 @@ class TestAsking:
         assert "verified" in answer.json()["detail"]
         await obeys(engine, 2, second)
 
-    @pytest.mark.parametrize(
-        ("body", "status"),
-        [
-            (b"", 422),
-            (b"{", 400),
-            (b"\xff", 400),
-            (b'{"tenant": "global", "tenant": "acme", "time": "2026-11-22T12:00:00Z"}', 400),
-            (b'{"tenant": "global"}', 422),
-            (b'{"tenant": "global", "time": "2026-11-22T12:00:00"}', 422),
-            (b'{"tenant": "global", "time": "yesterday"}', 422),
-            (b'{"tenant": 7, "time": "2026-11-22T12:00:00Z"}', 422),
-            (b'{"tenant": "global", "time": "2026-11-22T12:00:00Z", "amount": 1e999}', 400),
-            (b'{"tenant": "global", "time": "2026-11-22T12:00:00Z", "amount": "much"}', 422),
-            (b'{"tenant": "global", "time": "2026-11-22T12:00:00Z", "sudo": true}', 422),
-            (b'{"tenant": "%s", "time": "2026-11-22T12:00:00Z"}' % (b"t" * 257), 422),
-            (b'{"tenant": "global", "time": "2026-11-22T12:00:00Z", "prompt": "%s"}' % (b"p" * 16385), 422),
-            (b'{"tenant": "' + b"t" * 2_097_152 + b'"}', 413),
-            (b"[" * 60_000 + b"]" * 60_000, 400),
-            (b"[]", 422),
-        ],
-        ids=lambda value: str(value)[:50],
-    )
-    async def test_bad_input_is_a_problem_and_never_a_defect(
-        self, engine: Service, http: httpx.AsyncClient, body: bytes, status: int
-    ) -> None:
-        headers = {"Content-Type": "application/json"}
-        answer = await http.post(f"{engine.url}/v1/evaluate", content=body, headers=headers)
-        assert answer.status_code == status, answer.text
-        assert answer.headers["content-type"] == "application/problem+json"
+    async def test_bad_input_is_a_problem_and_never_a_defect(self, engine: Service, http: httpx.AsyncClient) -> None:
+        bad = {
+            b"": 422,
+            b"{": 400,
+            b"\xff": 400,
+            b'{"tenant": "global", "tenant": "acme", "time": "2026-11-22T12:00:00Z"}': 400,
+            b'{"tenant": "global"}': 422,
+            b'{"tenant": "global", "time": "2026-11-22T12:00:00"}': 422,
+            b'{"tenant": "global", "time": "yesterday"}': 422,
+            b'{"tenant": 7, "time": "2026-11-22T12:00:00Z"}': 422,
+            b'{"tenant": "global", "time": "2026-11-22T12:00:00Z", "amount": 1e999}': 400,
+            b'{"tenant": "global", "time": "2026-11-22T12:00:00Z", "amount": "much"}': 422,
+            b'{"tenant": "global", "time": "2026-11-22T12:00:00Z", "sudo": true}': 422,
+            b'{"tenant": "%s", "time": "2026-11-22T12:00:00Z"}' % (b"t" * 257): 422,
+            b'{"tenant": "global", "time": "2026-11-22T12:00:00Z", "prompt": "%s"}' % (b"p" * 16385): 422,
+            b'{"tenant": "' + b"t" * 2_097_152 + b'"}': 413,
+            b"[" * 60_000 + b"]" * 60_000: 400,
+            b"[]": 422,
+        }
+        for body, status in bad.items():
+            headers = {"Content-Type": "application/json"}
+            answer = await http.post(f"{engine.url}/v1/evaluate", content=body, headers=headers)
+            assert (body[:80], answer.status_code) == (body[:80], status), answer.text
+            assert answer.headers["content-type"] == "application/problem+json"
 
     async def test_requests_in_flight_see_one_document_while_it_changes(
         self, engine: Service, http: httpx.AsyncClient, wire: AnswerServer, land: Land

@@ -159,6 +159,7 @@ async def test_an_update_killed_with_the_lease_is_rejected_and_blocks_nobody(
     await town.completed()
 
 
+@pytest.mark.slow
 async def test_an_update_killed_after_confirmation_is_told_and_archived(town: Town, live: CurrentConstitution) -> None:
     handle, proposal = await town.approved()
     town.slack_wire.cut()

@@ -59,7 +59,7 @@ MOMENTS = {
 
 
 # The others wait out the same timeouts for moments that are like these: `make test-slow`.
-ALWAYS = ("publish: loaded, and nobody knows", "sync", "confirm: confirmed, and nobody knows", "archive")
+ALWAYS = ("publish: loaded, and nobody knows", "confirm: confirmed, and nobody knows")
 
 
 @pytest.mark.parametrize(

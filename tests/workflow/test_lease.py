@@ -83,7 +83,11 @@ async def test_an_update_that_gives_up_takes_the_lease_from_no_other_update(
 
 @pytest.mark.parametrize(
     ("path", "body"),
-    [("/v1/constitution/load", b'"kind":"rollback"'), ("/standing", b'"withdrawn"'), ("/standing", b'"confirmed"')],
+    [
+        ("/v1/constitution/load", b'"kind":"rollback"'),
+        pytest.param("/standing", b'"withdrawn"', marks=pytest.mark.slow),
+        pytest.param("/standing", b'"confirmed"', marks=pytest.mark.slow),
+    ],
     ids=["before its load", "before the bad one is withdrawn", "before its own is confirmed"],
 )
 async def test_a_rollback_that_loses_its_lease_takes_it_anew_and_ends(

@@ -176,6 +176,7 @@ async def test_a_document_that_will_expire_is_named(town: Town, live: CurrentCon
     await all_well(town)
 
 
+@pytest.mark.slow
 async def test_a_run_that_needs_a_person_is_named(town: Town, live: CurrentConstitution) -> None:
     town.service_wire.cut()
     handle = await town.update(
@@ -259,6 +260,7 @@ async def test_what_is_found_and_mended_is_in_the_worker_s_metrics(town: Town, l
 # --- who looks
 
 
+@pytest.mark.slow
 async def test_the_doctor_without_a_worker_says_so(town: Town, live: CurrentConstitution) -> None:
     assert live.checksum
     await town.kill("worker")

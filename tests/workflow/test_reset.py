@@ -178,7 +178,7 @@ async def test_an_update_that_was_rolled_back_is_reset_and_stays_rolled_back(
         "load_restored",
         pytest.param("acquire_lease", marks=pytest.mark.slow),
         pytest.param("sync_targets", marks=pytest.mark.slow),
-        "record_standing",
+        pytest.param("record_standing", marks=pytest.mark.slow),
     ],
     ids=["load", "lease", "sync", "standing"],
 )

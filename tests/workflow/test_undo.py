@@ -101,6 +101,7 @@ async def test_a_watch_that_cannot_see_is_refused_before_anything_is_live(
     await outcomes.rejected(town, handle, proposal, live, "not published blind")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("live")
 async def test_a_retry_heals_a_step_that_needed_a_person(town: Town) -> None:
     proposal = await town.propose()
