@@ -116,6 +116,7 @@ class FencedProducer:
             raise ProducerFencedError("the producer is not open")
         positions: dict[int, Position] = {}
         failures: list[KafkaError] = []
+        failed: KafkaException | BufferError | None = None
 
         def delivered(index: int, error: KafkaError | None, message: Message) -> None:
             if error is not None:
@@ -137,7 +138,11 @@ class FencedProducer:
                 )
             producer.commit_transaction(SEND_TIMEOUT.total_seconds())
         except (KafkaException, BufferError) as error:
-            self._abort(producer, error)
+            failed = error.with_traceback(None)  # else it and this frame would hold each other
+        if failed is not None:
+            # Outside of `except`: a call of the driver that raises there never lets go of the exception being handled
+            # (confluent-kafka 2.16.1), nor of its frames, this producer, its threads and its sockets.
+            self._abort(producer, failed)
         if failures or len(positions) != len(records):
             # commit_transaction flushes and fails when a record failed; this would be a defect of the library.
             self._producer = None

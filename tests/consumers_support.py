@@ -22,7 +22,7 @@ from constitution_client.ceremony import make_trust
 from signatures.openpgp import sign_detached
 from signatures.statements import sign_release
 from signatures.tokens import ClientKey, mint
-from tests.helpers import eventually
+from tests.helpers import eventually, whole_lines
 from tests.ports import free_port
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -296,9 +296,7 @@ class AnswerServer(Process):
 
     def requests(self) -> list[str]:
         """The paths that a consumer asked for, in their order."""
-        log = self.directory / "requests"
-        lines = log.read_text().splitlines() if log.exists() else []
-        return [line for line in lines if line.startswith("/v1/")]
+        return [line for line in whole_lines(self.directory / "requests") if line.startswith("/v1/")]
 
     async def listening(self) -> Self:
         async with httpx.AsyncClient(trust_env=False) as http:
