@@ -24,9 +24,9 @@ T = TypeVar("T")
 X = TypeVar("X")
 
 
-async def run(activity: Callable[[X], Awaitable[T]], x: X) -> T:
-    """Run an activity as a worker would, with heartbeats that go nowhere."""
-    return await ActivityEnvironment().run(activity, x)
+async def run(activity: Callable[[X], Awaitable[T]], x: X, environment: ActivityEnvironment | None = None) -> T:
+    """Run an activity as a worker would, in an environment of its own: heartbeats go nowhere, and nobody cancels."""
+    return await (environment or ActivityEnvironment()).run(activity, x)
 
 
 async def refused(activity: Callable[[X], Awaitable[Any]], x: X) -> ApplicationError:

@@ -17,7 +17,7 @@ from uuid import uuid4
 from xml.sax.saxutils import quoteattr
 
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
 from constitution.api import (
     ChangeRequest,

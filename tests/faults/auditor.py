@@ -21,6 +21,7 @@ from confluent_kafka import Consumer, TopicPartition
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from dulwich.objects import Commit
+from dulwich.refs import Ref
 from dulwich.repo import Repo
 from slack_sdk import WebClient
 from temporalio.client import Client, WorkflowExecution, WorkflowExecutionStatus, WorkflowHistory
@@ -212,7 +213,7 @@ class Auditor:
 
     def _archived(self) -> set[str]:
         with Repo(self._settings["ARCHIVE_REPOSITORY"]) as repo:
-            if b"HEAD" not in repo.refs.allkeys() or not list(repo.refs.subkeys(b"refs/heads/")):
+            if b"HEAD" not in repo.refs.allkeys() or not list(repo.refs.subkeys(Ref(b"refs/heads/"))):
                 return set()
             commit = repo[repo.head()]
             if not isinstance(commit, Commit):

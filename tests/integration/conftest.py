@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from adapters.redis_cache import ConstitutionCache, connect
 from constitution.names import Names
-from tests.conftest import CHECKOUT, Database
+from tests.conftest import CHECKOUT
 from tests.constitution_service_support import (
     ENVIRONMENT,
     Author,
@@ -24,7 +24,7 @@ from tests.constitution_service_support import (
 )
 from tests.disaster import Disaster
 from tests.ports import free_port
-from tests.resources import Prometheus, Slack
+from tests.resources import Database, Prometheus, Slack
 
 
 @pytest.fixture

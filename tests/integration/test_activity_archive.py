@@ -209,7 +209,9 @@ async def test_the_siem_is_confirmed_only_past_the_event(
             message = await asyncio.to_thread(consumer.poll, 20)
             assert message is not None
             assert message.error() is None
-            taken.add(message.key().decode())
+            key = message.key()
+            assert key is not None
+            taken.add(key.decode())
             assert not waiting.done(), "nothing is committed yet"
         await asyncio.to_thread(consumer.commit, asynchronous=False)
         said = await asyncio.wait_for(waiting, 20)

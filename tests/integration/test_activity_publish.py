@@ -153,6 +153,7 @@ async def test_a_deleted_or_forged_redis_value_is_restored_and_said(
     assert proof.repaired
     assert "had no value" in proof.redis
     true_value = await redis.get(names.redis_current())
+    assert isinstance(true_value, bytes)
     forged = true_value.replace(b'"generation":1', b'"generation":9', 1)
     assert "does not verify" in (publish._cache_trouble(to_prove(published), "default", forged) or "")
     assert publish._cache_trouble(to_prove(published), "default", true_value) is None

@@ -135,7 +135,7 @@ async def test_a_frozen_target_is_unreachable_and_a_cancel_stops_the_asking(targ
     environment = ActivityEnvironment()
     beats: list[object] = []
     environment.on_heartbeat = lambda *details: beats.append(details)
-    task = asyncio.create_task(environment.run(targets.sync.sync_targets, ask(first, require_all=True, seconds=100)))
+    task = asyncio.create_task(run(targets.sync.sync_targets, ask(first, require_all=True, seconds=100), environment))
 
     def only_one_is_missing() -> bool:
         return any("'engine-1': 'converged'" in str(beat) for beat in beats)

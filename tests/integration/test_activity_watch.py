@@ -156,13 +156,15 @@ async def test_steady_traffic_is_ok_with_evidence_and_a_spike_is_an_anomaly_earl
     samples = evidence.samples["policy_engine_evaluations_total"]
     assert not isinstance(samples, str)
     assert all(series["metric"]["tenant"] == "global" for series in samples)
-    assert judged_again(evidence) == (Verdict.OK, pytest.approx(report.log_e, abs=1e-9))
+    verdict, log_e = judged_again(evidence)
+    assert verdict is Verdict.OK
+    assert log_e == pytest.approx(report.log_e, abs=1e-9)
     published = now()
     spike = scene.ask(published, seconds=60)
     environment = ActivityEnvironment()
     beats: list[Any] = []
     environment.on_heartbeat = lambda *details: beats.append(details[0])
-    task = asyncio.create_task(environment.run(scene.watch.watch_metric, spike))
+    task = asyncio.create_task(run(scene.watch.watch_metric, spike, environment))
     await eventually(lambda: any(beat["ticks"] >= 1 for beat in beats), timedelta(seconds=20))
     scene.traffic.per_second = 600
     report = await asyncio.wait_for(task, 50)
@@ -205,7 +207,7 @@ async def test_a_watch_stops_promptly_when_it_is_cancelled(scene: Scene) -> None
     environment = ActivityEnvironment()
     beat = asyncio.Event()
     environment.on_heartbeat = lambda *_: beat.set()
-    task = asyncio.create_task(environment.run(scene.watch.watch_metric, scene.ask(now(), seconds=600)))
+    task = asyncio.create_task(run(scene.watch.watch_metric, scene.ask(now(), seconds=600), environment))
     await asyncio.wait_for(beat.wait(), 20)
     environment.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -304,10 +304,10 @@ class TestDraft:
     def test_names_the_exact_bytes_that_it_replaces(self, ceremony: Path, tmp_path: Path) -> None:
         trust = str(ceremony / "trust" / "trust.toml")
         first, second = tmp_path / "1.json", tmp_path / "2.json"
-        version = ("--version", "1.0.0", "--previous", "none", "--out", first)
-        assert constitution("draft", *version, TRUST_FILE=trust).code == 0
-        version = ("--version", "1.1.0", "--previous", first, "--out", second)
-        assert constitution("draft", *version, "--template", first, "--days", "30", TRUST_FILE=trust).code == 0
+        initial = ("--version", "1.0.0", "--previous", "none", "--out", first)
+        assert constitution("draft", *initial, TRUST_FILE=trust).code == 0
+        following = ("--version", "1.1.0", "--previous", first, "--out", second)
+        assert constitution("draft", *following, "--template", first, "--days", "30", TRUST_FILE=trust).code == 0
         drafted = parse(second.read_bytes())
         assert drafted.previous == Previous(version="1.0.0", checksum=checksum_of(first.read_bytes()))
         assert drafted.environment == "development"

@@ -110,7 +110,6 @@ async def test_a_policy_engine_cannot_fill_the_orchestrator_s_memory(hostile: Ho
 
 @pytest.mark.usefixtures("peak")
 def test_whoever_answers_as_prometheus_cannot_fill_the_memory_of_a_backtest(hostile: Hostile) -> None:
-    flags = {"file": None, "start": None, "end": None, "measure": None}
     with pytest.raises(UnavailableError, match="gzip"):
-        backtest(query="up", prometheus=hostile.url, publish=["1700000000"], **flags)
+        backtest(file=None, query="up", start=None, end=None, prometheus=hostile.url, publish=["1700000000"])
     assert hostile.accepted == ["identity"]

@@ -60,6 +60,7 @@ async def test_a_rollback_restores_what_a_key_signed_that_has_expired_since(auth
     lease = await author.lease("7d0e5d1c-53c7-4f7b-8a0e-0d0f4b0c8b11", Kind.ROLLBACK)
     restored = await author.load(author.undoing(lease, 2, first.checksum))
     current = await author.worker.current("default")
+    assert current is not None
     assert (current.generation, current.kind, current.checksum) == (3, Kind.ROLLBACK, first.checksum)
     statement = verify_current(current, trust=author.site.trust, environment=ENVIRONMENT, ring="default")
     assert statement.signatures_at == first.effective_at < expires < restored.effective_at

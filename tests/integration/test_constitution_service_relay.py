@@ -12,11 +12,11 @@ from redis.asyncio import Redis
 from adapters.redis_cache import ConstitutionCache
 from constitution.names import Names
 from constitution.release import CurrentConstitution
-from tests.conftest import Database
 from tests.constitution_service_support import Author, Received, ServiceProcess, following
 from tests.helpers import eventually
 from tests.integration.conftest import Topics
 from tests.ports import free_port
+from tests.resources import Database
 
 
 async def holds(cache: ConstitutionCache, generation: int) -> bool:

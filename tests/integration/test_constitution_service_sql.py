@@ -10,9 +10,9 @@ import asyncpg
 import pytest
 
 from constitution.release import Kind
-from tests.conftest import Database
 from tests.constitution_service_support import CHECKOUT, Author, following
 from tests.helpers import eventually
+from tests.resources import Database
 
 APPEND_ONLY = (
     "artifacts",

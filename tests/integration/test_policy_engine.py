@@ -11,7 +11,7 @@ import httpx
 import pytest
 import redis.asyncio
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from constitution.checksum import checksum_of
@@ -375,7 +375,7 @@ class TestHints:
 
         async def says_so() -> bool:
             report = (await http.get(f"{engine.url}/readyz")).json()
-            return report["status"] == "degraded" and report["checks"]["kafka"] != "ok"
+            return bool(report["status"] == "degraded" and report["checks"]["kafka"] != "ok")
 
         await eventually(says_so)
         wire.answer(land.current(2, second), etag='"2"')

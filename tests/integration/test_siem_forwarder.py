@@ -30,7 +30,7 @@ from tests.resources import Database
 
 SCHEMA = OcsfSchema()
 Start = Callable[..., Service]
-Headers = list[tuple[str, bytes]]
+Headers = list[tuple[str, str | bytes | None]]
 
 
 @pytest.fixture(scope="module")
@@ -266,8 +266,8 @@ class TestBelief:
             assert raw == (value or b"")[: 64 * 1024]
         assert "after-all" in by_uid
         assert await forwarder.metric("siem_forwarder_quarantined_total") == len(hostile)
-        for topic in (names.topic_updated(), names.topic_audit()):
-            await eventually(lambda topic=topic: broker.committed(topic) > 0)
+        topics = (names.topic_updated(), names.topic_audit())
+        await eventually(lambda: all(broker.committed(topic) > 0 for topic in topics))
 
     async def test_an_audit_event_is_passed_on_as_it_is(self, start: Start, broker: Broker, file: Path) -> None:
         await start().ready()

@@ -23,7 +23,7 @@ from adapters.prometheus import PrometheusMetrics
 from constitution.environment import Strategy, Target
 from constitution.release import Verdict
 from constitution_client.watch_history import evidence_of
-from tests.activity_support import make_deployment, now
+from tests.activity_support import make_deployment, now, run
 from tests.chaos.proxy import Fault, Proxy
 from tests.constitution_service_support import CHECKOUT, ENVIRONMENT, Author, Site
 from tests.consumers_support import Process
@@ -112,7 +112,7 @@ class Watchers:
         return Watch(metrics=metrics, service=self.author.worker, deployment=deployment)
 
     def start(self, scenario: str, url: str, x: WatchInput) -> "asyncio.Task[WatchReport]":
-        return asyncio.create_task(ActivityEnvironment().run(self.of(scenario, url).watch_metric, x))
+        return asyncio.create_task(run(self.of(scenario, url).watch_metric, x))
 
     async def scraped(self, scenario: str, url: str, seconds: int) -> None:
         """Wait until that many samples of the scenario's engine are there."""
@@ -151,13 +151,14 @@ async def test_faults_of_the_data_make_no_alarm_and_hide_none(
     published = now()
     skew = timedelta(seconds=5)
     moments = {"early": published - skew, "late": published + skew, "late-spike": published + skew}
-    for scenario, changes in {
+    faults: dict[str, dict[str, Any]] = {
         "vanishes": {"down": True},
         "nan": {"nan": True},
         "spike": SPIKE,
         "spike-reset": SPIKE,
         "late-spike": SPIKE,
-    }.items():
+    }
+    for scenario, changes in faults.items():
         fleet.tell(scenario, **changes)
     tasks = {
         name: watchers.start(name, prometheus.url, ask(moments.get(name, published))) for name in (*scenarios, "twice")

@@ -1,5 +1,6 @@
 """A trust policy with real keys for unit tests: made once per test run, by the product's own functions."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -35,7 +36,7 @@ class Keyring:
 
 
 def toml_of(
-    people: list[tuple[str, list[str], list[tuple[str, str]]]],
+    people: Sequence[tuple[str, Sequence[str], Sequence[tuple[str, str]]]],
     service: ClientKey,
     worker: ClientKey,
     extra: str = "",
@@ -43,7 +44,7 @@ def toml_of(
     lines = ["schema_version = 1", 'environment = "development"', "version = 1", extra]
     for person, roles, keys in people:
         entries = ", ".join(f'{{ fingerprint = "{f}", certificate = "{c}" }}' for f, c in keys)
-        lines += ["[[people]]", f'id = "{person}"', f'name = "{person.title()}"', f"roles = {roles!r}"]
+        lines += ["[[people]]", f'id = "{person}"', f'name = "{person.title()}"', f"roles = {list(roles)!r}"]
         lines += [f"openpgp = [{entries}]"]
     lines += ["[[services]]", f'id = "{service.id}"', f'public_key = "{service.public_text()}"']
     lines += ["[[clients]]", 'id = "worker"', f'public_key = "{worker.public_text()}"']

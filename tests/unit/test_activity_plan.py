@@ -155,7 +155,7 @@ def test_what_undid_it_counts_as_done_after_it_was_undone_itself() -> None:
 )
 def test_what_cannot_be_undone_is_refused_with_its_reason(request_: dict[str, int], code: str) -> None:
     with pytest.raises(InvalidRequestError) as caught:
-        plan(release(1, "1.0.0", CONFIRMED), release(2, "1.1.0"), **request_)
+        plan(release(1, "1.0.0", CONFIRMED), release(2, "1.1.0"), now=NOW, **request_)
     assert [issue.code for issue in caught.value.issues] == [code]
 
 

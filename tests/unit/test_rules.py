@@ -14,7 +14,7 @@ from constitution import rules as rules_module
 from constitution.document import Constitution, parse
 from constitution.errors import InvalidDocumentError
 from constitution.evaluation import Decision, EvaluationRequest
-from constitution.expressions import BudgetExceededError, compile_expression, run
+from constitution.expressions import ENVIRONMENT, BudgetExceededError, compile_expression, run
 from constitution.rules import PRECEDENCE, Policy
 from tests.unit.keyring import document, rule
 
@@ -122,7 +122,7 @@ def test_an_evaluation_over_the_engines_budget_denies() -> None:
     numbers = ",".join(["1"] * 200)
     greedy = compile_expression(f"[{numbers}].all(x, [{numbers}].all(y, [{numbers}].all(z, x == y && y == z)))")
     with pytest.raises(BudgetExceededError):
-        run(greedy, rules_module.ENVIRONMENT.Activation({}))
+        run(greedy, ENVIRONMENT.Activation({}))
     written = Constitution.model_validate(parse(json.dumps(document(rules=[rule("a", "allow", "true")])).encode()))
     chunk = rules_module._Chunk((rules_module._Compiled(written.rules[0], greedy),), None)
     answer = Policy(

@@ -1,5 +1,7 @@
 """What Slack's refusals mean: which heal by themselves, which need a person, and how long Slack asks to wait."""
 
+from collections.abc import Mapping
+
 import pytest
 from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError
@@ -9,19 +11,19 @@ from adapters.slack import LONGEST_WAIT, translated
 from constitution.errors import ForbiddenError, InvalidRequestError, NotFoundError, UnavailableError
 
 
-def refusal(status: int, data: dict[str, object], headers: dict[str, str] | None = None) -> SlackApiError:
+def refusal(status: int, data: Mapping[str, object], headers: dict[str, str] | None = None) -> SlackApiError:
     """The SDK's own error for an answer."""
     response = SlackResponse(
         client=WebClient(),
         http_verb="POST",
         api_url="https://slack.com/api/chat.postMessage",
         req_args={},
-        data=data,
+        data=dict(data),
         headers=headers or {},
         status_code=status,
     )
     with pytest.raises(SlackApiError) as caught:
-        response.validate()
+        response.validate()  # type: ignore[no-untyped-call]
     return caught.value
 
 
