@@ -102,7 +102,8 @@ class GitArchive:
     def _paths(self, folder: str) -> frozenset[str]:
         with self._open() as repo:
             head = _head(repo)
-            return frozenset() if head is None else frozenset(f"{folder}/{name}" for name in _below(repo, head, folder))
+            files = () if head is None else _below(repo, head, folder)
+            return frozenset(f"{folder}/{name}" for name, _ in files)
 
     def _read(self, path: str) -> bytes | None:
         with self._open() as repo:
@@ -235,13 +236,18 @@ def _at_head(repo: Repo, head: bytes | None, path: str) -> bytes | None:
     return blob.as_raw_string() if isinstance(blob, Blob) else None
 
 
-def _below(repo: Repo, head: bytes, folder: str) -> dict[str, ObjectID]:
-    """Return the object of every file below a folder, by its path relative to that folder."""
+def _below(repo: Repo, head: bytes, folder: str) -> Iterator[tuple[str, ObjectID]]:
+    """Yield every file below a folder, by its path relative to that folder, with its object.
+
+    One by one: an archive has a dozen files a release, for ever.
+    """
     try:
         _, tree = tree_lookup_path(repo.__getitem__, repo[head].tree, folder.encode())  # type: ignore[attr-defined]
     except (KeyError, NotTreeError):
-        return {}
-    return {entry.path.decode(): entry.sha for entry in iter_tree_contents(repo.object_store, tree) if entry.sha}
+        return
+    for entry in iter_tree_contents(repo.object_store, tree):
+        if entry.sha is not None:
+            yield entry.path.decode(), entry.sha
 
 
 def _manifest(repo: Repo, head: bytes | None, folder: str, files: dict[str, bytes]) -> bytes:
@@ -250,7 +256,7 @@ def _manifest(repo: Repo, head: bytes | None, folder: str, files: dict[str, byte
     What an earlier manifest says of a file stands, unless the file is written now: that one was altered or deleted
     since must stay visible, and not be covered by the next commit.
     """
-    there = {} if head is None else _below(repo, head, folder)
+    there = {} if head is None else dict(_below(repo, head, folder))
     listed = {name: checksum_of(repo[found].as_raw_string()) for name, found in there.items()}
     with contextlib.suppress(KeyError, ValueError, TypeError):  # none yet, or no manifest of ours: then what is there
         listed |= json.loads(repo[there[MANIFEST]].as_raw_string())["files"]

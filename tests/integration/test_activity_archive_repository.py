@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,21 @@ async def test_the_same_call_twice_is_one_commit_and_one_row(repository: Path) -
     if not is_bare(repository):
         assert git(repository, "status", "--porcelain") == ""
         assert (repository / FOLDER / "document.json").read_bytes() == b"{}"
+
+
+async def test_to_list_many_files_takes_little_more_than_the_list(repository: Path) -> None:
+    archive = GitArchive(repository)
+    wanted = {f"docs/legal/{n}/{name}.json" for n in range(400) for name in ("document", "manifest", "outcome", "gate")}
+    await archive.commit(dict.fromkeys(wanted, b"{}"), change_log_row=None, message="Many")
+    await archive.paths("docs/legal")  # what is made once is made now
+    tracemalloc.start()
+    try:
+        found = await archive.paths("docs/legal")
+        held, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found == wanted
+    assert peak < 1.8 * held, (held / len(found), peak / len(found))
 
 
 async def test_author_is_the_worker_and_nobody_else(repository: Path) -> None:
