@@ -61,14 +61,24 @@ class FencedProducer:
     Args:
         client: connection part of the configuration (adapters.kafka_settings).
         transactional_id: shared by all processes that may be the one sender.
+        record_timeout: after which a record that the broker has not taken fails its transaction.
+        commit_timeout: after which a commit that was not answered is in doubt; also of the abort.
     """
 
-    def __init__(self, client: Mapping[str, str], transactional_id: str) -> None:
+    def __init__(
+        self,
+        client: Mapping[str, str],
+        transactional_id: str,
+        *,
+        record_timeout: timedelta = SEND_TIMEOUT,
+        commit_timeout: timedelta = SEND_TIMEOUT,
+    ) -> None:
+        self._commit_seconds = commit_timeout.total_seconds()
         self._config: dict[str, Any] = {
             **client,
             "transactional.id": transactional_id,
             "transaction.timeout.ms": int(TRANSACTION_TIMEOUT.total_seconds() * 1000),
-            "message.timeout.ms": int(SEND_TIMEOUT.total_seconds() * 1000),
+            "message.timeout.ms": int(record_timeout.total_seconds() * 1000),
             "socket.timeout.ms": 10_000,
             "reconnect.backoff.max.ms": 1_000,
             "linger.ms": 0,  # one event matters more than a full batch
@@ -136,7 +146,7 @@ class FencedProducer:
                     headers=list(record.headers),
                     on_delivery=partial(delivered, index),
                 )
-            producer.commit_transaction(SEND_TIMEOUT.total_seconds())
+            producer.commit_transaction(self._commit_seconds)
         except (KafkaException, BufferError) as error:
             failed = error.with_traceback(None)  # else it and this frame would hold each other
         if failed is not None:
@@ -152,7 +162,7 @@ class FencedProducer:
     def _abort(self, producer: Producer, error: KafkaException | BufferError) -> None:
         if isinstance(error, KafkaException) and _is_abortable(error):
             try:
-                producer.abort_transaction(SEND_TIMEOUT.total_seconds())
+                producer.abort_transaction(self._commit_seconds)
             except KafkaException as second:
                 self._producer = None
                 raise ProducerFencedError(f"the transaction could not be aborted: {_reason(second)}") from second

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Producer
 
-from adapters import kafka_producer
 from adapters.kafka_producer import FencedProducer, ProducerFencedError, Record, ensure_topics
 from deploy.embedded.kafka import client_configuration
 from deploy.embedded.stack import Stack
@@ -24,16 +23,13 @@ def alive() -> int:
     return sum(isinstance(thing, Producer) for thing in gc.get_objects())
 
 
-async def test_a_producer_whose_broker_died_is_gone_with_its_threads(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_producer_whose_broker_died_is_gone_with_its_threads(tmp_path: Path) -> None:
     before = alive()
     with Stack(tmp_path / "var", ("kafka",), environment={}) as stack:
         kafka = {name: str(value) for name, value in client_configuration(stack.settings()).items()}
         await ensure_topics(kafka, [RECORD.topic])
-        monkeypatch.setattr(kafka_producer, "SEND_TIMEOUT", timedelta(seconds=2))  # of a record
-        producer = FencedProducer(kafka, "sender")
-        monkeypatch.setattr(kafka_producer, "SEND_TIMEOUT", timedelta(seconds=5))  # of commit, and of abort
+        record, commit = timedelta(seconds=2), timedelta(seconds=5)  # so the record fails first, and the abort is tried
+        producer = FencedProducer(kafka, "sender", record_timeout=record, commit_timeout=commit)
         await producer.open()
         await producer.send([RECORD])
         assert alive() == before + 1
