@@ -14,10 +14,8 @@ from typing import Any, Final
 
 ENOUGH: Final = 8
 Z: Final = 1.96
-WARM: Final = 0.5
-"""Of the samples, the first half is left out: caches fill, pools open, code is imported, and an allocator keeps what
-its highest moments needed, of which some come late. A leak goes on in the second half; what has come to rest is none.
-"""
+WARM: Final = 0.2
+"""Of the samples, the first fifth is left out: caches fill, pools open, code is imported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +49,16 @@ class Line:
         return asdict(self)
 
 
-def line(samples: Sequence[tuple[float, float]], *, releases: int, limit: float) -> Line | None:
+def line(samples: Sequence[tuple[float, float]], *, releases: int, limit: float, warm: float = WARM) -> Line | None:
     """Fit a quantity; None where it was never sampled.
 
     Args:
         samples: (releases made so far, value), in order.
         releases: of the whole life.
         limit: growth over that many that is still flat; one that may as well be none (interval around 0) is flat too.
+        warm: part of the samples that is left out at the beginning.
     """
-    kept = list(samples)[int(len(samples) * WARM) :]
+    kept = list(samples)[int(len(samples) * warm) :]
     if not kept:
         return None
     values = [value for _, value in kept]

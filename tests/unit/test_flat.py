@@ -6,6 +6,7 @@ import random
 import pytest
 
 from bench.flat import Line, line, longest
+from tests.faults.load import Sample, lines
 
 RELEASES = 500
 
@@ -44,24 +45,49 @@ def test_growth_below_the_limit_and_shrinking_are_flat() -> None:
     assert fitted(samples(-1, 5)).verdict == "flat"
 
 
-def filling(leak: float) -> list[tuple[float, float]]:
-    """What a process takes that is killed half-way through: its successor fills up by 10, and leaks besides."""
+def test_the_first_fifth_is_warming_up() -> None:
+    warm = [(at, value - 80 if at <= 100 else value) for at, value in samples(0, 1)]
+    assert fitted(warm).verdict == "flat"
+
+
+def lives(leak: float) -> list[Sample]:
+    """A worker is killed half-way; either fills up by 10 MiB, and leaks. A service opens files in two steps."""
     half = RELEASES // 2
-    return [
-        (at, value + leak * (at - half) + 10 * (1 - math.exp((half - at) / 80)))
-        for at, value in samples(0, 0.5)
-        if at > half
-    ]
+    told = []
+    for at, value in samples(leak, 0.5):
+        pid, age = (1, at) if at <= half else (2, at - half)
+        taken = (pid, value + 10 * (1 - math.exp(-age / 80)), 30)
+        opened = (3, 100.0, 31 + 8 * (at > 200) + 7 * (at > 330))
+        told.append(
+            Sample(
+                at=int(at),
+                processes={"worker": taken, "constitution-service": opened},
+                postgres_connections=7,
+                undelivered=0,
+                open_runs=0,
+                history_update=171,
+                history_rollback=110,
+            )
+        )
+    return told
 
 
-def test_what_fills_up_and_comes_to_rest_is_flat_and_a_leak_below_it_is_found() -> None:
-    assert fitted([(at, value - 80 if at <= 200 else value) for at, value in samples(0, 1)]).verdict == "flat"
-    assert fitted(filling(0), limit=8).verdict == "flat"
-    assert fitted(filling(0.02), limit=8).verdict == "grows"
+def growing(leak: float) -> set[tuple[str, str]]:
+    found = lines(lives(leak), RELEASES)
+    return {(entry["process"], entry["quantity"]) for entry in found if entry["verdict"] == "grows"}
+
+
+def test_memory_that_fills_up_and_comes_to_rest_is_flat_and_a_leak_below_it_is_found() -> None:
+    assert ("worker", "rss_mib") not in growing(0)
+    assert ("worker", "rss_mib") in growing(0.02)
+
+
+def test_files_that_are_opened_in_steps_and_stay_open_are_found() -> None:
+    assert ("constitution-service", "open_files") in growing(0)
 
 
 def test_few_samples_say_nothing() -> None:
-    assert fitted(samples(1, 0)[:14]).verdict == "too few samples"
+    assert fitted(samples(1, 0)[:6]).verdict == "too few samples"
     assert line([], releases=RELEASES, limit=1) is None
 
 
