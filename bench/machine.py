@@ -29,7 +29,7 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {
             "Apache Kafka": kafka.VERSION,
-            "Prometheus (Go module)": prometheus.VERSION,
+            "Prometheus": _prometheus(),
             **{name: version(name) for name in PACKAGES},
         },
         "commit": _git("rev-parse", "--short=12", "HEAD"),
@@ -40,6 +40,11 @@ def machine() -> dict[str, Any]:
 def moment() -> dict[str, Any]:
     """Return when, and the load average of the last minute: above the core count, others compete for the cores."""
     return {"at": datetime.now(UTC).isoformat(timespec="seconds"), "load_1min": round(os.getloadavg()[0], 2)}
+
+
+def _prometheus() -> str:
+    programs = prometheus.programs(Path(os.devnull), lambda _: None, dict(os.environ))
+    return prometheus.version(programs / "prometheus")
 
 
 def _cpu() -> str:

@@ -1,28 +1,33 @@
-"""Prometheus 3, built from its Go module: no package registry ships the binary.
+"""Prometheus and promtool: the distribution's own package on Debian and Ubuntu, elsewhere built from the Go module.
 
-The build takes about two minutes on two cores and is cached. Checksums of all sources come from Go's own
-checksum database. Prometheus has no password of its own; it holds no secret and listens on loopback only.
+The package takes 6 seconds, and apt verifies it; the build takes about two minutes on two cores, and Go's checksum
+database vouches for its sources. Both are unpacked into the cache: no root, nothing is installed. Prometheus has no
+password of its own; it holds no secret and listens on loopback only.
 """
 
 import json
 import os
 import platform
+import re
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
 from deploy.embedded.cache import item
+from deploy.embedded.debian_package import DebianPackages, has_apt
 from deploy.embedded.go import go_toolchain
 from deploy.embedded.server import Command, Server, ServerError, base_environment, guarded
 
-MODULE = "github.com/prometheus/prometheus/cmd/prometheus"
-PROMTOOL = "github.com/prometheus/prometheus/cmd/promtool"
+MODULES = ("github.com/prometheus/prometheus/cmd/prometheus", "github.com/prometheus/prometheus/cmd/promtool")
 VERSION = "v0.316.0"  # Prometheus 3.16.0 by the numbering of its Go module
 TAGS = "remove_all_sd"  # file_sd stays; the clouds' service discoveries would double the build
 SCRAPE_INTERVAL = timedelta(seconds=1)
+
+OLDEST_PACKAGE = (2, 42)  # of Debian 12, the oldest that our tests ran with; an older one is not taken
 
 REPORT_EVERY = timedelta(seconds=10)
 
@@ -35,16 +40,13 @@ class Prometheus(Server):
     start_deadline = timedelta(seconds=90)
 
     def fetch(self) -> None:
-        """Build it."""
+        """Unpack or build it."""
         self._binary()
 
     def _binary(self) -> Path:
-        name = f"prometheus-{VERSION}-{platform.machine()}"
-        return item(name, self._build) / "prometheus"
-
-    def _build(self, target: Path) -> None:
-        # The user's own Go settings (proxy, cache) hold; the mark lets a supervisor end the compiler too.
-        build(target, self.site.log("prometheus-build"), self.say, os.environ | base_environment(self.site))
+        # The user's own settings (proxies, Go's cache) hold; the mark lets a supervisor end the compiler too.
+        environment = os.environ | base_environment(self.site)
+        return programs(self.site.log("prometheus-package"), self.say, environment) / "prometheus"
 
     def targets(self) -> Path:
         """Directory of `*.json` files of targets; Prometheus follows their changes by itself (file_sd)."""
@@ -102,32 +104,68 @@ class Prometheus(Server):
         return {"prometheus": f"http://127.0.0.1:{self.site.port('prometheus')}"}
 
 
-def promtool(log: Path, say: Callable[[str], None]) -> Path:
-    """Path of Prometheus' own tool of the same version, built where the cache has none. No server needs it.
+def programs(log: Path, say: Callable[[str], None], environment: dict[str, str]) -> Path:
+    """The folder that holds ``prometheus`` and ``promtool`` of one version, made where the cache has none.
+
+    Args:
+        log: takes what apt and the compiler print.
+        say: called with one line of progress.
+        environment: of the programs that are run.
 
     Raises:
-        ServerError: The build failed.
+        ServerError: neither a package nor the build is to be had.
     """
+    if has_apt():
+        system = platform.freedesktop_os_release()
+        name = f"prometheus-{system['ID']}{system.get('VERSION_ID', '')}-{platform.machine()}"
+        try:
+            return item(name, lambda target: unpack(target, log, say, environment)) / "usr" / "bin"
+        except ServerError as error:
+            say(f"no package of {system.get('PRETTY_NAME', system['ID'])} serves: {error}")
 
-    def make(target: Path) -> None:
-        build(target, log, say, dict(os.environ), PROMTOOL)
-
-    return item(f"promtool-{VERSION}-{platform.machine()}", make) / "promtool"
+    name = f"prometheus-{VERSION}-{platform.machine()}"
+    return item(name, lambda target: _build(target, log, say, environment))
 
 
-def build(
-    target: Path, log: Path, say: Callable[[str], None], environment: dict[str, str], module: str = MODULE
-) -> None:
-    """Build the server, or another program of it, into `target`; the compiler's output goes to `log`.
+def recent_enough(debian_version: str) -> bool:
+    """Whether a package's version, such as ``1:2.42.0+ds-5``, is one that our tests ran with, or newer."""
+    found = re.match(r"(?:\d+:)?(\d+)\.(\d+)", debian_version)
+    return found is not None and (int(found[1]), int(found[2])) >= OLDEST_PACKAGE
+
+
+def version(program: Path) -> str:
+    """The version that a ``prometheus`` or ``promtool`` reports, such as ``2.42.0+ds``."""
+    told = subprocess.run([program, "--version"], check=True, capture_output=True, text=True)
+    return (told.stdout or told.stderr).split()[2]  # "prometheus, version 2.42.0+ds (branch: …"
+
+
+def unpack(target: Path, log: Path, say: Callable[[str], None], environment: dict[str, str]) -> None:
+    """Put the distribution's package below ``target``.
 
     Raises:
-        ServerError: The build failed.
+        ServerError: it cannot be had, is too old, or does not run here.
     """
+    with tempfile.TemporaryDirectory() as folder:
+        packages = DebianPackages(Path(folder), environment, log)
+        packages.update()
+        candidate = packages.candidate("prometheus")
+        if candidate is None or not recent_enough(candidate):
+            wanted = ".".join(map(str, OLDEST_PACKAGE))
+            raise ServerError(f"its prometheus is {candidate or 'missing'}, wanted is {wanted} or newer; see {log}")
+        say(f"unpacking Prometheus {candidate} from the distribution's package")
+        packages.unpack("prometheus", target)
+    try:
+        version(target / "usr" / "bin" / "prometheus")
+    except (OSError, subprocess.SubprocessError) as error:
+        raise ServerError(f"its prometheus {candidate} does not run here: {error}") from error
+
+
+def _build(target: Path, log: Path, say: Callable[[str], None], environment: dict[str, str]) -> None:
     go = go_toolchain(say, environment)
     say(f"building Prometheus {VERSION} with {go} (about two minutes on two cores; log: {log})")
     environment = environment | {"GOBIN": str(target), "GOFLAGS": "-buildvcs=false", "GOTOOLCHAIN": "local"}
     # -v names each package when it is compiled, which is the progress. Outside of any module (cwd).
-    install = ("nice", go, "install", "-v", "-tags", TAGS, f"{module}@{VERSION}")
+    install = ("nice", go, "install", "-v", "-tags", TAGS, *(f"{module}@{VERSION}" for module in MODULES))
     command = guarded(install, signal.SIGKILL)  # this thread waits for it: it ends with whoever wanted it
     compiled, told_at = 0, time.monotonic()
     with (

@@ -31,7 +31,7 @@ from adapters.prometheus import PrometheusMetrics
 from constitution.environment import Strategy
 from constitution.quantities import QUANTITIES
 from constitution.release import Verdict
-from deploy.embedded.prometheus import promtool
+from deploy.embedded.prometheus import programs
 from deploy.embedded.stack import Stack
 from tests.activity_support import now
 from tests.constitution_service_support import CHECKOUT, ENVIRONMENT, Author, Site
@@ -98,7 +98,7 @@ async def day(tmp_path: Path) -> AsyncIterator[Day]:
     port = free_port()
     address = f"127.0.0.1:{port}"
     exporter = Process([str(CHECKOUT / "tests" / "exporter.py"), str(port), str(directory)], {}, tmp_path / "log")
-    tool = await asyncio.to_thread(promtool, tmp_path / "promtool.log", lambda _: None)
+    tools = await asyncio.to_thread(programs, tmp_path / "package.log", lambda _: None, dict(os.environ))
     names = {f"engine-{i}": f"e{uuid4().hex[:10]}" for i in range(ENGINES)}
     begun = time.time()
     samples = tmp_path / "samples.txt"
@@ -109,7 +109,7 @@ async def day(tmp_path: Path) -> AsyncIterator[Day]:
     blocks.mkdir(parents=True, mode=0o700)
     made = await asyncio.to_thread(
         subprocess.run,
-        [str(tool), "tsdb", "create-blocks-from", "openmetrics", "--quiet", str(samples), str(blocks)],
+        [str(tools / "promtool"), "tsdb", "create-blocks-from", "openmetrics", "--quiet", str(samples), str(blocks)],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert made.returncode == 0, made.stderr
