@@ -13,7 +13,7 @@ export UV_SYSTEM_CERTS ?= $(if $(wildcard /etc/ssl/certs/*.pem /etc/ssl/certs/*.
 PYTHON := .venv/bin/python
 STACK := $(PYTHON) -m deploy.embedded
 
-.PHONY: help setup sync up down status restart worker demo test test-slow record-histories lint format chaos model load bench bench-watch clean
+.PHONY: help setup sync up down status restart worker traffic demo test test-slow record-histories lint format chaos model load bench bench-watch clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -48,8 +48,11 @@ worker: sync  ## Run one more worker in the foreground, with the settings of the
 	@$(STACK) worker
 endif
 
+traffic: sync  ## Example agents that call the running stack's orchestrators, until Ctrl-C
+	@$(PYTHON) -m deploy.demo.traffic deploy/demo/requests.json
+
 demo: export DEMO_STARTED := $(shell date +%s.%N)
-demo: sync  ## The whole story on real servers: one good constitution, two bad ones undone
+demo: sync  ## The whole story on real servers: one good constitution, two bad ones undone; FAST=1 waits less
 	@$(PYTHON) -m deploy.demo
 
 # The tests run also when a linter objects, so that one run tells everything; the exit code is both's.

@@ -63,7 +63,7 @@ class Strategy(Model):
     """
 
     watch_seconds: Annotated[int, Field(ge=0, le=7 * 86400)] = 1800
-    baseline_seconds: Annotated[int, Field(ge=30, le=7 * 86400)] = 3600
+    baseline_seconds: Annotated[int, Field(ge=12, le=7 * 86400)] = 3600  # 12: a baseline has at least 12 scrapes
     scrape_seconds: Annotated[float, Field(gt=0, le=300)] = 5.0
     measure: Literal["rate", "share"] = "rate"
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.01

@@ -27,8 +27,10 @@ from deploy.demo.screen import Screen
 from deploy.embedded.stack import Stack
 
 HERE: Final = Path(__file__).parent
-BASELINE_S: Final = 44.0
-"""Steady traffic before the first watched release: its strategy's baseline of 40 s, and the first scrapes."""
+FIRST_SCRAPES_S: Final = 4.0
+"""Beyond a strategy's baseline: until the first scrapes of a fresh stack are whole."""
+WATCHED: Final = "watched"
+"""The strategy of every release but the first."""
 VICTIM: Final = "orchestrator-2"
 """The target that is killed in mid-sync."""
 
@@ -47,15 +49,26 @@ class Run:
     workflow_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A release that its operator has started: it waits for the gate and then for the board."""
+
+    workflow_id: str
+    version: str
+    checksum: str
+    began: float
+
+
 class Story:
     """Tells the story on a running stack.
 
     Args:
         stack: the real servers.
         screen: what people see.
+        sessions_per_second: how many sessions the fleet starts.
     """
 
-    def __init__(self, stack: Stack, screen: Screen) -> None:
+    def __init__(self, stack: Stack, screen: Screen, *, sessions_per_second: float) -> None:
         self._stack = stack
         self._screen = screen
         self._settings = stack.settings()
@@ -65,20 +78,24 @@ class Story:
         papers = stack.directory / "papers"
         self._operator = Operator(screen, Path(self._settings["KEYS_DIRECTORY"]), papers)
         self._runs = Runs(screen, self._settings)
+        self._sessions_per_second = sessions_per_second
         self.runs: list[Run] = []
         self.traffic: dict[str, int] = {}
 
     def tell(self) -> Agreement:
         """Tell the whole story; return what every system says at its end.
 
+        The next change is drafted and tested while the one before is still watched: the lease, which is taken after
+        the board has decided, keeps them apart.
+
         Raises:
             StoryError: something went otherwise than it must.
         """
         with self._runs, self._traffic():
             self._first()
-            self._good()
-            self._target_lost()
-            self._bad()
+            bad, lost = self._good()
+            self._bad(bad)
+            self._target_lost(lost)
             with self._screen.timed("the guards seal the closed histories"):
                 self._runs.quiet(seconds=60)
         with self._screen.timed("reading every system by its own driver"):
@@ -88,44 +105,44 @@ class Story:
 
     def _first(self) -> None:
         self._screen.chapter("1.0.0, the first constitution: nothing is live, every agent is refused")
-        self._release("1.0.0", "tool-use", "none", "CR-100", "default", expect=Outcome.COMPLETED)
+        self._release(self._ask("1.0.0", "tool-use", "none", "CR-100", "default"), expect=Outcome.COMPLETED)
 
-    def _good(self) -> None:
+    def _good(self) -> tuple[Asked, Asked]:
+        """Release 1.1.0 and, while it is watched, ask for the two that follow it."""
         self._screen.chapter("1.1.0, a good change: approved by two of the board, live everywhere, watched")
+        good = self._ask("1.1.0", "data-handling", "current", "CR-110", WATCHED)
         self._wait_for_baseline()
-        self._release("1.1.0", "data-handling", "current", "CR-110", "watched", expect=Outcome.COMPLETED)
+        self._approve(good)
+        self._runs.until(good.workflow_id, _is_live, seconds=60)
+        self._screen.say("  while it is watched, the next two changes are drafted, signed and tested")
+        bad = self._ask("1.2.0", "lockdown", "current", "CR-120", WATCHED)
+        lost = self._ask("1.3.0", "escalation", "current", "CR-130", WATCHED)
+        self._close(good, expect=Outcome.COMPLETED)
+        return bad, lost
 
-    def _target_lost(self) -> None:
-        self._screen.chapter(f"1.2.0 meets a real fault: {VICTIM} is killed in mid-sync")
+    def _bad(self, bad: Asked) -> None:
+        self._screen.chapter("1.2.0 passes every gate, but refuses too much: agents try again, evaluations spike")
         before = self._live()
-        workflow_id, version, checksum, began = self._start("1.2.0", "escalation", "current", "CR-120", "watched")
-        self._runs.until(workflow_id, lambda status: status.generation is not None, seconds=60)
+        self._release(bad, expect=Outcome.ROLLED_BACK)
+        self._same_as(before)
+
+    def _target_lost(self, lost: Asked) -> None:
+        self._screen.chapter(f"1.3.0 meets a real fault: {VICTIM} is killed in mid-sync")
+        before = self._live()
+        self._approve(lost)
+        self._runs.until(lost.workflow_id, _is_live, seconds=60)
         self._stack.kill(VICTIM, signal.SIGKILL)
         self._screen.say(f"  ☠ {VICTIM} got SIGKILL", style="red")
-        self._close(workflow_id, version, checksum, began, expect=Outcome.ROLLED_BACK)
+        self._close(lost, expect=Outcome.ROLLED_BACK)
         self._same_as(before)
         with self._screen.timed(f"{VICTIM} comes back and joins the restored release"):
             self._stack.restart(VICTIM)
             self._until_joined(VICTIM)
 
-    def _bad(self) -> None:
-        self._screen.chapter("1.3.0 passes every gate, but refuses too much: agents try again, evaluations spike")
-        before = self._live()
-        self._release("1.3.0", "lockdown", "current", "CR-130", "watched", expect=Outcome.ROLLED_BACK)
-        self._same_as(before)
-
     # one release
 
-    def _release(
-        self, version: str, template: str, previous: str, change_request: str, strategy: str, *, expect: Outcome
-    ) -> None:
-        workflow_id, version, checksum, began = self._start(version, template, previous, change_request, strategy)
-        self._close(workflow_id, version, checksum, began, expect=expect)
-
-    def _start(
-        self, version: str, template: str, previous: str, change_request: str, strategy: str
-    ) -> tuple[str, str, str, float]:
-        """Draft, sign, push, ask, start, approve: what people do by hand; return the run and when it began."""
+    def _ask(self, version: str, template: str, previous: str, change_request: str, strategy: str) -> Asked:
+        """Draft, sign, push, ask and start: what people do by hand before the board is asked."""
         operator = self._operator
         draft = operator.paper(f"constitution_v{version}.json")
         signature = operator.paper(f"constitution_v{version}.json.sig")
@@ -142,33 +159,41 @@ class Story:
         operator.type(
             "update", "--change-request", change_request, "--checksum", checksum, "--strategy", strategy
         )  # fmt: skip
-        workflow_id = self._names.update_id(self._environment.environment, change_request)
-        self._runs.until(workflow_id, _asks_the_board, seconds=120)
-        for person in ("alva", "bruno"):
-            operator.type("approve", workflow_id, "--key", operator.key(person), "--reason", "read it", "--yes")
-        return workflow_id, version, checksum, began
+        return Asked(self._names.update_id(self._environment.environment, change_request), version, checksum, began)
 
-    def _close(self, workflow_id: str, version: str, checksum: str, began: float, *, expect: Outcome) -> None:
-        outcome, status = self._runs.end(workflow_id, seconds=300)
-        seconds = time.monotonic() - began
+    def _release(self, asked: Asked, *, expect: Outcome) -> None:
+        self._approve(asked)
+        self._close(asked, expect=expect)
+
+    def _approve(self, asked: Asked) -> None:
+        """Wait until the board is asked, and let two of it say yes."""
+        self._runs.until(asked.workflow_id, _asks_the_board, seconds=120)
+        for person in ("alva", "bruno"):
+            self._operator.type(
+                "approve", asked.workflow_id, "--key", self._operator.key(person), "--reason", "read it", "--yes"
+            )
+
+    def _close(self, asked: Asked, *, expect: Outcome) -> None:
+        outcome, status = self._runs.end(asked.workflow_id, seconds=300)
+        seconds = time.monotonic() - asked.began
         self._screen.say(
             f"  = {status.outcome_detail.splitlines()[0]}", style="bold green" if outcome is expect else "bold red"
         )
-        self._screen.timings.append((f"{version}: {outcome.value}", seconds))
+        self._screen.timings.append((f"{asked.version}: {outcome.value}", seconds))
         self.runs.append(
             Run(
-                name=f"release {version}",
+                name=f"release {asked.version}",
                 outcome=outcome.value,
-                version=version,
-                checksum=checksum,
+                version=asked.version,
+                checksum=asked.checksum,
                 generation=status.generation,
                 duration_s=round(seconds, 3),
                 detail=status.outcome_detail.splitlines()[0],
-                workflow_id=workflow_id,
+                workflow_id=asked.workflow_id,
             )
         )
         if outcome is not expect:
-            raise StoryError(f"{version} ended as {outcome.value}, not {expect.value}: {status.outcome_detail}")
+            raise StoryError(f"{asked.version} ended as {outcome.value}, not {expect.value}: {status.outcome_detail}")
 
     # the world around
 
@@ -198,8 +223,9 @@ class Story:
 
     def _wait_for_baseline(self) -> None:
         """Wait until there is a baseline to compare with: steady traffic for all of it."""
-        with self._screen.timed(f"a baseline of {BASELINE_S:.0f} s of steady traffic"):
-            self._scraped_for(BASELINE_S)
+        seconds = self._environment.strategies[WATCHED].baseline_seconds + FIRST_SCRAPES_S
+        with self._screen.timed(f"a baseline of {seconds:.0f} s of steady traffic"):
+            self._scraped_for(seconds)
 
     def _scraped_for(self, seconds: float) -> None:
         """Ask Prometheus itself how far its samples reach back, instead of trusting a clock."""
@@ -218,7 +244,8 @@ class Story:
     @contextmanager
     def _traffic(self) -> Iterator[None]:
         urls = [target.url for target in self._environment.targets if target.kind == "orchestrator"]
-        command = [sys.executable, "-m", "deploy.demo.traffic", str(HERE / "requests.json"), *urls]
+        rate = ["--rate", str(self._sessions_per_second)]
+        command = [sys.executable, "-m", "deploy.demo.traffic", *rate, str(HERE / "requests.json"), *urls]
         # pdeathsig: the fleet must not outlive the story, however that ends.
         agents = subprocess.Popen(
             ["setpriv", "--pdeathsig", "TERM", *command], stdout=subprocess.PIPE, text=True, cwd=HERE.parents[1]
@@ -250,6 +277,10 @@ class Story:
 def _asks_the_board(status: Status) -> bool:
     board = next(step for step in status.steps if step.name == "board")
     return board.state == "waiting"
+
+
+def _is_live(status: Status) -> bool:
+    return status.generation is not None
 
 
 def fresh(directory: Path) -> Path:

@@ -45,6 +45,8 @@ def up(
     stack.start(*(INFRASTRUCTURE_NAMES if infrastructure else ALL_NAMES))
     _show(stack.status())
     typer.echo(f"settings: {stack.directory / 'stack.env'}")
+    if not infrastructure:
+        typer.echo("no agent calls yet: make traffic starts examples, and a watched release needs them")
 
 
 @app.command()

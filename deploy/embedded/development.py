@@ -5,11 +5,24 @@ person may edit `environment.toml`; only the addresses of targets follow the por
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.embedded.site import CHECKOUT, Site, write_private
 
 ENVIRONMENT = "development"
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Seconds of the environment's waits: the strategy ``watched`` before and after publish, and sync."""
+
+    baseline: int
+    watch: int
+    sync: int
+
+
+PACE = Pace(baseline=40, watch=24, sync=15)
 
 
 def directory(site: Site) -> Path:
@@ -46,11 +59,18 @@ def make(site: Site, targets: Mapping[str, tuple[str, str]]) -> None:
     (home / "inbox").mkdir(mode=0o700, exist_ok=True)
     if not (home / "trust").exists():
         make_trust(home, ENVIRONMENT)
-    _write_environment(environment_file(site), targets)
+    write_environment(environment_file(site), targets)
     _make_archive(archive_repository(site))
 
 
-def _write_environment(file: Path, targets: Mapping[str, tuple[str, str]]) -> None:
+def write_environment(file: Path, targets: Mapping[str, tuple[str, str]], pace: Pace = PACE) -> None:
+    """Write ``environment.toml``; of one that exists, only the targets' addresses are brought up to date.
+
+    Args:
+        file: where it is or will be.
+        targets: Target id -> (kind, URL).
+        pace: of a new one.
+    """
     if file.exists():
         from constitution.environment import Environment  # noqa: PLC0415 - as above
 
@@ -62,7 +82,7 @@ def _write_environment(file: Path, targets: Mapping[str, tuple[str, str]]) -> No
         blocks = (
             f'\n[[targets]]\nid = "{name}"\nkind = "{kind}"\nurl = "{url}"\n' for name, (kind, url) in targets.items()
         )
-        text = TEMPLATE.format(environment=ENVIRONMENT, gate=CHECKOUT / "tests") + "".join(blocks)
+        text = TEMPLATE.format(environment=ENVIRONMENT, gate=CHECKOUT / "tests", pace=pace) + "".join(blocks)
     write_private(file, text)
 
 
@@ -91,12 +111,12 @@ channel = "#release"
 [strategies.default]
 watch_seconds = 0
 
-# With traffic: 40 s before, 24 s after. With less, a doubling may be undetectable.
+# With traffic before and after publish; with less of it, a doubling may be undetectable.
 [strategies.watched]
-watch_seconds = 24
-baseline_seconds = 40
+watch_seconds = {pace.watch}
+baseline_seconds = {pace.baseline}
 scrape_seconds = 1.0
 
 [deadlines]
-sync = 15
+sync = {pace.sync}
 """
