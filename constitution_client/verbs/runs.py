@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from constitution import times
 from constitution_client.output import JsonOption, progress, result
 
 if TYPE_CHECKING:
@@ -279,11 +280,9 @@ def moment(text: str | None, option: str) -> datetime | None:
     if text is None:
         return None
     try:
-        read = datetime.fromisoformat(text)
+        read: datetime = times.checked(text)
     except ValueError as error:
-        raise typer.BadParameter(f"{text!r} is no moment like 2026-12-01T10:00:00Z", param_hint=option) from error
-    if read.tzinfo is None:
-        raise typer.BadParameter(f"{text!r} needs a time zone, e.g. {text}Z", param_hint=option)
+        raise typer.BadParameter(f"{text[:64]!r} {error}", param_hint=option) from error
     return read
 
 
