@@ -4,7 +4,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import AwareDatetime, Field, StringConstraints, model_validator
 
 from constitution.checksum import Checksum
 from constitution.environment import Identifier
@@ -30,7 +30,7 @@ class UpdateRequest(Model):
     signatures: tuple[FileName, ...] | None = None
     change_request: ChangeRequestId
     strategy: Identifier = "default"
-    not_before: datetime | None = None
+    not_before: AwareDatetime | None = None
     dry_run: bool = False
 
     @model_validator(mode="after")
@@ -41,8 +41,6 @@ class UpdateRequest(Model):
             raise ValueError("document needs at least one name in signatures")
         if self.document is None and self.signatures:
             raise ValueError("signatures go with document; an artifact named by checksum has its own")
-        if self.not_before is not None and self.not_before.tzinfo is None:
-            raise ValueError("not_before needs a time zone, e.g. 2026-11-22T10:00:00Z")
         return self
 
 

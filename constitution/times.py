@@ -22,7 +22,7 @@ def checked(value: Any) -> Any:
     if isinstance(value, datetime):
         return _in_range(value)
     if not isinstance(value, str) or not _FORM.fullmatch(value):
-        raise ValueError(f"is no time like {EXAMPLE}: date, time of day and offset from UTC")
+        raise ValueError(f"is no time like {EXAMPLE}: a date, a time of day and a time zone")
     return _in_range(_read(value))
 
 

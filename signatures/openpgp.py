@@ -9,7 +9,7 @@ signed; nothing is signed in the future. Why not gpg: docs/adr/0004-signatures.m
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime
 from functools import lru_cache, reduce
 from typing import Any, TypeVar
 
@@ -19,13 +19,12 @@ from pysequoia.packet import HashAlgorithm, PacketPile, SignatureType, Tag
 from constitution.errors import InvalidRequestError, UntrustedError
 from constitution.trust import OpenPgpKey, Person, TrustPolicy
 from signatures.detect import MAX_SIGNATURE
+from signatures.openpgp_selfsigs import CLOCK_SKEW, Key, ed25519_material, read_keys
 
 MAX_PACKETS = 16  # signatures in one file
 MAX_CERTIFICATE = 1024 * 1024
-CLOCK_SKEW = timedelta(minutes=5)  # a signer's clock may be this far ahead of ours
 
 _ARMOR_LINE = b"-----BEGIN PGP"
-_KEY_TAGS = (Tag.PublicKey, Tag.PublicSubkey)
 _SECRET_TAGS = (Tag.SecretKey, Tag.SecretSubkey)
 _WEAK_HASHES = (HashAlgorithm.MD5, HashAlgorithm.SHA1, HashAlgorithm.RipeMD)
 _Result = TypeVar("_Result")
@@ -44,16 +43,6 @@ def _sequoia(action: Callable[[], _Result], what: str) -> _Result:
     except BaseException as error:  # noqa: BLE001 - pyo3 raises a Rust panic as a BaseException
         said = " ".join(str(error).partition("Stack backtrace")[0].split())
         raise OpenPgpError(f"{what}: {said[:200] or type(error).__name__}") from None
-
-
-@dataclass(frozen=True, slots=True)
-class SubKey:
-    """A key of a certificate as its packets say; ``expires_at`` is None for never."""
-
-    fingerprint: str
-    key_id: str
-    revoked: bool
-    expires_at: datetime | None
 
 
 class Certificate:
@@ -83,16 +72,20 @@ class Certificate:
         merged = _sequoia(lambda: reduce(lambda one, other: one.merge(other), copies), "copies cannot be merged")
         self.fingerprint = fingerprint
         self.cert = merged
-        self.keys = _sequoia(lambda: _keys(merged), "the certificate is not accepted")
+        self.keys = _sequoia(lambda: read_keys(PacketPile.from_bytes(bytes(merged))), "the certificate is not accepted")
         self._revoked = bool(_sequoia(lambda: merged.is_revoked, "the certificate is not accepted"))
         self._expires_at: datetime | None = _sequoia(lambda: merged.expiration, "the certificate is not accepted")
 
-    def issuer(self, issuers: Sequence[str]) -> SubKey | None:
+    def issuer(self, issuers: Sequence[str]) -> Key | None:
         """Return the key that a signature names as its issuer (by fingerprint or key id), if it is of this one."""
         return next((key for key in self.keys if key.fingerprint in issuers or key.key_id in issuers), None)
 
     def refusal(self, fingerprint: str, now: datetime) -> str | None:
-        """Return why a key of this certificate may not sign now, or None if it may."""
+        """Return why a key of this certificate may not sign now, or None if it may.
+
+        ``now`` may be in the past: what was live then is judged by the bindings of then. A revocation counts until
+        today all the same, as Sequoia counts those of the whole certificate.
+        """
         if self._revoked:
             return "the certificate is revoked"
         if self._expires_at is not None and self._expires_at <= now:
@@ -100,42 +93,7 @@ class Certificate:
         key = next((key for key in self.keys if key.fingerprint == fingerprint), None)
         if key is None:
             return f"the key {fingerprint} is not in the certificate"
-        if key.revoked:
-            return "the signing subkey is revoked"
-        if key.expires_at is not None and key.expires_at <= now:
-            return f"the signing subkey expired at {key.expires_at.isoformat()}"
-        return None
-
-
-def _keys(cert: Any) -> tuple[SubKey, ...]:
-    """Read revocation and expiry of each key from the packets that follow it; the newest binding counts."""
-    keys: list[SubKey] = []
-    current: Any = None
-    signatures: list[Any] = []
-
-    def finish() -> None:
-        if current is None:
-            return
-        bindings = [s for s in signatures if s.signature_type == SignatureType.SubkeyBinding and s.signature_created]
-        newest = max(bindings, key=lambda s: s.signature_created, default=None)
-        period = newest.key_validity_period if newest is not None else None
-        keys.append(
-            SubKey(
-                fingerprint=current.fingerprint,
-                key_id=current.key_id,
-                revoked=any(s.signature_type == SignatureType.SubkeyRevocation for s in signatures),
-                expires_at=current.key_created + period if period else None,
-            )
-        )
-
-    for packet in PacketPile.from_bytes(bytes(cert)):
-        if packet.tag in _KEY_TAGS:
-            finish()
-            current, signatures = packet, []
-        elif packet.tag == Tag.Signature:
-            signatures.append(packet)
-    finish()
-    return tuple(keys)
+        return key.refusal(now, max(now, datetime.now(UTC)))
 
 
 @lru_cache(maxsize=256)
@@ -294,13 +252,20 @@ def _weakness(packet: SignaturePacket, error: OpenPgpError) -> str:
 
 
 def check_certificates(trust: TrustPolicy) -> None:
-    """Check every certificate file of a trust policy, and that no key, subkeys included, is in two of them.
+    """Check every certificate file of a trust policy, and that no key, subkeys included, has two owners.
+
+    Keys are compared by their material: the same key under another date has another fingerprint and is the same key.
+    A service or client that holds a person's key could sign as that person, so these are owners too.
 
     Raises:
         InvalidRequestError: with every problem.
     """
     problems: list[str] = []
-    owners: dict[str, str] = {}
+    owners = {
+        ed25519_material(entry.raw()): f"{kind} {entry.id}"
+        for kind, entries in (("service", trust.services), ("client", trust.clients))
+        for entry in entries
+    }
     for person in trust.people:
         for key in person.openpgp:
             try:
@@ -309,9 +274,9 @@ def check_certificates(trust: TrustPolicy) -> None:
                 problems.append(f"{key.certificate}: {error.message}")
                 continue
             for part in loaded.keys:
-                owner = owners.setdefault(part.fingerprint, person.id)
-                if owner != person.id:
-                    problems.append(f"{key.certificate}: holds the key {part.fingerprint} of {owner} too")
+                owner = owners.setdefault(part.material, f"person {person.id}")
+                if owner != f"person {person.id}":
+                    problems.append(f"{key.certificate}: the key {part.fingerprint} is the key of {owner} too")
     if problems:
         raise InvalidRequestError("trust.toml names certificates that cannot be used: " + "; ".join(problems))
 

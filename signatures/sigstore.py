@@ -1,10 +1,11 @@
 """Sigstore bundles by sigstore-python, offline, against a pinned trusted root.
 
 Its import costs about a second, so it happens at the first bundle. Rules that it leaves to its callers: the root's
-entries are filtered to those in force (it ignores ``validFor.end``), identity and issuer are both required, only
-message-signature bundles count (a DSSE bundle covers another payload), and whatever it raises means refused: malformed
-bundles also raise ValueError, OverflowError and binascii.Error. Bundles are malleable: their digest names a file, never
-a signature. Source: github.com/sigstore/sigstore-python, sigstore/verify; docs/adr/0004-signatures.md.
+entries are filtered to those in force (it ignores ``validFor`` of logs and authorities), identity and issuer are both
+required, only message-signature bundles count (a DSSE bundle covers another payload), and whatever it raises means
+refused: malformed bundles also raise ValueError, OverflowError and binascii.Error. Bundles are malleable: their digest
+names a file, never a signature.
+Source: github.com/sigstore/sigstore-python, sigstore/verify; docs/adr/0004-signatures.md.
 """
 
 import json
@@ -94,8 +95,12 @@ def verify(
         from sigstore.models import Bundle  # noqa: PLC0415 - late
 
         parsed = Bundle.from_json(bundle)
-        signed_at = _signed_at(parsed)
-        _verifier(_in_force(root, now)).verify_artifact(document, parsed, candidates)
+        times = _signed_times(parsed)
+        signed_at = max(times, default=None)
+        # The earliest claim: one of them is verified below, and an authority that had not begun then cannot count.
+        _verifier(_in_force(root, begun_by=min(times, default=now), now=now)).verify_artifact(
+            document, parsed, candidates
+        )
     except Exception as error:  # malformed bundles raise ValueError, OverflowError and more: all of it is a refusal
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
         raise SigstoreError(f"the bundle does not verify: {reason}") from error
@@ -107,13 +112,21 @@ def verify(
     return SigstoreSignature(candidates.person, candidates.detail + made)
 
 
-def _signed_at(bundle: Any) -> datetime | None:
+def _signed_times(bundle: Any) -> list[datetime]:
+    """Return every time of signing that a bundle claims: of the log, and of timestamp authorities."""
     seconds = bundle.log_entry._inner.integrated_time  # noqa: SLF001 - no public accessor in sigstore-python 4.5
-    return datetime.fromtimestamp(int(seconds), UTC) if seconds else None
+    found = [datetime.fromtimestamp(int(seconds), UTC)] if seconds else []
+    stamps = bundle.verification_material.timestamp_verification_data
+    return found + [stamp.tst_info.gen_time for stamp in (stamps.rfc3161_timestamps if stamps else ())]
 
 
-def _in_force(root: bytes, now: datetime) -> bytes:
-    """Return the trusted root without the authorities and logs whose time has not come or has passed.
+def _in_force(root: bytes, *, begun_by: datetime, now: datetime) -> bytes:
+    """Return the trusted root without the authorities and logs that do not count for one bundle.
+
+    Args:
+        root: the pinned file.
+        begun_by: when the bundle was signed: who began later had no part in it.
+        now: who has ended by now is not trusted any more, whenever it signed.
 
     Raises:
         ValueError, KeyError, TypeError: it is no trusted root.
@@ -122,7 +135,9 @@ def _in_force(root: bytes, now: datetime) -> bytes:
 
     def in_force(valid_for: dict[str, str] | None) -> bool:
         start, end = (valid_for or {}).get("start"), (valid_for or {}).get("end")
-        return not ((start and datetime.fromisoformat(start) > now) or (end and datetime.fromisoformat(end) <= now))
+        return not (
+            (start and datetime.fromisoformat(start) > begun_by) or (end and datetime.fromisoformat(end) <= now)
+        )
 
     for name in ("tlogs", "ctlogs"):
         content[name] = [e for e in content.get(name, []) if in_force(e["publicKey"].get("validFor"))]
@@ -131,7 +146,7 @@ def _in_force(root: bytes, now: datetime) -> bytes:
     return json.dumps(content, sort_keys=True).encode()
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=32)  # one per period between two beginnings or ends; a public root has about ten
 def _verifier(root: bytes) -> Any:
     from sigstore.models import TrustedRoot  # noqa: PLC0415 - late
     from sigstore.verify import Verifier  # noqa: PLC0415 - late

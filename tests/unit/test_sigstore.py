@@ -102,6 +102,25 @@ def test_a_retired_authority_is_not_trusted(part: str) -> None:
     assert "does not verify" in refused(DOCUMENT, BUNDLE, trust(root=json.dumps(root).encode()))
 
 
+SIGNED = datetime.fromtimestamp(
+    int(json.loads(BUNDLE)["verificationMaterial"]["tlogEntries"][0]["integratedTime"]), tz=UTC
+)
+
+
+@pytest.mark.parametrize("part", ["tlogs", "ctlogs", "certificateAuthorities"])
+def test_an_authority_that_began_after_the_signature_is_not_trusted(part: str) -> None:
+    def root_that_began(moment: datetime) -> bytes:
+        root = json.loads(ROOT)
+        for entry in root[part]:
+            period = entry["publicKey"]["validFor"] if "publicKey" in entry else entry["validFor"]
+            period["start"] = moment.isoformat().replace("+00:00", "Z")
+        return json.dumps(root).encode()
+
+    late, early = (trust(root=root_that_began(SIGNED + timedelta(seconds=s))) for s in (1, 0))
+    assert "does not verify" in refused(DOCUMENT, BUNDLE, late)
+    assert verify_document(DOCUMENT, [BUNDLE], early, NOW).signers == ("marc",)
+
+
 @pytest.mark.parametrize(
     "bundle",
     [
