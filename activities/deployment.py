@@ -14,13 +14,14 @@ class DeploymentQuestion(Model):
 
 
 class DeploymentInfo(Model):
-    """The environment that this worker serves, and where its people are told."""
+    """The environment that this worker serves, and where its people are told; ``run_id`` is the run that asked."""
 
     environment: str
     namespace: str
     channel: str
     tenants: tuple[str, ...]
     links: dict[str, str]
+    run_id: str = ""
 
 
 class DeploymentActivities:
@@ -47,4 +48,5 @@ class DeploymentActivities:
             channel=environment.channel,
             tenants=environment.tenants,
             links=self._deployment.links,
+            run_id=activity.info().workflow_run_id or "",
         )

@@ -24,8 +24,6 @@ UPDATE = "ConstitutionUpdate"
 ROLLBACK = "ConstitutionRollback"
 GUARD = "ConstitutionGuard"
 
-ID_TAKEN = "rollback-id-taken"  # patch: look at what runs under a rollback's id, instead of waiting for anything
-
 FORESEEABLE = 20
 """So many ids of a rollback follow from its generation; somebody who takes them all meets random ones."""
 
@@ -59,13 +57,19 @@ def myself() -> RunRef:
     return RunRef(workflow_id=info.workflow_id, run_id=info.original_execution_run_id)
 
 
-def was_reset() -> bool:
-    """Whether `temporal workflow reset` has cut off a former life of this run; safe to ask once, at its end.
+async def was_reset() -> bool:
+    """Whether `temporal workflow reset` has cut off a former life of this run; asked once, at its end.
 
-    The patch makes it false while that former life is replayed, in which nobody knew.
+    An activity answers, so that the answer is in the history: a life that is replayed after a reset goes the way it
+    went, although ``workflow.info()`` names another run by then.
     """
-    info = workflow.info()
-    return info.run_id != info.original_execution_run_id and workflow.patched("was-reset")
+    info: DeploymentInfo = await workflow.execute_activity_method(
+        DeploymentActivities.read_deployment,
+        DeploymentQuestion(asked_by=workflow.info().workflow_type),
+        start_to_close_timeout=policies.READ.start_to_close,  # tried for ever: an undo must not end by not knowing
+        summary="which run is this: was it reset",
+    )
+    return info.run_id != workflow.info().original_execution_run_id
 
 
 async def deployment(journal: Journal) -> DeploymentInfo:
@@ -175,7 +179,7 @@ async def roll_back(
             )
             result: RollbackResult = await handle
         except WorkflowAlreadyStartedError:
-            if workflow.patched(ID_TAKEN) and (other := await stranger(rollback_id)):
+            if other := await stranger(rollback_id):
                 taken, rollback_id = rollback_id, next(ids)
                 journal.refused(f"the id {taken} is taken by {other}, which is left alone: see {rollback_id}")
                 journal.set(rollback_workflow=rollback_id)

@@ -121,11 +121,10 @@ class ConstitutionReconcile:
             environment=info.environment,
             namespace=info.namespace,
             seals=True,
-            awake=workflow.patched("guard-awake"),
+            awake=True,
         )
         summary = "guard of a run that was killed together with its guard"
-        if await self._start(family.GUARD, request, guard_id, summary) and not request.awake:
-            await workflow.get_external_workflow_handle(guard_id).cancel()
+        await self._start(family.GUARD, request, guard_id, summary)
 
     async def _undo(self, update_id: str, info: DeploymentInfo) -> str:
         """Fence and look; then start the rollback of what is live and unconfirmed, or give the lease back."""
@@ -149,7 +148,7 @@ class ConstitutionReconcile:
         while not await self._start(
             family.ROLLBACK, request, rollback_id := next(ids), f"undo generation {fenced.generation}"
         ):
-            if not workflow.patched(family.ID_TAKEN) or not await family.stranger(rollback_id):
+            if not await family.stranger(rollback_id):
                 return f"{rollback_id} runs already"
         return f"{rollback_id} was started"
 

@@ -54,7 +54,6 @@ STEPS = ("request", "board", "lease", "publish", "sync", "confirm", "broadcast",
 REFUSED_LEASES = frozenset({LeaseHeldError.code, ForbiddenError.code, NotCurrentError.code})
 NOTHING_TO_UNDO = Failure(InvalidRequestError.code, "this update published nothing: nothing to undo", permanent=True)
 NONE: frozenset[str] = frozenset()
-LEASE_ANEW = "lease-anew"  # patch: a rollback that lost its lease after its load takes it again
 HINT = 'constitution rollback --reason … [--to GENERATION] (or {"reason": "…", "to": …})'
 
 
@@ -331,7 +330,7 @@ class ConstitutionRollback(Controls):
 
         What was replaced meanwhile cannot be confirmed any more: the run says so, and goes on to its records.
         """
-        raises = frozenset({LeaseLostError.code, NotCurrentError.code}) if workflow.patched(LEASE_ANEW) else NONE
+        raises = frozenset({LeaseLostError.code, NotCurrentError.code})
         while True:
             try:
                 return await self._record(generation, standing, verdict, reason, raises)

@@ -215,19 +215,16 @@ class ConstitutionUpdate(Controls):
             policies.gate(subject.deadlines.gate),
             summary="run the regression gate on these very bytes",
         )
-        said = gate.suites
-        if workflow.patched("expected-change"):
-            predicted = await self._stepper.run(
-                "gate",
-                ExpectedChange.predict_shift,
-                PredictInput(subject=subject, evidence=gate.evidence),
-                policies.READ,
-                summary="replay recorded requests through the candidate: the expected change",
-                manages_state=False,
-            )
-            gate = gate.model_copy(update={"evidence": predicted.evidence})
-            said = (*gate.suites, predicted.lines[0])
-        self._journal.step("gate", "done", detail="; ".join(said))
+        predicted = await self._stepper.run(
+            "gate",
+            ExpectedChange.predict_shift,
+            PredictInput(subject=subject, evidence=gate.evidence),
+            policies.READ,
+            summary="replay recorded requests through the candidate: the expected change",
+            manages_state=False,
+        )
+        gate = gate.model_copy(update={"evidence": predicted.evidence})
+        self._journal.step("gate", "done", detail="; ".join((*gate.suites, predicted.lines[0])))
         self._evidence = gate.evidence
         self._journal.set(evidence=gate.evidence)
         return gate
@@ -319,15 +316,12 @@ class ConstitutionUpdate(Controls):
             self._journal.step("watch", "pending", detail=look.power)
             if look.ready:
                 return
-            no_data = look.verdict is Verdict.NO_DATA
-            action = strategy.on_no_data if no_data else strategy.on_cannot_tell
-            # Runs from before the patch refused whatever they could not judge.
-            declared = (no_data and action == "continue") or workflow.patched("blind-as-declared")
-            if action == "continue" and declared:
+            action = strategy.on_no_data if look.verdict is Verdict.NO_DATA else strategy.on_cannot_tell
+            if action == "continue":
                 return
             verdict = look.verdict.value if look.verdict else Verdict.CANNOT_TELL.value
             failure = Failure(verdict, f"not published blind: {look.detail}", permanent=True)
-            if not (action == "hold" and declared and await self._stepper.ask("watch", failure)):
+            if not (action == "hold" and await self._stepper.ask("watch", failure)):
                 raise StepFailedError("watch", failure)
 
     # the point of danger: from the lease to the confirmation
@@ -496,7 +490,6 @@ class ConstitutionUpdate(Controls):
         self._held = why
         # One watch for the whole hold: slices of a minute make 10,000 events a day, and an alarm that is only observed
         # ends each slice at once.
-        whole = workflow.patched("hold-in-one-watch")
         seen: WatchReport | None = report
         while not self._released():
             if workflow.now() >= deadline:
@@ -505,19 +498,14 @@ class ConstitutionUpdate(Controls):
                 )
             for_ = f"a person to resume, promote or abort ({why}) until {deadline.isoformat(timespec='seconds')}"
             left = deadline - workflow.now()
-            if whole and seen is not None and seen.verdict is Verdict.ANOMALY:
+            if seen is not None and seen.verdict is Verdict.ANOMALY:
                 await self._stepper.wait(
                     "watch", self._released, for_=for_, next_command=command("resume"), deadline=left
                 )
                 continue
             self._journal.waiting("watch", for_, command("resume"))
             elapsed = (workflow.now() - published.effective_at).total_seconds()
-            if whole:
-                seen = await self._watch_for(
-                    subject, published, info, elapsed + left.total_seconds(), until=self._released
-                )
-            else:
-                seen = await self._watch_for(subject, published, info, elapsed + min(left.total_seconds(), 60.0))
+            seen = await self._watch_for(subject, published, info, elapsed + left.total_seconds(), until=self._released)
             if seen is not None and seen.verdict is Verdict.ANOMALY and subject.strategy.on_anomaly == "rollback":
                 raise StepFailedError("watch", Failure(Verdict.ANOMALY.value, seen.detail, permanent=True))
         self._journal.set(waiting_for="", next_command="", phase=Phase.RUNNING)
@@ -662,7 +650,7 @@ class ConstitutionUpdate(Controls):
         self._journal.step(step, "failed", error=cause)
         self._journal.set(phase=Phase.ROLLING_BACK, waiting_for="", next_command="")
         self._info, self._cause = info, f"{step}: {cause}"
-        if family.was_reset():
+        if await family.was_reset():
             await self._take_over()
         failures = await self._undo.unwind()
         notes = "".join(f"; {name} was not undone: {explain(failure).message}" for name, failure in failures)
