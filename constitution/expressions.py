@@ -4,10 +4,12 @@ Source: github.com/google/cel-spec, doc/langdef.md; engine: cel-expr-python (Goo
 (parse depth 32, iteration budget, RE2): at most 4096 characters, a static type of bool, no macro inside a macro,
 literal lists and maps of at most 256 entries, regular expressions only as literals that RE2 takes, at most 8 of them,
 of bounded size and none inside a macro, and no text joined inside a macro. Together they bound time and memory of one
-rule without running it. RE2 is linear in the prompt, but what a wide pattern costs per character only the regression
-gate measures (tests/policy/test_budget.py).
+rule without running it. A rule means one thing on every host: functions are a closed list, time zones literal offsets.
+RE2 is linear in the prompt, but what a wide pattern costs per character only the regression gate measures
+(tests/policy/test_budget.py).
 """
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +42,36 @@ REQUEST_VARIABLES: dict[str, Any] = {
 
 ENVIRONMENT: Any = cel.NewEnv(variables=REQUEST_VARIABLES)
 """The one CEL environment; compiling and evaluating in it is thread-safe (tests/unit/test_rules.py)."""
+
+_CLOCK_PARTS = frozenset(
+    {
+        "getFullYear",
+        "getMonth",
+        "getDate",
+        "getDayOfMonth",
+        "getDayOfWeek",
+        "getDayOfYear",
+        "getHours",
+        "getMinutes",
+        "getSeconds",
+        "getMilliseconds",
+    }
+)
+FUNCTIONS = _CLOCK_PARTS | {
+    *("_&&_", "_||_", "!_", "_?_:_", "_==_", "_!=_", "_<_", "_<=_", "_>_", "_>=_", "@in", "_[_]"),
+    *("_+_", "_-_", "_*_", "_/_", "_%_", "-_", "@not_strictly_false"),
+    *("contains", "startsWith", "endsWith", "matches", "size"),
+    *("bool", "bytes", "double", "duration", "dyn", "int", "string", "timestamp", "type", "uint"),
+}
+"""Every function and operator of the language that a rule may call (cel-spec, doc/langdef.md, standard definitions).
+
+Closed: each gives the same answer on every host, once its time zone is a literal offset. A function that a later engine
+adds is looked at for that first.
+"""
+
+_OFFSET = re.compile(r"UTC|[+-](0[0-9]|1[0-3]):[0-5][0-9]|[+-]14:00")
+"""Time zones that mean one thing on every host and every day. Names are looked up in the host's own database, if it
+has one: ``localtime`` is another zone on each machine, and laws change what a place's name means."""
 
 _PATTERN_TEST: Any = cel.NewEnv(variables={"pattern": _TYPE.STRING}).compile("''.matches(pattern)")
 _JOINS = frozenset({"add_string", "add_bytes"})
@@ -166,7 +198,12 @@ def _check_size(size: int, path: str, found: dict[str, Issue]) -> None:
 
 def _check_call(tree: cel_ast.Tree, node: Any, path: str, found: dict[str, Issue], *, inside_macro: bool) -> None:
     call = node.call_expr
-    if call.function == "matches":
+    if call.function not in FUNCTIONS:
+        message = f"calls {call.function[:64]}, which is no function of rules"
+        found["cel-function"] = Issue(code="cel-function", path=path, message=message)
+    elif call.function in _CLOCK_PARTS and call.args:
+        _check_zone(call.args[-1], path, found)
+    elif call.function == "matches":
         if inside_macro:
             message = "uses matches() inside a macro"
             found["cel-pattern-in-macro"] = Issue(
@@ -192,6 +229,15 @@ def _check_call(tree: cel_ast.Tree, node: Any, path: str, found: dict[str, Issue
     elif call.function == "_+_" and inside_macro and not _JOINS.isdisjoint(tree.overloads(node)):
         message = "joins text inside a macro"
         found["cel-join"] = Issue(code="cel-join", path=path, message=message)
+
+
+def _check_zone(zone: Any, path: str, found: dict[str, Issue]) -> None:
+    literal = zone.const_expr.string_value if cel_ast.kind_of(zone) == "const_expr" else None
+    if literal is None or not _OFFSET.fullmatch(literal):
+        said = "is not a text literal" if literal is None else f"is {literal[:64]!a}"
+        message = f"a time zone {said}; it must be an offset from UTC, from -14:00 to +14:00, or UTC"
+        hint = 'names of places depend on the host: write time.getHours("+01:00")'
+        found["cel-time-zone"] = Issue(code="cel-time-zone", path=path, message=message, hint=hint)
 
 
 def _hint(message: str) -> str:
