@@ -1,15 +1,16 @@
 r"""The bet against "the rate did not rise": an e-value for two counts whose common rate nobody knows.
 
 Baseline: ``n0`` events in exposure ``t0``. Watch: ``m`` events in exposure ``u``. Null hypothesis: the rate in the
-watch is ``rho * lambda0`` (plus an absolute ``slack`` per unit of exposure), for *whatever* ``lambda0`` is. Counts
-have long-run Fano factor ``phi``; they are modelled as negative binomial with variance/mean ``phi``, whose
-log-moment generating function per unit mean is::
+watch is at most ``rho * lambda0 + slack`` for "up", at least ``rho * lambda0 - slack`` for "down", for *whatever*
+``lambda0`` is; ``slack`` is absolute, per unit of exposure, and no rate is below zero. Counts have long-run Fano factor
+``phi``; they are modelled as negative binomial with variance/mean ``phi``, whose log-moment generating function per
+unit mean is::
 
     g(s) = -ln(1 - (phi - 1)(e^s - 1)) / (phi - 1)          (phi -> 1: e^s - 1)
 
 For one alternative, "``q`` times the tolerated rate", the bet is::
 
-    W = exp(s * m - theta * n0 - g(s) * slack * u)
+    W = exp(s * m - theta * n0 - |g(s)| * slack * u)
     q' = q (t0 + rho u) / (t0 + rho q u)                     the alternative's rate over the pooled rate
     e^s = phi q' / (1 + q'(phi - 1))                         the tilt that makes the mean q' times as large: g'(s) = q'
     t0 * h(theta) = rho * u * g(s),  h(theta) = -g(-theta)   which cancels lambda0
@@ -18,10 +19,13 @@ With ``A = ln((1 + q'(phi - 1)) / phi)`` all is closed form: ``s = ln q' - A``, 
 ``theta = -ln(1 - y)``, ``y = (exp(A rho u / t0) - 1) / (phi - 1)``; ``q' - 1 = (q - 1)/(1 + a q)`` avoids cancellation.
 
 Proved. ``theta`` always exists: as ``q'`` is below ``(1 + a)/a`` with ``a = rho u / t0``, ``a A < a ln(1 +
-(phi-1)/(phi a)) <= (phi-1)/phi <= ln phi``, so ``y < 1``. ``E[W] = 1`` for EVERY ``lambda0`` on the boundary
-without slack, and at most 1 anywhere inside the null, since ``W`` rises in ``m`` (falls, for ``q < 1``). For ``phi
-= 1`` it is the likelihood ratio of the conditional binomial, the right-Haar Bayes factor of the Polya process: a
-martingale if the baseline is "the last n0 events", so Ville's inequality bounds ``P(sup W >= 1/alpha)`` by
+(phi-1)/(phi a)) <= (phi-1)/phi <= ln phi``, so ``y < 1``. ``E[W] = 1`` for EVERY ``lambda0`` on the boundary, and at
+most 1 anywhere inside the null, since ``W`` rises in ``m`` (falls, for ``q < 1``). Slack makes the mean on the boundary
+``rho lambda0 +- slack``, and so ``E[exp(s m)]`` larger by ``exp(|g(s)| slack u)`` either way, as ``g(s)`` has the sign
+of ``s``: that is what ``W`` pays. Where slack tolerates a fall to nothing, ``E[W] = exp(|g| (rho lambda0 - slack) u)
+<= 1`` without any event. For ``phi = 1`` it is the likelihood ratio of the conditional binomial, the right-Haar Bayes
+factor of the Polya process: a martingale if the baseline is "the last n0 events" and there is no slack, so Ville's
+inequality bounds ``P(sup W >= 1/alpha)`` by
 ``alpha`` at any schedule of looks. A baseline of fixed length has one event more (towards "up") at most: ``up``
 counts ``n0 + phi``, ``down`` counts ``n0``.
 
@@ -96,7 +100,7 @@ def coefficients(
     found = []
     for q in effects(direction):
         s, theta, growth = tilt(q, a, phi)
-        found.append((s, theta * n0 + growth * slack * u))
+        found.append((s, theta * n0 + abs(growth) * slack * u))  # slack makes either bet dearer
     return tuple(found)
 
 

@@ -146,7 +146,8 @@ def coefficients(
     s = np.log1p(growth) - log_growth
     growth = np.where(poisson, growth, log_growth / over)
     counted = base.n0 + (base.phi if direction == "up" else 0.0)
-    return s, -np.log1p(-y) * counted[:, None, None] + growth * slack * u[:, :, None]
+    tolerated = slack if direction == "up" else -slack  # added to the rate of the null's boundary; g(s) has its sign
+    return s, -np.log1p(-y) * counted[:, None, None] + growth * tolerated * u[:, :, None]
 
 
 def log_w(direction: Direction, rho: float, base: Baselines, m: Array, u: Array, *, slack: float = 0.0) -> Array:
