@@ -3,9 +3,9 @@
 import re
 
 from activities.blocks import when
-from activities.history import Past
 from activities.text import markdown_text
 from constitution.errors import InvalidRequestError
+from constitution.past import Past
 from constitution.release import Release
 
 ROOT = "docs/legal/constitution"

@@ -12,7 +12,7 @@ from typing import Any
 from temporalio import activity
 
 from activities.failures import classified
-from activities.history import Past, history
+from activities.history import history
 from activities.keys import require_environment
 from activities.ports import ConstitutionService, Deployment, Runs
 from activities.reconcile_ports import RunSearch
@@ -20,8 +20,10 @@ from activities.runs import RunRef
 from constitution.api import Lease
 from constitution.checksum import Checksum
 from constitution.errors import InvalidRequestError, NotFoundError
+from constitution.messages import undo_command
 from constitution.model import Model
 from constitution.names import Names
+from constitution.past import Past
 from constitution.reconciliation import Finding
 from constitution.release import Kind, Standing
 
@@ -202,8 +204,7 @@ class Reconcile:
                         code="out-of-band",
                         where=f"generation {release.generation}",
                         message=f"no run of Temporal made it: it names {release.workflow_id or 'none'}",
-                        command=f"constitution show {release.generation}; to undo it: constitution rollback"
-                        f" --bad-generation {release.generation} --reason …",
+                        command=f"constitution show {release.generation}; {undo_command(release.generation)}",
                     )
                 )
         return findings
@@ -278,8 +279,8 @@ def _unconfirmed(release: Past) -> Finding:
         code="unconfirmed",
         where=f"generation {release.generation}",
         message=f"{what}, is not confirmed, and was made by no run that Temporal knows: nobody will confirm or undo it",
-        command=f"constitution rollback --bad-generation {undoes or release.generation} --reason …; or confirm it as"
-        f" it was loaded: constitution load … --confirm --update-id {release.update_id}",
+        command=f"{undo_command(undoes or release.generation)}  # or confirm it as it was loaded, with --confirm and"
+        f" --update-id {release.update_id}",
     )
 
 
@@ -289,5 +290,6 @@ def _by_hand(lease: Lease) -> Finding:
         where=f"update {lease.update_id}",
         message=f"{lease.workflow_id or 'somebody'} has held the lease since"
         f" {lease.acquired_at.isoformat(timespec='seconds')}, and Temporal knows no such run",
-        command=f"constitution load … --update-id {lease.update_id} finishes it; constitution rollback pre-empts it",
+        command=f"constitution releases  # the load by hand is finished under --update-id {lease.update_id}; a rollback"
+        " that is started takes the lease from it",
     )

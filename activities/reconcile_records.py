@@ -9,13 +9,14 @@ from temporalio import activity
 from activities.archive import ArchiveInput, Outcome, read_outcome
 from activities.failures import classified
 from activities.folder import ROOT, change_log_row, folder_of
-from activities.history import Past, Stood, history
+from activities.history import history
 from activities.keys import require_environment
 from activities.ports import ConstitutionService, Deployment
 from activities.reconcile_places import Found
 from activities.reconcile_ports import Repository, RunSearch, Told
 from constitution.checksum import checksum_of
 from constitution.model import Model
+from constitution.past import Past, Stood
 from constitution.reconciliation import Finding
 from constitution.release import Kind, Standing
 

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from activities.documents import inbox_file
-from activities.history import Past
 from activities.ports import ConstitutionService, Deployment
 from constitution import document as documents
 from constitution import validity
@@ -25,6 +24,7 @@ from constitution.errors import (
     UntrustedError,
 )
 from constitution.messages import UpdateRequest
+from constitution.past import Past
 from constitution.release import Kind, Previous, Standing
 from constitution.version import Version
 from signatures.statements import verify_change_request

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from temporalio import activity
 
 from activities.failures import classified
-from activities.history import Past, history
+from activities.history import history
 from activities.keys import require_environment
 from activities.ports import ConstitutionService, Deployment, Metrics
 from activities.watch_live import LiveWatch, finite, shaped
@@ -27,6 +27,7 @@ from constitution.counters import InvalidSeriesError, parse_matrix
 from constitution.environment import Strategy
 from constitution.errors import ContentError, InvalidRequestError, UnavailableError
 from constitution.model import Model
+from constitution.past import Past
 from constitution.prediction import Expected, Prediction
 from constitution.quantities import QUANTITIES
 from constitution.release import Standing, Verdict

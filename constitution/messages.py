@@ -59,6 +59,11 @@ class RollbackRequest(Model):
     watch_evidence: Checksum | None = None  # what the verdict rests on, for the archive; counts from a parent only
 
 
+def undo_command(generation: int) -> str:
+    """Return the command that undoes one release, named by its generation: whatever is live by then is left alone."""
+    return f"constitution rollback --bad-generation {generation} --reason 'undo generation {generation}'"
+
+
 class DecideMessage(Model):
     """A signed approval or denial (constitution.approval.ApprovalPredicate in a DSSE envelope)."""
 

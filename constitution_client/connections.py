@@ -67,6 +67,46 @@ async def runs(settings: ClientSettings) -> "Runs":
     return Runs(await connect(variables()), settings.names.task_queue())
 
 
+def workflow_id_of(run: str, configured: ClientSettings) -> str:
+    """Return a workflow id: ``run`` itself, or the update of that change request.
+
+    Raises:
+        UsageError: a change request is named, and no environment.
+    """
+    if "/" in run:
+        return run
+    return configured.names.update_id(configured.environment_name(), run)
+
+
+async def run_named(run: str, configured: ClientSettings) -> "tuple[Runs, str]":
+    """Connect to Temporal and find a run by what a person calls it.
+
+    Args:
+        run: a workflow id, or an update's change request. A run that was started under an id of its own
+            (``update --id``, Temporal's own tools) may have one without a slash, so both are looked for.
+        configured: the process's settings.
+
+    Returns:
+        the connection, and the workflow id; if there is neither, the one of the change request's update.
+
+    Raises:
+        UnavailableError: Temporal does not answer.
+    """
+    from constitution.errors import NotFoundError
+
+    of_request = workflow_id_of(run, configured)  # first: what is missing is said before a server is asked
+    connected = await runs(configured)
+    if of_request == run:
+        return connected, run
+    for candidate in (of_request, run):
+        try:
+            await connected.describe(candidate)
+        except NotFoundError:
+            continue
+        return connected, candidate
+    return connected, of_request
+
+
 def _tell_of_retry(details: "RetryDetails") -> None:
     progress(f"no answer yet; trying again in {details.wait_for:.1f} s: {details.caused_by}")
 

@@ -22,13 +22,12 @@ from constitution.messages import DecideMessage, Status
 from constitution.prediction import Prediction
 from constitution.release import Kind, Previous
 from constitution.trust import Person, TrustPolicy
-from constitution_client.connections import runs, service_client, trust_policy
+from constitution_client.connections import run_named, runs, service_client, trust_policy, workflow_id_of
 from constitution_client.keys import PersonKey
 from constitution_client.output import one_line, progress, result
 from constitution_client.prompting import confirm
 from constitution_client.service import ConstitutionServiceClient
 from constitution_client.settings import ClientSettings, UsageError, settings
-from constitution_client.verbs.runs import workflow_id_of
 from signatures.statements import sign_approval
 from signatures.verify import verify_document
 
@@ -112,7 +111,8 @@ async def _subject(order: Order, configured: ClientSettings, policy: TrustPolicy
         return workflow_id, _Subject(
             kind=Kind.UPDATE, checksum=order.checksum, change_request=order.run, evidence=order.evidence
         )
-    status = await (await runs(configured)).status(workflow_id)
+    connected, workflow_id = await run_named(order.run, configured)
+    status = await connected.status(workflow_id)
     if status.environment not in {None, policy.environment}:
         raise UntrustedError(
             f"{workflow_id} is about {status.environment}, and this trust policy about {policy.environment}",

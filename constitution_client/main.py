@@ -13,7 +13,7 @@ import typer
 
 from constitution_client.exit import leave
 from constitution_client.exit_codes import EXIT_HELP, ExitCode
-from constitution_client.verbs import board, doctor, document, drill, releases, runs, service, trust, watch
+from constitution_client.verbs import board, doctor, document, drill, releases, rollback, runs, service, trust, watch
 
 app = typer.Typer(
     name="constitution",
@@ -23,7 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for family in (trust, document, service, releases, runs, board, doctor, drill):
+for family in (trust, document, service, releases, runs, rollback, board, doctor, drill):
     for name, verb in family.VERBS.items():
         app.command(name)(verb)
 app.add_typer(watch.app, name="watch")

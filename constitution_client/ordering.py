@@ -6,12 +6,11 @@ from pathlib import Path
 from constitution.approval import OrderPredicate
 from constitution.errors import NotYetError, UntrustedError
 from constitution.messages import PromoteMessage, SkipMessage
-from constitution_client.connections import runs, trust_policy
+from constitution_client.connections import run_named, trust_policy
 from constitution_client.keys import PersonKey
 from constitution_client.output import progress, result
 from constitution_client.prompting import confirm
 from constitution_client.settings import settings
-from constitution_client.verbs.runs import workflow_id_of
 from signatures.statements import sign_order
 
 ORDER_VALID = timedelta(hours=1)  # an order is about now; a stale one must not act on a later stuck step
@@ -49,8 +48,7 @@ async def order(
     policy = trust_policy(configured, trust)
     signer = PersonKey.read(key)
     person = signer.board_member(policy)
-    workflow_id = workflow_id_of(run, configured)
-    connected = await runs(configured)
+    connected, workflow_id = await run_named(run, configured)
     status = await connected.status(workflow_id)
     if status.environment is None or status.update_id is None:
         raise NotYetError(

@@ -5,6 +5,7 @@ limit: a run without a worker answers nothing, and a person must hear that inste
 """
 
 import asyncio
+import shlex
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -35,7 +36,7 @@ from constitution.errors import (
     NotYetError,
     UnavailableError,
 )
-from constitution.messages import Status
+from constitution.messages import Outcome, Status, undo_command
 from constitution.model import Model
 from constitution_client.settings import UsageError
 
@@ -196,8 +197,21 @@ class Runs:
             ended = description.status.name.lower() if description.status else "closed"
             raise ConflictError(
                 f"{message} comes too late: {workflow_id} has ended ({ended})",
-                hint=f"constitution status {workflow_id}; constitution rollback --reason … undoes what is live",
+                hint=await self._after_the_end(workflow_id, message),
             ) from error
+
+    async def _after_the_end(self, workflow_id: str, message: str) -> str:
+        """Return what to type instead: an undo only of what this run itself has put live."""
+        look = f"constitution status {shlex.quote(workflow_id)}"
+        if message != "abort":
+            return look
+        try:
+            status = await self.status(workflow_id)
+        except ConstitutionError:
+            return look
+        if status.workflow != "ConstitutionUpdate" or status.outcome is not Outcome.COMPLETED or not status.generation:
+            return look
+        return undo_command(status.generation)
 
     async def result(self, workflow_id: str, run_id: str | None = None) -> Any:
         """Wait for the end of a run and return its result.

@@ -25,10 +25,11 @@ from constitution.messages import (
     RetryMessage,
     SkipMessage,
     Status,
+    undo_command,
 )
 from constitution.release import Envelope
 from workflows import policies
-from workflows.journal import Journal
+from workflows.journal import Journal, command
 from workflows.reading import NOTHING, read
 from workflows.stepping import StepFailedError, Stepper, StepSkippedError, explain
 
@@ -193,15 +194,21 @@ class Controls:
                 return "going on"
 
     async def _on_decide(self, message: DecideMessage) -> str:  # noqa: ARG002 - what runs without a board do with it
-        raise ConflictError("this run takes no decisions", hint="constitution status")
+        raise ConflictError("this run takes no decisions", hint=command("status"))
 
     def _on_abort(self, message: AbortMessage) -> str:
         if self._live:
-            raise ConflictError(
-                f"{self.too_late}: there is nothing to abort", hint="constitution rollback --reason '…'"
-            )
+            raise ConflictError(f"{self.too_late}: there is nothing to abort", hint=self._instead_of_abort())
         self._stop = self._stop or f"aborted: {message.reason}"
         return "stopping"
+
+    def _instead_of_abort(self) -> str:
+        """Return what to type when it is too late: an undo only of the release that this run itself has confirmed."""
+        status = self._journal.status
+        confirmed = any(step.name == "confirm" and step.state == "done" for step in status.steps)
+        if confirmed and status.generation and status.workflow == "ConstitutionUpdate":
+            return undo_command(status.generation)
+        return command("watch")
 
     def _on_hold(self, message: HoldMessage) -> str:
         if self._live:
@@ -233,7 +240,7 @@ class Controls:
         """Verify a signed order and count it with those that were given before for the same step."""
         status = self._journal.status
         if status.environment is None or status.update_id is None:
-            raise ConflictError("the run does not know yet what it is about", hint="constitution status")
+            raise ConflictError("the run does not know yet what it is about", hint=command("status"))
         seen = self._orders.get((order, step), ())
         said: OrderResult = await workflow.execute_activity_method(
             Preconditions.check_order,

@@ -129,7 +129,7 @@ class ConstitutionRollback(Controls):
             "board",
             lambda: self._denied is not None or len(self._decisions) >= plan.quorum,
             for_=f"{plan.quorum} board members: the authorisation given with the approvals has ended",
-            next_command=command("approve", "--key KEYFILE"),
+            next_command=command("approve"),
             deadline=deadline,
         )
         if self._denied is not None or not in_time:

@@ -240,7 +240,7 @@ class ConstitutionUpdate(Controls):
             "board",
             decided,
             for_=self._board_awaited(subject),
-            next_command=command("approve", "--key KEYFILE"),
+            next_command=command("approve"),
             deadline=timedelta(seconds=subject.deadlines.decisions),
         )
         self._deciding = False
@@ -277,7 +277,7 @@ class ConstitutionUpdate(Controls):
         self._journal.set(approvers=tuple(sorted(self._decisions)))
         missing = len(self._decisions) < self._subject.approvals_needed
         if missing and self._journal.status.phase is Phase.WAITING:  # the deadline may have passed meanwhile
-            self._journal.waiting("board", self._board_awaited(self._subject), command("approve", "--key KEYFILE"))
+            self._journal.waiting("board", self._board_awaited(self._subject), command("approve"))
         return f"approval of {answer.person} counted: {len(self._decisions)} of {answer.needed}"
 
     def _board_awaited(self, subject: Subject) -> str:
@@ -295,7 +295,7 @@ class ConstitutionUpdate(Controls):
                 "lease",
                 lambda: False,
                 for_=f"{max(moments).isoformat(timespec='seconds')}, when the release may take effect",
-                next_command=command("abort", "--reason …"),
+                next_command=command("abort", "--reason", "'stopped by hand'"),
                 deadline=max(moments) - workflow.now(),
             )
 

@@ -9,7 +9,9 @@ import typer
 from constitution_client.output import JsonOption
 from constitution_client.verbs.runs import RunArgument
 
-KeyOption = Annotated[Path, typer.Option("--key", help="Your OpenPGP secret key (mode 0600).")]
+KeyOption = Annotated[
+    Path, typer.Option("--key", envvar="CONSTITUTION_KEY_FILE", help="Your OpenPGP secret key (mode 0600).")
+]
 TrustOption = Annotated[Path | None, typer.Option("--trust", help="trust.toml (env: TRUST_FILE).")]
 PrintOption = Annotated[
     bool,

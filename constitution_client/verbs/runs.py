@@ -1,6 +1,7 @@
-"""Verbs that start and steer runs: update, rollback, status, abort, retry, hold, resume."""
+"""Verbs that start and steer runs: update, status, abort, retry, hold, resume."""
 
 import asyncio
+import shlex
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -11,7 +12,6 @@ from constitution_client.output import JsonOption, progress, result
 
 if TYPE_CHECKING:
     from constitution.model import Model
-    from constitution_client.settings import ClientSettings
 
 _M = TypeVar("_M", bound="Model")
 
@@ -45,7 +45,7 @@ def update(
     """Start the runbook for a signed constitution. Refused if a run for the same change request is open."""
     from constitution.messages import UpdateRequest
 
-    request = _request(
+    request = request_of(
         UpdateRequest,
         change_request=change_request,
         checksum=checksum,
@@ -75,65 +75,10 @@ async def _update(
     configured = settings()
     chosen = workflow_id or configured.names.update_id(configured.environment_name(), change_request)
     run_id = await (await runs(configured)).start("ConstitutionUpdate", request, chosen)
-    return await _started(chosen, run_id, "ConstitutionUpdate", wait=wait, timeout=timeout, json=json)
+    return await started(chosen, run_id, "ConstitutionUpdate", wait=wait, timeout=timeout, json=json)
 
 
-def rollback(
-    *,
-    reason: Annotated[str, typer.Option("--reason", help="Why; told to everyone.")],
-    to: Annotated[int | None, typer.Option("--to", min=1, help="Restore this generation's constitution.")] = None,
-    bad_generation: Annotated[
-        int | None, typer.Option("--bad-generation", min=1, help="Undo this release; default: the current one.")
-    ] = None,
-    wait: WaitOption = False,
-    timeout: TimeoutOption = None,
-    json: JsonOption = None,
-) -> None:
-    """Undo a release: by default the current one, back to the newest confirmed constitution before it."""
-    from constitution.messages import RollbackRequest
-
-    _request(RollbackRequest, reason=reason, to=to, bad_generation=bad_generation)
-    raise typer.Exit(
-        asyncio.run(
-            _rollback(reason=reason, to=to, bad_generation=bad_generation, wait=wait, timeout=timeout, json=json)
-        )
-    )
-
-
-async def _rollback(
-    *,
-    reason: str,
-    to: int | None,
-    bad_generation: int | None,
-    wait: bool,
-    timeout: float | None,  # noqa: ASYNC109 - a limit a person typed, enforced by follow
-    json: bool | None,
-) -> int:
-    from constitution.errors import NotFoundError
-    from constitution.messages import RollbackRequest
-    from constitution_client.connections import runs, service_client
-    from constitution_client.settings import settings
-    from constitution_client.temporal import RunExistsError
-
-    configured = settings()
-    if bad_generation is None:
-        # Named, so that what is undone is what the operator saw, also if something else goes live this second.
-        async with service_client(configured) as service:
-            live = await service.current()
-        if live is None:
-            raise NotFoundError("nothing is live: there is nothing to roll back", hint="constitution releases")
-        bad_generation = live.generation
-    chosen = configured.names.rollback_id(configured.environment_name(), bad_generation)
-    request = RollbackRequest(reason=reason, to=to, bad_generation=bad_generation)
-    try:
-        run_id = await (await runs(configured)).start("ConstitutionRollback", request, chosen)
-    except RunExistsError:
-        progress(f"generation {bad_generation} is being rolled back already; this joins that run")
-        run_id = ""
-    return await _started(chosen, run_id, "ConstitutionRollback", wait=wait, timeout=timeout, json=json)
-
-
-async def _started(
+async def started(
     workflow_id: str,
     run_id: str,
     workflow: str,
@@ -142,6 +87,7 @@ async def _started(
     timeout: float | None,  # noqa: ASYNC109 - a limit a person typed, enforced by follow
     json: bool | None,
 ) -> int:
+    """Say what was started, or follow it; return the exit code."""
     if wait:
         from constitution_client.follow import follow
 
@@ -151,9 +97,9 @@ async def _started(
         {"workflow_id": workflow_id, "run_id": run_id, "workflow": workflow},
         [
             f"started  {workflow_id}",
-            f"next: constitution watch {workflow_id}",
-            f"      constitution approve {workflow_id} --key BOARD-MEMBER.tsk",
-            f"      constitution abort {workflow_id} --reason …",
+            f"next: constitution watch {shlex.quote(workflow_id)}",
+            f"      constitution approve {shlex.quote(workflow_id)}",
+            f"      constitution abort {shlex.quote(workflow_id)} --reason 'stopped by hand'",
         ],
         json,
     )
@@ -184,13 +130,12 @@ async def _open_runs(json: bool | None) -> None:
 
 
 async def _status(run: str, json: bool | None) -> None:
-    from constitution_client.connections import runs
+    from constitution_client.connections import run_named
     from constitution_client.render import status_lines
     from constitution_client.settings import settings
 
-    configured = settings()
-    chosen = workflow_id_of(run, configured)
-    answer = await (await runs(configured)).status(chosen)
+    connected, chosen = await run_named(run, settings())
+    answer = await connected.status(chosen)
     result({"workflow_id": chosen, **answer.model_dump(mode="json")}, status_lines(chosen, answer), json)
 
 
@@ -202,7 +147,7 @@ def abort(
     """Stop an update before it is confirmed, and undo what is live. Wins in every waiting state."""
     from constitution.messages import AbortMessage
 
-    asyncio.run(_tell(run, "abort", _request(AbortMessage, reason=reason), json))
+    asyncio.run(_tell(run, "abort", request_of(AbortMessage, reason=reason), json))
 
 
 def retry(
@@ -213,7 +158,7 @@ def retry(
     """Try the step that is stuck again."""
     from constitution.messages import RetryMessage
 
-    asyncio.run(_tell(run, "retry", _request(RetryMessage, reason=reason), json))
+    asyncio.run(_tell(run, "retry", request_of(RetryMessage, reason=reason), json))
 
 
 def hold(
@@ -222,7 +167,7 @@ def hold(
     """Do not confirm when the watch ends: wait for resume, promote or abort."""
     from constitution.messages import HoldMessage
 
-    asyncio.run(_tell(run, "hold", _request(HoldMessage, reason=reason), json))
+    asyncio.run(_tell(run, "hold", request_of(HoldMessage, reason=reason), json))
 
 
 def resume(
@@ -231,35 +176,28 @@ def resume(
     """End a hold."""
     from constitution.messages import ResumeMessage
 
-    asyncio.run(_tell(run, "resume", _request(ResumeMessage, reason=reason), json))
+    asyncio.run(_tell(run, "resume", request_of(ResumeMessage, reason=reason), json))
 
 
 async def _tell(run: str, message: str, body: "Model", json: bool | None) -> None:
-    from constitution_client.connections import runs
+    from constitution_client.connections import run_named
     from constitution_client.settings import settings
 
-    configured = settings()
-    chosen = workflow_id_of(run, configured)
-    answer = await (await runs(configured)).tell(chosen, message, body)
+    connected, chosen = await run_named(run, settings())
+    answer = await connected.tell(chosen, message, body)
     result(
         {"workflow_id": chosen, "message": message, "answer": answer},
-        [f"{message}: {answer}", f"next: constitution watch {chosen}"],
+        [f"{message}: {answer}", f"next: constitution watch {shlex.quote(chosen)}"],
         json,
     )
 
 
-def workflow_id_of(run: str, configured: "ClientSettings") -> str:
-    """Return a workflow id: ``run`` itself, or the update of that change request.
+def request_of(model: "type[_M]", **fields: object) -> "_M":
+    """Return a message of this model.
 
     Raises:
-        UsageError: a change request is named, and no environment.
+        UsageError: with every problem.
     """
-    if "/" in run:
-        return run
-    return configured.names.update_id(configured.environment_name(), run)
-
-
-def _request(model: "type[_M]", **fields: object) -> "_M":
     from pydantic import ValidationError
 
     from constitution.environment import issues_of
@@ -288,7 +226,6 @@ def moment(text: str | None, option: str) -> datetime | None:
 
 VERBS = {
     "update": update,
-    "rollback": rollback,
     "status": status,
     "abort": abort,
     "retry": retry,

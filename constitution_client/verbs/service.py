@@ -78,7 +78,9 @@ def change_request(
     *,
     identifier: Annotated[str, typer.Option("--id", help="A new id, e.g. CR-142.")],
     reason: Annotated[str, typer.Option("--reason", help="Why the board should want it.")],
-    key: Annotated[Path, typer.Option("--key", help="The author's OpenPGP secret key.")],
+    key: Annotated[
+        Path, typer.Option("--key", envvar="CONSTITUTION_KEY_FILE", help="The author's OpenPGP secret key.")
+    ],
     checksum: ChecksumOption = None,
     path: Annotated[Path | None, typer.Option("--path", "--document", help="Or the document itself.")] = None,
     author: Annotated[str | None, typer.Option("--author", help="Person id; default: whose key it is.")] = None,

@@ -43,7 +43,9 @@ def init(
 
 def sign(
     document: Annotated[Path, typer.Argument(help="The file to sign, byte for byte.")],
-    key: Annotated[Path, typer.Option("--key", help="Your OpenPGP secret key (mode 0600).")],
+    key: Annotated[
+        Path, typer.Option("--key", envvar="CONSTITUTION_KEY_FILE", help="Your OpenPGP secret key (mode 0600).")
+    ],
     out: Annotated[
         Path | None, typer.Option("--out", help="Where to write; default: the document's name + .sig.")
     ] = None,

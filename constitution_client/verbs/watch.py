@@ -51,8 +51,9 @@ def follow(
 
 
 async def _follow(run: str, timeout: float | None, json: bool | None) -> int:  # noqa: ASYNC109 - enforced by follow
+    from constitution_client.connections import run_named
     from constitution_client.follow import follow as follow_run
     from constitution_client.settings import settings
-    from constitution_client.verbs.runs import workflow_id_of
 
-    return await follow_run(workflow_id_of(run, settings()), timeout=timeout, json=json)
+    _, workflow_id = await run_named(run, settings())
+    return await follow_run(workflow_id, timeout=timeout, json=json)

@@ -58,12 +58,14 @@ def _save(path: Path, data: bytes) -> None:
 
 
 async def _fetch(run: str) -> tuple[str, bytes]:
-    from constitution_client.connections import service_client
+    from constitution_client.connections import run_named, service_client
     from constitution_client.settings import settings, variables
-    from constitution_client.verbs.runs import workflow_id_of
     from constitution_client.watch_history import evidence_of
 
     configured = settings()
-    digest = run if run.startswith("sha256:") else await evidence_of(workflow_id_of(run, configured), variables())
+    digest = run
+    if not run.startswith("sha256:"):
+        _, workflow_id = await run_named(run, configured)
+        digest = await evidence_of(workflow_id, variables())
     async with service_client(configured) as service:
         return digest, await service.blob(digest)  # compared with its digest by the client

@@ -214,6 +214,19 @@ async def test_a_constitution_goes_live_by_hand_as_the_runbook_says(  # noqa: PL
     nothing = constitution("diff", path, "--text")
     assert (nothing.code, nothing.out) == (0, "no difference in meaning\n")
 
+    # Off a terminal nothing is started unasked, and what would be done is shown: here there is nothing to go back to.
+    unasked = constitution("rollback", "--reason", "agents refuse legitimate refunds")
+    assert (unasked.code, unasked.out) == (2, "")
+    assert "undoes       generation 1, 1.4.0, confirmed" in unasked.err
+    assert "restores     NOTHING: the constitution is withdrawn" in unasked.err
+    assert "--yes" in unasked.err
+    planned = constitution("rollback", "--reason", "x", "--bad-generation", "1", "--dry-run")
+    assert planned.code == 0, planned.err
+    assert (planned.json["bad_generation"], planned.json["withdraws"]) == (1, True)
+    other = constitution("rollback", "--reason", "x", "--bad-generation", "7", "--dry-run")
+    assert (other.code, other.out) == (1, "")
+    assert "there is no generation 7" in other.err
+
     service.kill()
     gone = constitution("current")
     assert (gone.code, gone.out) == (3, "")

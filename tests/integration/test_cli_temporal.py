@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shlex
 import signal
 import socket
 import sys
@@ -98,6 +99,25 @@ async def test_an_update_starts_once_per_change_request(
     code, out, _ = await _constitution(temporal_settings, environment_file, namespace, "status", "--text")
     assert code == 0
     assert workflow_id in out
+
+
+@pytest.mark.parametrize("chosen", ["X", "mine/of me", "constitution-update/development/own"])
+async def test_what_an_update_under_an_id_of_its_own_prints_finds_it(
+    temporal_settings: dict[str, str], environment_file: Path, namespace: str, chosen: str
+) -> None:
+    start = ("update", "--checksum", CHECKSUM, "--change-request", "CR-9", "--id", f"{namespace}{chosen}", "--text")
+    code, out, err = await _constitution(temporal_settings, environment_file, namespace, *start)
+    assert code == 0, err
+    printed = [shlex.split(line.removeprefix("next:")) for line in out.splitlines() if "constitution " in line[6:]]
+    printed = [words for words in printed if words[:1] == ["constitution"]]
+    assert [words[1] for words in printed] == ["watch", "approve", "abort"]
+    code, _, err = await _constitution(
+        temporal_settings, environment_file, namespace, *printed[0][1:], "--timeout", "0.1"
+    )
+    assert code == 4, err
+    code, _, err = await _constitution(temporal_settings, environment_file, namespace, "status", printed[0][2])
+    assert code == 4, err
+    assert "no worker" in err
 
 
 async def test_without_a_worker_status_says_so_and_following_ends_with_4(

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from activities.history import past
 from activities.plan import PlanInput, RollbackPlan, make_plan
 from constitution.environment import Environment
 from constitution.errors import InvalidRequestError
 from constitution.messages import RollbackRequest
+from constitution.past import past
 from constitution.release import Envelope, Kind, Release, Standing, StandingRecord, Verdict
 from constitution.trust import Thresholds
 

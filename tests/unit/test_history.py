@@ -5,7 +5,7 @@ import tracemalloc
 from datetime import UTC, datetime
 from uuid import uuid4
 
-from activities.history import past
+from constitution.past import past
 from constitution.release import Envelope, Kind, Release, Standing, StandingRecord, Verdict
 
 RELEASES = 300

@@ -147,7 +147,7 @@ async def test_a_release_that_no_run_made_is_named_and_not_touched(town: Town, l
     assert current is not None
     assert current.generation == generation
     code, _, err = await town.constitution(
-        "rollback", "--bad-generation", str(generation), "--reason", "out of band", "--wait", "--timeout", "50"
+        "rollback", "--bad-generation", str(generation), "--reason", "out of band", "--yes", "--wait", "--timeout", "50"
     )
     assert code == 0, err
 

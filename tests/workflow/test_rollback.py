@@ -17,7 +17,7 @@ async def test_a_confirmed_release_is_rolled_back_by_one_command_and_a_second_st
 ) -> None:
     proposal = await town.completed()
     bad = (await town.live()).generation
-    code, out, err = await town.constitution("rollback", "--reason", "found bad", "--json")
+    code, out, err = await town.constitution("rollback", "--reason", "found bad", "--yes", "--json")
     assert code == 0, err
     handle = town.run(json.loads(out)["workflow_id"])
     assert handle.id == town.rollback_id(bad)
@@ -43,7 +43,7 @@ async def test_two_starts_at_once_attach(town: Town, live: CurrentConstitution) 
     with town.service_wire.holding("POST", "/v1/constitution/load") as load:
         first = await town.start_run("ConstitutionRollback", town.rollback_id(bad), {"reason": "found bad"})
         await load.reached()
-        code, _, err = await town.constitution("rollback", "--reason", "me too", "--bad-generation", str(bad))
+        code, _, err = await town.constitution("rollback", "--reason", "me too", "--bad-generation", str(bad), "--yes")
         assert code == 0, err
         assert "rolled back already" in err
         load.release()

@@ -1,0 +1,90 @@
+"""What is compared of a release, a tenth of its size. Pure.
+
+A release carries its statement and approvals, 15 KiB in memory, and whoever plans or compares looks through all of
+them more than once; what is kept here lets a process's memory hardly follow the age of its environment.
+"""
+
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from constitution.release import Kind, Release, Standing, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Stood:
+    """A standing; the fields are those of ``StandingRecord``, in a sixth of its memory."""
+
+    standing: Standing
+    verdict: Verdict | None
+    reason: str
+    update_id: str
+    recorded_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Past:
+    """What is compared of a release; the fields are those of ``Release``, ``is_approved``: it carries approvals.
+
+    ``workflow_id`` and ``run_id`` are of the run that made it, empty where nobody said.
+    """
+
+    environment: str
+    generation: int
+    kind: Kind
+    rings: tuple[str, ...]
+    version: str | None
+    checksum: str | None
+    previous_generation: int | None
+    rollback_of: int | None
+    update_id: str
+    event_id: str
+    change_request: str | None
+    effective_at: datetime
+    approvers: tuple[str, ...]
+    is_approved: bool
+    workflow_id: str
+    run_id: str
+    standings: tuple[Stood, ...]
+    delivered_at: datetime | None
+
+    @property
+    def standing(self) -> Standing | None:
+        """The latest standing, or None while the release is unconfirmed."""
+        return self.standings[-1].standing if self.standings else None
+
+
+def past(release: Release) -> Past:
+    """Return what is compared of a release; its statement and approvals are let go.
+
+    What many releases say is one string for all of them, and all moments have one zone.
+    """
+    return Past(
+        environment=sys.intern(release.environment),
+        generation=release.generation,
+        kind=release.kind,
+        rings=tuple(sys.intern(ring) for ring in release.rings),
+        version=release.version,
+        checksum=release.checksum,
+        previous_generation=release.previous_generation,
+        rollback_of=release.rollback_of,
+        update_id=release.update_id,
+        event_id=release.event_id,
+        change_request=release.change_request,
+        effective_at=release.effective_at.astimezone(UTC),
+        approvers=tuple(sys.intern(person) for person in release.approvers),
+        is_approved=bool(release.approvals),
+        workflow_id=str(release.workflow.get("workflow_id") or ""),
+        run_id=str(release.workflow.get("run_id") or ""),
+        standings=tuple(
+            Stood(
+                standing=said.standing,
+                verdict=said.verdict,
+                reason=said.reason,
+                update_id=release.update_id if said.update_id == release.update_id else said.update_id,
+                recorded_at=said.recorded_at.astimezone(UTC),
+            )
+            for said in release.standings
+        ),
+        delivered_at=release.delivery.delivered_at and release.delivery.delivered_at.astimezone(UTC),
+    )
