@@ -142,7 +142,7 @@ class Watch:
         Late, after its caller died: it only reads, and stores a blob. A cancel is noticed within a second or a scrape.
 
         Raises:
-            InvalidRequestError: no generation and time given, or Prometheus refuses the query.
+            InvalidRequestError: no generation and time given.
             UnavailableError: constitution-service does not answer.
         """
         require_environment(self._deployment, x.environment)
@@ -211,10 +211,12 @@ class Watch:
                     live = await beating(self._begin(x, watched, published))
                 await beating(self._round(x, live, read_until, now))
                 read_until = now
-            except UnavailableError as error:
+            # While a release is live, no answer of Prometheus is permanent: what lasts to the end is ``no_data``, and
+            # the strategy says what follows. Before publish check_watch refuses a query that can never be answered.
+            except (UnavailableError, InvalidRequestError) as error:
                 trouble = error.message
             except InvalidSeriesError as error:
-                raise InvalidRequestError(f"Prometheus answered with something that is no matrix: {error}") from error
+                trouble = f"Prometheus answered with something that is no matrix: {error}"
             beat = {"left_s": max(0, round((end - now).total_seconds())), "ticks": 0, "trouble": trouble}
             if live is not None:
                 beat = live.progress(now, trouble)
@@ -291,7 +293,7 @@ class Watch:
             # Counted first: what would be left out anyway must neither fill the memory nor delay an undo.
             fits = await self._samples(asked) * LEAST_SAMPLE <= MAX_RAW
             found = await self._ask(x, watched, seconds, until) if fits else {}
-        except UnavailableError as error:
+        except (UnavailableError, InvalidRequestError) as error:
             return dict.fromkeys(asked, f"not read again: {error.message}")
         if fits and len(await asyncio.to_thread(json.dumps, found)) <= MAX_RAW:
             return dict(found)
@@ -303,7 +305,10 @@ class Watch:
     async def _samples(self, asked: Mapping[str, str]) -> float:
         """How many samples some resolved queries select."""
         counted = [await self._metrics.instant(f"sum(count_over_time({query}))") for query in asked.values()]
-        return sum(float(entry["value"][1]) for found in counted for entry in found)
+        try:
+            return sum(float(entry["value"][1]) for found in counted for entry in found)
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise InvalidRequestError("Prometheus counted samples with something that is no number") from error
 
     async def _keep(self, evidence: WatchEvidence) -> str | None:
         """Store what the verdict rests on; a service that refuses it must not turn an anomaly into an error."""

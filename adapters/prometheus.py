@@ -70,12 +70,28 @@ class PrometheusMetrics:
 def _refuse(response: requests.Response, *_: Any, **__: Any) -> None:
     """Tell a refused query from a server in trouble; the library's own exception carries no status.
 
-    Source: Prometheus HTTP API: 400 and 422 say that the expression is wrong or cannot be executed, 503 that it
-    timed out or was aborted.
+    Only Prometheus's own error document says that the *query* is wrong. A 401, 403 or 404 of an ingress, a login page
+    or an authentication that expired say that Prometheus cannot be asked now, and that may pass.
+
+    Source: Prometheus HTTP API, "Format overview": ``{"status": "error", "errorType": …, "error": …}``; 400
+    ``bad_data`` and 422 ``execution`` are about the expression, 503 says that it timed out or was aborted.
     """
     if response.status_code == requests.codes.ok:
         return
     said = response.text[:300]
-    if response.status_code in {400, 401, 403, 404, 422}:
+    if response.status_code in {400, 422} and _own_word(response):
         raise InvalidRequestError(f"Prometheus refuses the query with HTTP {response.status_code}: {said}")
-    raise UnavailableError(f"Prometheus cannot answer now: HTTP {response.status_code}: {said}")
+    raise UnavailableError(
+        f"Prometheus cannot be asked now: HTTP {response.status_code}: {said}",
+        hint="PROMETHEUS_URL says where it is looked for; what stands in front of it must let queries through",
+    )
+
+
+def _own_word(response: requests.Response) -> bool:
+    try:
+        body = response.json()
+    except requests.JSONDecodeError:
+        return False
+    return (
+        isinstance(body, dict) and body.get("status") == "error" and body.get("errorType") in {"bad_data", "execution"}
+    )

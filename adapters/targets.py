@@ -48,7 +48,8 @@ class HttpTargets:
         ``production-debug``; whether that session may start does not matter.
 
         Raises:
-            UnavailableError: no answer in time, HTTP 5xx, or something that is no answer of this target.
+            UnavailableError: no answer in time, HTTP 5xx, or something that is no answer of this target: an ingress's
+                refusal, too.
             ForbiddenError: the target does not accept our token: its trust policy is another one.
         """
         if force and target.kind == "orchestrator":
@@ -132,13 +133,15 @@ class HttpTargets:
                         raise UnavailableError(f"{target.id} answered {path} with more than {MAX_ANSWER} bytes")
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise UnavailableError(f"{target.id} at {target.url} did not answer: {type(error).__name__}") from error
-        if response.status_code in {401, 403}:
-            raise ForbiddenError(
-                f"{target.id} refuses the worker's token for {scope}",
-                hint="its trust policy must list the worker's client key with the scopes probe and policy:refresh",
-            )
         if response.status_code != httpx.codes.OK:
-            said = _detail(bytes(answer))
+            problem = _problem(bytes(answer))
+            # A 403 without a problem document is the word of something in between, which may pass.
+            if problem is not None and response.status_code in {401, 403}:
+                raise ForbiddenError(
+                    f"{target.id} refuses the worker's token for {scope}",
+                    hint="its trust policy must list the worker's client key with the scopes probe and policy:refresh",
+                )
+            said = problem.detail[:300] if problem is not None else repr(bytes(answer[:200]))
             raise UnavailableError(f"{target.id} answered {path} with HTTP {response.status_code}: {said}")
         try:
             return model.model_validate_json(bytes(answer))
@@ -146,9 +149,9 @@ class HttpTargets:
             raise UnavailableError(f"{target.id} answered {path} with something that is no {model.__name__}") from error
 
 
-def _detail(answer: bytes) -> str:
-    """What a problem says, or the beginning of an answer that is none."""
+def _problem(answer: bytes) -> Problem | None:
+    """The target's own problem document (RFC 9457); None where something else answered."""
     try:
-        return Problem.model_validate_json(answer).detail[:300]
+        return Problem.model_validate_json(answer)
     except ValidationError:
-        return repr(answer[:200])
+        return None

@@ -1,7 +1,8 @@
 """Turns an HTTP answer that is no success into the error of ``constitution.errors`` that it stands for.
 
 Decides by the problem's stable ``code`` (RFC 9457 body of constitution-service), never by message text; where the
-answer is no problem document (a proxy in between, another server), by the status class alone.
+answer is no problem document, it is not the service's word but that of something in between (an ingress, a login page):
+nothing is refused by it, the service cannot be asked now.
 """
 
 import json
@@ -55,8 +56,7 @@ def error_of(status: int, body: bytes, *, what: str) -> tuple[ConstitutionError,
         excerpt = body[:_EXCERPT].decode("utf-8", "replace").strip()
         message = f"{what} was answered with HTTP {status}" + (f": {excerpt!r}" if excerpt else "")
         hint = "check CONSTITUTION_SERVICE_URL: this answer is not constitution-service's own"
-        fallback = UnavailableError if transient else _BY_STATUS.get(status, ContentError)
-        return fallback(message, hint=hint), ""
+        return UnavailableError(message, hint=hint), ""
     kind = _BY_CODE.get(problem.code)
     if kind is None or kind.permanent is transient:
         kind = UnavailableError if transient else _BY_STATUS.get(status, ContentError)

@@ -147,6 +147,9 @@ async def test_faults_of_the_data_make_no_alarm_and_hide_none(
     for scenario in scenarios:
         fleet.add(scenario)
     fleet.add("twice", "policy-engine", "policy-engine-again")
+    fleet.add("ingress")
+    host, port = prometheus.url.removeprefix("http://").rstrip("/").split(":")
+    ingress = Proxy((host, int(port)))
     await watchers.scraped("calm", prometheus.url, BASELINE + 6)
     published = now()
     skew = timedelta(seconds=5)
@@ -163,15 +166,19 @@ async def test_faults_of_the_data_make_no_alarm_and_hide_none(
     tasks = {
         name: watchers.start(name, prometheus.url, ask(moments.get(name, published))) for name in (*scenarios, "twice")
     }
+    tasks["ingress"] = watchers.start("ingress", ingress.url, ask(published))
     await until(published + timedelta(seconds=3))
+    ingress.fault = Fault(status=404, body=b"default backend - 404\n")
     fleet.tell("reset", resets=1)
     fleet.tell("spike-reset", resets=1)
     await until(published + timedelta(seconds=8))
     fleet.tell("fades", down=True)
     fleet.tell("reset", resets=2)
+    assert ingress.met > 0
+    ingress.fault = Fault()
     reports = dict(zip(tasks, await asyncio.gather(*tasks.values()), strict=True))
     said = {name: (report.verdict, report.detail) for name, report in reports.items()}
-    for name in ("calm", "reset", "nan", "twice", "early", "late"):
+    for name in ("calm", "reset", "nan", "twice", "early", "late", "ingress"):
         assert reports[name].verdict is Verdict.OK, (name, said)
     for name in ("vanishes", "fades"):
         assert reports[name].verdict is Verdict.NO_DATA, (name, said)

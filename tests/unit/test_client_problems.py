@@ -75,9 +75,9 @@ def test_issues_hint_and_what_is_current_survive() -> None:
     ],
     ids=["empty", "html", "bad utf-8", "deep", "other shape", "null", "unknown field"],
 )
-def test_an_answer_that_is_no_problem_is_named_as_such(body: bytes) -> None:
+def test_an_answer_that_is_no_problem_is_not_the_services_word(body: bytes) -> None:
     error, said = error_of(404, body, what="GET /v1/constitution")
-    assert type(error) is errors.NotFoundError
+    assert type(error) is errors.UnavailableError
     assert said == ""
     assert "GET /v1/constitution was answered with HTTP 404" in error.message
     assert "CONSTITUTION_SERVICE_URL" in error.hint
