@@ -3,7 +3,6 @@
 import asyncio
 from datetime import datetime
 
-from pydantic import ValidationError
 from temporalio import activity
 
 from activities.failures import classified
@@ -23,6 +22,7 @@ from constitution.checksum import Checksum
 from constitution.errors import ConflictError, ContentError, NotYetError
 from constitution.model import Model
 from constitution.release import CurrentConstitution, DeliveredEvent, Envelope, Kind, Standing, Verdict
+from constitution.untrusted import read_message
 from signatures.current import verify_current
 
 
@@ -305,9 +305,9 @@ class Publish:
         if not raw:
             return "had no value"
         try:
-            current = CurrentConstitution.model_validate_json(raw)
+            current = read_message(CurrentConstitution, raw)
             statement = verify_current(current, trust=self._deployment.trust, environment=x.environment, ring=ring)
-        except (ValidationError, ContentError):
+        except (ValueError, ContentError):
             return "held a value that does not verify"
         if statement.generation > x.generation:
             raise ConflictError(f"Redis: ring {ring} is at generation {statement.generation}, past {x.generation}")

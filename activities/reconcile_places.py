@@ -9,7 +9,6 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
-from pydantic import ValidationError
 from temporalio import activity
 
 from activities.failures import classified
@@ -24,6 +23,7 @@ from constitution.errors import ContentError, TransportError, UntrustedError
 from constitution.events import UpdatedEvent
 from constitution.model import Model
 from constitution.reconciliation import DRIFT_WATCH, Finding, expiry_step
+from constitution.untrusted import read_message
 from signatures.statements import verify_release
 
 AT_ONCE = 64  # targets asked at the same time; each answers within 5 s or is unreachable
@@ -160,10 +160,10 @@ class Places:
 
     def _is_signed(self, event: dict[str, Any]) -> bool:
         try:
-            value = UpdatedEvent.model_validate_json(event["raw"])
+            value = read_message(UpdatedEvent, event["raw"].encode())
             generation: int = event["generation"]
             return verify_release(value.statement, self._deployment.trust).generation == generation
-        except (ValidationError, ContentError):
+        except (ValueError, ContentError):
             return False
 
     async def _document(self, checksum: Checksum, live: Live | None) -> list[Finding]:

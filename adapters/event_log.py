@@ -22,6 +22,7 @@ from confluent_kafka import (
 
 from constitution.errors import ForbiddenError, UnavailableError
 from constitution.names import Names
+from constitution.strict_json import require_simple
 
 TIMEOUT = timedelta(seconds=10)  # of each call to a broker
 SCAN = timedelta(seconds=20)  # of reading from ``since`` to the end; the topic holds one small event per release
@@ -181,6 +182,7 @@ def _event(message: Message, wanted: Callable[[int], bool]) -> dict[str, Any] | 
     if not isinstance(value, bytes) or not isinstance(identity, bytes):
         return None
     try:
+        require_simple(value)
         body = json.loads(value)
         event_id = identity.decode()
         raw = value.decode()

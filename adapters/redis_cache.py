@@ -18,7 +18,7 @@ from constitution.errors import InvalidRequestError, UnavailableError
 from constitution.names import Names
 from constitution.release import CurrentConstitution
 
-MAX_VALUE = 16 * 1024 * 1024  # bytes; a document and signatures of 4 MiB in all, escaped for JSON
+MAX_VALUE = 7 * 1024 * 1024  # bytes; a push of 4 MiB: a document of 1 MiB, escaped twofold, and signatures in base64
 TIMEOUT = timedelta(milliseconds=900)  # connect and answer; an event waits at most 1 s for Redis (design §4)
 
 # A floor of another type, of more than 32 bytes, or that is no number, was written by a stranger: it counts as none.

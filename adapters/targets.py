@@ -10,11 +10,13 @@ from typing import Any, TypeVar
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from constitution.addresses import host_of
 from constitution.api import Problem
 from constitution.consumer_api import PROBE_TENANT, EvaluationAnswer, PolicyStatus, SessionAnswer, SessionRequest
 from constitution.environment import Target
 from constitution.errors import ForbiddenError, UnavailableError
 from constitution.prediction import PredictAnswer, PredictRequest
+from signatures.authorities import authorities
 from signatures.tokens import ClientKey, mint
 
 TIMEOUT = httpx.Timeout(5.0, connect=2.0)  # seconds; a refresh fetches one document of at most 1 MiB on the way
@@ -35,7 +37,7 @@ class HttpTargets:
     def __init__(self, client_key: ClientKey, environment: str) -> None:
         self._key = client_key
         self._environment = environment
-        self._http = httpx.AsyncClient(timeout=TIMEOUT, trust_env=False, follow_redirects=False)
+        self._http = httpx.AsyncClient(timeout=TIMEOUT, trust_env=False, follow_redirects=False, verify=authorities())
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -72,7 +74,7 @@ class HttpTargets:
         status = await self._ask(target, "/v1/policy/refresh" if force else "/v1/policy", PolicyStatus, scope=scope)
         if status.target != target.id:
             raise UnavailableError(
-                f"{target.url} answers as {status.target!r}, not as {target.id!r}",
+                f"{host_of(target.url)} answers as {status.target!r}, not as {target.id!r}",
                 hint="environment.toml gives this target another one's address",
             )
         return {"version": status.version, "checksum": status.checksum, "generation": status.generation}
@@ -132,7 +134,8 @@ class HttpTargets:
                     if len(answer) > MAX_ANSWER:
                         raise UnavailableError(f"{target.id} answered {path} with more than {MAX_ANSWER} bytes")
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise UnavailableError(f"{target.id} at {target.url} did not answer: {type(error).__name__}") from error
+            where = f"{target.id} at {host_of(target.url)}"
+            raise UnavailableError(f"{where} did not answer: {type(error).__name__}") from error
         if response.status_code != httpx.codes.OK:
             problem = _problem(bytes(answer))
             # A 403 without a problem document is the word of something in between, which may pass.

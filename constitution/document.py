@@ -9,6 +9,7 @@ from collections import Counter
 from datetime import datetime
 from functools import cache
 from importlib import resources
+from itertools import islice
 from typing import Any, Literal
 
 from jsonschema import Draft202012Validator
@@ -17,7 +18,7 @@ from pydantic import AwareDatetime, ConfigDict, ValidationError
 
 from constitution import strict_json
 from constitution.environment import Identifier, issues_of
-from constitution.errors import InvalidDocumentError, InvalidRequestError, Issue
+from constitution.errors import MAX_ISSUES, InvalidDocumentError, InvalidRequestError, Issue
 from constitution.evaluation import Decision
 from constitution.expressions import check_expression
 from constitution.model import Model
@@ -25,7 +26,6 @@ from constitution.release import Previous
 from constitution.version import Version
 
 SCHEMA_VERSIONS = (1,)
-MAX_ISSUES = 100  # a hostile megabyte can hold many thousand problems; nobody reads more
 
 Severity = Literal["info", "low", "medium", "high", "critical"]
 SEVERITIES: tuple[Severity, ...] = ("info", "low", "medium", "high", "critical")
@@ -102,9 +102,9 @@ def parse(data: bytes) -> Constitution:
     """Read a constitution.
 
     Raises:
-        InvalidDocumentError: with every problem found: size, UTF-8, JSON, nesting, duplicate keys, schema, ids,
-            principles, dates, rules that do not compile or break the limits of constitution/expressions.py.
-            Nothing else is raised, whatever the bytes.
+        InvalidDocumentError: with the problems found, at most ``MAX_ISSUES`` of the schema: size, UTF-8, JSON, nesting,
+            duplicate keys, schema, ids, principles, dates, rules that do not compile or break the limits of
+            constitution/expressions.py. Nothing else is raised, whatever the bytes.
     """
     try:
         value = strict_json.read(data)
@@ -114,7 +114,10 @@ def parse(data: bytes) -> Constitution:
     if type(schema_version) is int and schema_version not in SCHEMA_VERSIONS:
         message = f"schema version {schema_version} is not known; known: {', '.join(map(str, SCHEMA_VERSIONS))}"
         raise _invalid([Issue(code="schema-version", path="/schema_version", message=message)])
-    issues = [_schema_issue(error) for error in _validator(1).iter_errors(value)]
+    # The schema's problems are found one by one: all those of a hostile megabyte would take minutes.
+    found = [_schema_issue(error) for error in islice(_validator(1).iter_errors(value), MAX_ISSUES + 1)]
+    more = len(found) > MAX_ISSUES
+    issues = found[:MAX_ISSUES]
     if isinstance(value, dict):
         issues += _semantic_issues(value)
     if not issues:
@@ -126,15 +129,15 @@ def parse(data: bytes) -> Constitution:
             issues += _order_issues(document)
             if not issues:
                 return document
-    raise _invalid(issues)
+    raise _invalid(issues, more=more)
 
 
-def _invalid(issues: list[Issue]) -> InvalidDocumentError:
-    issues = sorted(issues, key=lambda issue: (issue.path, issue.code))
-    shown = issues[:MAX_ISSUES]
-    if len(issues) > len(shown):
-        shown.append(Issue(code="more", message=f"and {len(issues) - len(shown)} more problems"))
+def _invalid(issues: list[Issue], *, more: bool = False) -> InvalidDocumentError:
     count = "1 problem" if len(issues) == 1 else f"{len(issues)} problems"
+    shown = sorted(issues, key=lambda issue: (issue.path, issue.code))
+    if more:
+        count = f"more than {MAX_ISSUES} problems"
+        shown = [*shown[:MAX_ISSUES], Issue(code="more", message="and more problems")]
     return InvalidDocumentError(
         f"the constitution is not valid: {count}", issues=shown, hint="correct the document, sign it again, push it"
     )

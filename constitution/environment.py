@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, ValidationError, field_validator
 
-from constitution.errors import InvalidRequestError, Issue
+from constitution.errors import MAX_ISSUES, InvalidRequestError, Issue, listed
 from constitution.model import Model
 from constitution.names import DEFAULT_RING
 from constitution.quantities import QuantityName
@@ -141,8 +141,13 @@ class Environment(Model):
 
 
 def issues_of(error: ValidationError) -> tuple[Issue, ...]:
-    """Return every problem of a pydantic error as an Issue whose path is a JSON pointer; values are not repeated."""
-    return tuple(
+    """Return the problems of a pydantic error as Issues whose paths are JSON pointers; values are not repeated.
+
+    At most ``MAX_ISSUES``, and one that counts the rest.
+    """
+    found = error.errors(include_url=False, include_input=False, include_context=False)
+    issues = [
         Issue(code=item["type"], path="/" + "/".join(str(part)[:64] for part in item["loc"]), message=item["msg"][:500])
-        for item in error.errors(include_url=False, include_input=False, include_context=False)
-    )
+        for item in found[: MAX_ISSUES + 1]
+    ]
+    return listed(issues, len(found))

@@ -29,6 +29,8 @@ from typing import Any, ClassVar
 
 from constitution.model import Model
 
+MAX_ISSUES = 100  # listed in one error; a hostile megabyte holds many thousand problems, and nobody reads more
+
 
 class Issue(Model):
     """One thing that is wrong: a stable code, where (a JSON pointer, a field, a file), what, and what to do."""
@@ -39,12 +41,26 @@ class Issue(Model):
     hint: str = ""
 
 
+def listed(issues: Sequence[Issue], found: int | None = None) -> tuple[Issue, ...]:
+    """Return the first ``MAX_ISSUES`` issues, and one more that counts the rest; what it returned stays as it is.
+
+    Args:
+        issues: in their order.
+        found: how many there are, where ``issues`` are not all of them.
+    """
+    shown = tuple(issues[: MAX_ISSUES + 1])
+    if len(shown) <= MAX_ISSUES or shown[MAX_ISSUES].code == "more":
+        return shown
+    rest = (len(issues) if found is None else found) - MAX_ISSUES
+    return (*shown[:MAX_ISSUES], Issue(code="more", message=f"and {rest} more problems"))
+
+
 class ConstitutionError(Exception):
     """Base of every error this product raises on purpose.
 
     Args:
         message: what is wrong, in one sentence.
-        issues: every single problem found, when there are several.
+        issues: the problems found, when there are several; the first ``MAX_ISSUES`` are kept, and the rest is counted.
         hint: what to do next, as a command where there is one.
         current: on a conflict, what is current, or who holds the lease.
     """
@@ -58,7 +74,7 @@ class ConstitutionError(Exception):
     ) -> None:
         super().__init__(message)
         self.message = message
-        self.issues = tuple(issues)
+        self.issues = listed(issues)
         self.hint = hint
         self.current = current
 

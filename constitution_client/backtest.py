@@ -138,12 +138,14 @@ def _cases_of_prometheus(
     from constitution.backtest import BacktestCase
     from constitution.environment import issues_of
     from constitution_client.settings import UsageError
+    from signatures.authorities import authorities
 
     if not url:
         raise UsageError("--query needs --prometheus URL (or PROMETHEUS_URL)")
     bake_s, interval_s = float(shape["bake_s"]), float(shape["scrape_interval_s"])
     span_s = math.ceil(baseline_s + bake_s + 2 * interval_s)
-    with httpx.Client(base_url=url, timeout=TIMEOUT_SECONDS) as client:
+    # trust_env is off: a proxy that is meant for downloads knows no loopback, and must not see our queries.
+    with httpx.Client(base_url=url, timeout=TIMEOUT_SECONDS, trust_env=False, verify=authorities()) as client:
         for moment in moments:
             name = datetime.fromtimestamp(moment, UTC).isoformat()
             try:
@@ -158,6 +160,7 @@ def _raw(client: Any, query: str, at_s: float) -> list[Any]:
     """Raw samples of a range, from ``POST /api/v1/query`` (Prometheus HTTP API, "Instant queries")."""
     import httpx
 
+    from constitution.addresses import host_of
     from constitution.errors import UnavailableError
     from constitution_client.settings import UsageError
 
@@ -182,7 +185,7 @@ def _raw(client: Any, query: str, at_s: float) -> list[Any]:
         kind = body["data"]["resultType"] if body["status"] == "success" else None
         found = body["data"]["result"] if kind == "matrix" else None
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UnavailableError(f"{client.base_url} does not answer like Prometheus") from error
+        raise UnavailableError(f"{host_of(str(client.base_url))} does not answer like Prometheus") from error
     if not isinstance(found, list):
         said = body.get("error", "it gave no raw samples")
         raise UsageError(f"--query must be a plain selector of a counter: {said}")

@@ -14,7 +14,6 @@ It verifies no signatures: who obeys a constitution calls ``signatures.current.v
 import base64
 import binascii
 import json
-import ssl
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
@@ -26,6 +25,7 @@ import rfc8785
 import stamina
 from pydantic import BaseModel, ValidationError
 
+from constitution.addresses import host_of
 from constitution.api import (
     Artifact,
     ArtifactSignatures,
@@ -52,6 +52,7 @@ from constitution.errors import (
 )
 from constitution.release import CurrentConstitution, Envelope, Release
 from constitution_client.problems import error_of
+from signatures.authorities import authorities
 
 if TYPE_CHECKING:
     from signatures.tokens import ClientKey
@@ -116,10 +117,12 @@ class ConstitutionServiceClient:
         try:
             url = httpx.URL(base_url)
         except (httpx.InvalidURL, TypeError) as error:
-            raise InvalidRequestError(f"{base_url!r} is not the address of constitution-service: {error}") from error
+            raise InvalidRequestError(
+                f"CONSTITUTION_SERVICE_URL is not the address of constitution-service: {error}"
+            ) from error
         if url.scheme not in {"http", "https"} or not url.host:
             raise InvalidRequestError(
-                f"{base_url!r} is not the address of constitution-service",
+                "this is not the address of constitution-service",
                 hint="set CONSTITUTION_SERVICE_URL, e.g. http://127.0.0.1:8080",
             )
         self._url = url
@@ -133,7 +136,7 @@ class ConstitutionServiceClient:
             timeout=TIMEOUT,
             trust_env=False,
             follow_redirects=False,
-            verify=ssl.create_default_context() if url.scheme == "https" else True,
+            verify=authorities() if url.scheme == "https" else True,
         )
 
     async def __aenter__(self) -> Self:
@@ -422,9 +425,10 @@ class ConstitutionServiceClient:
                 answer, problem = await self._send(method, path, **options)
                 if answer.status == 503:
                     said = problem[0].message if problem else "HTTP 503"
+                    where = f"{self._url.scheme}://{host_of(str(self._url))}"
                     raise _RetryableError(
                         f"constitution-service cannot serve now: {said}",
-                        hint=f"curl {self._url.join('/readyz')} says which of its servers is missing",
+                        hint=f"curl {where}/readyz says which of its servers is missing",
                         wait=_retry_after(answer.headers),
                     )
                 return answer, problem
@@ -460,8 +464,9 @@ class ConstitutionServiceClient:
                         raise UnavailableError(f"{what} was answered with more than {MAX_ANSWER} bytes")
                 answer = _Answer(response.status_code, response.headers, bytes(body))
         except httpx.HTTPError as error:
+            where = host_of(str(self._url))
             raise _RetryableError(
-                f"constitution-service at {self._url} did not answer {what}: {str(error) or type(error).__name__}",
+                f"constitution-service at {where} did not answer {what}: {str(error) or type(error).__name__}",
                 hint="make status shows whether it runs; CONSTITUTION_SERVICE_URL says where it is looked for",
             ) from error
         if answer.status < 300:

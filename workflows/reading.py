@@ -77,6 +77,6 @@ def read(model: type[ModelT], raw: RawValue, *, hint: str) -> ModelT:
     except ValidationError as error:
         issues = issues_of(error)
         if len(issues) > MAX_ISSUES:
-            more = Issue(code="more", message=f"and {len(issues) - MAX_ISSUES} more problems")
+            more = Issue(code="more", message=f"and {error.error_count() - MAX_ISSUES} more problems")
             issues = (*issues[:MAX_ISSUES], more)
         raise InvalidRequestError("the input is not valid", issues=issues, hint=hint) from error

@@ -13,6 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from constitution.api import ReadyReport
 from services.common import problems
 from services.common.auth import holds_token
+from services.common.head import HeadAsGet
 from services.common.limits import BodyGuard, BodyLimits
 from services.common.metrics import HttpMetrics, new_registry
 
@@ -45,11 +46,12 @@ def create_app(
         limits: most bytes per body.
     """
     registry = registry if registry is not None else new_registry()
-    app = FastAPI(title=title, version="1", lifespan=lifespan, redoc_url=None)
+    app = FastAPI(title=title, version="1", lifespan=lifespan, redoc_url=None, redirect_slashes=False)
     app.state.registry = registry
     problems.install(app)
     app.add_middleware(BodyGuard, limits=limits or BodyLimits(), known=holds_token)
     app.add_middleware(HttpMetrics, registry=registry)
+    app.add_middleware(HeadAsGet)
 
     @app.get("/healthz", tags=["operations"])
     async def healthz() -> dict[str, str]:

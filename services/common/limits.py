@@ -15,7 +15,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from constitution.errors import InvalidRequestError, UnavailableError
-from services.common.problems import problem_response, response_of
+from services.common.problems import response_of
 from services.common.strict_json import loads
 
 DEFAULT_LIMIT = 1_310_720  # bytes: a 1 MiB document's statement, approvals and signatures travel well inside it
@@ -24,7 +24,7 @@ DRAIN_LIMIT = 16 * 1024 * 1024  # bytes read and dropped, so that a client sees 
 SMALL = 16 * 1024  # bytes: read on the event loop, and taken at any time; hostile JSON of this size costs 10 ms
 HELD = 64 * 1024 * 1024  # bytes of bodies in memory at once; beyond it, large ones are taken with a token alone
 READERS = 1  # of strangers' large JSON at once, in a thread: a megabyte of small numbers takes most of a second
-_NOT_JSON = ("multipart/form-data", "application/octet-stream", "application/x-www-form-urlencoded")
+FORM, BYTES = "multipart/form-data", "application/octet-stream"
 
 
 class BodyTooLargeError(InvalidRequestError):
@@ -32,6 +32,13 @@ class BodyTooLargeError(InvalidRequestError):
 
     code = "body-too-large"
     status = 413
+
+
+class UnsupportedMediaTypeError(InvalidRequestError):
+    """The route takes no such body."""
+
+    code = "unsupported-media-type"
+    status = 415
 
 
 class BodyTimeoutError(InvalidRequestError):
@@ -48,23 +55,38 @@ class TooManyBodiesError(UnavailableError):
 
 
 @dataclass(frozen=True, slots=True)
+class Files:
+    """What a route takes beside JSON: the one media type, and the most bytes of such a body."""
+
+    media_type: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class BodyLimits:
-    """Most bytes per body.
+    """Most bytes per body, and the routes that take anything but JSON.
 
     Args:
-        default: for every route not named.
-        by_path: exact paths with a limit of their own; one above ``default`` is for files, never for JSON.
-        held: of all bodies together, from which on strangers may send none above ``SMALL``.
+        default: of JSON, for every route not named.
+        by_path: of JSON, for exact paths.
+        files: exact paths that take files.
+        held: of all bodies together, from which on anonymous callers may send none above ``SMALL``.
     """
 
     default: int = DEFAULT_LIMIT
     by_path: Mapping[str, int] = field(default_factory=dict)
+    files: Mapping[str, Files] = field(default_factory=dict)
     held: int = HELD
+
+    def takes_file(self, path: str, media_type: str) -> bool:
+        """Return whether a path takes this media type as it is, unread."""
+        return path in self.files and self.files[path].media_type == media_type
 
     def of(self, path: str, media_type: str) -> int:
         """Return the limit of a path for a media type, in bytes."""
-        limit = self.by_path.get(path, self.default)
-        return limit if media_type in _NOT_JSON else min(limit, self.default)
+        if self.takes_file(path, media_type):
+            return self.files[path].size
+        return self.by_path.get(path, self.default)
 
 
 class BodyGuard:
@@ -82,43 +104,42 @@ class BodyGuard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        body = _Body()
+        kept = _Body()
         try:
-            await self._guarded(scope, receive, send, body)
+            try:
+                body = await self._taken(scope, receive, kept)
+            except (InvalidRequestError, TooManyBodiesError) as error:
+                await response_of(error)(scope, receive, send)
+                return
+            if body is not None:  # else the client went away
+                await self._app(scope, _replay(body, receive), send)
         finally:
-            self._held -= body.kept
+            self._held -= kept.kept
 
-    async def _guarded(self, scope: Scope, receive: Receive, send: Send, held: "_Body") -> None:
-        media_type = Headers(scope=scope).get("content-type", "").split(";")[0].strip().lower()
+    async def _taken(self, scope: Scope, receive: Receive, kept: "_Body") -> bytes | None:
+        """Return the body of a request, or None if its client went away.
+
+        Raises:
+            InvalidRequestError, TooManyBodiesError: it is not taken.
+        """
+        media_type, charset = _content_type(scope)
         limit = self._limits.of(scope["path"], media_type)
         try:
             async with asyncio.timeout(BODY_TIMEOUT.total_seconds()):
-                body = await self._read(scope, receive, limit, held)
-        except TooManyBodiesError as error:
-            await response_of(error)(scope, receive, send)
-            return
+                body = await self._read(scope, receive, limit, kept)
         except TimeoutError:
-            late = BodyTimeoutError(f"the body did not arrive within {BODY_TIMEOUT.total_seconds():.0f} s")
-            await response_of(late)(scope, receive, send)
-            return
-        if body is None:
-            return  # the client went away
+            raise BodyTimeoutError(f"the body did not arrive within {BODY_TIMEOUT.total_seconds():.0f} s") from None
+        if not body:
+            return body
         if len(body) > limit:
-            large = BodyTooLargeError(f"the body is larger than {limit} bytes")
-            await response_of(large)(scope, receive, send)
-            return
-        if body and media_type not in _NOT_JSON:
+            raise BodyTooLargeError(f"the body is larger than {limit} bytes")
+        if charset not in {"", "utf-8", "utf8"}:  # some of Python's codecs raise what no parser expects
+            raise UnsupportedMediaTypeError("send the body as UTF-8")
+        if not self._limits.takes_file(scope["path"], media_type):
             if media_type != "application/json" and not media_type.endswith("+json"):
-                await problem_response(415, "unsupported-media-type", "send the body as application/json")(
-                    scope, receive, send
-                )
-                return
-            try:
-                await self._look(scope, body)
-            except InvalidRequestError as error:
-                await response_of(error)(scope, receive, send)
-                return
-        await self._app(scope, _replay(body, receive), send)
+                raise UnsupportedMediaTypeError("send the body as application/json")
+            await self._look(scope, body)
+        return body
 
     async def _look(self, scope: Scope, body: bytes) -> None:
         if len(body) <= SMALL:
@@ -149,6 +170,14 @@ class BodyGuard:
                     raise TooManyBodiesError(
                         "too many large bodies are being received", hint="try again, or send a token with the call"
                     )
+
+
+def _content_type(scope: Scope) -> tuple[str, str]:
+    """Return the media type and the character set of a request; empty where it says none."""
+    media_type, *parameters = Headers(scope=scope).get("content-type", "").split(";")
+    named = (parameter.partition("=") for parameter in parameters)
+    charset = next((value for name, _, value in named if name.strip().lower() == "charset"), "")
+    return media_type.strip().lower(), charset.strip().strip('"').lower()
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from constitution.api import Problem
-from constitution.errors import ConstitutionError, ContentError, Issue, UnavailableError
+from constitution.errors import MAX_ISSUES, ConstitutionError, ContentError, Issue, UnavailableError, listed
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 1
@@ -101,15 +101,16 @@ async def _on_constitution_error(request: Request, error: Exception) -> Response
 
 async def _on_validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this class only
+    found = error.errors()
     issues = tuple(
         Issue(
             code=str(item["type"]),
             path="/" + "/".join(str(part)[:64] for part in item["loc"]),
             message=str(item["msg"])[:500],
         )
-        for item in list(error.errors())[:100]
+        for item in found[: MAX_ISSUES + 1]
     )
-    refusal = UnreadableRequestError("the request is not what this route takes", issues=issues)
+    refusal = UnreadableRequestError("the request is not what this route takes", issues=listed(issues, len(found)))
     await _refused(request, refusal)
     return response_of(refusal)
 

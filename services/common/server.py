@@ -11,6 +11,7 @@ from fastapi import FastAPI
 
 from adapters import memory
 from constitution.errors import ConstitutionError
+from services.common.deadlines import DeadlinedProtocol
 from services.common.logs import configure_logging
 from services.common.settings import Settings, read_settings
 
@@ -47,6 +48,7 @@ def run(app_factory: Callable[[], FastAPI], settings: Settings) -> int:
         app,
         host=settings.host,
         port=settings.port,
+        http=DeadlinedProtocol,
         log_config=None,  # ours
         access_log=False,
         server_header=False,

@@ -6,7 +6,8 @@ from pathlib import Path
 from constitution.environment import Environment
 from constitution.errors import InvalidRequestError
 from constitution.trust import TrustPolicy
-from signatures.trust_files import load_trust
+from signatures.regular_file import read_regular
+from signatures.trust_files import MAX_FILE, load_trust
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +26,8 @@ def load_site(environment_file: Path) -> Site:
         InvalidRequestError: a file is missing or not valid, or the two name different environments.
     """
     try:
-        text = environment_file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_regular(environment_file, MAX_FILE).decode("utf-8")
+    except (InvalidRequestError, UnicodeDecodeError) as error:
         raise InvalidRequestError(f"ENVIRONMENT_FILE {environment_file} cannot be read: {error}") from error
     environment = Environment.parse(text)
     directory = environment_file.resolve().parent

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 
 from constitution.api import ReadyReport
 from services.common.app import create_app
-from services.common.limits import BodyLimits
+from services.common.limits import BYTES, FORM, BodyLimits, Files
 from services.common.metrics import new_registry
 from services.common.tasks import end
 from services.constitution_service import presence, ready
@@ -24,11 +24,14 @@ from services.constitution_service.strangers import Strangers
 
 LIMITS = BodyLimits(
     by_path={
-        "/v1/constitution/artifacts": 4 * 1024 * 1024,  # a document of 1 MiB and its signatures
-        "/v1/constitution/validate": 4 * 1024 * 1024,
-        "/v1/constitution/blobs": 32 * 1024 * 1024,  # JUnit files, samples of a long watch
+        "/v1/constitution/validate": 1024,  # a checksum
         "/v1/constitution/audit": 64 * 1024,
-    }
+    },
+    files={
+        "/v1/constitution/artifacts": Files(FORM, 4 * 1024 * 1024),  # a document of 1 MiB and its signatures
+        "/v1/constitution/validate": Files(FORM, 4 * 1024 * 1024),
+        "/v1/constitution/blobs": Files(BYTES, 32 * 1024 * 1024),  # JUnit files, samples of a long watch
+    },
 )
 _log = structlog.get_logger(__name__)
 

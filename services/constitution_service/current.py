@@ -7,10 +7,10 @@ generation and verify like everything a stranger wrote. Anything else in Redis i
 import asyncio
 
 import structlog
-from pydantic import ValidationError
 
 from constitution.errors import UnavailableError, UntrustedError
 from constitution.release import CurrentConstitution
+from constitution.untrusted import read_message
 from services.constitution_service import releases
 from services.constitution_service.context import Context
 from services.constitution_service.errors import NoConstitutionError
@@ -68,8 +68,8 @@ async def read(context: Context, ring: str, pointer: Pointer) -> CurrentConstitu
 def parse_value(raw: bytes) -> CurrentConstitution | None:
     """Return a Redis value as far as its shape goes; None if it has another."""
     try:
-        return CurrentConstitution.model_validate_json(raw)
-    except ValidationError:
+        return read_message(CurrentConstitution, raw)
+    except ValueError:
         return None
 
 

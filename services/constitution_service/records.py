@@ -8,7 +8,7 @@ no key can only destroy records, never change what they say, and never make one 
 from datetime import datetime
 from typing import Annotated, Any, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from adapters.artifact_store import ArtifactStore
 from constitution.checksum import Checksum
@@ -17,6 +17,7 @@ from constitution.model import Model
 from constitution.names import Names
 from constitution.release import Envelope, ReleasePredicate, Standing, Verdict
 from constitution.trust import TrustPolicy
+from constitution.untrusted import read_message
 from services.constitution_service.statement_key import StatementKey
 from signatures import dsse
 from signatures.statements import verify_release
@@ -104,11 +105,11 @@ def sign_record(record: ReleaseRecord | StandingFile, key: StatementKey) -> byte
 
 def _read(kind: type[AnyRecord], data: bytes, trust: TrustPolicy) -> AnyRecord:
     try:
-        envelope = Envelope.model_validate_json(data)
+        envelope = read_message(Envelope, data)
         dsse.verify_service(envelope, trust)
         return kind.model_validate(dsse.payload_of(envelope, _TYPES[kind], max_bytes=MAX_RECORD))
-    except ValidationError as error:
-        raise UntrustedError(f"this is no {kind.__name__}: {error.error_count()} problems") from error
+    except ValueError as error:
+        raise UntrustedError(f"this is no {kind.__name__}") from error
 
 
 def read_release_record(

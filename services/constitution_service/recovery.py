@@ -14,8 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
 
-from pydantic import ValidationError
-
 from adapters.artifact_store import document_path, signature_path
 from adapters.event_log import KafkaEventLog
 from adapters.postgres import Connection
@@ -23,6 +21,7 @@ from constitution import events
 from constitution.checksum import checksum_of
 from constitution.errors import ContentError, Issue, UntrustedError
 from constitution.release import CurrentConstitution, Envelope, ReleasePredicate, Standing
+from constitution.untrusted import read_message
 from services.constitution_service import releases
 from services.constitution_service.context import Context
 from services.constitution_service.current import parse_value
@@ -169,9 +168,9 @@ class Recovery:
             if event["generation"] <= highest:
                 continue
             try:
-                value = events.UpdatedEvent.model_validate_json(event["raw"])
+                value = read_message(events.UpdatedEvent, event["raw"].encode())
                 said = await asyncio.to_thread(verify_release, value.statement, self._context.trust)
-            except (ValidationError, ContentError):
+            except (ValueError, ContentError):
                 continue  # a stranger's
             if (said.environment, said.generation) != (self._context.environment, value.generation):
                 continue

@@ -10,6 +10,10 @@ import secrets
 import time
 from pathlib import Path
 
+from constitution.errors import InvalidRequestError
+from signatures.regular_file import read_regular
+
+MAX_EVENT = 1024 * 1024  # bytes; an event's body is at most 64 kB
 CAPACITY = 10_000  # files of at most about 100 kB: under 1 GB
 
 
@@ -50,10 +54,10 @@ class Spool:
         return sorted(self._directory.glob("*.json"))[:limit]
 
     def read(self, path: Path) -> str | None:
-        """Return an event's text, or None if another process took it."""
+        """Return an event's text, or None if another process took it, or what lies there is no regular file."""
         try:
-            return path.read_text(encoding="utf-8")
-        except FileNotFoundError:
+            return read_regular(path, MAX_EVENT).decode("utf-8", "replace")
+        except InvalidRequestError:
             return None
 
     def taken(self, path: Path) -> None:

@@ -19,7 +19,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn
 
 import structlog
-from pydantic import ValidationError
 
 from adapters.artifact_store import ArtifactStore
 from adapters.event_log import KafkaEventLog
@@ -29,6 +28,7 @@ from constitution.errors import ContentError, TransportError, UnavailableError, 
 from constitution.events import UpdatedEvent
 from constitution.names import Names
 from constitution.release import CurrentConstitution, ReleasePredicate
+from constitution.untrusted import read_message
 from services.common.site import Site
 from services.constitution_service import releases
 from services.constitution_service.errors import BehindError, PostgresBehindError, UnprovedError
@@ -234,8 +234,8 @@ class Witness:
 
     async def _believe_value(self, raw: bytes, ring: str, highest: int) -> None:
         try:
-            value = CurrentConstitution.model_validate_json(raw)
-        except ValidationError:
+            value = read_message(CurrentConstitution, raw)
+        except ValueError:
             return
         if value.generation <= highest or (self._seen and value.generation <= self._seen.generation):
             return
@@ -286,8 +286,8 @@ class Witness:
         """Return what the newest event says that a pinned service key has signed for here, and its offset."""
         for event in sorted(events, key=lambda event: -int(event["generation"])):
             try:
-                said = verify_release(UpdatedEvent.model_validate_json(event["raw"]).statement, self._site.trust)
-            except (ValidationError, ContentError):
+                said = verify_release(read_message(UpdatedEvent, event["raw"].encode()).statement, self._site.trust)
+            except (ValueError, ContentError):
                 continue  # anyone who may write to the topic can put that there
             if (said.environment, said.generation) == (self._site.environment.environment, event["generation"]):
                 return said, event["offset"]

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from http import HTTPStatus
 
 import httpx
-from pydantic import ValidationError
 
+from constitution.addresses import host_of
 from constitution.errors import UnavailableError, UntrustedError
 from constitution.release import CurrentConstitution
+from constitution.untrusted import read_message
 
 MAX_ANSWER_BYTES = 32 * 1024 * 1024  # 1 MiB document, 16 signatures of 1 MiB, both escaped for JSON
 TIMEOUT = httpx.Timeout(3.0, connect=1.0)  # seconds; a service on its feet answers in milliseconds
@@ -67,7 +68,7 @@ class ConstitutionSource:
             ) as response:
                 body = await _bounded(response)
         except httpx.HTTPError as error:
-            raise UnavailableError(f"{self._url}: {type(error).__name__}: {error}") from error
+            raise UnavailableError(f"{host_of(self._url)}: {type(error).__name__}: {error}") from error
         return _understood(response, body, self._url)
 
 
@@ -87,11 +88,9 @@ def _understood(response: httpx.Response, body: bytes, url: str) -> Unchanged | 
     if response.status_code == HTTPStatus.NOT_FOUND and b"no-constitution" in body[:4096]:
         return Absent()
     if response.status_code != HTTPStatus.OK:
-        raise UnavailableError(f"{url} answered {response.status_code}: {body[:300]!r}")
+        raise UnavailableError(f"{host_of(url)} answered {response.status_code}: {body[:300]!r}")
     try:
-        current = CurrentConstitution.model_validate_json(body)
-    except ValidationError as error:
-        raise UntrustedError(
-            f"{url} answered with something that is no current constitution ({error.error_count()} problems)"
-        ) from error
+        current = read_message(CurrentConstitution, body)
+    except ValueError as error:
+        raise UntrustedError(f"{host_of(url)} answered with something that is no current constitution") from error
     return Fetched(current=current, etag=response.headers.get("etag"))

@@ -9,7 +9,6 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import httpx
 import structlog
 from prometheus_client import CollectorRegistry
 
@@ -17,6 +16,7 @@ from adapters.kafka_consumer import KafkaConsumer
 from constitution.api import ReadyReport
 from constitution.errors import UnavailableError
 from constitution.names import Names
+from services.common.outgoing import http_client
 from services.common.site import Site
 from services.common.tasks import end
 from services.following.fetch import ConstitutionSource
@@ -63,7 +63,7 @@ class Following:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Follower]:
         """Follow until the block ends. Entering never waits for a server: ``/readyz`` tells when it may serve."""
-        async with httpx.AsyncClient(follow_redirects=False, trust_env=False) as client:
+        async with http_client() as client:
             follower = Follower(
                 source=ConstitutionSource(
                     client, base_url=self._settings.constitution_service_url, ring=self._settings.ring

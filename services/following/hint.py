@@ -6,6 +6,7 @@ from pydantic import ValidationError
 
 from constitution.errors import UntrustedError
 from constitution.release import Envelope, ReleasePredicate
+from constitution.strict_json import require_simple
 from constitution.trust import TrustPolicy
 from signatures.statements import verify_release
 
@@ -22,6 +23,7 @@ def release_of(value: bytes | None, *, trust: TrustPolicy, environment: str) -> 
     if value is None or len(value) > MAX_EVENT_BYTES:
         raise UntrustedError("the event has no value, or one above 1 MiB")
     try:
+        require_simple(value)
         event = json.loads(value)
         envelope = Envelope.model_validate(event["statement"])
         generation = event["generation"]

@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import httpx
 from fastapi import FastAPI, Request
 
 from constitution.consumer_api import PolicyStatus, SessionAnswer, SessionRequest
@@ -11,6 +10,7 @@ from constitution.errors import UnavailableError
 from services.common.app import create_app
 from services.common.limits import BodyLimits
 from services.common.metrics import new_registry
+from services.common.outgoing import http_client
 from services.common.site import load_site
 from services.following.following import Following
 from services.following.probe import log_refusal, require_probe
@@ -37,7 +37,7 @@ def create(settings: OrchestratorSettings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        http = httpx.AsyncClient(follow_redirects=False, trust_env=False)
+        http = http_client()
         async with following.running() as follower, http as client:
             engines = Engines(client, urls=settings.engine_urls(), key=key, environment=site.environment.environment)
             running.append(

@@ -9,6 +9,7 @@ from typing import TypeVar
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from constitution.addresses import host_of
 from constitution.consumer_api import EvaluationAnswer, PolicyStatus
 from constitution.errors import UnavailableError
 from constitution.evaluation import EvaluationRequest
@@ -104,19 +105,19 @@ class Engines:
             async with self._client.stream("POST", url, content=body, headers=headers, timeout=limit) as response:
                 encoding = response.headers.get("content-encoding", "identity")
                 if encoding != "identity":
-                    raise UnavailableError(f"{url} answered compressed ({encoding[:40]}), unasked")
+                    raise UnavailableError(f"{host_of(url)} answered compressed ({encoding[:40]}), unasked")
                 async for part in response.aiter_raw():
                     said += part
                     if len(said) > MAX_ANSWER:
-                        raise UnavailableError(f"{url} answered with more than {MAX_ANSWER} bytes")
+                        raise UnavailableError(f"{host_of(url)} answered with more than {MAX_ANSWER} bytes")
         except httpx.HTTPError as error:
-            raise UnavailableError(f"{url}: {type(error).__name__}: {error}") from error
+            raise UnavailableError(f"{host_of(url)}: {type(error).__name__}") from error
         if response.status_code != httpx.codes.OK:
-            raise UnavailableError(f"{url} answered {response.status_code}: {bytes(said[:200])!r}")
+            raise UnavailableError(f"{host_of(url)} answered {response.status_code}: {bytes(said[:200])!r}")
         try:
             return kind.model_validate_json(bytes(said))
         except ValidationError as error:
-            raise UnavailableError(f"{url} answered with something else than {kind.__name__}") from error
+            raise UnavailableError(f"{host_of(url)} answered with something else than {kind.__name__}") from error
 
     def _own_token(self) -> str:
         now = datetime.now(UTC)

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated
 
-import httpx
 from fastapi import Depends, FastAPI, Request, Response
 
 from constitution.consumer_api import PROBE_TENANT, EvaluationAnswer, PolicyStatus
@@ -15,6 +14,7 @@ from services.common.app import create_app
 from services.common.auth import require_scope
 from services.common.limits import BodyLimits
 from services.common.metrics import new_registry
+from services.common.outgoing import http_client
 from services.common.site import load_site
 from services.following.following import Following
 from services.following.probe import SCOPE, log_refusal, require_probe
@@ -52,7 +52,7 @@ def create(settings: PolicyEngineSettings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with (
             following.running(),
-            httpx.AsyncClient(follow_redirects=False, trust_env=False) as client,
+            http_client() as client,
         ):
             candidates = Candidates(client, base_url=settings.constitution_service_url, site=site)
             app.state.shift = Shift(recording, candidates, target=settings.target_id)

@@ -13,6 +13,7 @@ from http import HTTPStatus
 import httpx
 from pydantic import ValidationError
 
+from constitution.addresses import host_of
 from constitution.api import ArtifactSignatures
 from constitution.checksum import checksum_of
 from constitution.document import parse
@@ -83,11 +84,11 @@ class Candidates:
                     if len(body) > limit:
                         raise UntrustedError(f"{path} is larger than {limit} bytes")
         except httpx.HTTPError as error:
-            raise UnavailableError(f"{url}: {type(error).__name__}: {error}") from error
+            raise UnavailableError(f"{host_of(url)}: {type(error).__name__}: {error}") from error
         if response.status_code == HTTPStatus.NOT_FOUND:
             raise NotFoundError(
                 "the candidate is not in the artifact store", hint="push it: constitution push --path … --signature …"
             )
         if response.status_code != HTTPStatus.OK:
-            raise UnavailableError(f"{url} answered {response.status_code}: {bytes(body[:300])!r}")
+            raise UnavailableError(f"{host_of(url)} answered {response.status_code}: {bytes(body[:300])!r}")
         return bytes(body)

@@ -16,6 +16,7 @@ from adapters.kafka_consumer import KafkaConsumer, Record
 from constitution.api import ReadyReport
 from constitution.errors import UnavailableError
 from services.siem_forwarder.metrics import ForwarderMetrics
+from services.siem_forwarder.quarantine import TOO_LARGE
 from services.siem_forwarder.sinks.sink import Event, Sink, SinkError
 from services.siem_forwarder.translate import Translator
 
@@ -93,17 +94,18 @@ class Forwarder:
 
     async def _forward(self, records: Sequence[Record]) -> None:
         translated = await asyncio.to_thread(lambda: [self._translator.translate(record) for record in records])
-        await self._deliver([item.event for item in translated])
+        too_large = {id(event) for event in await self._deliver([item.event for item in translated])}
         for record, item in zip(records, translated, strict=True):
             self._metrics.forwarded.labels(record.topic).inc()
-            if item.refused:
+            why = TOO_LARGE if id(item.event) in too_large else item.refused
+            if why:
                 self._metrics.quarantined.labels(record.topic).inc()
                 _log.warning(
                     "record_quarantined",
                     topic=record.topic,
                     partition=record.partition,
                     offset=record.offset,
-                    why=item.refused,
+                    why=why,
                 )
         try:
             await self._consumer.commit(records)
@@ -111,7 +113,8 @@ class Forwarder:
             self._metrics.commit_failures.inc()
             _log.warning("commit_failed", detail=error.message)  # a later commit covers it, or they come again
 
-    async def _deliver(self, events: Sequence[Event]) -> None:
+    async def _deliver(self, events: Sequence[Event]) -> Sequence[Event]:
+        too_large: Sequence[Event] = ()
         async for attempt in stamina.retry_context(
             on=SinkError,
             attempts=None,
@@ -121,7 +124,7 @@ class Forwarder:
         ):
             with attempt:
                 try:
-                    await self._sink.deliver(events)
+                    too_large = await self._sink.deliver(events)
                 except SinkError as error:
                     self._metrics.failures.inc()
                     self._metrics.sink_up.set(0)
@@ -131,3 +134,4 @@ class Forwarder:
         self._sink_error = ""
         self._metrics.sink_up.set(1)
         self._metrics.acknowledged_at.set(time.time())
+        return too_large

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from constitution.document import Constitution, parse, schema
-from constitution.errors import InvalidDocumentError, InvalidRequestError
+from constitution.errors import MAX_ISSUES, InvalidDocumentError, InvalidRequestError
 from tests.unit.keyring import document, rule
 
 
@@ -124,6 +124,16 @@ def test_rules_stay_within_the_limits(when: str, code: str) -> None:
 def test_the_longest_list_allowed_is_read() -> None:
     when = "tool in [" + ",".join(["'a'"] * 256) + "]"
     assert parse(encoded(rules=[rule("a", "deny", when)])).rules[0].when == when
+
+
+@pytest.mark.parametrize("name", ["rules", "principles"])
+@pytest.mark.parametrize("item", [b"{}", b"1", b'{"a":1}'])
+def test_a_megabyte_of_problems_is_not_looked_for_to_its_end(name: str, item: bytes) -> None:
+    items = b",".join([item] * (1_000_000 // (len(item) + 1)))
+    with pytest.raises(InvalidDocumentError, match="more than 100 problems") as caught:  # all of them: 20 s to 108 s
+        parse(b'{"' + name.encode() + b'":[' + items + b"]}")
+    assert len(caught.value.issues) == MAX_ISSUES + 1
+    assert caught.value.issues[-1].code == "more"
 
 
 def test_issues_are_capped() -> None:

@@ -1,6 +1,7 @@
 """What reaches a route of any service: bodies that are small, complete and unambiguous, or a problem."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
@@ -10,12 +11,12 @@ from fastapi import FastAPI, Request
 
 from constitution.api import ReadyReport
 from constitution.environment import Environment
-from constitution.errors import InvalidRequestError, UnavailableError
+from constitution.errors import MAX_ISSUES, InvalidRequestError, UnavailableError
 from constitution.model import Model
 from services.common.app import create_app
-from services.common.limits import DRAIN_LIMIT, SMALL, BodyLimits
+from services.common.limits import BYTES, DRAIN_LIMIT, FORM, SMALL, BodyLimits, Files
 from services.common.site import Site
-from services.common.strict_json import loads
+from services.common.strict_json import MAX_VALUES, loads
 from signatures.tokens import mint
 from tests.unit.keyring import DATA, keyring
 
@@ -30,7 +31,9 @@ async def ready() -> ReadyReport:
 
 @pytest.fixture
 def http() -> httpx.AsyncClient:
-    app = create_app(title="a service", ready=ready, limits=BodyLimits(default=1000, by_path={"/files": 5000}))
+    app = create_app(
+        title="a service", ready=ready, limits=BodyLimits(default=1000, files={"/files": Files(BYTES, 5000)})
+    )
 
     @app.post("/echo")
     async def echo(body: Body) -> Body:
@@ -80,6 +83,64 @@ async def test_json_is_small_everywhere_and_files_where_they_are_taken(http: htt
         answer = await http.post("/files", content=large, headers={"Content-Type": content_type})
         assert answer.status_code == status, content_type
     assert (await http.post("/files", content=b"x: 1", headers={"Content-Type": "text/yaml"})).status_code == 415
+
+
+@pytest.mark.parametrize("path", ["/echo", "/files", "/nothing"])
+@pytest.mark.parametrize(
+    "media_type", ["multipart/form-data; boundary=b", "application/x-www-form-urlencoded", "text/plain", "a/b", "+json"]
+)
+async def test_only_a_declared_media_type_passes_unread(http: httpx.AsyncClient, path: str, media_type: str) -> None:
+    answer = await http.post(path, content=b"--b--", headers={"Content-Type": media_type})
+    assert answer.status_code == (415 if media_type != "+json" else 400)
+
+
+@pytest.mark.parametrize("charset", ["punycode", "idna", "undefined", "utf-7", "hex", '"punycode"', "unicode_escape"])
+@pytest.mark.parametrize("media_type", ["multipart/form-data; boundary=b", "application/json"])
+async def test_no_codec_is_taken_from_a_caller(charset: str, media_type: str) -> None:
+    app = create_app(title="a service", ready=ready, limits=BodyLimits(files={"/form": Files(FORM, 1000)}))
+
+    @app.post("/form")
+    async def form(request: Request) -> list[str]:
+        async with request.form() as read:
+            return list(read)
+
+    part = b'--b\r\nContent-Disposition: form-data; name="\xff-"; filename="d"\r\n\r\nx\r\n--b--\r\n'
+    async with client(app) as http:
+        for given, status in ((f"{media_type}; charset={charset}", 415), ("multipart/form-data; boundary=b", 200)):
+            answer = await http.post("/form", content=part, headers={"Content-Type": given})
+            assert answer.status_code == status, answer.text
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        json.dumps({f"k{n}": 0 for n in range(MAX_VALUES // 2 + 1)}),
+        json.dumps({"text": [0] * MAX_VALUES}),
+        json.dumps([[]] * (MAX_VALUES + 1)),
+    ],
+)
+async def test_a_body_of_too_many_values_is_refused_before_each_is_a_problem(body: str) -> None:
+    app = create_app(title="a service", ready=ready)
+
+    @app.post("/echo")
+    async def echo(body: Body) -> Body:
+        return body
+
+    async with client(app) as http:
+        for sent, status in ((body, 400), (json.dumps({f"k{n}": 0 for n in range(9000)}), 422)):
+            answer = await http.post("/echo", content=sent, headers={"Content-Type": "application/json"})
+            assert answer.status_code == status
+            assert len(answer.content) < 32 * 1024
+    assert len(answer.json()["issues"]) == MAX_ISSUES + 1
+    assert answer.json()["issues"][-1]["message"] == f"and {9000 - MAX_ISSUES} more problems"
+
+
+async def test_head_is_answered_as_get_and_no_path_redirects(http: httpx.AsyncClient) -> None:
+    for path in ("/healthz", "/readyz", "/metrics", "/nothing", "/echo"):
+        got, head = await http.get(path), await http.head(path)
+        assert (head.status_code, head.content) == (got.status_code, b""), path
+        assert head.headers["content-type"] == got.headers["content-type"]
+    assert (await http.get("/healthz/")).status_code == 404
 
 
 async def test_outages_are_503_with_retry_after(http: httpx.AsyncClient) -> None:
@@ -150,7 +211,7 @@ class Slow:
 @pytest.fixture
 def files() -> FastAPI:
     """Takes files above what is drained, and holds little in all."""
-    limits = BodyLimits(default=1000, by_path={"/files": 2 * DRAIN_LIMIT}, held=4 * SMALL)
+    limits = BodyLimits(default=1000, files={"/files": Files(BYTES, 2 * DRAIN_LIMIT)}, held=4 * SMALL)
     app = create_app(title="a service", ready=ready, limits=limits)
 
     @app.post("/files")

@@ -26,7 +26,7 @@ class NdjsonSink:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    async def deliver(self, events: Sequence[Event]) -> None:
+    async def deliver(self, events: Sequence[Event]) -> Sequence[Event]:
         """Append all events and force them to the disk.
 
         Raises:
@@ -37,6 +37,7 @@ class NdjsonSink:
             await asyncio.to_thread(self._append, lines.encode())
         except OSError as error:
             raise SinkError(f"{self._path}: {error.strerror or error}") from error
+        return ()
 
     async def close(self) -> None:
         """Nothing is held between batches."""

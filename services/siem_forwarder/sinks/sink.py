@@ -18,8 +18,10 @@ class SinkError(UnavailableError):
 class Sink(Protocol):
     """Takes events in batches."""
 
-    async def deliver(self, events: Sequence[Event]) -> None:
+    async def deliver(self, events: Sequence[Event]) -> Sequence[Event]:
         """Hand over all events, in order; return only when the sink has acknowledged all of them.
+
+        Returned are the events that the receiver takes in no size, and of which it took a finding that names them.
 
         Raises:
             SinkError: it did not; call again with the same events.

@@ -46,7 +46,7 @@ class SyslogSink:
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
 
-    async def deliver(self, events: Sequence[Event]) -> None:
+    async def deliver(self, events: Sequence[Event]) -> Sequence[Event]:
         """Send all events and wait until the receiver's kernel has acknowledged every byte.
 
         Raises:
@@ -65,6 +65,7 @@ class SyslogSink:
             await self.close()
             reason = "no acknowledgement in time" if isinstance(error, TimeoutError) else str(error)
             raise SinkError(f"syslog {self._host}:{self._port}: {reason}") from error
+        return ()
 
     async def close(self) -> None:
         """Close the connection."""

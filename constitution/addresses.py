@@ -1,0 +1,16 @@
+"""What may be said of an address in a message, a log or an answer: a URL can hold a user name, a password, a token."""
+
+from urllib.parse import urlsplit
+
+
+def host_of(url: str) -> str:
+    """Return ``host:port`` of a URL, and nothing of its user, path and query."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return "an address that cannot be read"
+    if not host:
+        return "an address without a host"
+    host = f"[{host}]" if ":" in host else host
+    return host if port is None else f"{host}:{port}"
