@@ -3,6 +3,7 @@
 Temporal's own (``TEMPORAL_ADDRESS``, profiles, TLS, API key) are read by ``temporalio.envconfig``, as its CLI does.
 """
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
@@ -19,6 +20,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from adapters.kafka_settings import KafkaSettings
+from adapters.setting_names import unread
 from constitution.errors import InvalidRequestError, Issue
 
 Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/]+\S*$")]
@@ -106,12 +108,14 @@ def read_settings(kind: type[_S]) -> _S:
     """Read settings from the process's environment.
 
     Raises:
-        InvalidRequestError: with every problem, each under the name of its variable; no value is repeated.
+        InvalidRequestError: with every problem, each under the name of its variable, also of those nobody reads;
+            no value is repeated.
     """
+    unknown = unread(os.environ)
     try:
-        return kind()
+        found = kind()
     except ValidationError as error:
-        issues = tuple(
+        issues = unknown + tuple(
             Issue(
                 code=item["type"],
                 path="_".join(str(part) for part in item["loc"]).upper() or "settings",
@@ -126,3 +130,6 @@ def read_settings(kind: type[_S]) -> _S:
         ) from None
     except SettingsError as error:
         raise InvalidRequestError(f"the settings cannot be read: {error}") from error
+    if unknown:
+        raise InvalidRequestError("there are settings that nobody reads", issues=unknown)
+    return found

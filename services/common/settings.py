@@ -3,12 +3,14 @@
 No secret has a default, and no value is repeated in a message.
 """
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from adapters.setting_names import unread
 from constitution.errors import InvalidRequestError, Issue
 
 
@@ -46,12 +48,13 @@ def read_settings(kind: type[AnySettings]) -> AnySettings:
     """Read settings from the process's environment.
 
     Raises:
-        InvalidRequestError: with every problem, each under the name of its variable.
+        InvalidRequestError: with every problem, each under the name of its variable, also of those nobody reads.
     """
+    unknown = unread(os.environ)
     try:
-        return kind()
+        found = kind()
     except ValidationError as error:
-        issues = tuple(
+        issues = unknown + tuple(
             Issue(
                 code=item["type"],
                 path="__".join(str(part) for part in item["loc"]).upper() or "settings",
@@ -62,3 +65,6 @@ def read_settings(kind: type[AnySettings]) -> AnySettings:
         raise InvalidRequestError("the settings are not complete", issues=issues) from None
     except SettingsError as error:
         raise InvalidRequestError(f"the settings cannot be read: {error}") from error
+    if unknown:
+        raise InvalidRequestError("there are settings that nobody reads", issues=unknown)
+    return found
