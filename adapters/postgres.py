@@ -9,7 +9,7 @@ from typing import TypeAlias
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
-from constitution.errors import InvalidRequestError, UnavailableError
+from constitution.errors import InvalidRequestError, UnavailableError, UnsupportedServerError
 
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
 
@@ -17,6 +17,8 @@ CONNECT_TIMEOUT = timedelta(seconds=3)
 ACQUIRE_TIMEOUT = timedelta(seconds=5)  # longer than a connect, so that a restarted server is reached
 COMMAND_TIMEOUT = timedelta(seconds=10)
 LOCK_TIMEOUT = timedelta(seconds=8)  # below COMMAND_TIMEOUT, so that the server says which lock it was
+_LOCK_TIMEOUT_MS = str(int(LOCK_TIMEOUT.total_seconds() * 1000))
+MIGRATE = "DATABASE_MIGRATION_URL=postgresql://OWNER@HOST/NAME python -m services.constitution_service.migrate"
 
 _TRANSIENT = (
     asyncpg.PostgresConnectionError,
@@ -29,8 +31,6 @@ _TRANSIENT = (
     asyncpg.ReadOnlySQLTransactionError,  # a standby that is not promoted yet
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,  # database not created yet
-    asyncpg.UndefinedTableError,  # migrations not applied yet
-    asyncpg.UndefinedColumnError,
     OSError,
     TimeoutError,
 )
@@ -41,12 +41,36 @@ async def translated() -> AsyncIterator[None]:
     """Turn what may heal by itself into UnavailableError; defects of ours stay what they are."""
     try:
         yield
+    except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError) as error:  # migrations not applied yet
+        raise UnavailableError(
+            f"the database has no schema of ours, or an older one ({_reason(error)}): run {MIGRATE}", hint=MIGRATE
+        ) from error
     except _TRANSIENT as error:
+        if "unsupported startup parameter" in str(error):  # PgBouncer, as it comes
+            raise _pooler() from error
         raise UnavailableError(f"PostgreSQL is not available: {_reason(error)}") from error
     except asyncpg.InterfaceError as error:
         if isinstance(error, ValueError):  # an argument that does not fit its column: a defect, not an outage
             raise
         raise UnavailableError(f"PostgreSQL is not available: {_reason(error)}") from error
+
+
+def _pooler() -> UnsupportedServerError:
+    return UnsupportedServerError(
+        "what answers at the database's address is a pooler that takes no settings of a session (PgBouncer does so);"
+        " its transaction mode also breaks LISTEN and prepared statements: give the address of PostgreSQL itself"
+    )
+
+
+async def _require_session(connection: "asyncpg.Connection[asyncpg.Record] | Connection") -> None:
+    """Refuse a connection on which our lock timeout is not in force: who asks for it relies on it.
+
+    Raises:
+        UnsupportedServerError: a pooler in between has dropped it.
+    """
+    found = await connection.fetchval("SELECT setting FROM pg_settings WHERE name = 'lock_timeout'")
+    if found != _LOCK_TIMEOUT_MS:
+        raise _pooler()
 
 
 def _reason(error: BaseException) -> str:
@@ -83,9 +107,10 @@ class Database:
                 timeout=CONNECT_TIMEOUT.total_seconds(),
                 command_timeout=COMMAND_TIMEOUT.total_seconds(),
                 max_inactive_connection_lifetime=60,
+                init=_require_session,
                 server_settings={
                     "application_name": self._application_name,
-                    "lock_timeout": str(int(LOCK_TIMEOUT.total_seconds() * 1000)),
+                    "lock_timeout": _LOCK_TIMEOUT_MS,
                     "idle_in_transaction_session_timeout": "30000",  # a stopped process must not hold the lease row
                 },
             )
@@ -108,6 +133,7 @@ class Database:
 
         Raises:
             UnavailableError: none was to be had in time, or it broke.
+            UnsupportedServerError: a pooler answers that cannot be used.
         """
         if self._pool is None:
             raise UnavailableError("PostgreSQL is not available: the pool is not open")

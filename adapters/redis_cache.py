@@ -12,9 +12,9 @@ from datetime import timedelta
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ClusterCrossSlotError, MovedError, NoPermissionError, RedisError, ResponseError
 
-from constitution.errors import InvalidRequestError, UnavailableError
+from constitution.errors import InvalidRequestError, UnavailableError, UnsupportedServerError
 from constitution.names import Names
 from constitution.release import CurrentConstitution
 
@@ -131,13 +131,20 @@ class ConstitutionCache:
             await self._redis.delete(self._names.redis_current(ring))
 
     async def ping(self) -> None:
-        """Prove that Redis answers.
+        """Prove that Redis answers, and that it can run the script of every writer.
 
         Raises:
-            UnavailableError: it does not.
+            UnavailableError: it does not answer.
+            UnsupportedServerError: it runs in cluster mode.
         """
         async with _translated():
             await self._redis.get(self._names.redis_floor())
+            try:
+                mode = await self._redis.info("cluster")
+            except NoPermissionError:
+                return  # who may not ask learns it from the first write
+            if mode.get("cluster_enabled") == 1:
+                raise _cluster()
 
     async def _get(self, key: str) -> bytes | None:
         async with _translated():
@@ -150,9 +157,19 @@ class ConstitutionCache:
         return value if value is None or isinstance(value, bytes) else str(value).encode()
 
 
+def _cluster() -> UnsupportedServerError:
+    return UnsupportedServerError(
+        "Redis runs in cluster mode, where the keys of a ring lie on different nodes and no script writes both;"
+        " give REDIS_URL a server with cluster-enabled no",
+        hint='redis-cli -u "$REDIS_URL" CONFIG GET cluster-enabled',
+    )
+
+
 @asynccontextmanager
 async def _translated() -> AsyncIterator[None]:
     try:
         yield
+    except (ClusterCrossSlotError, MovedError) as error:
+        raise _cluster() from error
     except (RedisError, OSError, TimeoutError) as error:
         raise UnavailableError(f"Redis is not available: {type(error).__name__}: {str(error)[:200]}") from error

@@ -18,6 +18,7 @@
     │       └── NotCurrentError   what the call is about is not what is live
     └── TransportError            transient: ask again
         ├── UnavailableError      a system did not answer, or answered that it cannot now
+        │   └── UnsupportedServerError  permanent: it runs in a mode that this product cannot use
         └── NotYetError           it answered, and what is waited for has not happened yet
 
 ``code`` is stable and is the ``type`` of the RFC 9457 problem and of Temporal's ApplicationError; decisions
@@ -187,6 +188,17 @@ class UnavailableError(TransportError):
     """A system did not answer in time, refused the connection, or said that it cannot serve now."""
 
     code = "unavailable"
+
+
+class UnsupportedServerError(UnavailableError):
+    """A server answers, and runs in a mode that cannot be used here: asking again changes nothing, a person must.
+
+    Whoever goes on without a server that is away goes on without this one, too.
+    """
+
+    code = "unsupported-server"
+    permanent = True
+    status = 422
 
 
 class NotYetError(TransportError):

@@ -24,7 +24,7 @@ from services.constitution_service.strangers import Strangers
 
 LIMITS = BodyLimits(
     by_path={
-        "/v1/constitution/validate": 1024,  # a checksum
+        "/v1/constitution/validate": 64 * 1024,  # a checksum
         "/v1/constitution/audit": 64 * 1024,
     },
     files={

@@ -1,6 +1,7 @@
 """Lease calls: the rules of leases.py, once per idempotency key, audited."""
 
 from constitution.api import Lease, LeaseRelease, LeaseRequest
+from constitution.errors import UnavailableError, UnsupportedServerError
 from services.constitution_service import audit, idempotency, leases
 from services.constitution_service.context import Context
 
@@ -17,8 +18,11 @@ async def acquire(context: Context, request: LeaseRequest, key: str, client: str
         NotCurrentError: 409, what the rollback undoes was replaced, and the holder keeps the lease.
         IdempotencyMismatchError: the key was used for another body.
         PostgresBehindError: the database has lost releases, and with them who was fenced and closed.
+        UnsupportedServerError: 422, a server that the release would go to cannot be used.
     """
     await context.witness.require(next_generation=False)
+    if request.kind not in leases.UNDOING:
+        await _require_servers(context)
     fingerprint = idempotency.fingerprint("lease", request)
     if request.kind in leases.UNDOING:
         async with context.database.transaction() as connection:
@@ -41,6 +45,16 @@ async def acquire(context: Context, request: LeaseRequest, key: str, client: str
             details={"fencing_token": lease.fencing_token, "workflow_id": lease.workflow_id},
         )
     return lease
+
+
+async def _require_servers(context: Context) -> None:
+    """Refuse a release that could only fail once it is live; a server that is away now may be there by then."""
+    try:
+        await context.cache.ping()
+    except UnsupportedServerError:
+        raise
+    except UnavailableError:
+        return
 
 
 async def release(context: Context, request: LeaseRelease, client: str) -> None:

@@ -34,7 +34,7 @@ async def _answer(context: Context, ask: Callable[[Context], Awaitable[str]]) ->
     try:
         async with asyncio.timeout(TIMEOUT.total_seconds()):
             return await ask(context)
-    except UnavailableError as error:
+    except UnavailableError as error:  # and a server that cannot be used
         return error.message
     except TimeoutError:
         return f"no answer within {TIMEOUT.total_seconds():.0f} s"

@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Request, Response
 from pydantic import ValidationError
 from starlette.datastructures import UploadFile as StarletteUpload
+from starlette.exceptions import HTTPException
 
 from constitution.api import (
     Artifact,
@@ -153,7 +154,10 @@ async def _validated(context: Context, request: Request) -> ValidateResult:
 async def _form(request: Request) -> tuple[bytes, list[bytes]]:
     """Return the document and the signatures of a form, read in a thread: four hostile megabytes take 0.2 s."""
     await request.body()  # read already, by services.common.limits: the thread's own loop waits for nothing
-    return await asyncio.to_thread(asyncio.run, _files(request))
+    try:
+        return await asyncio.to_thread(asyncio.run, _files(request))
+    except HTTPException as error:  # Starlette's word for a form that is none, or that holds too many parts
+        raise UnreadableRequestError(f"the form cannot be read: {error.detail}") from error
 
 
 async def _files(request: Request) -> tuple[bytes, list[bytes]]:
