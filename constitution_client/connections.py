@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from constitution_client.files import FileRefusedError, read_bytes
 from constitution_client.output import progress
-from constitution_client.settings import ClientSettings, UsageError, variables
+from constitution_client.settings import LOAD_STACK, ClientSettings, UsageError, variables
 
 if TYPE_CHECKING:
     from stamina.instrumentation import RetryDetails
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from constitution.trust import TrustPolicy
     from constitution_client.service import ConstitutionServiceClient
     from constitution_client.temporal import Runs
-
-_LOAD_STACK = "load the stack's settings: constitution --env-file var/stack.env …"
 
 
 @asynccontextmanager
@@ -39,14 +37,14 @@ async def service_client(
     # Told to the person on stderr; stamina's own hook would log to stdout, which belongs to the result.
     stamina.instrumentation.set_on_retry_hooks([_tell_of_retry])
     if settings.constitution_service_url is None:
-        raise UsageError("CONSTITUTION_SERVICE_URL is not set", hint=_LOAD_STACK)
+        raise UsageError("CONSTITUTION_SERVICE_URL is not set", hint=LOAD_STACK)
     key, environment = None, ""
     if writes:
         from signatures.tokens import ClientKey
 
         if settings.client_key_file is None:
             raise UsageError(
-                "CLIENT_KEY_FILE is not set: this command changes something and signs for it", hint=_LOAD_STACK
+                "CLIENT_KEY_FILE is not set: this command changes something and signs for it", hint=LOAD_STACK
             )
         key = ClientKey.parse(
             read_bytes(settings.client_key_file, what="client key", secret=True).decode("utf-8", "replace")

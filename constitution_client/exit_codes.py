@@ -14,10 +14,11 @@ class ExitCode(IntEnum):
     ROLLED_BACK = 5  # the run followed to its end was rolled back
     INTERNAL = 70  # a fault of this program (EX_SOFTWARE of sysexits.h)
     INTERRUPTED = 130  # Ctrl-C; whatever runs in Temporal goes on
+    NO_READER = 141  # the reader of the answer went away (128 + SIGPIPE, as a shell shows it)
 
 
 EXIT_HELP = (
     "Exit codes: 0 done · 1 refused, failed or the answer is no · 2 wrong usage or settings · "
     "3 a server does not answer · 4 still waiting when the time limit passed · 5 the run was rolled back · "
-    "70 a fault of this program · 130 interrupted."
+    "70 a fault of this program · 130 interrupted · 141 the reader of the answer went away."
 )

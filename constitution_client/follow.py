@@ -5,6 +5,7 @@ restarting, and that is exactly when somebody watches. The exit code is the outc
 """
 
 import asyncio
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from constitution.messages import Outcome, Status
 from constitution_client.connections import runs
 from constitution_client.exit_codes import ExitCode
 from constitution_client.output import clean, progress, result
-from constitution_client.render import status_lines, step_line
+from constitution_client.render import fitted, status_lines, step_line
 from constitution_client.settings import settings
 from constitution_client.temporal import Runs
 
@@ -40,10 +41,22 @@ class _Screen:
         self._workflow_id = workflow_id
         self._live = live
         self._said: dict[str, str] = {}
+        self._lines: list[str] = []
+
+    def _draw(self, lines: list[str], note: str = "") -> None:
+        """Draw what fits; ``note`` comes last, below what was known before."""
+        if self._live is None:
+            return
+        self._lines = lines
+        width, height = self._live.console.size
+        self._live.update(
+            Text("\n".join(fitted([clean(line) for line in (*lines, *filter(None, [note]))], width, height)))
+        )
 
     def show(self, status: Status) -> None:
         if self._live is not None:
-            self._live.update(Text(clean("\n".join(status_lines(self._workflow_id, status)))))
+            self._said.pop("silence", None)
+            self._draw(status_lines(self._workflow_id, status))
             return
         self._say("phase", f"phase {status.phase.value}")
         for step in status.steps:
@@ -63,6 +76,11 @@ class _Screen:
             self._say("rollback", f"rollback {status.rollback_workflow}")
         self._said.pop("silence", None)
 
+    def close(self) -> None:
+        """Take the screen away, because the same is printed as the result; else it stays."""
+        if self._live is not None and sys.stdout.isatty():
+            self._live.transient = True
+
     def silent(self, error: ConstitutionError) -> None:
         """Say that nobody answers; once per reason, not every second."""
         self._say("silence", f"no answer yet: {error.message}")
@@ -72,7 +90,7 @@ class _Screen:
             return
         self._said[subject] = line
         if self._live is not None:
-            self._live.update(Text(clean(line)))
+            self._draw(self._lines, line)
         else:
             progress(f"{time.strftime('%H:%M:%S', time.gmtime())}Z {line}")
 
@@ -96,14 +114,15 @@ async def follow(workflow_id: str, *, timeout: float | None, json: bool | None) 
         while True:
             end = await _look(connected, workflow_id, screen)
             if end is not None:
+                screen.close()
                 break
             if deadline is not None and time.monotonic() >= deadline:
-                progress(f"still going on after {timeout:g} s; next: constitution watch {workflow_id}")
+                progress(f"still going on after {timeout:g} s; next: constitution watch {shlex.quote(workflow_id)}")
                 return ExitCode.WAITING
             try:
                 await asyncio.sleep(POLL_SECONDS)
             except asyncio.CancelledError:  # Ctrl-C
-                progress(f"no longer watching; the run goes on; next: constitution watch {workflow_id}")
+                progress(f"no longer watching; the run goes on; next: constitution watch {shlex.quote(workflow_id)}")
                 raise
     return _finish(workflow_id, end, json)
 
@@ -147,7 +166,7 @@ def _finish(workflow_id: str, end: Status | str, json: bool | None) -> ExitCode:
         return _CODES[end.outcome]
     result(
         {"workflow_id": workflow_id, "outcome": None, "closed": str(end)},
-        [f"{workflow_id} {end}", "next: constitution status lists its guard and rollback while they run"],
+        [f"{workflow_id} {end}", "next: constitution status  # lists its guard and rollback while they run"],
         json,
     )
     return ExitCode.OK if end == "completed" else ExitCode.REFUSED
@@ -159,7 +178,7 @@ def _screen(workflow_id: str) -> Iterator[_Screen]:
         progress(f"watching {workflow_id}")
         yield _Screen(workflow_id, None)
         return
-    with Live(console=Console(stderr=True), refresh_per_second=4, transient=True) as live:
+    with Live(console=Console(stderr=True), refresh_per_second=4) as live:
         screen = _Screen(workflow_id, live)
         live.update(Text(f"watching {clean(workflow_id)}"))
         yield screen

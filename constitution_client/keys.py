@@ -11,6 +11,7 @@ import typer
 
 from constitution.errors import UntrustedError
 from constitution_client.files import read_bytes
+from constitution_client.prompting import interruptible
 
 if TYPE_CHECKING:
     from constitution.trust import Person, TrustPolicy
@@ -101,4 +102,4 @@ class PersonKey:
                 f"the key {self.path} is locked by a passphrase",
                 hint=f"run this on a terminal, or set {PASSPHRASE_VARIABLE}",
             )
-        return str(typer.prompt(f"Passphrase of {self.path.name}", hide_input=True, err=True))
+        return interruptible(lambda: str(typer.prompt(f"Passphrase of {self.path.name}", hide_input=True, err=True)))

@@ -13,6 +13,8 @@ import typer
 
 from constitution_client.exit import leave
 from constitution_client.exit_codes import EXIT_HELP, ExitCode
+from constitution_client.output import progress, result
+from constitution_client.streams import UNWRITTEN, decoded, flush_result, prepare, unwritten
 from constitution_client.verbs import board, doctor, document, drill, releases, rollback, runs, service, trust, watch
 
 app = typer.Typer(
@@ -29,6 +31,14 @@ for family in (trust, document, service, releases, runs, rollback, board, doctor
 app.add_typer(watch.app, name="watch")
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        result({"version": version("constitution-runbook")}, [f"constitution {version('constitution-runbook')}"], None)
+        raise typer.Exit
+
+
 @app.callback()
 def _root(
     env_file: Annotated[
@@ -39,6 +49,9 @@ def _root(
             "(env: CONSTITUTION_ENV_FILE).",
         ),
     ] = None,
+    version: Annotated[  # noqa: ARG001 - answered by its callback
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
 ) -> None:
     from constitution_client.context import use_env_file
 
@@ -58,8 +71,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
-        return ExitCode.REFUSED  # the reader of our output went away; leave() keeps the flush from failing too
+        return ExitCode.NO_READER  # leave() keeps the flush from failing too
     except Exception as error:  # noqa: BLE001 - the outermost frame: every error becomes text and an exit code here
+        if isinstance(error, OSError) and error.errno in UNWRITTEN:
+            return unwritten(error, ExitCode.REFUSED)
         from constitution_client.failures import explain
 
         return explain(error)
@@ -68,4 +83,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run one command and leave the process by ``constitution_client.exit.leave``."""
-    leave(run(arguments))
+    problem = prepare()
+    typed = decoded(sys.argv[1:] if arguments is None else arguments)
+    if problem or isinstance(typed, str):
+        progress(problem or str(typed))
+        leave(ExitCode.USAGE)
+    leave(flush_result(run(typed)))

@@ -5,12 +5,15 @@ Text that came from a server or a file is stripped of control characters before 
 sequence inside a document's title must not repaint the screen of a board member who is about to sign.
 """
 
+import contextlib
 import json
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
 import typer
+
+from constitution_client.exit_codes import ExitCode
 
 JsonOption = Annotated[
     bool | None,
@@ -47,16 +50,26 @@ def result(data: Any, lines: Iterable[str], choice: bool | None) -> None:
         lines: the text form.
         choice: value of ``--json/--text``.
     """
-    if wants_json(choice):
-        print(json.dumps(data, indent=2, ensure_ascii=False))  # noqa: T201 - the command line's own output
+    try:
+        _print_result(data, lines, as_json=wants_json(choice))
+    except BrokenPipeError:  # raised here only where stdout is not buffered; typer would make a refusal of it
+        raise SystemExit(ExitCode.NO_READER) from None
+
+
+def _print_result(data: Any, lines: Iterable[str], *, as_json: bool) -> None:
+    if as_json:
+        # An encoding that lacks a character gets the escape that JSON has for it; a question mark would be a lie.
+        ascii_only = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
+        print(json.dumps(data, indent=2, ensure_ascii=ascii_only))  # noqa: T201 - the command line's own output
     else:
         for line in lines:
             print(clean(line))  # noqa: T201 - the command line's own output
 
 
 def progress(message: str) -> None:
-    """Write one line about what is going on to stderr."""
-    print(clean(message), file=sys.stderr, flush=True)  # noqa: T201 - the command line's own output
+    """Write one line about what is going on to stderr; a stderr that takes nothing is no reason to stop."""
+    with contextlib.suppress(OSError):
+        print(clean(message), file=sys.stderr, flush=True)  # noqa: T201 - the command line's own output
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:

@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from constitution.errors import Issue
 from constitution.messages import Phase, Status
 from constitution.release import Release
 from constitution_client.output import table
@@ -82,11 +81,6 @@ def release_lines(release: Release) -> list[str]:
     return lines
 
 
-def issue_lines(issues: Iterable[Issue]) -> list[str]:
-    """Return each issue as an indented line."""
-    return [f"  - {issue.path + ': ' if issue.path else ''}{issue.message} [{issue.code}]" for issue in issues]
-
-
 def status_lines(workflow_id: str, status: Status) -> list[str]:
     """Return what a run is doing, on whom or what it waits, and what to type."""
     lines = [
@@ -115,6 +109,40 @@ def status_lines(workflow_id: str, status: Status) -> list[str]:
     if status.next_command and status.phase is not Phase.CLOSED:
         lines.append(f"next: {status.next_command}")
     return lines
+
+
+def fitted(lines: list[str], width: int, height: int) -> list[str]:
+    """Return the lines that fit on a terminal: first steps that lie ahead are left out, then those that are done.
+
+    What is said last (on whom the run waits is in the head, the outcome and what to type next at the end) is kept
+    whole, because it is what somebody copies.
+
+    Args:
+        lines: of ``status_lines``.
+        width: columns.
+        height: rows; one is left for the cursor.
+    """
+    shown = list(lines)
+    for mark in (_MARKS["pending"], _MARKS["skipped"], _MARKS["done"]):
+        if _rows(shown, width) < height:
+            return shown
+        dropped = [line for line in shown if line.startswith(f"  {mark} ")]
+        if dropped:
+            at = shown.index(dropped[0])
+            shown = [line for line in shown if line not in dropped]
+            shown.insert(at, f"  {mark} {len(dropped)} steps")
+    if _rows(shown, width) >= height:
+        shown = [*(line[:width] for line in shown[:-1]), shown[-1]]
+    while _rows(shown, width) >= height and len(shown) > _HEAD + 1:
+        del shown[-2]
+    return shown
+
+
+_HEAD = 3  # run, phase, on whom it waits
+
+
+def _rows(lines: list[str], width: int) -> int:
+    return sum(max(1, -(-len(line) // max(1, width))) for line in lines)
 
 
 def step_line(state: str, name: str, detail: str, last_error: str | None) -> str:

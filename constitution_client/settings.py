@@ -20,6 +20,8 @@ from constitution.names import Names
 from constitution_client.context import env_file
 from constitution_client.files import read_bytes
 
+LOAD_STACK = "export CONSTITUTION_ENV_FILE=var/stack.env  # the settings that make up writes"
+
 
 class UsageError(InvalidRequestError):
     """The command line or a setting is wrong: exit code 2, nothing was tried."""
@@ -66,8 +68,7 @@ class ClientSettings(BaseSettings):
         if self.environment_file is None:
             raise UsageError(
                 "no environment is named",
-                hint="set ENVIRONMENT_FILE to an environment.toml, or load the stack's settings: "
-                "constitution --env-file var/stack.env …",
+                hint=f"{LOAD_STACK}; or set ENVIRONMENT_FILE",
             )
         return Environment.parse(read_bytes(self.environment_file, what="environment file").decode("utf-8", "replace"))
 

@@ -5,6 +5,7 @@ limit: a run without a worker answers nothing, and a person must hear that inste
 """
 
 import asyncio
+import re
 import shlex
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -38,13 +39,14 @@ from constitution.errors import (
 )
 from constitution.messages import Outcome, Status, undo_command
 from constitution.model import Model
-from constitution_client.settings import UsageError
+from constitution_client.settings import LOAD_STACK, UsageError
 
 CONNECT_TIMEOUT = timedelta(seconds=5)
 CALL_TIMEOUT = timedelta(seconds=10)  # start, describe, signal: answered by the server alone, in milliseconds
 QUERY_TIMEOUT = timedelta(seconds=10)  # answered by a worker, which may first replay the run
 MESSAGE_TIMEOUT = timedelta(seconds=60)  # a decision is verified by an activity before it is answered
-_NO_WORKER = "no worker answers on the task queue: start one with make worker, then type the command again"
+_LONGEST_REASON = 200  # characters of a driver's own words
+_NO_WORKER = "make worker  # no worker answers on the task queue; then type the command again"
 
 
 class RunExistsError(ConflictError):
@@ -76,17 +78,28 @@ async def connect(variables: Mapping[str, str]) -> Client:
         raise UsageError(
             f"Temporal's configuration cannot be read: {error}", hint="temporal config list shows it; see docs/cli.md"
         ) from error
-    address = config.get("target_host") or "localhost:7233"
+    configured = config.get("target_host")
+    address = configured or "localhost:7233"
     config["target_host"] = address
     try:
         return await asyncio.wait_for(
             Client.connect(**config, connect_timeout=CONNECT_TIMEOUT), CONNECT_TIMEOUT.total_seconds() * 2
         )
     except (RuntimeError, RPCError, TimeoutError) as error:
+        unset = not (configured or variables.get("TEMPORAL_ADDRESS"))
         raise UnavailableError(
-            f"Temporal at {address} does not answer: {str(error) or 'time limit'}",
-            hint="make status shows whether it runs; TEMPORAL_ADDRESS says where it is looked for",
+            f"Temporal at {address} does not answer: {_reason(error)}"
+            + ("; TEMPORAL_ADDRESS is not set, nor CONSTITUTION_ENV_FILE that could hold it" if unset else ""),
+            hint=LOAD_STACK if unset else "make status  # shows whether it runs; TEMPORAL_ADDRESS says where it should",
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    """Return in words why a connection failed; the driver nests several errors into one text."""
+    if isinstance(error, TimeoutError):
+        return "no answer within the time limit"
+    innermost = re.findall(r'message: "([^"]+)"', str(error))
+    return innermost[-1] if innermost else str(error)[:_LONGEST_REASON]
 
 
 class Runs:

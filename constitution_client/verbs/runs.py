@@ -12,6 +12,7 @@ from constitution_client.output import JsonOption, progress, result
 
 if TYPE_CHECKING:
     from constitution.model import Model
+    from constitution_client.temporal import Runs
 
 _M = TypeVar("_M", bound="Model")
 
@@ -20,6 +21,9 @@ WaitOption = Annotated[bool, typer.Option("--wait", help="Follow the run to its 
 TimeoutOption = Annotated[
     float | None, typer.Option("--timeout", min=0, help="Seconds to follow; then exit 4, and the run goes on.")
 ]
+
+
+ASKED_AT_ONCE = 8  # queries side by side: each costs a worker a task
 
 
 def update(
@@ -121,12 +125,29 @@ async def _open_runs(json: bool | None) -> None:
     from constitution_client.output import table
     from constitution_client.settings import settings
 
-    found = await (await runs(settings())).open_runs(
-        ("ConstitutionUpdate", "ConstitutionRollback", "ConstitutionGuard")
-    )
-    rows = [{"workflow_id": run[0], "workflow": run[1], "started_at": run[2]} for run in found]
-    lines = table(("workflow id", "workflow", "started at"), found) if found else ["no run is open"]
+    connected = await runs(settings())
+    found = await connected.open_runs(("ConstitutionUpdate", "ConstitutionRollback", "ConstitutionGuard"))
+    some = asyncio.Semaphore(ASKED_AT_ONCE)
+    rows = await asyncio.gather(*(_open_run(connected, run, some) for run in found))
+    shown = [[row[name] for name in ("workflow_id", "phase", "waiting_for", "started_at")] for row in rows]
+    lines = table(("workflow id", "phase", "waiting for", "started at"), shown) if rows else ["no run is open"]
+    lines += [f"next: {row['next_command']}" for row in rows if row["next_command"]]
     result(rows, lines, json)
+
+
+async def _open_run(connected: "Runs", run: tuple[str, str, str], some: asyncio.Semaphore) -> dict[str, str]:
+    """Return what a list says of one open run; one that cannot be asked is listed all the same."""
+    from constitution.errors import ConstitutionError
+
+    workflow_id, workflow, started_at = run
+    row = {"workflow_id": workflow_id, "workflow": workflow, "started_at": started_at}
+    async with some:
+        try:
+            status = await connected.status(workflow_id)
+        except ConstitutionError as error:
+            return {**row, "phase": "unknown", "waiting_for": error.message.partition(": ")[2], "next_command": ""}
+    waiting = status.waiting_for or status.step or ""
+    return {**row, "phase": status.phase.value, "waiting_for": waiting, "next_command": status.next_command}
 
 
 async def _status(run: str, json: bool | None) -> None:

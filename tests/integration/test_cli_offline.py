@@ -6,6 +6,7 @@ import signal
 import stat
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
@@ -284,6 +285,101 @@ def test_a_reader_that_goes_away_costs_neither_exit_code_nor_a_trace() -> None:
     process.wait(timeout=20)
     assert "Traceback" not in error
     assert "Exception ignored" not in error
+
+
+def _trust(ceremony: Path) -> Path:
+    return ceremony / "trust" / "trust.toml"
+
+
+class TestStreams:
+    """Standard streams as machines and shells have them; what was asked is answered, or the exit code says not."""
+
+    @pytest.mark.parametrize(
+        "locale",
+        [
+            {"PYTHONIOENCODING": "ascii"},
+            {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+            {"PYTHONIOENCODING": "latin-1"},
+        ],
+        ids=["ascii", "posix", "latin-1"],
+    )
+    def test_an_encoding_that_lacks_characters_costs_only_these(
+        self, ceremony: Path, document: Path, signature: Path, locale: dict[str, str]
+    ) -> None:
+        asked = ("verify-signature", "--document", document, "--signature", signature, "--trust", _trust(ceremony))
+        text = constitution(*asked, "--text", **locale)  # type: ignore[arg-type]
+        assert text.code == 0, text.err
+        assert f"? {signature} (openpgp)" in text.out
+        drafted = constitution(
+            *("draft", "--title", "Zoë's rules ✓", "--environment", "d", "--version", "1.0.0", "--previous", "none"),
+            *("--out", document.with_name("drafted.json")),
+            **locale,  # type: ignore[arg-type]
+        )
+        assert drafted.code == 0, drafted.err
+        shown = parse(document.with_name("drafted.json").read_bytes())
+        assert shown.title == "Zoë's rules ✓"
+        as_json = constitution("diff", document.with_name("drafted.json"), "--old", "none", "--json", **locale)  # type: ignore[arg-type]
+        assert as_json.code == 0, as_json.err
+        assert isinstance(json.loads(as_json.out), (dict, list))
+        if locale.get("PYTHONIOENCODING") != "latin-1":  # its middle dots are no UTF-8, as which this test reads
+            for verb in ((), ("approve",), ("rollback",)):
+                assert constitution(*verb, "--help", **locale).code == 0  # type: ignore[arg-type]
+
+    def test_bytes_that_are_no_text_are_refused(self, tmp_path: Path) -> None:
+        done = subprocess.run(  # noqa: S603 - our own program
+            [*map(os.fsencode, command("draft")), b"--title", b"Zo\xeb", b"--out", os.fsencode(tmp_path / "o.json")],
+            capture_output=True,
+            check=False,
+            env=environment(),
+            timeout=60,
+        )
+        assert (done.returncode, done.stdout) == (2, b"")
+        assert b"is not UTF-8" in done.stderr
+
+    @pytest.mark.parametrize("option", ["--help", "--version", "verify-signature"])
+    def test_an_answer_that_cannot_be_written_is_no_success(
+        self, ceremony: Path, document: Path, signature: Path, option: str
+    ) -> None:
+        asked: tuple[str | Path, ...] = (option,)
+        if option == "verify-signature":
+            asked = (option, "--document", document, "--signature", signature, "--trust", _trust(ceremony))
+        for redirection, code, said in (
+            (">/dev/full", 1, "No space left on device"),
+            (">&-", 2, "stdout is closed"),
+            ("2>&-", 0, ""),
+            ("2>/dev/full", 0, ""),
+            ("<&-", 0, ""),
+            (">&- 2>&- <&-", 2, ""),
+        ):
+            done = subprocess.run(  # noqa: S603 - our own program, by a shell for its redirections
+                ["/bin/sh", "-c", f'"$@" {redirection}', "sh", *command(*asked)],
+                capture_output=True,
+                text=True,
+                check=False,
+                env=environment(),
+                timeout=60,
+            )
+            assert done.returncode == code, (redirection, done.stderr)
+            assert said in done.stderr
+            assert "Traceback" not in done.stderr
+
+    def test_a_reader_that_goes_away_is_told_apart_from_a_refusal(self, ceremony: Path, document: Path) -> None:
+        asked = command(
+            "verify-signature", "--document", document, "--signature", document, "--trust", _trust(ceremony)
+        )
+        for buffering in ("", "1"):
+            reader, writer = os.pipe()
+            os.close(reader)
+            variables = environment(PYTHONUNBUFFERED=buffering)
+            done = subprocess.run(  # noqa: S603 - our own program
+                asked, stdout=writer, stderr=subprocess.PIPE, text=True, check=False, env=variables, timeout=60
+            )
+            os.close(writer)
+            assert (done.returncode, done.stderr) == (141, "")
+
+    def test_the_version_is_that_of_the_distribution(self) -> None:
+        assert json.loads(constitution("--version").out) == {"version": metadata.version("constitution-runbook")}
+        assert constitution("--version", PYTHONIOENCODING="ascii").code == 0
 
 
 class TestDraft:

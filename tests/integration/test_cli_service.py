@@ -29,6 +29,7 @@ from tests.consumers_support import CHECKOUT, ENVIRONMENT, Land, Service, docume
 from tests.helpers import eventually
 from tests.ports import free_port
 from tests.resources import Database
+from tests.terminal import Terminal
 
 DELIVERED = timedelta(seconds=30)  # the first record of a fresh topic and transactional id takes seconds
 
@@ -77,8 +78,8 @@ async def service(  # noqa: PLR0917 - a fixture takes what its process needs
         running.kill()
 
 
-def _cli(land: Land, url: str, namespace: str) -> Constitution:
-    settings = {
+def _settings(land: Land, url: str, namespace: str) -> dict[str, str]:
+    return {
         "CONSTITUTION_SERVICE_URL": url,
         "CLIENT_KEY_FILE": str(land.key_file("operator")),
         "ENVIRONMENT_FILE": str(land.environment_file),
@@ -86,6 +87,10 @@ def _cli(land: Land, url: str, namespace: str) -> Constitution:
         "PYTHONPATH": str(CHECKOUT),
         "PATH": os.environ["PATH"],
     }
+
+
+def _cli(land: Land, url: str, namespace: str) -> Constitution:
+    settings = _settings(land, url, namespace)
 
     def constitution(*arguments: str | Path, **more: str) -> Done:
         done = subprocess.run(  # noqa: S603 - our own program
@@ -220,6 +225,13 @@ async def test_a_constitution_goes_live_by_hand_as_the_runbook_says(  # noqa: PL
     assert "undoes       generation 1, 1.4.0, confirmed" in unasked.err
     assert "restores     NOTHING: the constitution is withdrawn" in unasked.err
     assert "--yes" in unasked.err
+    for keys, code in (("\x03", 130), ("n\n", 1), ("\x04", 1)):
+        asked_for = [sys.executable, "-m", "constitution_client", "rollback", "--reason", "x"]
+        async with Terminal(asked_for, _settings(land, service.url, "")) as terminal:
+            await terminal.until("Start this rollback?")
+            terminal.type(keys)
+            assert await terminal.end() == code, terminal.sent
+            assert b"Traceback" not in terminal.sent
     planned = constitution("rollback", "--reason", "x", "--bad-generation", "1", "--dry-run")
     assert planned.code == 0, planned.err
     assert (planned.json["bad_generation"], planned.json["withdraws"]) == (1, True)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.terminal import Terminal
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 AT_ONCE = 3  # processes side by side: the machine is shared, and the fault is not about load
 CHECKSUM = "sha256:" + "0" * 64
@@ -23,16 +25,20 @@ def environment_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-async def _start(
-    temporal: dict[str, str], environment_file: Path, namespace: str, *arguments: str
-) -> asyncio.subprocess.Process:
-    variables = {
+def _variables(temporal: dict[str, str], environment_file: Path, namespace: str) -> dict[str, str]:
+    return {
         **{name: value for name, value in os.environ.items() if not name.startswith(("TEMPORAL_", "CONSTITUTION_"))},
         **{name: value for name, value in temporal.items() if name.startswith("TEMPORAL_")},
         "ENVIRONMENT_FILE": str(environment_file),
         "NAMESPACE": namespace,
         "PYTHONPATH": str(CHECKOUT),
     }
+
+
+async def _start(
+    temporal: dict[str, str], environment_file: Path, namespace: str, *arguments: str
+) -> asyncio.subprocess.Process:
+    variables = _variables(temporal, environment_file, namespace)
     return await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -128,6 +134,20 @@ async def test_without_a_worker_status_says_so_and_following_ends_with_4(
     assert code == 4, err
     assert "still going on after 1 s; next: constitution watch" in err
 
+    # On a terminal the screen stays when the watching ends: the last thing sent is no deletion of what was shown.
+    watch = [sys.executable, "-m", "constitution_client", "watch", "CR-2", "--timeout", "1"]
+    variables = _variables(temporal_settings, environment_file, namespace)
+    async with Terminal(watch, variables) as terminal:
+        assert await terminal.end() == 4
+        await terminal.until("still going on")
+        shown = terminal.sent.rpartition(b"\x1b[2K")[2]
+        assert b"no answer yet" in shown, terminal.sent
+
+    code, out, err = await _constitution(temporal_settings, environment_file, namespace, "status", "--text")
+    assert code == 0, err
+    assert "waiting for" in out
+    assert "unknown" in out
+
     code, out, err = await _constitution(temporal_settings, environment_file, namespace, "status", "CR-2")
     assert (code, out) == (4, "")
     assert "make worker" in err
@@ -180,6 +200,19 @@ async def test_a_server_that_does_not_answer_is_3_and_names_the_setting(
     assert (code, out) == (3, "")
     assert f"127.0.0.1:{closed_port}" in err
     assert "TEMPORAL_ADDRESS" in err
+
+
+async def test_without_any_setting_the_variable_is_named(environment_file: Path, namespace: str) -> None:
+    # Nobody may listen on Temporal's default address here, or the test would find a stranger's server.
+    with socket.socket() as default:
+        default.settimeout(2)
+        assert default.connect_ex(("127.0.0.1", 7233)) != 0
+    for arguments in (("status",), ("watch", "CR-1"), ("abort", "CR-1", "--reason", "x")):
+        code, out, err = await _constitution({}, environment_file, namespace, *arguments)
+        assert (code, out) == (3, "")
+        assert "TEMPORAL_ADDRESS is not set" in err
+        assert "next: export CONSTITUTION_ENV_FILE=var/stack.env" in err
+        assert "tonic" not in err
 
 
 async def test_a_configuration_that_cannot_be_read_is_named(environment_file: Path, namespace: str) -> None:
