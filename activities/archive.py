@@ -8,14 +8,14 @@ from pydantic import Field, ValidationError
 from temporalio import activity
 
 from activities.failures import classified
-from activities.folder import change_log_row, folder_of, readme
+from activities.folder import change_log_row, folder_of, readme, record_of
 from activities.keys import require_environment
 from activities.ports import Archive, ConstitutionService, Deployment, EventLog, Runs
 from activities.runs import RunRef
 from constitution.checksum import Checksum
 from constitution.errors import NotYetError
 from constitution.model import Model
-from constitution.release import DeliveredEvent, Release, Standing, Verdict
+from constitution.release import DeliveredEvent, Release, Verdict
 from signatures.detect import detect
 
 SIEM_GROUP = "siem"
@@ -250,18 +250,13 @@ def _outcome(x: ArchiveInput, release: Release, before: Outcome | None) -> Outco
     """What the caller knows; where it does not, what was archived before; else what the release itself says."""
     return Outcome(
         outcome=x.outcome,
-        verdict=x.verdict or (before and before.verdict) or _verdict(release, x.outcome),
+        verdict=x.verdict
+        or (before and before.verdict)
+        or ((record := record_of(release, x.outcome)) and record.verdict),
         reason=x.reason,
         approvers=x.approvers or (before.approvers if before else ()) or release.approvers,
         watch_evidence=x.watch_evidence or (before and before.watch_evidence),
     )
-
-
-def _verdict(release: Release, outcome: str) -> Verdict | None:
-    """The verdict of the latest standing that is this outcome: one release may be completed, and undone later."""
-    undone = outcome == "rolled_back"
-    found = [r.verdict for r in release.standings if (r.standing is not Standing.CONFIRMED) == undone]
-    return found[-1] if found else None
 
 
 def _suffix(data: bytes) -> str:

@@ -5,10 +5,11 @@ import re
 from activities.blocks import when
 from activities.text import markdown_text
 from constitution.errors import InvalidRequestError
-from constitution.past import Past
-from constitution.release import Release
+from constitution.past import Past, Stood
+from constitution.release import Kind, Release, Standing, StandingRecord
 
 ROOT = "docs/legal/constitution"
+UNDONE = "rolled_back"
 PLEDGE = (
     "> Pledge: nothing here is mocked, imitated, bypassed or invented; "
     "real servers, real data, mathematics anyone can check."
@@ -27,18 +28,45 @@ def folder_of(version: str | None, generation: int) -> str:
     return f"{ROOT}/{version or 'withdrawn'}-{generation:d}"
 
 
-def change_log_row(release: Release | Past, outcome: str, approvers: tuple[str, ...]) -> tuple[str, str]:
-    """Return (key, row) of the change log: version, generation, checksum, outcome, approvers, date."""
+def outcome_of(kind: Kind, standing: Standing) -> str:
+    """Return what a standing of a release is called in the archive: a file's name, and the change log's word.
+
+    A withdrawal restores nothing: no constitution is in force after it.
+    """
+    if standing is not Standing.CONFIRMED:
+        return UNDONE
+    return {Kind.ROLLBACK: "restored", Kind.WITHDRAW: "withdrawn"}.get(kind, "completed")
+
+
+def record_of(release: Release | Past, outcome: str) -> StandingRecord | Stood | None:
+    """Return the newest standing that is this outcome: one release may be completed, and undone later."""
+    found = [record for record in release.standings if outcome_of(release.kind, record.standing) == outcome]
+    return found[-1] if found else None
+
+
+def change_log_key(environment: str, what: int | str, outcome: str) -> str:
+    """Return what names a row for ever; ``what`` is a generation, or the update id of what never became one."""
+    return f"{environment}/{what}/{outcome}"
+
+
+def change_log_row(release: Release, outcome: str, by: tuple[str, ...]) -> tuple[str, str]:
+    """Return (key, row) of the change log. Its date is that of the outcome, not of the publish."""
+    record = record_of(release, outcome)
     cells = (
-        release.version or "withdrawn",
+        release.version or "none",
         str(release.generation),
         release.checksum or "—",
         outcome.replace("_", " "),
-        ", ".join(approvers or release.approvers) or "—",
-        when(release.effective_at),
+        release.change_request or "—",
+        ", ".join(by or release.approvers) or "—",
+        when(record.recorded_at if record else release.effective_at),
     )
-    key = f"{release.environment}/{release.generation}/{outcome}"
-    return key, "| " + " | ".join(markdown_text(cell) for cell in cells) + " |"
+    return change_log_key(release.environment, release.generation, outcome), table_row(cells)
+
+
+def table_row(cells: tuple[str, ...]) -> str:
+    """Return cells, which may be hostile, as one row of a Markdown table."""
+    return "| " + " | ".join(markdown_text(cell) for cell in cells) + " |"
 
 
 def readme(release: Release) -> str:

@@ -1,14 +1,13 @@
 """Reconciliation of the records: the legal archive has every outcome, unaltered; the channel was told each once."""
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 from temporalio import activity
 
 from activities.archive import ArchiveInput, Outcome, read_outcome
 from activities.failures import classified
-from activities.folder import ROOT, change_log_row, folder_of
+from activities.folder import ROOT, UNDONE, change_log_key, folder_of, outcome_of
 from activities.history import history
 from activities.keys import require_environment
 from activities.ports import ConstitutionService, Deployment
@@ -18,7 +17,6 @@ from constitution.checksum import checksum_of
 from constitution.model import Model
 from constitution.past import Past, Stood
 from constitution.reconciliation import Finding
-from constitution.release import Kind, Standing
 
 CHANGE_LOG = "docs/SomaAgentHub_Security.md"
 HISTORIES = "histories/"
@@ -71,8 +69,9 @@ class Records:
     async def check_archive(self, x: ArchiveLook) -> ArchiveFound:
         """Compare the archive with the releases that have an outcome. Only reads.
 
-        Missing files and rows can be written anew. In a folder with a file that differs from its manifest nothing is
-        touched: a person must see what was done there.
+        Missing files and rows can be written anew; only what happened: a release that is recorded as withdrawn or
+        poisoned, and that no release undid, is a finding, and no row says that it was rolled back. In a folder with a
+        file that differs from its manifest nothing is touched: a person must see what was done there.
         """
         require_environment(self._deployment, x.environment)
         before = datetime.now(UTC) - timedelta(seconds=x.closed_seconds)
@@ -80,9 +79,17 @@ class Records:
         there, log = await self._archive()
         missing: list[ArchiveInput] = []
         findings: list[Finding] = []
+        undone = {release.rollback_of for release in releases}
         for number, release in enumerate(releases):
             folder = folder_of(release.version, release.generation)
-            due = [(outcome, record) for outcome, record in _outcomes(release) if record.recorded_at <= before]
+            due = [
+                (outcome_of(release.kind, record.standing), record)
+                for record in release.standings
+                if record.recorded_at <= before
+            ]
+            if release.generation not in undone:  # a standing alone undoes nothing: whoever holds a lease can write one
+                findings += [_never_happened(release, record) for outcome, record in due if outcome == UNDONE]
+                due = [(outcome, record) for outcome, record in due if outcome != UNDONE]
             lacking = [(o, record) for o, record in due if not _archived(folder, o, release, there, log)]
             if not lacking and number >= NEWEST:
                 continue
@@ -136,7 +143,10 @@ class Records:
     async def _archive(self) -> tuple[frozenset[str], str]:
         """Return the paths of the archive, and its change log."""
         there = await self._repository.paths(ROOT)
-        return there, (await self._repository.read(CHANGE_LOG) or b"").decode("utf-8", "replace")
+        log = (await self._repository.read(CHANGE_LOG) or b"").replace(
+            b"\0", b""
+        )  # a row's key is ASCII, also in UTF-16
+        return there, log.decode("ascii", "replace")
 
     async def _listed(self, folder: str, release: Past) -> dict[str, str]:
         """Return the checksums of a folder's files, as its manifest and the release say."""
@@ -174,18 +184,17 @@ class Records:
         return ArchiveInput(environment=release.environment, generation=release.generation, **said.model_dump())
 
 
-def _outcomes(release: Past) -> Iterator[tuple[str, Stood]]:
-    """Return what a release's standings are called in the archive."""
-    undoing = release.kind in (Kind.ROLLBACK, Kind.WITHDRAW)
-    for record in release.standings:
-        if record.standing is Standing.CONFIRMED:
-            yield ("restored" if undoing else "completed"), record
-        else:
-            yield "rolled_back", record
+def _never_happened(release: Past, record: Stood) -> Finding:
+    return Finding(
+        code="standing-without-undo",
+        where=f"generation {release.generation}",
+        message=f"it is recorded as {record.standing.value} ({record.reason}), and no release has undone it",
+        command=f"constitution show {release.generation}",
+    )
 
 
 def _archived(folder: str, outcome: str, release: Past, there: frozenset[str], log: str) -> bool:
-    key, _ = change_log_row(release, outcome, ())
+    key = change_log_key(release.environment, release.generation, outcome)
     names = ["manifest.json", f"outcome-{outcome}.json", "release-statement.json", "README.md"]
     names += ["document.json"] if release.checksum is not None else []
     return f"<!-- {key} -->" in log and all(f"{folder}/{name}" in there for name in names)

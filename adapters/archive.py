@@ -29,7 +29,7 @@ from dulwich.file import FileLocked
 from dulwich.index import IndexEntry, index_entry_from_stat
 from dulwich.object_store import commit_tree_changes, iter_tree_contents, tree_lookup_path
 from dulwich.objects import Blob, Commit, ObjectID, Tree
-from dulwich.repo import Repo
+from dulwich.repo import Repo, UnsupportedExtension, UnsupportedVersion
 
 from adapters.change_log import with_row
 from constitution.checksum import checksum_of
@@ -51,14 +51,19 @@ class GitArchive:
         repository: an existing git repository.
 
     Raises:
-        InvalidRequestError: it is none.
+        InvalidRequestError: it is none, or of a format that dulwich cannot write.
     """
 
     def __init__(self, repository: Path) -> None:
         self._path = repository
         try:
-            with Repo(str(repository)):
-                pass
+            with Repo(str(repository)) as repo:
+                _refuse_other_formats(repo)
+        except (UnsupportedExtension, UnsupportedVersion) as error:
+            raise InvalidRequestError(
+                f"{repository} is a git repository of a format that the archive cannot write: {error}",
+                hint="set ARCHIVE_REPOSITORY to one made by: git init --object-format=sha1 DIRECTORY",
+            ) from error
         except NotGitRepository as error:
             raise InvalidRequestError(
                 f"{repository} is no git repository", hint="git init it, or set ARCHIVE_REPOSITORY to one that is"
@@ -114,8 +119,7 @@ class GitArchive:
             head = _head(repo)
             wanted = dict(files)
             if row is not None:
-                log = _at_head(repo, head, CHANGE_LOG)
-                wanted[CHANGE_LOG] = with_row(None if log is None else log.decode("utf-8", "replace"), *row).encode()
+                wanted[CHANGE_LOG] = with_row(_at_head(repo, head, CHANGE_LOG), *row)
             if manifest is not None:
                 wanted[f"{manifest}/{MANIFEST}"] = _manifest(repo, head, manifest, files)
             before = {path: _at_head(repo, head, path) for path in wanted}
@@ -128,10 +132,11 @@ class GitArchive:
         self, repo: Repo, head: bytes | None, changed: dict[str, bytes], before: dict[str, bytes | None], message: str
     ) -> str:
         changes: list[tuple[bytes, int | None, bytes | None]] = []
+        modes = {path: _mode_at_head(repo, head, path) for path in changed}
         for path, data in changed.items():
             blob = Blob.from_string(data)
             repo.object_store.add_object(blob)
-            changes.append((path.encode(), _FILE_MODE, blob.id))
+            changes.append((path.encode(), modes[path], blob.id))
         tree = Tree() if head is None else repo[repo[head].tree]  # type: ignore[attr-defined]
         commit = Commit()
         commit.tree = commit_tree_changes(repo.object_store, tree, changes)  # type: ignore[arg-type]
@@ -143,7 +148,7 @@ class GitArchive:
         commit.message = message.encode()
         repo.object_store.add_object(commit)
         if repo.has_index():
-            _keep_in_step(repo, changed, before)
+            _keep_in_step(repo, changed, before, modes)
         moved = (
             repo.refs.add_if_new(b"HEAD", commit.id, message=b"archive")  # type: ignore[arg-type]
             if head is None
@@ -213,6 +218,22 @@ def _clear_left_locks(control: Path, since_ns: int) -> None:
                 path.unlink()
 
 
+def _refuse_other_formats(repo: Repo) -> None:
+    """Refuse what dulwich opens, and would then write SHA-1 objects and loose branches into, which git cannot read.
+
+    Source: git, Documentation/technical/repository-version: extensions.
+
+    Raises:
+        UnsupportedExtension: as dulwich says it of extensions that it does not know at all.
+    """
+    for name, value in repo.get_config().items((b"extensions",)):
+        if value.lower() != _READABLE.get(name.lower(), value.lower()):
+            raise UnsupportedExtension(f"{name.decode()} = {value.decode('utf-8', 'replace')}")
+
+
+_READABLE = {b"objectformat": b"sha1", b"refstorage": b"files"}
+
+
 def _check(path: str) -> None:
     if not path or not all(_PART.fullmatch(part) for part in path.split("/")):
         raise InvalidRequestError(f"{path[:200]!r} is no path inside the archive")
@@ -234,6 +255,26 @@ def _at_head(repo: Repo, head: bytes | None, path: str) -> bytes | None:
         return None
     blob = repo[found]
     return blob.as_raw_string() if isinstance(blob, Blob) else None
+
+
+def _mode_at_head(repo: Repo, head: bytes | None, path: str) -> int:
+    """Return the mode of a file: what it has, and for a new one a plain file's.
+
+    Raises:
+        InvalidRequestError: there is something else than a file.
+    """
+    if head is None:
+        return _FILE_MODE
+    try:
+        mode, _ = tree_lookup_path(repo.__getitem__, repo[head].tree, path.encode())  # type: ignore[attr-defined]
+    except (KeyError, NotTreeError):
+        return _FILE_MODE
+    if not stat.S_ISREG(mode):
+        raise InvalidRequestError(
+            f"{path} in the archive is no regular file: git has it with mode {mode:o}",
+            hint="commit a regular file in its place",
+        )
+    return mode
 
 
 def _below(repo: Repo, head: bytes, folder: str) -> Iterator[tuple[str, ObjectID]]:
@@ -272,7 +313,9 @@ def _last_touching(repo: Repo, paths: list[str]) -> str | None:
     return None
 
 
-def _keep_in_step(repo: Repo, changed: dict[str, bytes], before: dict[str, bytes | None]) -> None:
+def _keep_in_step(
+    repo: Repo, changed: dict[str, bytes], before: dict[str, bytes | None], modes: dict[str, int]
+) -> None:
     root = Path(repo.path).resolve()
     index = repo.open_index()
     for path, data in changed.items():
@@ -282,24 +325,24 @@ def _keep_in_step(repo: Repo, changed: dict[str, bytes], before: dict[str, bytes
         target.parent.mkdir(parents=True, exist_ok=True)
         there = target.read_bytes() if target.is_file() and not target.is_symlink() else None
         if there == before[path] or there is None:
-            _replace(target, data)
+            _replace(target, data, stat.S_IMODE(modes[path]))
             there = data
         blob = Blob.from_string(data)
         if there == data:
-            index[path.encode()] = index_entry_from_stat(target.stat(), blob.id, mode=_FILE_MODE)
+            index[path.encode()] = index_entry_from_stat(target.stat(), blob.id, mode=modes[path])
         else:  # somebody's uncommitted edit stays; no stat, so that git compares contents and shows it as modified
             index[path.encode()] = IndexEntry(
-                ctime=0, mtime=0, dev=0, ino=0, mode=_FILE_MODE, uid=0, gid=0, size=0, sha=blob.id
+                ctime=0, mtime=0, dev=0, ino=0, mode=modes[path], uid=0, gid=0, size=0, sha=blob.id
             )
     index.write()
 
 
-def _replace(target: Path, data: bytes) -> None:
+def _replace(target: Path, data: bytes, permissions: int) -> None:
     descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=".archive-")
     partial = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as handle:
-            os.fchmod(descriptor, 0o644)
+            os.fchmod(descriptor, permissions)
             handle.write(data)
         partial.replace(target)
     except BaseException:  # whatever ends the write, also a cancel, must not leave half a file

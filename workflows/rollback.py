@@ -465,7 +465,8 @@ class ConstitutionRollback(Controls):
         try:
             if proof is not None:
                 await self._confirm_siem(plan, proof)
-            for generation, outcome in ((plan.bad_generation, "rolled_back"), (published.generation, "restored")):
+            made = "withdrawn" if plan.kind is Kind.WITHDRAW else "restored"
+            for generation, outcome in ((plan.bad_generation, "rolled_back"), (published.generation, made)):
                 if generation is None:
                     continue
                 archived = await self._stepper.run(

@@ -17,6 +17,7 @@ from temporalio.worker import Replayer, UnsandboxedWorkflowRunner, Worker
 
 from activities import reconcile_records
 from activities.archive import ArchiveInput, ArchiveRelease, Outcome, SealInput, SiemInput
+from activities.blocks import when
 from activities.ports import Deployment
 from activities.reconcile_records import ArchiveLook
 from activities.runs import RunRef, RunsActivities
@@ -131,6 +132,8 @@ async def test_a_release_is_archived_whole_and_once(records: Records, author: Au
     readme = (await records.repository.read(f"{archived.folder}/README.md") or b"").decode()
     assert readme.startswith("> Pledge: ")
     assert "evil.example" not in readme
+    undo = await author.lease(str(uuid4()), Kind.ROLLBACK)
+    await author.stand(result.generation, Standing.WITHDRAWN, undo)
     other = await run(records.archive.archive_release, outcome(result, outcome="rolled_back"))
     assert other.commit != archived.commit
     assert await run(records.archive.archive_release, x) == other, "no commit was made: this one holds the folder"
@@ -138,6 +141,10 @@ async def test_a_release_is_archived_whole_and_once(records: Records, author: Au
     rows = [line for line in log.splitlines() if line.startswith("| 1.0.0")]
     assert [row.split("|")[4].strip() for row in rows] == ["completed", "rolled back"]
     assert "alva, bruno" in rows[0]
+    told = await author.worker.release(1)
+    assert [row.split("|")[5].strip() for row in rows] == [told.change_request] * 2
+    dates = [row.split("|")[7].split("<!--")[0].strip() for row in rows]
+    assert dates == [when(told.effective_at), when(told.standings[-1].recorded_at)], "each outcome has its own date"
 
 
 async def test_a_later_call_that_knows_less_takes_nothing_from_an_outcome(records: Records, author: Author) -> None:
@@ -272,6 +279,33 @@ class ArchivedMeanwhile(TemporalSearch):
     async def carrying(self, update_id: str) -> list[dict[str, Any]]:
         await self._then()
         return await super().carrying(update_id)
+
+
+async def test_a_standing_that_nothing_undid_is_a_finding_and_no_row(
+    *, records: Records, author: Author, temporal_client: Client, slack_settings: dict[str, str]
+) -> None:
+    await author.worker.put_blob(b"<x/>")
+    result = await author.confirmed(author.draft("1.0.0"), expected_generation=0)
+    await author.delivered(1)
+    await run(records.archive.archive_release, outcome(result))
+    undo = await author.lease(str(uuid4()), Kind.ROLLBACK)
+    await author.stand(result.generation, Standing.POISONED, undo)  # whoever holds the lease can say so
+    look = reconcile_records.Records(
+        service=author.worker,
+        repository=records.repository,
+        told=SlackChannel(slack_settings["SLACK_BOT_TOKEN"], slack_settings["SLACK_API_URL"]),
+        search=TemporalSearch(temporal_client, "nobody"),
+        deployment=records.deployment,
+    )
+    asked = ArchiveLook(environment=ENVIRONMENT, closed_seconds=0)
+    found = await run(look.check_archive, asked)
+    assert found.missing == ()
+    assert [(finding.code, finding.where) for finding in found.findings] == [("standing-without-undo", "generation 1")]
+    undoing = await author.load(author.undoing(undo, result.generation, None), step="restore")
+    await author.delivered(undoing.generation)
+    found = await run(look.check_archive, asked)
+    assert [(missing.generation, missing.outcome) for missing in found.missing] == [(1, "rolled_back")]
+    assert found.findings == ()
 
 
 async def test_an_outcome_that_is_archived_while_one_looks_is_not_missing(

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from adapters.archive import CHANGE_LOG, LOCK, GitArchive
-from adapters.change_log import with_row
 from constitution.errors import InvalidRequestError, UnavailableError
 from tests.constitution_service_support import CHECKOUT
 
@@ -256,14 +255,77 @@ def test_a_folder_that_is_no_repository_is_named(tmp_path: Path) -> None:
         GitArchive(tmp_path)
 
 
-def test_a_row_goes_under_the_last_row_of_an_existing_table_and_nothing_else_changes() -> None:
-    text = "# Security\n\nwords\n\n## Constitution change log\n\n| a |\n|---|\n| old |\n\n## After\n\n| not here |\n"
-    changed = with_row(text, "k/1", "| new |")
-    assert changed == text.replace("| old |\n", "| old |\n| new <!-- k/1 --> |\n")
-    assert with_row(changed, "k/1", "| new |") == changed
+@pytest.mark.parametrize("bare", [True, False])
+def test_a_repository_that_dulwich_would_spoil_is_refused_at_the_start(tmp_path: Path, bare: bool) -> None:
+    git(tmp_path, "init", "--quiet", "--object-format=sha256", *(["--bare"] if bare else []), "archive")
+    with pytest.raises(InvalidRequestError, match="objectformat = sha256") as refused:
+        GitArchive(tmp_path / "archive")
+    command = refused.value.hint.partition(": ")[2].replace("DIRECTORY", "other")
+    git(tmp_path, *command.split()[1:])  # what the hint says works when typed
+    GitArchive(tmp_path / "other")
 
 
-@pytest.mark.parametrize(("key", "row"), [("a b", "| x |"), ("k -->", "| x |"), ("k", "x"), ("k", "| x |\n| y |")])
-def test_a_key_or_row_that_breaks_the_table_is_refused(key: str, row: str) -> None:
-    with pytest.raises(InvalidRequestError):
-        with_row(None, key, row)
+@pytest.mark.parametrize(
+    ("version", "extension", "value", "accepted"),
+    [
+        ("0", "refStorage", "reftable", False),
+        ("1", "refStorage", "reftable", False),
+        ("1", "partialClone", "origin", False),
+        ("1", "fromTomorrow", "true", False),
+        ("2", "noop", "true", False),
+        ("1", "objectFormat", "sha1", True),
+        ("1", "worktreeConfig", "true", True),
+    ],
+)
+def test_a_format_that_is_not_known_is_not_written(
+    tmp_path: Path, version: str, extension: str, value: str, accepted: bool
+) -> None:
+    git(tmp_path, "init", "--quiet")
+    with (tmp_path / ".git" / "config").open("a") as config:  # git itself would refuse some of them from then on
+        config.write(f"[core]\n\trepositoryformatversion = {version}\n[extensions]\n\t{extension} = {value}\n")
+    if accepted:
+        GitArchive(tmp_path)
+    else:
+        with pytest.raises(InvalidRequestError, match="cannot write"):
+            GitArchive(tmp_path)
+
+
+async def test_a_legal_departments_own_page_keeps_every_byte_and_its_mode(repository: Path, tmp_path: Path) -> None:
+    if is_bare(repository):
+        work = tmp_path / "work"
+        git(tmp_path, "clone", "--quiet", str(repository), str(work))
+    else:
+        work = repository
+    page = b"# Sicherheitshandbuch\r\n\r\nGepr\374ft durch die Rechtsabteilung.\r\n\014\r\nSeite zwei.\r\n"
+    file = work / CHANGE_LOG
+    file.parent.mkdir()
+    file.write_bytes(page)
+    file.chmod(0o755)
+    git(work, "add", "-A")
+    git(work, "-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false", "commit", "-qm", "a")
+    if is_bare(repository):
+        git(work, "push", "--quiet", "origin", "HEAD")
+    archive = GitArchive(repository)
+    await archive.commit({}, change_log_row=ROW, message="Archive")
+    written = await archive.read(CHANGE_LOG) or b""
+    assert written.startswith(page)
+    assert written.removeprefix(page).count(b"\n") == written.removeprefix(page).count(b"\r\n") > 0
+    assert git(repository, "ls-tree", "HEAD", CHANGE_LOG).startswith("100755")
+    assert git(repository, "fsck", "--strict") == ""
+    if not is_bare(repository):
+        assert git(repository, "status", "--porcelain") == ""
+        assert file.read_bytes() == written
+
+
+async def test_a_link_in_place_of_the_change_log_is_named(repository: Path, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    git(tmp_path, "clone", "--quiet", str(repository), str(work))
+    (work / "docs").mkdir()
+    (work / CHANGE_LOG).symlink_to("elsewhere.md")
+    git(work, "add", "-A")
+    git(work, "-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false", "commit", "-qm", "a")
+    git(work, "push", "--quiet", "origin", "HEAD:refs/heads/pushed")
+    head = git(repository, "symbolic-ref", "HEAD")
+    git(repository, "update-ref", head, "refs/heads/pushed")
+    with pytest.raises(InvalidRequestError, match="no regular file"):
+        await GitArchive(repository).commit({}, change_log_row=ROW, message="Archive")

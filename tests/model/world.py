@@ -143,7 +143,7 @@ class World:
         self._stands(bad, "withdrawn")
         self._stands(undoing, "confirmed")
         self.change_log.setdefault(bad.generation, []).append("rolled back")
-        self.change_log[undoing.generation] = ["restored"]
+        self.change_log[undoing.generation] = ["restored" if restored else "withdrawn"]
         self._said(ROLLED_BACK, "rollback.completed")
 
     def _released(self, kind: str, checksum: str | None, version: tuple[int, ...] | None, undoes: int | None) -> Made:

@@ -57,7 +57,8 @@ async def undone(
     assert (current.checksum if current else None) == (before.checksum if before else None)
     told = town.reads.told_about(proposal.version, "rolled back")
     assert len(told) == 1, told
-    for generation, outcome in ((bad.generation, "rolled back"), (undoing.generation, "restored")):
+    made = "restored" if before else "withdrawn"
+    for generation, outcome in ((bad.generation, "rolled back"), (undoing.generation, made)):
         rows = await asyncio.to_thread(town.reads.change_log, generation)
         assert len([row for row in rows if f"| {outcome} |" in row]) == 1, rows
     return undoing
