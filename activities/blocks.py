@@ -14,7 +14,7 @@ from activities.text import is_web_address, one_line, slack_text
 Block = dict[str, Any]
 
 TITLES = {
-    "completed": "live and confirmed",
+    "completed": "went live and was confirmed",
     "rejected": "rejected: nothing live was touched",
     "rolled_back": "rolled back",
     "released": "released",

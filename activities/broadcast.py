@@ -1,5 +1,6 @@
 """Runbook step 5: the channel is told, once per outcome."""
 
+import contextlib
 from datetime import datetime
 
 from pydantic import Field
@@ -12,6 +13,7 @@ from activities.ports import Channel, Deployment, Ledger
 from activities.subject import Subject
 from activities.text import one_line, slack_text
 from constitution.checksum import Checksum
+from constitution.errors import NotFoundError
 from constitution.model import Model
 
 
@@ -55,6 +57,7 @@ class Announcement(Model):
     diff: tuple[str, ...] = ()
     links: dict[str, str] = Field(default_factory=dict)
     update_id: str  # its progress message is what an outcome replies to
+    answers: str = ""  # update id whose progress message it replies to instead: of the release that was undone
     channel: str
 
 
@@ -91,8 +94,9 @@ class Broadcast:
         )
         text = slack_text(f"{title}: {x.lines[-1] if x.lines else 'started'}")
         if x.ts is not None and x.channel_id is not None:
-            await self._channel.edit(x.channel_id, x.ts, text=text, blocks=shown)
-            return Posted(channel_id=x.channel_id, ts=x.ts)
+            with contextlib.suppress(NotFoundError):  # deleted, or the channel is another one by now: posted anew
+                await self._channel.edit(x.channel_id, x.ts, text=text, blocks=shown)
+                return Posted(channel_id=x.channel_id, ts=x.ts)
         channel_id, ts = await self._once(subject.channel, _progress_key(subject.update_id), text, shown)
         return Posted(channel_id=channel_id, ts=ts)
 
@@ -138,7 +142,7 @@ class Broadcast:
             ]
         )
         text = slack_text(f"{title} in {x.environment}: {x.checksum or ''} {x.reason or x.summary}", 600)
-        channel_id, ts = await self._once(x.channel, x.key, text, shown, _progress_key(x.update_id))
+        channel_id, ts = await self._once(x.channel, x.key, text, shown, _progress_key(x.answers or x.update_id))
         return Posted(channel_id=channel_id, ts=ts, permalink=await self._channel.permalink(channel_id, ts))
 
     async def _once(

@@ -9,7 +9,7 @@ from constitution.messages import RollbackRequest
 from constitution.model import Model
 from constitution.past import Past
 from constitution.release import Kind, Standing, Verdict
-from constitution.rollback_plan import bad_release, is_preauthorised, rollback_target, undone_by
+from constitution.rollback_plan import bad_release, rollback_target, undone_by, why_not_preauthorised
 from constitution.trust import Thresholds
 
 
@@ -30,6 +30,7 @@ class RollbackPlan(Model):
         already: generation of the release that undid it already.
         done: that release was confirmed: only its records can be missing.
         needs_quorum: no approval pre-authorises it: ``quorum`` board members must sign.
+        why_quorum: why none does, in words; empty where one does.
         standing_for_bad: ``poisoned`` after an anomaly, or where an earlier run said so already; else ``withdrawn``.
     """
 
@@ -39,6 +40,7 @@ class RollbackPlan(Model):
     bad_generation: int | None
     bad_version: str | None
     bad_checksum: Checksum | None
+    bad_update_id: str = ""
     restore_generation: int | None
     version: str | None
     checksum: Checksum | None
@@ -47,6 +49,7 @@ class RollbackPlan(Model):
     already: int | None
     done: bool
     needs_quorum: bool
+    why_quorum: str = ""
     quorum: int
     change_request: str | None
     summary: str
@@ -81,11 +84,11 @@ def make_plan(
     """
     bad = bad_release(x.request, releases)
     target: Past | None = None
-    pre_authorised = already = None
+    already, why_quorum = None, ""
     if bad is not None:
         already = undone_by(bad, releases)
         target = rollback_target(x.request, bad, releases, already)
-        pre_authorised = is_preauthorised(bad, target, releases, now)
+        why_quorum = why_not_preauthorised(bad, target, releases, now)
     kind = Kind.WITHDRAW if bad is not None and target is None else Kind.ROLLBACK
     bad_name = _name(bad)
     poisoned = x.request.verdict is Verdict.ANOMALY or (bad is not None and bad.standing is Standing.POISONED)
@@ -96,6 +99,7 @@ def make_plan(
         bad_generation=bad.generation if bad else None,
         bad_version=bad.version if bad else None,
         bad_checksum=bad.checksum if bad else None,
+        bad_update_id=bad.update_id if bad else "",
         restore_generation=target.generation if target else None,
         version=target.version if target else None,
         checksum=target.checksum if target else None,
@@ -106,7 +110,8 @@ def make_plan(
         done=any(
             r.generation == already and any(s.standing is Standing.CONFIRMED for s in r.standings) for r in releases
         ),
-        needs_quorum=bad is not None and already is None and not pre_authorised,
+        needs_quorum=bad is not None and already is None and bool(why_quorum),
+        why_quorum=why_quorum,
         quorum=thresholds.withdraw if kind is Kind.WITHDRAW else thresholds.rollback,
         change_request=bad.change_request if bad else None,
         summary=f"takes {bad_name} back"

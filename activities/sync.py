@@ -220,5 +220,5 @@ def _judge(report: SyncReport, states: dict[str, _State], x: SyncInput) -> None:
     issues = tuple(Issue(code=kinds[name], path=name, message=states[name].said) for name in behind)
     said = f"generation {x.generation} is not obeyed by {', '.join(behind)} after {x.deadline_seconds:g} s"
     if x.require_all:
-        raise NotConvergedError(said, issues=issues, hint="look at the targets named; the previous release is restored")
+        raise NotConvergedError(said, issues=issues, hint="look at the log of each target named")
     raise NotYetError(said, issues=issues)

@@ -13,6 +13,7 @@ SDK's own retries are off: a retry after a connection error would post twice.
 import asyncio
 import contextlib
 import http.client
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -29,6 +30,7 @@ LOOK_BACK = timedelta(days=8)  # longer than the longest watch and hold together
 LONGEST_WAIT = timedelta(minutes=1)  # Slack's limits are by the minute: a longer Retry-After is somebody else's
 PAGE = 200  # Slack recommends no more than 200 a page
 MAX_PAGES = 50
+IDS_FOR = timedelta(minutes=10)  # a channel may be renamed, and its name given to another: then that one is meant
 THREADS = 10  # that are read for what was told; Slack counts calls
 
 # Errors of the Web API by what heals them. Source: docs.slack.dev, chat.postMessage and conversations.history, Errors.
@@ -62,6 +64,7 @@ class SlackChannel:
         if api_url:
             self._client.proxy = None  # the SDK takes HTTPS_PROXY for every address, loopback too
         self._ids: dict[str, str] = {}
+        self._ids_until = 0.0  # of the monotonic clock
         self._threads: dict[str, _Thread] = {}  # the newest ones, by the ts of their head
 
     async def find(self, channel: str, key: str, head: str | None = None) -> tuple[tuple[str, str] | None, str | None]:
@@ -190,10 +193,12 @@ class SlackChannel:
         )
 
     def _channel_id(self, channel: str) -> str:
-        """Slack reads history by id only; a name is looked up once."""
+        """Slack reads history by id only; a name is looked up anew every ``IDS_FOR``, and when its id is refused."""
         name = channel.removeprefix("#")
         if not channel.startswith("#"):
             return channel
+        if time.monotonic() >= self._ids_until:
+            self._ids, self._ids_until = {}, time.monotonic() + IDS_FOR.total_seconds()
         if name not in self._ids:
             self._ids |= self._listed("public_channel")
         if name not in self._ids:
@@ -230,7 +235,10 @@ class SlackChannel:
         try:
             return request()
         except SlackApiError as error:
-            raise translated(error) from error
+            refusal = translated(error)
+            if isinstance(refusal, NotFoundError):  # archived, deleted, or a server that has lost its channels
+                self._ids, self._threads = {}, {}
+            raise refusal from error
         except (SlackClientError, URLError, OSError, http.client.HTTPException, ValueError) as error:
             raise UnavailableError(
                 f"Slack did not answer: {type(error).__name__}: {error}",

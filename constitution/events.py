@@ -10,7 +10,7 @@ from typing import Any
 from constitution.api import AuditEvent
 from constitution.checksum import Checksum
 from constitution.model import Model
-from constitution.release import Envelope, Kind
+from constitution.release import Envelope, Kind, Standing
 
 UPDATED_TYPE = "constitution.updated.v1"
 OCSF_VERSION = "1.6.0"
@@ -31,6 +31,30 @@ _ACTIVITIES = {
     "update.completed": _UPDATE,
     "update.rolled_back": _UPDATE,
 }
+
+
+# OCSF severity_id: https://schema.ocsf.io/1.6.0/classes/api_activity (severity_id)
+_INFORMATIONAL, _MEDIUM, _HIGH = 1, 3, 4
+_SEVERITY_NAMES = {_INFORMATIONAL: "Informational", _MEDIUM: "Medium", _HIGH: "High"}
+_SEVERE = {
+    "rollback.completed": _HIGH,
+    "update.rolled_back": _HIGH,
+    "cache.forged": _HIGH,
+    "guard.rejected": _MEDIUM,
+    "guard.completed": _MEDIUM,
+    "lease.pre-empted": _MEDIUM,
+    "reconcile.repaired": _MEDIUM,
+    "service.recovered": _MEDIUM,
+}
+
+
+def severity_of(event: AuditEvent) -> int:
+    """Return OCSF's ``severity_id``: whatever takes a constitution out of force is High, though it succeeded."""
+    undoes = event.details.get("kind") in {Kind.ROLLBACK.value, Kind.WITHDRAW.value}
+    undone = event.details.get("standing") in {Standing.WITHDRAWN.value, Standing.POISONED.value}
+    if undoes or undone:
+        return _HIGH
+    return max(_SEVERE.get(event.activity, _INFORMATIONAL), _INFORMATIONAL if event.success else _MEDIUM)
 
 
 class UpdatedEvent(Model):
@@ -83,6 +107,7 @@ def ocsf_event(event: AuditEvent, *, environment: str, time: datetime) -> dict[s
         time: when; aware.
     """
     activity_id = _ACTIVITIES.get(event.activity, _OTHER)
+    severity_id = severity_of(event)
     details = {**event.details, "environment": environment}
     if event.workflow.workflow_id:
         details["workflow"] = event.workflow.model_dump()
@@ -107,8 +132,8 @@ def ocsf_event(event: AuditEvent, *, environment: str, time: datetime) -> dict[s
         "class_uid": 6003,
         "class_name": "API Activity",
         "type_uid": 600300 + activity_id,
-        "severity_id": 1 if event.success else 3,
-        "severity": "Informational" if event.success else "Medium",
+        "severity_id": severity_id,
+        "severity": _SEVERITY_NAMES[severity_id],
         "status_id": 1 if event.success else 2,
         "status": "Success" if event.success else "Failure",
         "time": int(time.timestamp() * 1000),

@@ -82,15 +82,27 @@ def _was_confirmed(release: Past) -> bool:
 
 def is_preauthorised(bad: Past, target: Past | None, releases: Sequence[Past], now: datetime) -> bool:
     """Say whether the approvals of the bad release cover its undo: exactly back to its previous, and in time."""
+    return not why_not_preauthorised(bad, target, releases, now)
+
+
+def why_not_preauthorised(bad: Past, target: Past | None, releases: Sequence[Past], now: datetime) -> str:
+    """Return why the approvals of the bad release do not cover its undo, for the people who must sign; "": they do."""
     if bad.kind is not Kind.UPDATE or not bad.is_approved:
-        return False
+        return f"generation {bad.generation} is a {bad.kind.value}: nobody approved it as an update, with its way back"
     previous = next((r.checksum for r in releases if r.generation == bad.previous_generation), None)
     if (target.checksum if target else None) != previous:
-        return False
+        return "its approvals authorise the way back to what was live before it, and this is another target"
     verdicts = [s.recorded_at for s in bad.standings if s.standing is Standing.CONFIRMED]
     if not verdicts:
-        return True
-    later = any(
-        s.standing is Standing.CONFIRMED for r in releases if r.generation > bad.generation for s in r.standings
-    )
-    return not later and now <= verdicts[-1] + PREAUTHORISED_FOR
+        return ""
+    later = [
+        r.generation
+        for r in releases
+        if r.generation > bad.generation and any(s.standing is Standing.CONFIRMED for s in r.standings)
+    ]
+    if later:
+        return f"the authorisation given with its approvals ended when generation {later[0]} was confirmed"
+    ended = verdicts[-1] + PREAUTHORISED_FOR
+    if now > ended:
+        return f"the authorisation given with its approvals ended at {ended.isoformat(timespec='seconds')}"
+    return ""

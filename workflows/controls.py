@@ -29,7 +29,7 @@ from constitution.messages import (
 )
 from constitution.release import Envelope
 from workflows import policies
-from workflows.journal import Journal, command
+from workflows.journal import Journal, clipped, command
 from workflows.reading import NOTHING, read
 from workflows.stepping import StepFailedError, Stepper, StepSkippedError, explain
 
@@ -55,6 +55,7 @@ class Controls:
         self._live = False  # after confirmation, and in a rollback that has begun: nothing interrupts
         self._held: str | None = None
         self._promoted: str | None = None
+        self._resumed: str | None = None
         self._stepper = Stepper(self._journal, self._interrupted)
         self._audited = 0
         self._orders: dict[tuple[str, str | None], tuple[Envelope, ...]] = {}
@@ -189,7 +190,9 @@ class Controls:
             case "hold":
                 return self._on_hold(read(HoldMessage, raw, hint=hint))
             case _:
-                read(ResumeMessage, raw, hint=hint)
+                message = read(ResumeMessage, raw, hint=hint)
+                if self._held is not None:
+                    self._resumed = message.reason
                 self._held = None
                 return "going on"
 
@@ -312,7 +315,7 @@ class Controls:
             workflow=WorkflowRef(workflow_id=info.workflow_id, run_id=info.run_id),
             activity=activity,
             success=success,
-            message=message[:4000],
+            message=clipped(message, 4000),
             details=details,
         )
 

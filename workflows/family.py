@@ -175,7 +175,7 @@ async def roll_back(
                 result_type=RollbackResult,
                 parent_close_policy=workflow.ParentClosePolicy.ABANDON,
                 id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
-                static_summary=f"undo generation {bad_generation}: {request.reason}"[:200],
+                static_summary=f"undo generation {bad_generation}",  # why is in its input; a list shows one line
             )
             result: RollbackResult = await handle
         except WorkflowAlreadyStartedError:

@@ -85,6 +85,8 @@ class ConstitutionGuard:
             said += await self._undo_unconfirmed(request, info, ended)
         if request.seals:
             said += await self._seal(request, state)
+            self._journal.step("seal", "done")
+        self._journal.settle()
         self._journal.set(phase=Phase.CLOSED, outcome_detail=said)
         return said
 

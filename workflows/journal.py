@@ -41,6 +41,18 @@ LONGEST = 2_000
 """Characters of any one text: errors of other systems may be long, and a status must stay far below 2 MiB."""
 
 
+SUMMARY = 200
+"""Bytes of a summary in Temporal's UI that is one line of a list; Temporal takes 400. Source: static_summary."""
+
+
+def clipped(text: str, limit: int) -> str:
+    """Return text of at most ``limit`` characters; one that is cut says so, at the end of a word."""
+    if len(text) <= limit:
+        return text
+    kept = text[: limit - 1]
+    return (kept.rpartition(" ")[0] or kept).rstrip(" ,;:") + "…"
+
+
 def command(verb: str, *options: str) -> str:
     """Return what to type about this run; whoever started it chose its id, and a shell will read it."""
     return " ".join(["constitution", verb, shlex.quote(workflow.info().workflow_id), *options])
@@ -57,6 +69,7 @@ class Journal:
     def __init__(self, name: str, steps: Sequence[str]) -> None:
         self._status = Status(workflow=name, phase=Phase.RUNNING, steps=tuple(StepStatus(name=step) for step in steps))
         self._shown_phase: Phase | None = None
+        self._before_wait: dict[str, str] = {}
 
     @property
     def status(self) -> Status:
@@ -76,22 +89,28 @@ class Journal:
             if step.name != name:
                 return step
             changes: dict[str, object] = {"state": state}
+            if state == "waiting":
+                self._before_wait.setdefault(name, step.detail)
+            elif detail is None and name in self._before_wait:  # what it waited for is over
+                changes["detail"] = self._before_wait[name]
+            if state != "waiting":
+                self._before_wait.pop(name, None)
             if detail is not None:
-                changes["detail"] = detail[:LONGEST]
+                changes["detail"] = clipped(detail, LONGEST)
             if state in ("running", "waiting") and step.started_at is None:
                 changes["started_at"] = now
             if state in ("done", "failed", "skipped", "undone"):
                 changes["ended_at"] = now
             if error is not None:
-                changes["first_error"] = step.first_error or error[:LONGEST]
-                changes["last_error"] = error[:LONGEST]
+                changes["first_error"] = step.first_error or clipped(error, LONGEST)
+                changes["last_error"] = clipped(error, LONGEST)
             return step.model_copy(update=changes)
 
         self.set(step=name, steps=tuple(moved(step) for step in self._status.steps))
 
     def waiting(self, step: str, for_: str, next_command: str, phase: Phase = Phase.WAITING) -> None:
         """Say on whom or what the run waits, and what that person may type."""
-        self.set(waiting_for=for_[:LONGEST], next_command=next_command, phase=phase)
+        self.set(waiting_for=clipped(for_, LONGEST), next_command=next_command, phase=phase)
         self.step(step, "waiting", detail=for_)
 
     def going_on(self, step: str, phase: Phase) -> None:
@@ -101,7 +120,7 @@ class Journal:
 
     def refused(self, what: str) -> None:
         """Remember a refused message; the newest 20 are kept."""
-        self.set(refusals=(*self._status.refusals, what[:LONGEST])[-20:])
+        self.set(refusals=(*self._status.refusals, clipped(what, LONGEST))[-20:])
 
     def verdict(self, verdict: Verdict) -> None:
         """Record the watch's word."""
@@ -110,8 +129,23 @@ class Journal:
 
     def close(self, outcome: Outcome, detail: str) -> None:
         """Record how the run ended."""
-        self.set(outcome=outcome, outcome_detail=detail[:LONGEST], phase=Phase.CLOSED, waiting_for="", next_command="")
+        self.settle()
+        self.set(
+            outcome=outcome,
+            outcome_detail=clipped(detail, LONGEST),
+            phase=Phase.CLOSED,
+            waiting_for="",
+            next_command="",
+        )
         workflow.upsert_search_attributes([OUTCOME.value_set(outcome.value)])
+
+    def settle(self) -> None:
+        """Show no step of a run that ends as running or waiting: nothing will ever end it."""
+        at = self._status.step
+        for step in self._status.steps:
+            if step.state in ("running", "waiting"):
+                self.step(step.name, "skipped", detail="not finished when the run ended")
+        self.set(step=at)
 
     def identify(self) -> None:
         """Make the run findable by what it is about."""
@@ -162,4 +196,5 @@ def _code(text: str) -> str:
 
 def _plain(text: str) -> str:
     """Return text that stays text in Markdown: documents and people are hostile until proved otherwise."""
-    return "".join(" " if c in "\r\n" else c for c in text)[:300].translate({ord(c): f"\\{c}" for c in "`*_[]<>|#!"})
+    line = "".join(" " if c in "\r\n" else c for c in text)
+    return clipped(line, 300).translate({ord(c): f"\\{c}" for c in "`*_[]<>|#!"})

@@ -128,7 +128,7 @@ class ConstitutionRollback(Controls):
         in_time = await self._stepper.wait(
             "board",
             lambda: self._denied is not None or len(self._decisions) >= plan.quorum,
-            for_=f"{plan.quorum} board members: the authorisation given with the approvals has ended",
+            for_=f"{plan.quorum} board members: {plan.why_quorum}",
             next_command=command("approve"),
             deadline=deadline,
         )
@@ -390,9 +390,24 @@ class ConstitutionRollback(Controls):
         unreachable = report.unreachable if report else ()
         posted = await self._broadcast(plan, published, unreachable, request.reason)
         archived = await self._archive(plan, published, proof, request)
-        live = f"{published.version} is live again" if published.version else "no constitution is live"
-        detail = f"generation {plan.bad_generation} undone: {live} as generation {published.generation}"
-        await self._audit_outcome("archive", "rollback.completed", success=True, message=f"{detail}: {request.reason}")
+        restored = f"{published.version} was restored" if published.version else "the constitution was withdrawn"
+        detail = f"generation {plan.bad_generation} undone: {restored} as generation {published.generation}"
+        await self._audit_outcome(
+            "archive",
+            "rollback.completed",
+            success=True,
+            message=f"{detail}: {request.reason}",
+            details={
+                "bad_generation": plan.bad_generation,
+                "bad_version": plan.bad_version,
+                "generation": published.generation,
+                "version": published.version,
+                "checksum": published.checksum,
+                "change_request": plan.change_request,
+                "approvers": list(self._authorised_by(plan)),
+                "reason": request.reason,
+            },
+        )
         self._journal.close(Outcome.ROLLED_BACK, detail)
         await workflow.wait_condition(workflow.all_handlers_finished)
         return RollbackResult(
@@ -409,6 +424,10 @@ class ConstitutionRollback(Controls):
             slack_permalink=posted.permalink if posted else "",
             archive_commit=archived.commit if archived else "",
         )
+
+    def _authorised_by(self, plan: RollbackPlan) -> tuple[str, ...]:
+        """Return who authorised the undo: the board members asked, or those who did in advance, with the release."""
+        return tuple(sorted(self._decisions)) or plan.approvers
 
     async def _broadcast(
         self, plan: RollbackPlan, published: Published, unreachable: tuple[str, ...], reason: str
@@ -428,13 +447,14 @@ class ConstitutionRollback(Controls):
                     effective_at=published.effective_at,
                     summary=plan.summary,
                     reason=reason,
-                    approvers=plan.approvers,
+                    approvers=self._authorised_by(plan),
                     change_request=plan.change_request,
                     workflow_id=me.workflow_id,
                     run_id=me.run_id,
                     restored_version=plan.version,
                     restored_checksum=published.checksum,
                     update_id=self._update_id,
+                    answers=plan.bad_update_id,
                     restored_generation=published.generation,
                     unreachable=unreachable,
                     links=plan.links,
@@ -479,7 +499,7 @@ class ConstitutionRollback(Controls):
                         verdict=request.verdict,
                         reason=request.reason,
                         watch_evidence=seen if outcome == "rolled_back" else None,
-                        approvers=plan.approvers,
+                        approvers=self._authorised_by(plan),
                     ),
                     policies.GIT,
                     summary=f"generation {generation} ({outcome}) into the legal archive",

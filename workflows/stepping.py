@@ -17,7 +17,7 @@ from temporalio.exceptions import ActivityError, ApplicationError, FailureError,
 
 from constitution.messages import Phase
 from workflows import policies
-from workflows.journal import Journal, command
+from workflows.journal import Journal, clipped, command
 from workflows.policies import StepPolicy
 
 ArgumentT = TypeVar("ArgumentT")
@@ -218,7 +218,9 @@ class Stepper:
         self._journal.waiting(step, for_, next_command)
         try:
             await workflow.wait_condition(
-                lambda: condition() or self._interrupted() is not None, timeout=deadline, timeout_summary=for_[:100]
+                lambda: condition() or self._interrupted() is not None,
+                timeout=deadline,
+                timeout_summary=clipped(for_, 100),
             )
         except TimeoutError:
             self._journal.going_on(step, phase)

@@ -13,6 +13,7 @@ from temporalio import workflow
 from temporalio.common import RawValue
 from temporalio.exceptions import ActivityError, ApplicationError
 
+from constitution.confirmation import confirmation_reason
 from constitution.errors import ConflictError, InvalidRequestError, NotApprovedError
 from constitution.messages import (
     DecideMessage,
@@ -29,7 +30,7 @@ from workflows import family, policies
 from workflows.compensation import Compensations
 from workflows.controls import Controls
 from workflows.family import GuardRequest
-from workflows.journal import command
+from workflows.journal import SUMMARY, clipped, command
 from workflows.reading import NOTHING, read
 from workflows.stepping import Failure, StepFailedError, StepInterruptedError, StepSkippedError, explain
 
@@ -103,6 +104,7 @@ class ConstitutionUpdate(Controls):
         self._fenced = 0
         self._token = 0
         self._published: Published | None = None
+        self._cut_short = False
         self._verdict: Verdict | None = None
         self._watch_evidence: str | None = None
         self._proof: Proof | None = None
@@ -477,9 +479,11 @@ class ConstitutionUpdate(Controls):
         except StepSkippedError:
             if until is None:
                 self._saw(Verdict.CANNOT_TELL)
+                self._cut_short = True
                 self._journal.step("watch", "done", detail=f"promoted by {self._promoted} before the watch had ended")
             return None
         self._saw(report.verdict)
+        self._cut_short = False
         self._watch_evidence = report.evidence
         return report
 
@@ -509,7 +513,7 @@ class ConstitutionUpdate(Controls):
             if seen is not None and seen.verdict is Verdict.ANOMALY and subject.strategy.on_anomaly == "rollback":
                 raise StepFailedError("watch", Failure(Verdict.ANOMALY.value, seen.detail, permanent=True))
         self._journal.set(waiting_for="", next_command="", phase=Phase.RUNNING)
-        by = f"promoted by {self._promoted}" if self._promoted else "resumed"
+        by = f"promoted by {self._promoted}" if self._promoted else f"resumed: {self._resumed}"
         self._journal.step("watch", "done", detail=f"{by}; the watch had said {report.verdict.value}: {report.detail}")
         return True
 
@@ -543,7 +547,7 @@ class ConstitutionUpdate(Controls):
                 generation=published.generation,
                 standing=Standing.CONFIRMED,
                 verdict=self._verdict,
-                reason=f"promoted by {self._promoted}" if self._promoted else "sync and watch passed",
+                reason=self._why_confirmed(),
                 update_id=self._update_id,
                 fencing_token=self._token,
             ),
@@ -554,6 +558,12 @@ class ConstitutionUpdate(Controls):
         self._undo.forget()
         self._journal.set(phase=Phase.RUNNING)
 
+    def _why_confirmed(self) -> str:
+        """Say what the confirmation rests on; all records of the run say it in these words."""
+        return confirmation_reason(
+            self._verdict, promoted_by=self._promoted or "", resumed=self._resumed, cut_short=self._cut_short
+        )
+
     # records: nothing here ever undoes a release
 
     async def _record(
@@ -561,14 +571,30 @@ class ConstitutionUpdate(Controls):
     ) -> UpdateResult:
         """Tell and archive; without proof only if this run was reset, after it had confirmed in the life cut off."""
         await self._release_lease(self._token)
-        said = f"is live as generation {generation}" if proof else f"had been confirmed as generation {generation}"
-        await self._progress(said)
-        posted = await self._persist_broadcast(self._announcement(subject, Outcome.COMPLETED, ""))
+        why = self._why_confirmed()
+        said = f"was confirmed as generation {generation}: {why}"  # the past: it stays true when it is undone later
+        await self._progress(said, final=True)
+        posted = await self._persist_broadcast(self._announcement(subject, Outcome.COMPLETED, why))
         archived = await self._persist_archive(generation, proof)
         detail = f"{subject.version} {said}"
-        await self._audit_outcome("archive", "update.completed", success=True, message=detail)
+        await self._audit_outcome(
+            "archive", "update.completed", success=True, message=detail, details=self._facts(generation)
+        )
         result = self._complete(subject, detail, posted, archived)
         return result.model_copy(update={"unreachable": report.unreachable if report else ()})
+
+    def _facts(self, generation: int | None) -> dict[str, object]:
+        """Return what every record of this run's end says, for those who search by field."""
+        status = self._journal.status
+        return {
+            "generation": generation,
+            "version": status.version,
+            "checksum": status.checksum,
+            "change_request": status.change_request,
+            "verdict": self._verdict.value if self._verdict else None,
+            "approvers": list(status.approvers),
+            **({"promoted_by": self._promoted} if self._promoted else {}),
+        }
 
     async def _persist_broadcast(self, announcement: Announcement) -> Posted | None:
         try:
@@ -604,7 +630,7 @@ class ConstitutionUpdate(Controls):
                     generation=generation,
                     outcome=Outcome.COMPLETED.value,
                     verdict=self._verdict,
-                    reason="sync and watch passed",
+                    reason=self._why_confirmed(),
                     watch_evidence=self._watch_evidence,
                     approvers=self._journal.status.approvers,
                 ),
@@ -669,7 +695,8 @@ class ConstitutionUpdate(Controls):
             outcome, kind = Outcome.REJECTED, "Rejected"
             detail = f"rejected, nothing live was touched: {cause}"
             await self._tell_rejection(info, cause)
-        await self._progress("was rolled back" if outcome is Outcome.ROLLED_BACK else "was rejected")
+        ended = "was rolled back" if outcome is Outcome.ROLLED_BACK else "was rejected"
+        await self._progress(f"{ended}: {cause}", final=True)
         self._journal.close(outcome, detail + notes)
         await workflow.wait_condition(workflow.all_handlers_finished)
         status = self._journal.status.model_dump(mode="json")
@@ -684,7 +711,7 @@ class ConstitutionUpdate(Controls):
             await family.wake_former_guard(self._info.namespace)
 
     def _rolled_back(self, result: RollbackResult) -> str:
-        restored = f"{result.version} is live again" if result.version else "no constitution is live"
+        restored = f"{result.version} was restored" if result.version else "the constitution was withdrawn"
         missing = f"; did not answer: {', '.join(result.unreachable)}" if result.unreachable else ""
         return f"rolled back, {restored} as generation {result.generation}{missing}: {self._cause}"
 
@@ -728,13 +755,13 @@ class ConstitutionUpdate(Controls):
         fenced = await self._fence()
         if fenced is None:
             return
-        self._journal.step("publish", "undone", detail=f"generation {fenced} is being rolled back")
+        self._journal.step("publish", "undone", detail=f"generation {fenced} is undone by the rollback below")
         self._journal.set(rollback_workflow=Names(self._info.namespace).rollback_id(self._info.environment, fenced))
         names_verdict = self._verdict if self._verdict is Verdict.ANOMALY else None
         self._rollback = await family.roll_back(
             fenced,
             RollbackRequest(
-                reason=self._cause[:1000],
+                reason=clipped(self._cause, 1000),
                 bad_generation=fenced,
                 update_id=self._update_id,
                 verdict=names_verdict,
@@ -743,6 +770,7 @@ class ConstitutionUpdate(Controls):
             self._info,
             self._journal,
         )
+        self._journal.step("publish", "undone", detail=f"generation {fenced} was rolled back")
 
     async def _fence(self) -> int | None:
         fenced = await self._stepper.run(
@@ -811,8 +839,8 @@ class ConstitutionUpdate(Controls):
             channel=subject.channel,
         )
 
-    async def _progress(self, line: str) -> None:
-        """Edit the progress message; best effort: the outcome is what must be told."""
+    async def _progress(self, line: str, *, final: bool = False) -> None:
+        """Edit the progress message; best effort: the outcome is what must be told. The final one is tried again."""
         if self._subject is None:
             return
         try:
@@ -825,8 +853,8 @@ class ConstitutionUpdate(Controls):
                     lines=(line,),
                 ),
                 start_to_close_timeout=policies.SLACK.start_to_close,
-                retry_policy=policies.ONCE,
-                summary=f"progress in {self._subject.channel}: {line}",
+                retry_policy=policies.SLACK.retry if final else policies.ONCE,
+                summary=clipped(f"progress in {self._subject.channel}: {line}", SUMMARY),
             )
         except ActivityError as error:
             self._journal.refused(f"progress not told: {explain(error).message}")

@@ -1,7 +1,8 @@
 """From a Kafka record to an OCSF event. Whatever cannot be believed becomes a finding; nothing raises, nothing is lost.
 
 - ``constitution.updated``: believed when its statement verifies and says what the event says; becomes API Activity.
-- ``constitution.audit``: OCSF already; believed when it is valid by the pinned schema, and passed on as it is.
+- ``constitution.audit``: OCSF already; believed when it is valid by the pinned schema, and passed on as it is, but for
+  ``release.loaded``: the same release is told by its ``constitution.updated``, which is signed, and a SIEM counts.
 """
 
 from dataclasses import dataclass
@@ -21,14 +22,18 @@ from services.siem_forwarder.sinks.sink import Event
 from signatures.statements import verify_release
 
 _SIGNED = ("environment", "rings", "generation", "kind", "version", "checksum", "previous", "effective_at", "update_id")
+_TOLD_BY_UPDATED = "release.loaded"
 _UNSAID = frozenset({"statement", "tenant", "update_id", "workflow_id", "run_id", "environment"})
 
 
 @dataclass(frozen=True, slots=True)
 class Translated:
-    """An event for the SIEM; ``refused`` says why it is a finding about the record instead of what the record says."""
+    """An event for the SIEM; ``refused`` says why it is a finding about the record instead of what the record says.
 
-    event: Event
+    ``event`` is None where another record tells the same.
+    """
+
+    event: Event | None
     refused: str | None
 
 
@@ -59,6 +64,8 @@ class Translator:
         except Exception as error:  # noqa: BLE001 - whatever a hostile record brings about, the stream goes on
             why = f"it cannot be read: {type(error).__name__}"
             return Translated(finding(record, why), why)
+        if record.topic == self._audit_topic and event["api"]["operation"] == _TOLD_BY_UPDATED:
+            return Translated(None, None)
         return Translated(event, None)
 
     def _require_valid(self, event: Event) -> None:

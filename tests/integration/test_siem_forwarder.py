@@ -187,7 +187,8 @@ class TestWithConstitutionService:
                     operations = {event["api"]["operation"] for event in events if "api" in event}
                     told = {event["metadata"]["uid"] for event in events}
                     assert wanted <= told
-                    assert {"artifact.pushed", "constitution.updated"} <= operations, operations
+                    assert {"artifact.pushed", "constitution.updated", "lease.acquired"} <= operations, operations
+                    assert "release.loaded" not in operations, "its constitution.updated tells it, once a tenant"
                     return True
 
                 await eventually(arrived)

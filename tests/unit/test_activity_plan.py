@@ -93,6 +93,7 @@ def test_an_unconfirmed_update_after_a_withdrawal_is_withdrawn_without_asking_ag
     assert (made.kind, made.checksum, made.needs_quorum) == (Kind.WITHDRAW, None, False)
     by_hand = plan(*releases, release(5, "1.2.0", CONFIRMED), bad_generation=5)  # people who undo it later decide anew
     assert (by_hand.checksum, by_hand.needs_quorum) == (checksum("1.0.0"), True)
+    assert "another target" in by_hand.why_quorum
 
 
 def test_a_withdrawal_is_not_withdrawn() -> None:
@@ -105,7 +106,9 @@ def test_the_approvals_authorise_the_way_back_for_72_hours_after_the_verdict() -
     releases = (release(1, "1.0.0", CONFIRMED), release(2, "1.1.0", CONFIRMED))
     verdict = NOW - timedelta(hours=1)
     assert not plan(*releases, now=verdict + timedelta(hours=72)).needs_quorum
-    assert plan(*releases, now=verdict + timedelta(hours=72, seconds=1)).needs_quorum
+    late = plan(*releases, now=verdict + timedelta(hours=72, seconds=1))
+    assert late.needs_quorum
+    assert "ended at" in late.why_quorum
 
 
 def test_another_target_than_the_previous_takes_the_quorum() -> None:
@@ -113,6 +116,7 @@ def test_another_target_than_the_previous_takes_the_quorum() -> None:
     assert not plan(*releases).needs_quorum
     made = plan(*releases, to=1)
     assert (made.restore_generation, made.needs_quorum) == (1, True)
+    assert made.why_quorum.endswith("this is another target"), "nothing has ended"
 
 
 def test_a_poisoned_document_is_never_restored() -> None:

@@ -43,6 +43,31 @@ def test_audit_events_are_valid_ocsf(activity: str, *, success: bool) -> None:
         assert len(written["message"]) <= 4096
 
 
+@pytest.mark.parametrize(
+    ("activity", "success", "details", "severity"),
+    [
+        ("update.completed", True, {}, "Informational"),
+        ("rollback.completed", True, {}, "High"),
+        ("constitution.updated", True, {"kind": "update"}, "Informational"),
+        ("constitution.updated", True, {"kind": "rollback"}, "High"),
+        ("release.loaded", True, {"kind": "withdraw"}, "High"),
+        ("standing.recorded", True, {"standing": "confirmed"}, "Informational"),
+        ("standing.recorded", True, {"standing": "poisoned"}, "High"),
+        ("standing.recorded", True, {"standing": "withdrawn"}, "High"),
+        ("lease.pre-empted", True, {}, "Medium"),
+        ("update.rejected", False, {}, "Medium"),
+        ("load.refused", False, {"kind": "rollback"}, "High"),
+    ],
+)
+def test_what_takes_a_constitution_out_of_force_is_severe(
+    activity: str, success: bool, details: dict[str, str], severity: str
+) -> None:
+    event = audit(activity, success=success).model_copy(update={"details": details})
+    written = ocsf_event(event, environment="development", time=NOW)
+    assert written["severity"] == severity
+    assert [error.message for error in API_ACTIVITY.iter_errors(written)] == []
+
+
 def test_the_schema_would_notice_a_missing_field() -> None:
     written = ocsf_event(audit("x", success=True), environment="development", time=NOW)
     del written["metadata"]

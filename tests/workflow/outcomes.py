@@ -22,7 +22,7 @@ async def completed(town: Town, handle: Handle, proposal: Proposal) -> Release:
     assert (release.checksum, release.standing) == (proposal.checksum, Standing.CONFIRMED)
     live = await town.live()
     assert (live.generation, live.checksum) == (release.generation, proposal.checksum)
-    assert len(town.reads.told_about(proposal.version, "live and confirmed")) == 1
+    assert len(town.reads.told_about(proposal.version, "went live and was confirmed")) == 1
     rows = await asyncio.to_thread(town.reads.change_log, release.generation)
     assert [row for row in rows if "completed" in row] == rows
     assert len(rows) == 1

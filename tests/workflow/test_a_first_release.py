@@ -30,7 +30,7 @@ async def test_a_first_release_that_is_not_obeyed_everywhere_is_withdrawn(bare: 
         await bare.go_on(LEAF)
         end, undoing = await outcomes.rolled_back(bare, handle, proposal, None)
     assert LEAF in end.message
-    assert "no constitution is live" in end.message
+    assert "the constitution was withdrawn" in end.message
     assert undoing.checksum is None
     said = await bare.reads.live(bare.environment)
     assert set(said.values()) == {(undoing.generation, None)}

@@ -173,7 +173,7 @@ async def test_an_update_killed_after_confirmation_is_told_and_archived(town: To
 
     await eventually(archived, SOON)
     await guarded_again(town, handle)
-    assert len(town.reads.told_about(proposal.version, "live and confirmed")) == 1
+    assert len(town.reads.told_about(proposal.version, "went live and was confirmed")) == 1
     current = await town.current()
     assert current is not None
     assert (current.generation, current.checksum) == (live.generation + 1, proposal.checksum)

@@ -152,7 +152,7 @@ async def test_an_update_that_was_followed_by_another_is_reset_and_stays_history
     await closed(town, handle)
     assert await town.live() == newest
     assert newest.checksum == next_one.checksum
-    assert len(town.reads.told_about(proposal.version, "live and confirmed")) == 1
+    assert len(town.reads.told_about(proposal.version, "went live and was confirmed")) == 1
     assert town.reads.told_about(proposal.version, "rejected") == []
 
 

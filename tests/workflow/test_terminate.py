@@ -70,7 +70,7 @@ async def test_an_update_that_is_terminated_after_confirmation_stays_live_and_it
     assert "is confirmed and live" in end.result
     now = await town.live()
     assert (now.checksum, now.generation) == (proposal.checksum, live.generation + 1)
-    assert len(town.reads.told_about(proposal.version, "live and confirmed")) == 1
+    assert len(town.reads.told_about(proposal.version, "went live and was confirmed")) == 1
     rows = await asyncio.to_thread(town.reads.change_log, now.generation)
     assert len(rows) == 1
 
