@@ -34,6 +34,8 @@ from temporalio.worker import Worker, WorkerDeploymentConfig
 from activities.archive import ArchiveRelease
 from activities.audit import Audit
 from activities.broadcast import Broadcast
+from activities.callers import OnlyOurRuns
+from activities.confirm import Confirm
 from activities.deployment import DeploymentActivities
 from activities.expected_change import ExpectedChange
 from activities.family import Family
@@ -218,19 +220,22 @@ async def activities(configuration: Configuration, client: Client) -> AsyncItera
         events = KafkaEventLog(settings.kafka_client(), names)
         channel = SlackChannel(settings.slack_bot_token.get_secret_value(), settings.slack_api_url)
         runs, search = TemporalRuns(client), TemporalSearch(client, names.task_queue())
+        publish = Publish(
+            service=service,
+            ledger=ledger,
+            cache=ConstitutionCache(redis, names),
+            events=events,
+            deployment=deployment,
+        )
+        sync = Sync(targets=targets, service=service, deployment=deployment)
         holders: tuple[object, ...] = (
             DeploymentActivities(deployment=deployment, namespace=settings.namespace),
             Preconditions(service=service, deployment=deployment, gate=run_gate),
             Stage(service=service, deployment=deployment),
             Validate(service=service, deployment=deployment),
-            Publish(
-                service=service,
-                ledger=ledger,
-                cache=ConstitutionCache(redis, names),
-                events=events,
-                deployment=deployment,
-            ),
-            Sync(targets=targets, service=service, deployment=deployment),
+            publish,
+            sync,
+            Confirm(service=service, deployment=deployment, publish=publish, sync=sync),
             ExpectedChange(service=service, targets=targets, deployment=deployment),
             Watch(metrics=metrics, service=service, deployment=deployment),
             Broadcast(channel=channel, ledger=ledger, deployment=deployment),
@@ -249,6 +254,10 @@ async def activities(configuration: Configuration, client: Client) -> AsyncItera
             People(search=search),
         )
         yield [method for holder in holders for method in _methods(holder)]
+
+
+def _names(workflows: Sequence[type]) -> list[str]:
+    return [definition.name for cls in workflows if (definition := getattr(cls, "__temporal_workflow_definition")).name]
 
 
 def _methods(holder: object) -> list[Callable[..., Any]]:
@@ -367,7 +376,10 @@ async def serve(configuration: Configuration) -> None:
             workflows=WORKFLOWS,
             activities=methods,
             workflow_runner=workflow_runner(),
-            interceptors=[OneArgument()],
+            interceptors=[
+                OneArgument(),
+                OnlyOurRuns(runs=TemporalRuns(client), task_queue=task_queue, workflows=_names(WORKFLOWS)),
+            ],
             deployment_config=deployed,
             max_concurrent_activities=ACTIVITIES_AT_ONCE,
             max_concurrent_workflow_tasks=WORKFLOW_TASKS_AT_ONCE,

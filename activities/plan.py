@@ -8,7 +8,7 @@ from constitution.environment import Deadlines, Environment
 from constitution.messages import RollbackRequest
 from constitution.model import Model
 from constitution.past import Past
-from constitution.release import Kind, Standing, Verdict
+from constitution.release import Kind, Standing
 from constitution.rollback_plan import bad_release, rollback_target, undone_by, why_not_preauthorised
 from constitution.trust import Thresholds
 
@@ -31,7 +31,8 @@ class RollbackPlan(Model):
         done: that release was confirmed: only its records can be missing.
         needs_quorum: no approval pre-authorises it: ``quorum`` board members must sign.
         why_quorum: why none does, in words; empty where one does.
-        standing_for_bad: ``poisoned`` after an anomaly, or where an earlier run said so already; else ``withdrawn``.
+        standing_for_bad: ``poisoned`` where an earlier run said so already; else ``withdrawn``, which
+            the evidence of an anomaly makes ``poisoned`` when it is recorded.
     """
 
     environment: str
@@ -91,7 +92,7 @@ def make_plan(
         why_quorum = why_not_preauthorised(bad, target, releases, now)
     kind = Kind.WITHDRAW if bad is not None and target is None else Kind.ROLLBACK
     bad_name = _name(bad)
-    poisoned = x.request.verdict is Verdict.ANOMALY or (bad is not None and bad.standing is Standing.POISONED)
+    poisoned = bad is not None and bad.standing is Standing.POISONED
     return RollbackPlan(
         environment=x.environment,
         update_id=x.update_id,

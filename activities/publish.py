@@ -15,13 +15,12 @@ from constitution.api import (
     LeaseRequest,
     LoadRequest,
     LoadResult,
-    StandingRequest,
     WorkflowRef,
 )
 from constitution.checksum import Checksum
 from constitution.errors import ConflictError, ContentError, NotYetError
 from constitution.model import Model
-from constitution.release import CurrentConstitution, DeliveredEvent, Envelope, Kind, Standing, Verdict
+from constitution.release import CurrentConstitution, DeliveredEvent, Envelope, Kind
 from constitution.untrusted import read_message
 from signatures.current import verify_current
 
@@ -93,25 +92,6 @@ class Proof(Model):
     offset: int
     events: tuple[DeliveredEvent, ...]
     repaired: bool
-
-
-class StandingInput(Model):
-    """What became of a release."""
-
-    environment: str
-    generation: int
-    standing: Standing
-    verdict: Verdict | None = None
-    reason: str
-    update_id: str
-    fencing_token: int
-
-
-class StandingResult(Model):
-    """The release's latest standing, as recorded."""
-
-    generation: int
-    standing: Standing
 
 
 class Publish:
@@ -230,32 +210,6 @@ class Publish:
             events=events,
             repaired=repaired,
         )
-
-    @activity.defn
-    @classified
-    async def record_standing(self, x: StandingInput) -> StandingResult:
-        """Append what became of a release.
-
-        Twice, or killed half-way: the service appends the same standing once, and the key adds the run, because the
-        run that follows a terminated one gives a reason of its own. Late, after its caller died: it needs the current
-        token, so a fenced update can never confirm.
-
-        Raises:
-            LeaseLostError, ConflictError: the token is old, or the release is no longer current.
-        """
-        require_environment(self._deployment, x.environment)
-        request = StandingRequest(
-            standing=x.standing,
-            verdict=x.verdict,
-            reason=x.reason,
-            update_id=x.update_id,
-            fencing_token=x.fencing_token,
-        )
-        step = f"standing-{x.generation}-{x.standing.value}-{activity.info().workflow_run_id}"
-        release = await self._service.record_standing(x.generation, request, step_key(x.environment, x.update_id, step))
-        if release.standing is None:
-            raise NotYetError(f"generation {x.generation} has no standing yet")
-        return StandingResult(generation=release.generation, standing=release.standing)
 
     async def _prove_row(self, x: ProveInput, ring: str) -> str:
         row = await self._ledger.current_row(ring)

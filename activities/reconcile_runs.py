@@ -59,6 +59,15 @@ class People:
             )
             for run in await self._search.stalled()
         ]
+        findings += [
+            Finding(
+                code="activity-paused",
+                where=run["workflow_id"],
+                message=f"an activity of this {run['type']} was paused by hand; its step is undone at its deadline",
+                command=f"temporal workflow describe --workflow-id {run['workflow_id']}",
+            )
+            for run in await self._search.paused()
+        ]
         for run in await self._search.in_phase(Phase.WAITING.value):
             findings += await self._expired(run["workflow_id"], run["run_id"])
         return Found(findings=tuple(findings))

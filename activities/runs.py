@@ -37,6 +37,19 @@ class RunState(Model):
     outcome: str | None = None  # search attribute ConstitutionOutcome: set by the run itself when it had compensated
 
 
+class PausedQuestion(Model):
+    """Of which run."""
+
+    workflow_id: str
+    run_id: str
+
+
+class PausedActivities(Model):
+    """The types of a run's pending activities that somebody has paused."""
+
+    types: tuple[str, ...]
+
+
 class RunsActivities:
     """Looks at runs; changes nothing, so running it twice or late is harmless."""
 
@@ -65,6 +78,19 @@ class RunsActivities:
             reset_to=said["reset_to"],
             outcome=said["outcome"],
         )
+
+    @activity.defn
+    @classified
+    async def paused_activities(self, x: PausedQuestion) -> PausedActivities:
+        """Return which of a run's activities are paused by hand.
+
+        Twice, killed half-way, or late: only reads.
+
+        Raises:
+            NotFoundError: no such run. UnavailableError: Temporal did not answer.
+        """
+        said = await self._runs.describe(x.workflow_id, x.run_id)
+        return PausedActivities(types=tuple(said["paused"]))
 
     @activity.defn
     @classified

@@ -158,7 +158,8 @@ class Watch:
         live, trouble = await self._follow(x, watched, x.published_at, end)
         if live is None:
             _measure(x, Verdict.NO_DATA, {}, None)
-            return _blind(Verdict.NO_DATA, f"Prometheus did not answer until the watch was over: {trouble}", query)
+            blind = f"Prometheus did not answer until the watch was over: {trouble}"
+            return await self._blind_evidence(x, x.published_at, end, _blind(Verdict.NO_DATA, blind, query))
         reading = live.closing()
         if reading.verdict is None:  # the test gives one at its end, always
             raise AssertionError(reading.reason)
@@ -309,6 +310,28 @@ class Watch:
             return sum(float(entry["value"][1]) for found in counted for entry in found)
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise InvalidRequestError("Prometheus counted samples with something that is no number") from error
+
+    async def _blind_evidence(
+        self, x: WatchInput, published: datetime, end: datetime, report: WatchReport
+    ) -> WatchReport:
+        """Store that nothing was seen: a verdict counts by its evidence only, this one too."""
+        evidence = WatchEvidence(
+            environment=x.environment,
+            update_id=x.update_id,
+            generation=x.generation,
+            published_at=published,
+            ends_at=end,
+            alpha=x.strategy.alpha,
+            limit=math.log(1.0 / x.strategy.alpha),
+            log_e=(),
+            verdict=report.verdict,
+            reason=report.detail,
+            decided_at=report.decided_at,
+            leading="",
+            quantities={},
+            samples={},
+        )
+        return report.model_copy(update={"evidence": await beating(self._keep(evidence))})
 
     async def _keep(self, evidence: WatchEvidence) -> str | None:
         """Store what the verdict rests on; a service that refuses it must not turn an anomaly into an error."""

@@ -35,6 +35,7 @@ class TemporalRuns:
 
         ``outcome`` is the search attribute that a run sets when it has come to an outcome by itself, else None;
         ``update_id`` and ``phase`` are search attributes too. ``reset_to`` is the run that it became when it was reset.
+        ``paused`` are the types of its pending activities that were paused by hand.
 
         Raises:
             NotFoundError: no such run, or its retention is over. UnavailableError: the server did not answer.
@@ -44,7 +45,10 @@ class TemporalRuns:
             said = await handle.describe(rpc_timeout=TIMEOUT)
         except RPCError as error:
             raise _translated(error, workflow_id) from error
-        return _facts(said) | {"reset_to": said.raw_description.workflow_extended_info.reset_run_id or None}
+        return _facts(said) | {
+            "reset_to": said.raw_description.workflow_extended_info.reset_run_id or None,
+            "paused": [one.activity_type.name for one in said.raw_description.pending_activities if one.paused],
+        }
 
     async def history(self, workflow_id: str, run_id: str | None) -> bytes:
         """Return a run's history as JSON (UTF-8), the format of ``temporal workflow show -o json`` and the Replayer.
@@ -97,6 +101,10 @@ class TemporalSearch:
     async def stalled(self) -> list[dict[str, Any]]:
         """Return the open runs whose workflow task keeps failing, as the server reports it."""
         return await self._list("ExecutionStatus = 'Running' AND TemporalReportedProblems IS NOT NULL")
+
+    async def paused(self) -> list[dict[str, Any]]:
+        """Return the open runs of which an activity was paused by hand, as the server reports it."""
+        return await self._list("ExecutionStatus = 'Running' AND TemporalPauseInfo IS NOT NULL")
 
     async def results(self, workflow_id: str, run_id: str, activities: Collection[str]) -> list[bytes]:
         """Return the results (JSON) of a run's completed activities of these types, oldest first."""

@@ -55,8 +55,7 @@ class RollbackRequest(Model):
     to: Annotated[int, Field(ge=1)] | None = None
     bad_generation: Annotated[int, Field(ge=1)] | None = None
     update_id: UpdateId | None = None  # of the update that is undone; a rollback by hand makes its own
-    verdict: Verdict | None = None  # ``anomaly`` marks the bad release poisoned, all else withdrawn
-    watch_evidence: Checksum | None = None  # what the verdict rests on, for the archive; counts from a parent only
+    watch_evidence: Checksum | None = None  # of an anomaly of the bad release: it is poisoned, not only withdrawn
 
 
 def undo_command(generation: int) -> str:

@@ -28,6 +28,7 @@ CODES: Final = (
     "out-of-band",
     "places-disagree",
     "run-stalls",
+    "activity-paused",
     "run-without-outcome",
     "siem-behind",
     "target-behind",

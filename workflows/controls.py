@@ -29,6 +29,7 @@ from constitution.messages import (
 )
 from constitution.release import Envelope
 from workflows import policies
+from workflows.calling import call
 from workflows.journal import Journal, clipped, command
 from workflows.reading import NOTHING, read
 from workflows.stepping import StepFailedError, Stepper, StepSkippedError, explain
@@ -56,6 +57,7 @@ class Controls:
         self._held: str | None = None
         self._promoted: str | None = None
         self._resumed: str | None = None
+        self._confirming = False
         self._stepper = Stepper(self._journal, self._interrupted)
         self._audited = 0
         self._orders: dict[tuple[str, str | None], tuple[Envelope, ...]] = {}
@@ -216,6 +218,8 @@ class Controls:
     def _on_hold(self, message: HoldMessage) -> str:
         if self._live:
             raise ConflictError("the release is confirmed: there is nothing to hold")
+        if self._confirming:
+            raise ConflictError("too late: the release is being confirmed", hint=command("status"))
         self._held = message.reason
         return "held: it will not be confirmed before resume or promote"
 
@@ -233,6 +237,10 @@ class Controls:
     async def _on_promote(self, message: PromoteMessage) -> str:
         if self._live:
             raise ConflictError("the release is confirmed already")
+        if self._journal.status.generation is None:  # who signs next must not put an unwatched release live unawares
+            raise ConflictError(
+                "nothing is published yet: a promote is given when the watch has begun", hint=command("status")
+            )
         said = await self._order("promote", None, message.order)
         if not said.satisfied:
             return _counted(said)
@@ -245,7 +253,7 @@ class Controls:
         if status.environment is None or status.update_id is None:
             raise ConflictError("the run does not know yet what it is about", hint=command("status"))
         seen = self._orders.get((order, step), ())
-        said: OrderResult = await workflow.execute_activity_method(
+        said: OrderResult = await call(
             Preconditions.check_order,
             OrderInput(
                 environment=status.environment,
@@ -256,9 +264,8 @@ class Controls:
                 envelope=envelope,
                 seen=seen,
             ),
-            start_to_close_timeout=policies.READ.start_to_close,
-            retry_policy=policies.READ.retry,
-            summary=f"check the signed order to {order}",
+            policies.READ,
+            f"check the signed order to {order}",
         )
         counted = self._orders.get((order, step), ())
         if envelope not in counted:  # who reads the history can send it again and again
@@ -274,12 +281,11 @@ class Controls:
             self._journal.refused(f"{verb}: refusal not audited: {explain(error).message}")
 
     async def _audit(self, activity: str, *, success: bool, message: str, details: dict[str, object]) -> None:
-        await workflow.execute_activity_method(
+        await call(
             Audit.audit,
             self._event(activity, success=success, message=message, details=details),
-            start_to_close_timeout=policies.WRITE.start_to_close,
-            retry_policy=policies.WRITE.retry,
-            summary=f"audit: {activity}",
+            policies.WRITE,
+            f"audit: {activity}",
         )
 
     async def _audit_outcome(

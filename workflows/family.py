@@ -12,7 +12,9 @@ from temporalio.exceptions import ActivityError, ChildWorkflowError, FailureErro
 from constitution.messages import Phase, RollbackRequest, RollbackResult
 from constitution.model import Model
 from constitution.names import Names
+from constitution.reconciliation import RECONCILE
 from workflows import policies
+from workflows.calling import call
 from workflows.journal import Journal
 from workflows.stepping import explain
 
@@ -63,13 +65,47 @@ async def was_reset() -> bool:
     An activity answers, so that the answer is in the history: a life that is replayed after a reset goes the way it
     went, although ``workflow.info()`` names another run by then.
     """
-    info: DeploymentInfo = await workflow.execute_activity_method(
-        DeploymentActivities.read_deployment,
-        DeploymentQuestion(asked_by=workflow.info().workflow_type),
-        start_to_close_timeout=policies.READ.start_to_close,  # tried for ever: an undo must not end by not knowing
-        summary="which run is this: was it reset",
-    )
-    return info.run_id != workflow.info().original_execution_run_id
+    while True:  # an undo must not end by not knowing
+        try:
+            info = await call(
+                DeploymentActivities.read_deployment,
+                DeploymentQuestion(asked_by=workflow.info().workflow_type),
+                policies.READ,
+                "which run is this: was it reset",
+            )
+        except ActivityError:
+            await workflow.sleep(policies.PERSISTENT_PAUSE, summary="before it is asked again")
+        else:
+            return info.run_id != workflow.info().original_execution_run_id
+
+
+OURS = frozenset({UPDATE, ROLLBACK, GUARD, RECONCILE})
+
+
+async def is_child_of_ours() -> bool:
+    """Whether this run was started by one of our runs; whoever reaches Temporal can be a parent.
+
+    A type is a name that anybody can give; that it runs on our task queue is what makes it our code.
+    """
+    parent = workflow.info().parent
+    if parent is None or parent.namespace != workflow.info().namespace:
+        return False
+    pause = policies.PERSISTENT_PAUSE
+    while True:
+        try:
+            found = await call(
+                RunsActivities.describe_run,
+                RunRef(workflow_id=parent.workflow_id, run_id=parent.run_id),
+                policies.READ,
+                "who started this run",
+            )
+        except ActivityError as error:
+            if getattr(error.cause, "type", None) == "not-found":
+                return False
+            await workflow.sleep(pause, summary="before it is asked again")
+            pause = min(pause * 2, policies.PERSISTENT_PAUSE_MAX)
+        else:
+            return found.workflow_type in OURS and found.task_queue == workflow.info().task_queue
 
 
 async def deployment(journal: Journal) -> DeploymentInfo:
@@ -80,12 +116,11 @@ async def deployment(journal: Journal) -> DeploymentInfo:
     pause = policies.PERSISTENT_PAUSE
     while True:
         try:
-            info = await workflow.execute_activity_method(
+            info = await call(
                 DeploymentActivities.read_deployment,
                 DeploymentQuestion(asked_by=workflow.info().workflow_type),
-                start_to_close_timeout=policies.READ.start_to_close,
-                retry_policy=policies.READ.retry,
-                summary="which environment is this worker's",
+                policies.READ,
+                "which environment is this worker's",
             )
         except ActivityError as error:
             journal.set(waiting_for=f"the worker: {explain(error).message}", phase=Phase.NEEDS_A_PERSON)
@@ -213,12 +248,11 @@ async def stranger(workflow_id: str) -> str:
     pause = policies.PERSISTENT_PAUSE
     while True:
         try:
-            found: RunState = await workflow.execute_activity_method(
+            found = await call(
                 RunsActivities.describe_run,
                 RunRef(workflow_id=workflow_id),
-                start_to_close_timeout=policies.READ.start_to_close,
-                retry_policy=policies.READ.retry,
-                summary=f"what runs as {workflow_id}",
+                policies.READ,
+                f"what runs as {workflow_id}",
             )
         except ActivityError as error:
             if getattr(error.cause, "type", None) == "not-found":
@@ -252,13 +286,11 @@ async def await_closed(run: RunRef, update_id: str | None = None) -> RunState | 
     pause = policies.PERSISTENT_PAUSE
     while True:
         try:
-            return await workflow.execute_activity_method(
+            return await call(
                 RunsActivities.await_closed,
                 run if update_id is None else run.model_copy(update={"update_id": update_id}),
-                start_to_close_timeout=policy.start_to_close,
-                heartbeat_timeout=policy.heartbeat,
-                retry_policy=policy.retry,
-                summary=f"wait until {run.workflow_id} has closed",
+                policy,
+                f"wait until {run.workflow_id} has closed",
             )
         except ActivityError as error:
             if getattr(error.cause, "type", None) == "not-found":

@@ -46,11 +46,29 @@ class StepPolicy:
     heartbeat: timedelta | None = None
     retry: RetryPolicy = field(default_factory=lambda: QUICK)
 
+    @property
+    def budget(self) -> timedelta:
+        """How long a paused activity is waited for: one whole attempt, and what its retries may cost.
+
+        An attempt that fails is given 15 s, the longest silence of one that lives and the limit of a short one.
+        """
+        retries = self.retry.maximum_attempts - 1
+        longest = self.retry.maximum_interval or self.retry.initial_interval
+        pauses = sum(
+            (
+                min(self.retry.initial_interval * self.retry.backoff_coefficient**number, longest)
+                for number in range(retries)
+            ),
+            timedelta(),
+        )
+        return self.start_to_close + pauses + timedelta(seconds=15) * retries
+
 
 READ = StepPolicy(timedelta(seconds=15))  # one or two HTTP calls
 WRITE = StepPolicy(timedelta(seconds=20))  # one HTTP call that commits in Postgres
 PROVE = StepPolicy(timedelta(seconds=15), retry=LONG)  # polls until the relay has delivered: a retry is the poll
 SLACK = StepPolicy(timedelta(seconds=20), retry=QUICK)
+SLACK_ONCE = StepPolicy(timedelta(seconds=20), retry=ONCE)
 GIT = StepPolicy(timedelta(seconds=60), heartbeat=timedelta(seconds=20), retry=SLOW)  # waits for a lock file
 SIEM = StepPolicy(timedelta(seconds=60), heartbeat=timedelta(seconds=10), retry=SLOW)  # waits for a consumer group
 
@@ -68,6 +86,11 @@ def sync(deadline_seconds: int) -> StepPolicy:
 def watch(seconds: float) -> StepPolicy:
     """Return the policy of a watch that may last ``seconds``: only heartbeats prove that it lives."""
     return StepPolicy(timedelta(seconds=seconds + 120), heartbeat=timedelta(seconds=15), retry=LONG)
+
+
+def confirm(deadline_seconds: float) -> StepPolicy:
+    """Return the policy of the confirmation, which asks places and targets again before it commits."""
+    return StepPolicy(timedelta(seconds=deadline_seconds + 45), heartbeat=timedelta(seconds=15), retry=LONG)
 
 
 def await_closed() -> StepPolicy:

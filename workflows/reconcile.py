@@ -19,7 +19,9 @@ from constitution.messages import RollbackRequest
 from constitution.names import Names
 from constitution.reconciliation import RECONCILE, Finding, ReconcileReport, ReconcileRequest, remember
 from workflows import family
+from workflows.calling import call
 from workflows.family import GuardRequest
+from workflows.policies import StepPolicy
 from workflows.reading import NOTHING, read
 from workflows.stepping import explain
 
@@ -38,6 +40,7 @@ HINT = "temporal workflow start --type ConstitutionReconcile --input '{\"repair\
 REPAIR = "constitution doctor --repair"
 LONGEST = timedelta(seconds=45)  # of one look; longer means that a system hangs, which is a finding
 TWICE = RetryPolicy(maximum_attempts=2, initial_interval=timedelta(milliseconds=500))  # the next run is the next retry
+LOOK = StepPolicy(LONGEST, retry=TWICE)
 MOST_AUDITED = 50  # new findings told by one run; the others are new again in the next
 
 ArgumentT = TypeVar("ArgumentT")
@@ -64,12 +67,11 @@ class ConstitutionReconcile:
             request = read(ReconcileRequest, raw, hint=HINT)
         except InvalidRequestError as error:
             raise ApplicationError(error.diagnostics(), type="Rejected", non_retryable=True) from error
-        info = await workflow.execute_activity_method(
+        info = await call(
             DeploymentActivities.read_deployment,
             DeploymentQuestion(asked_by=RECONCILE),
-            start_to_close_timeout=LONGEST,
-            retry_policy=TWICE,
-            summary="which environment is this worker's",
+            LOOK,
+            "which environment is this worker's",
         )
         survey = await self._survey(info, request)
         if survey is not None:
@@ -332,13 +334,7 @@ class ConstitutionReconcile:
         self, activity: Callable[[Any, ArgumentT], Awaitable[ResultT]], argument: ArgumentT, summary: str
     ) -> ResultT:
         try:
-            return await workflow.execute_activity_method(
-                activity,
-                argument,
-                start_to_close_timeout=LONGEST,
-                retry_policy=TWICE,
-                summary=summary,
-            )
+            return await call(activity, argument, LOOK, summary)
         except ActivityError as error:
             if is_cancelled_exception(error):
                 raise ApplicationError("cancelled", type="Cancelled", non_retryable=True) from error

@@ -35,6 +35,7 @@ from constitution.messages import (
 )
 from constitution.release import Envelope, Kind, Standing, Verdict
 from workflows import family, policies
+from workflows.calling import call
 from workflows.controls import Controls
 from workflows.family import GuardRequest
 from workflows.journal import command
@@ -44,9 +45,10 @@ from workflows.stepping import Failure, StepFailedError, StepInterruptedError, S
 with workflow.unsafe.imports_passed_through():
     from activities.archive import Archived, ArchiveInput, ArchiveRelease, SiemInput
     from activities.broadcast import Announcement, Broadcast, Posted
+    from activities.confirm import Confirm, StandingInput, StandingResult
     from activities.deployment import DeploymentInfo
     from activities.preconditions import DecisionResult, Preconditions, RollbackDecisionInput
-    from activities.publish import LeaseInput, Proof, ProveInput, Publish, Published, ReleaseLeaseInput, StandingInput
+    from activities.publish import LeaseInput, Proof, ProveInput, Publish, Published, ReleaseLeaseInput
     from activities.restore import PlanInput, Restore, RestoreInput, RollbackPlan
     from activities.sync import Sync, SyncInput, SyncReport
 
@@ -76,6 +78,7 @@ class ConstitutionRollback(Controls):
         self._denied: str | None = None
         self._token = 0
         self._by_hand = False
+        self._verdict: Verdict | None = None
 
     @workflow.run
     async def run(self, raw: RawValue = NOTHING) -> RollbackResult:
@@ -86,8 +89,8 @@ class ConstitutionRollback(Controls):
         info = await family.deployment(self._journal)
         try:
             request = read(RollbackRequest, raw, hint=HINT)
-            # Who starts a run by itself can write any update id; only a child may act on its parent's word.
-            self._by_hand = request.update_id is None or workflow.info().parent is None
+            # Who starts a run by itself can write any update id; only a child of ours may act on its parent's word.
+            self._by_hand = request.update_id is None or not await family.is_child_of_ours()
             self._journal.set(update_id=request.update_id or str(workflow.uuid4()))
             self._journal.identify()
             if self._by_hand:
@@ -105,9 +108,9 @@ class ConstitutionRollback(Controls):
         if plan.done:
             return await self._finish(plan, published, None, None, request)
         proof = await self._prove(plan, published)
-        await self._stand(plan.bad_generation or 0, plan.standing_for_bad, request.verdict, request.reason)
+        await self._stand(plan, plan.bad_generation or 0, plan.standing_for_bad, request)
         report = await self._sync(plan, published)
-        await self._stand(published.generation, Standing.CONFIRMED, Verdict.NOT_WATCHED, "every answering target obeys")
+        await self._stand(plan, published.generation, Standing.CONFIRMED, request)
         return await self._finish(plan, published, proof, report, request)
 
     # before anything is changed: a rollback by hand may be refused, denied or aborted
@@ -140,12 +143,11 @@ class ConstitutionRollback(Controls):
     async def _on_decide(self, message: DecideMessage) -> str:
         if self._plan is None or not self._plan.needs_quorum or self._journal.status.generation is not None:
             raise ConflictError("the board is not asked now", hint=command("status"))
-        answer: DecisionResult = await workflow.execute_activity_method(
+        answer: DecisionResult = await call(
             Preconditions.check_rollback_decision,
             RollbackDecisionInput(plan=self._plan, envelope=message.approval, seen=self._envelopes()),
-            start_to_close_timeout=policies.READ.start_to_close,
-            retry_policy=policies.READ.retry,
-            summary="verify a board member's decision",
+            policies.READ,
+            "verify a board member's decision",
         )
         if answer.decision == "deny":
             self._denied = f"{answer.person} denied: {answer.reason}"
@@ -220,8 +222,10 @@ class ConstitutionRollback(Controls):
                 plan = await self._look(
                     request, info, persistent=True, raises=self._refusals if self._by_hand else NONE
                 )
-                if not self._by_hand:
-                    await self._quorum(plan, None)
+                if plan.needs_quorum and not self._by_hand and len(self._decisions) < plan.quorum:
+                    leased = False
+                    await self._ask_without_lease(plan)
+                    continue
                 published = await self._load(plan, request.reason)
             except StepFailedError as error:
                 if error.failure.code == LeaseLostError.code:
@@ -235,6 +239,14 @@ class ConstitutionRollback(Controls):
                 self._journal.set(generation=published.generation)
                 self._journal.identify()
                 return plan, published
+
+    async def _ask_without_lease(self, plan: RollbackPlan) -> None:
+        """Wait for the board as one who may be stopped: no lease is held while a person is waited for."""
+        await self._release_lease()
+        self._live = False
+        await self._quorum(plan, timedelta(seconds=plan.deadlines.decisions))
+        self._stepper.check()
+        self._live = True
 
     async def _load(self, plan: RollbackPlan, reason: str) -> Published:
         me = workflow.info()
@@ -325,40 +337,40 @@ class ConstitutionRollback(Controls):
         self._journal.step("sync", "done", detail=f"obeyed by {', '.join(report.converged)}{missing}")
         return report
 
-    async def _stand(self, generation: int, standing: Standing, verdict: Verdict | None, reason: str) -> None:
+    async def _stand(self, plan: RollbackPlan, generation: int, standing: Standing, request: RollbackRequest) -> None:
         """Say what became of a release; a lease that was lost since the load is taken anew.
 
         What was replaced meanwhile cannot be confirmed any more: the run says so, and goes on to its records.
         """
-        raises = frozenset({LeaseLostError.code, NotCurrentError.code})
+        confirms = standing is Standing.CONFIRMED
         while True:
             try:
-                return await self._record(generation, standing, verdict, reason, raises)
+                said: StandingResult = await self._stepper.run(
+                    "confirm",
+                    Confirm.record_standing,
+                    StandingInput(
+                        environment=plan.environment,
+                        generation=generation,
+                        standing=standing,
+                        reason="every answering target obeys" if confirms else request.reason,
+                        update_id=self._update_id,
+                        fencing_token=self._token,
+                        watch_evidence=None if confirms else request.watch_evidence,
+                        sync_seconds=plan.deadlines.sync,
+                    ),
+                    policies.confirm(plan.deadlines.sync),
+                    summary=f"generation {generation} is {standing.value}, or worse if evidence says so",
+                    persistent=True,
+                    raises=frozenset({LeaseLostError.code, NotCurrentError.code}),
+                )
             except StepFailedError as error:
                 if error.failure.code == NotCurrentError.code:
                     return self._journal.refused(f"generation {generation} is not confirmed: {error.failure.message}")
+            else:
+                if not confirms:
+                    self._verdict = said.verdict
+                return None
             await self._take_lease(undoes=None, raises=NONE)
-
-    async def _record(
-        self, generation: int, standing: Standing, verdict: Verdict | None, reason: str, raises: frozenset[str]
-    ) -> None:
-        await self._stepper.run(
-            "confirm",
-            Publish.record_standing,
-            StandingInput(
-                environment=self._journal.status.environment or "",
-                generation=generation,
-                standing=standing,
-                verdict=verdict,
-                reason=reason,
-                update_id=self._update_id,
-                fencing_token=self._token,
-            ),
-            policies.WRITE,
-            summary=f"generation {generation} is {standing.value}",
-            persistent=True,
-            raises=raises,
-        )
 
     async def _release_lease(self) -> None:
         await self._stepper.run(
@@ -496,7 +508,7 @@ class ConstitutionRollback(Controls):
                         environment=plan.environment,
                         generation=generation,
                         outcome=outcome,
-                        verdict=request.verdict,
+                        verdict=self._verdict,
                         reason=request.reason,
                         watch_evidence=seen if outcome == "rolled_back" else None,
                         approvers=self._authorised_by(plan),

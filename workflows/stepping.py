@@ -17,6 +17,7 @@ from temporalio.exceptions import ActivityError, ApplicationError, FailureError,
 
 from constitution.messages import Phase
 from workflows import policies
+from workflows.calling import call
 from workflows.journal import Journal, clipped, command
 from workflows.policies import StepPolicy
 
@@ -172,7 +173,7 @@ class Stepper:
         until: Callable[[], bool] | None,
     ) -> ResultT:
         running: asyncio.Task[ResultT] = asyncio.create_task(
-            self._call(activity, argument, policy, summary), name=summary
+            call(activity, argument, policy, summary, on_paused=self._show_paused), name=summary
         )
 
         def wanted() -> bool:
@@ -190,21 +191,11 @@ class Stepper:
         self.check()
         raise StepSkippedError(summary)
 
-    async def _call(
-        self,
-        activity: Callable[[Any, ArgumentT], Awaitable[ResultT]],
-        argument: ArgumentT,
-        policy: StepPolicy,
-        summary: str,
-    ) -> ResultT:
-        return await workflow.execute_activity_method(
-            activity,
-            argument,
-            start_to_close_timeout=policy.start_to_close,
-            heartbeat_timeout=policy.heartbeat,
-            retry_policy=policy.retry,
-            summary=summary,
-        )
+    def _show_paused(self, said: str) -> None:
+        """Name a paused activity where people look; what the run waits for beside it stays said."""
+        step = self._journal.status.step
+        if step is not None and not self._journal.status.waiting_for:
+            self._journal.set(waiting_for=said, next_command=command("abort", "--reason …"))
 
     async def wait(
         self, step: str, condition: Callable[[], bool], *, for_: str, next_command: str, deadline: timedelta | None

@@ -14,7 +14,7 @@ from temporalio.common import RawValue
 from temporalio.exceptions import ActivityError, ApplicationError
 
 from constitution.confirmation import confirmation_reason
-from constitution.errors import ConflictError, InvalidRequestError, NotApprovedError
+from constitution.errors import ConflictError, EvidenceError, InvalidRequestError, NotApprovedError
 from constitution.messages import (
     DecideMessage,
     Outcome,
@@ -27,6 +27,7 @@ from constitution.messages import (
 from constitution.names import Names
 from constitution.release import Envelope, Standing, Verdict
 from workflows import family, policies
+from workflows.calling import call
 from workflows.compensation import Compensations
 from workflows.controls import Controls
 from workflows.family import GuardRequest
@@ -37,6 +38,7 @@ from workflows.stepping import Failure, StepFailedError, StepInterruptedError, S
 with workflow.unsafe.imports_passed_through():
     from activities.archive import Archived, ArchiveInput, ArchiveRelease, SiemInput
     from activities.broadcast import Announcement, Broadcast, Posted, ProgressInput
+    from activities.confirm import Confirm, StandingInput
     from activities.deployment import DeploymentInfo
     from activities.expected_change import ExpectedChange, PredictInput
     from activities.preconditions import (
@@ -55,7 +57,6 @@ with workflow.unsafe.imports_passed_through():
         Publish,
         Published,
         ReleaseLeaseInput,
-        StandingInput,
     )
     from activities.restore import FenceInput, Restore
     from activities.stage import Stage, StageInput
@@ -79,6 +80,7 @@ STEPS = (
     "broadcast",
     "archive",
 )
+WATCHES = 3  # so often is a watch asked whose report no evidence backs; it ends at once, as its time is over
 HINT = 'constitution update --change-request CR-… --checksum sha256:… (or {"checksum": …, "change_request": …})'
 
 
@@ -145,6 +147,7 @@ class ConstitutionUpdate(Controls):
                 "validate", Validate.validate_signature, subject, policies.READ, summary="validate the signature"
             )
             return self._complete(subject, "dry run: would be accepted; nothing was changed", None, None)
+        await self._preflight(subject, info)  # before anybody signs; and again before publish, days later
         await self._decide_with_board(subject)
         await self._stepper.run(
             "stage",
@@ -171,8 +174,7 @@ class ConstitutionUpdate(Controls):
         published = await self._publish(subject, gate.evidence)
         self._proof = proof = await self._prove(subject, published)
         self._report = report = await self._sync(subject, published)
-        await self._watch(subject, published, info)
-        await self._confirm(subject, published)
+        await self._watch_and_confirm(subject, published, info)
         return await self._record(subject, published.generation, proof, report)
 
     # preconditions
@@ -254,27 +256,25 @@ class ConstitutionUpdate(Controls):
         self._journal.step("board", "done", detail="approved by " + ", ".join(sorted(self._decisions)))
 
     async def _on_decide(self, message: DecideMessage) -> str:
-        if self._subject is None or self._evidence is None or not self._deciding:
-            raise ConflictError(
-                "the board is not asked now",
-                hint=command("status"),
-            )
-        answer: DecisionResult = await workflow.execute_activity_method(
+        if self._subject is None or self._evidence is None or self._live:
+            raise ConflictError("the board is not asked now", hint=command("status"))
+        answer: DecisionResult = await call(
             Preconditions.check_decision,
             DecisionInput(
                 subject=self._subject, evidence=self._evidence, envelope=message.approval, seen=self._envelopes()
             ),
-            start_to_close_timeout=policies.READ.start_to_close,
-            retry_policy=policies.READ.retry,
-            summary="verify a board member's decision",
+            policies.READ,
+            "verify a board member's decision",
         )
         if answer.decision == "deny":
             if self._live:
                 raise ConflictError("this denial comes too late: the release is confirmed, or the run is ending")
             self._denied = f"{answer.person} denied: {answer.reason}"
-            if len(self._decisions) >= self._subject.approvals_needed:  # the last one came while this was verified
-                self._stop = self._stop or self._denied
-            return "denied: the update is rejected"
+            if not self._deciding or len(self._decisions) >= self._subject.approvals_needed:
+                self._stop = self._stop or self._denied  # after the quorum a denial stops the run, until it is live
+            return "denied: the update is rejected, or undone"
+        if not self._deciding:
+            raise ConflictError("the board is not asked now", hint=command("status"))
         self._decisions.setdefault(answer.person, message.approval)
         self._journal.set(approvers=tuple(sorted(self._decisions)))
         missing = len(self._decisions) < self._subject.approvals_needed
@@ -538,23 +538,65 @@ class ConstitutionUpdate(Controls):
         self._verdict = verdict
         self._journal.verdict(verdict)
 
+    async def _watch_and_confirm(self, subject: Subject, published: Published, info: DeploymentInfo) -> None:
+        """Confirm what evidence backs; a report without it was made up, and the watch is asked again."""
+        asked = 0
+        while True:
+            await self._watch(subject, published, info)
+            await self._wait_while_held(subject)
+            try:
+                return await self._confirm(subject, published)
+            except StepFailedError as error:
+                asked += 1
+                if error.failure.code != EvidenceError.code or asked >= WATCHES:
+                    raise
+                self._watch_evidence = None
+                self._journal.refused(f"not confirmed: {error.failure.message}")
+
+    async def _wait_while_held(self, subject: Subject) -> None:
+        """Keep the promise of ``hold`` also where nothing is watched, or where it came after the watch's end."""
+        if self._released():
+            return
+        why = self._held
+        deadline = timedelta(seconds=subject.deadlines.hold)
+        until = (workflow.now() + deadline).isoformat(timespec="seconds")
+        if not await self._stepper.wait(
+            "watch",
+            self._released,
+            for_=f"a person to resume, promote or abort ({why}) until {until}",
+            next_command=command("resume"),
+            deadline=deadline,
+        ):
+            raise StepFailedError("watch", Failure("hold-deadline", f"nobody ended the hold: {why}", permanent=True))
+        self._journal.step("watch", "done", detail="resumed" if not self._promoted else f"promoted by {self._promoted}")
+
     async def _confirm(self, subject: Subject, published: Published) -> None:
-        await self._stepper.run(
-            "confirm",
-            Publish.record_standing,
-            StandingInput(
-                environment=subject.environment,
-                generation=published.generation,
-                standing=Standing.CONFIRMED,
-                verdict=self._verdict,
-                reason=self._why_confirmed(),
-                update_id=self._update_id,
-                fencing_token=self._token,
-            ),
-            policies.WRITE,
-            summary="confirm the release: the point of no return",
-        )
+        self._confirming = True
+        try:
+            said = await self._stepper.run(
+                "confirm",
+                Confirm.record_standing,
+                StandingInput(
+                    environment=subject.environment,
+                    generation=published.generation,
+                    standing=Standing.CONFIRMED,
+                    reason=self._why_confirmed(),
+                    update_id=self._update_id,
+                    fencing_token=self._token,
+                    strategy=subject.strategy,
+                    watch_evidence=self._watch_evidence,
+                    orders=self._orders.get(("promote", None), ()),
+                    workflow_id=workflow.info().workflow_id,
+                    sync_seconds=subject.deadlines.sync,
+                ),
+                policies.confirm(subject.deadlines.sync),
+                summary="look again at what decides, then confirm the release: the point of no return",
+            )
+        finally:
+            self._confirming = False
         self._live = True
+        if said.verdict is not None and said.verdict is not self._verdict:
+            self._saw(said.verdict)
         self._undo.forget()
         self._journal.set(phase=Phase.RUNNING)
 
@@ -757,14 +799,12 @@ class ConstitutionUpdate(Controls):
             return
         self._journal.step("publish", "undone", detail=f"generation {fenced} is undone by the rollback below")
         self._journal.set(rollback_workflow=Names(self._info.namespace).rollback_id(self._info.environment, fenced))
-        names_verdict = self._verdict if self._verdict is Verdict.ANOMALY else None
         self._rollback = await family.roll_back(
             fenced,
             RollbackRequest(
                 reason=clipped(self._cause, 1000),
                 bad_generation=fenced,
                 update_id=self._update_id,
-                verdict=names_verdict,
                 watch_evidence=self._watch_evidence,
             ),
             self._info,
@@ -844,7 +884,7 @@ class ConstitutionUpdate(Controls):
         if self._subject is None:
             return
         try:
-            self._progress_at = await workflow.execute_activity_method(
+            self._progress_at = await call(
                 Broadcast.post_progress,
                 ProgressInput(
                     subject=self._subject,
@@ -852,9 +892,8 @@ class ConstitutionUpdate(Controls):
                     channel_id=self._progress_at.channel_id if self._progress_at else None,
                     lines=(line,),
                 ),
-                start_to_close_timeout=policies.SLACK.start_to_close,
-                retry_policy=policies.SLACK.retry if final else policies.ONCE,
-                summary=clipped(f"progress in {self._subject.channel}: {line}", SUMMARY),
+                policies.SLACK if final else policies.SLACK_ONCE,
+                clipped(f"progress in {self._subject.channel}: {line}", SUMMARY),
             )
         except ActivityError as error:
             self._journal.refused(f"progress not told: {explain(error).message}")

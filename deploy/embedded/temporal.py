@@ -25,7 +25,8 @@ SEARCH_ATTRIBUTES = {
 }
 
 # The defaults poll 20 times a second, which costs 50 ms for each step of a workflow.
-DYNAMIC_CONFIG = {
+DYNAMIC_CONFIG: dict[str, int | str] = {
+    "activity.enableStandalone": "false",  # every activity of ours belongs to a run; the worker refuses others besides
     "history.transferProcessorMaxPollRPS": 1000,
     "history.timerProcessorMaxPollRPS": 1000,
     "history.visibilityProcessorMaxPollRPS": 1000,

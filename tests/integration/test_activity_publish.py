@@ -17,7 +17,6 @@ from activities.publish import (
     Publish,
     Published,
     ReleaseLeaseInput,
-    StandingInput,
 )
 from activities.restore import FenceInput, Restore, RestoreInput
 from activities.subject import Subject
@@ -25,7 +24,7 @@ from adapters.event_log import KafkaEventLog
 from adapters.ledger import PostgresLedger
 from adapters.postgres import Database
 from adapters.redis_cache import ConstitutionCache
-from constitution.api import AuditEvent, Lease, WorkflowRef
+from constitution.api import AuditEvent, Lease, StandingRequest, WorkflowRef
 from constitution.errors import UnavailableError
 from constitution.messages import RollbackRequest
 from constitution.names import Names
@@ -171,17 +170,15 @@ async def test_what_has_not_happened_is_not_yet_and_what_is_past_is_a_conflict(
     assert (failure.type, failure.non_retryable) == ("not-yet", False)
     await author.delivered(1)
     lease = await leased(publish, first.subject)
-    standing = StandingInput(
-        environment=ENVIRONMENT,
-        generation=1,
+    standing = StandingRequest(
         standing=Standing.CONFIRMED,
         verdict=Verdict.NOT_APPLICABLE,
         reason="seen",
         update_id=first.subject.update_id,
         fencing_token=lease.fencing_token,
     )
-    said = await run(publish.record_standing, standing)
-    assert (said.standing, await run(publish.record_standing, standing)) == (Standing.CONFIRMED, said)
+    said = await author.worker.record_standing(1, standing, f"{ENVIRONMENT}/{standing.update_id}/standing-1")
+    assert said.standing is Standing.CONFIRMED
     give_back = ReleaseLeaseInput(
         environment=ENVIRONMENT, update_id=first.subject.update_id, fencing_token=lease.fencing_token
     )
@@ -228,13 +225,11 @@ async def test_an_update_is_undone_as_its_approvals_allow_and_once(
     fence = FenceInput(environment=ENVIRONMENT, update_id=load.subject.update_id, workflow_id="rollback")
     fenced = await run(restore.fence_and_look, fence)
     assert fenced.generation == published.generation == 2
-    request = RollbackRequest(
-        reason="it spikes", bad_generation=2, update_id=load.subject.update_id, verdict=Verdict.ANOMALY
-    )
+    request = RollbackRequest(reason="it spikes", bad_generation=2, update_id=load.subject.update_id)
     ask = PlanInput(environment=ENVIRONMENT, update_id=load.subject.update_id, request=request)
     plan = await run(restore.plan_rollback, ask)
     assert (plan.kind, plan.checksum, plan.restore_generation) == (Kind.ROLLBACK, first.checksum, 1)
-    assert (plan.needs_quorum, plan.already, plan.standing_for_bad) == (False, None, Standing.POISONED)
+    assert (plan.needs_quorum, plan.already, plan.standing_for_bad) == (False, None, Standing.WITHDRAWN)
     order = RestoreInput(
         plan=plan, fencing_token=fenced.fencing_token, reason="it spikes", workflow_id="rollback", run_id="run"
     )

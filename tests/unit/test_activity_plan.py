@@ -10,7 +10,7 @@ from constitution.environment import Environment
 from constitution.errors import InvalidRequestError
 from constitution.messages import RollbackRequest
 from constitution.past import past
-from constitution.release import Envelope, Kind, Release, Standing, StandingRecord, Verdict
+from constitution.release import Envelope, Kind, Release, Standing, StandingRecord
 from constitution.trust import Thresholds
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -65,9 +65,9 @@ CONFIRMED, WITHDRAWN, POISONED = Standing.CONFIRMED, Standing.WITHDRAWN, Standin
 
 
 def test_an_unconfirmed_update_goes_back_to_its_previous_without_asking_again() -> None:
-    made = plan(release(1, "1.0.0", CONFIRMED), release(2, "1.1.0"), bad_generation=2, verdict=Verdict.ANOMALY)
+    made = plan(release(1, "1.0.0", CONFIRMED), release(2, "1.1.0"), bad_generation=2)
     assert (made.kind, made.restore_generation, made.version) == (Kind.ROLLBACK, 1, "1.0.0")
-    assert (made.needs_quorum, made.quorum, made.standing_for_bad) == (False, 2, POISONED)
+    assert (made.needs_quorum, made.quorum, made.standing_for_bad) == (False, 2, WITHDRAWN)
 
 
 def test_what_was_found_poisoned_stays_so_for_the_run_that_finishes_the_undo() -> None:

@@ -97,7 +97,8 @@ async def test_an_update_is_refused_while_another_holds_the_lease_and_told_which
 async def test_a_watch_that_cannot_see_is_refused_before_anything_is_live(
     town: Town, live: CurrentConstitution
 ) -> None:
-    handle, proposal = await town.approved(strategy="watched")
+    proposal = await town.propose()
+    handle = await town.update(proposal, strategy="watched")  # nobody is asked to sign for it
     await outcomes.rejected(town, handle, proposal, live, "not published blind")
 
 

@@ -110,8 +110,15 @@ class Watched:
 
     async def release(self, strategy: str, template: str = "data-handling") -> tuple[Handle, Proposal]:
         """Start a watched release and have it approved."""
+        handle, proposal = await self.start(strategy, template)
+        await self.town.approve(handle, proposal)
+        return handle, proposal
+
+    async def start(self, strategy: str, template: str = "data-handling") -> tuple[Handle, Proposal]:
+        """Start a watched release."""
         await self.steady(UNBROKEN if strategy.startswith("anomaly") else STEADY)
-        return await self.town.approved(await self.town.propose(await self.town.draft(template)), strategy=strategy)
+        proposal = await self.town.propose(await self.town.draft(template))
+        return await self.town.update(proposal, strategy=strategy), proposal
 
     async def held(self, handle: Handle) -> Status:
         """Follow a run until it waits for a person to end a hold."""
@@ -239,8 +246,9 @@ async def test_a_watch_that_would_be_blind_is_found_before_publish_and_treated_a
     watched: Watched, before: CurrentConstitution, action: str
 ) -> None:
     town = watched.town
-    handle, proposal = await watched.release(f"blind-{action}")
+    handle, proposal = await watched.start(f"blind-{action}")  # it is found before anybody is asked to sign
     if action == "continue":
+        await town.approve(handle, proposal)
         await outcomes.completed(town, handle, proposal)
         assert await said(watched, handle) is Verdict.CANNOT_TELL
         return
@@ -280,7 +288,7 @@ async def test_what_could_not_be_judged_is_treated_as_declared(
                 events = await watched.events(handle)
                 watched.go_on()
                 await watched.steady()
-                assert await watched.events(handle) <= events + 5
+                assert await watched.events(handle) <= events + 50  # looks at whether the watch was paused by hand
                 assert await handle.execute_update("resume", {})
                 await outcomes.completed(town, handle, proposal)
             case "extend-once":

@@ -220,6 +220,12 @@ class Town:
             "watch_seconds = 30",
             "baseline_seconds = 30",
             "scrape_seconds = 1.0",
+            "[strategies.unseen]",  # nothing is scraped in a town: it goes on as far as it may, and says so
+            "watch_seconds = 20",
+            "baseline_seconds = 30",
+            "scrape_seconds = 1.0",
+            'on_no_data = "continue"',
+            'on_cannot_tell = "continue"',
             "[deadlines]",
             *(f"{name} = {value}" for name, value in self._deadlines.items()),
         ]
