@@ -68,6 +68,7 @@ from adapters.slack import SlackChannel
 from adapters.targets import HttpTargets
 from constitution.errors import ConstitutionError, InvalidRequestError, Issue, UnavailableError
 from constitution.names import Names
+from constitution.reconciliation import stack_of
 from constitution_client.exit import leave
 from constitution_client.service import ConstitutionServiceClient
 from services.common.logs import configure_logging
@@ -143,7 +144,7 @@ def _collected(read: Callable[[], _T], problems: list[Issue], name: str) -> _T |
 
 def _refusal(problems: Sequence[Issue]) -> InvalidRequestError:
     return InvalidRequestError(
-        "the worker cannot start", issues=problems, hint="make up writes every setting to var/stack.env"
+        "the worker cannot start", issues=problems, hint="make up  # writes every setting to var/stack.env"
     )
 
 
@@ -365,7 +366,8 @@ async def serve(configuration: Configuration) -> None:
     settings = configuration.settings
     deployed = deployment_of(settings)
     build = deployed.version.build_id
-    client = await connect(configuration, f"{socket.gethostname()}/{os.getpid()}@{build}")
+    stack = stack_of(configuration.deployment.trust)
+    client = await connect(configuration, f"{socket.gethostname()}/{os.getpid()}#{stack}@{build}")
     await require_search_attributes(client)
     await schedule(configuration, client)
     task_queue = Names(settings.namespace).task_queue()

@@ -265,7 +265,7 @@ def _undelivered(releases: Sequence[Past], before: datetime) -> list[Finding]:
             code="undelivered",
             where=f"generation {release.generation}",
             message="its event has not been delivered; the relay of constitution-service owns it and goes on trying",
-            command="make status; then the log of constitution-service (relay_waits, relay_failed)",
+            command="make status  # then the log of constitution-service: relay_waits, relay_failed",
         )
         for release in releases
         if release.delivered_at is None and release.effective_at <= before

@@ -5,6 +5,7 @@ release (``prove_published``, ``confirm_siem``); here is only what those do not 
 """
 
 import asyncio
+import shlex
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -30,10 +31,14 @@ AT_ONCE = 64  # targets asked at the same time; each answers within 5 s or is un
 
 
 class Found(Model):
-    """What a look found; ``drifting``: targets that left a release younger than ``DRIFT_WATCH``."""
+    """What a look found; ``drifting``: targets that left a release younger than ``DRIFT_WATCH``.
+
+    ``unchecked``: what it did not look at, and why, in words.
+    """
 
     findings: tuple[Finding, ...]
     drifting: int = 0
+    unchecked: tuple[str, ...] = ()
 
 
 class TargetsInput(Model):
@@ -76,26 +81,31 @@ class Places:
     async def check_targets(self, x: TargetsInput) -> Found:
         """Name every target that does not obey what is live in its ring, or does not answer.
 
+        One whose ring has no release to compare with yet is asked all the same: a dead target is dead at any moment.
         Twice, killed half-way, or late: it only asks, and a refresh is safe at any moment.
         """
         require_environment(self._deployment, x.environment)
         wanted = {ring: live for live in x.live for ring in live.rings if live.settled}
         some = asyncio.Semaphore(AT_ONCE)
-        asked = [
-            (target, wanted[target.ring]) for target in self._deployment.environment.targets if target.ring in wanted
-        ]
+        asked = [(target, wanted.get(target.ring)) for target in self._deployment.environment.targets]
 
-        async def look(target: Target, live: Live) -> Finding | None:
+        async def look(target: Target, live: Live | None) -> Finding | None:
             async with some:
                 return await self._target(target, live, refresh=x.refresh)
 
         answers = await asyncio.gather(*(look(target, live) for target, live in asked))
         now = datetime.now(UTC)
         drifting = sum(
-            finding is not None and now - live.effective_at < DRIFT_WATCH
+            finding is not None and live is not None and now - live.effective_at < DRIFT_WATCH
             for (_, live), finding in zip(asked, answers, strict=True)
         )
-        return Found(findings=tuple(finding for finding in answers if finding is not None), drifting=drifting)
+        unsettled = ", ".join(target.id for target, live in asked if live is None)
+        why = "nothing in their ring has been live and delivered for long enough to compare with"
+        return Found(
+            findings=tuple(finding for finding in answers if finding is not None),
+            drifting=drifting,
+            unchecked=(f"what {unsettled} obey: {why}",) if unsettled else (),
+        )
 
     @activity.defn
     @classified
@@ -115,7 +125,7 @@ class Places:
             command = "restore a newer backup of Postgres: it lost what was live (docs/operations.md, Reconciliation)"
         else:
             message = f"{len(newer)} forged events, the first at offset {newer[0]['offset']}; no consumer believes them"
-            command = "temporal workflow list; then find out who may write to the topic"
+            command = "find out who may write to the topic"
         return Found(findings=(Finding(code="event-unknown", where="Kafka topic", message=message, command=command),))
 
     @activity.defn
@@ -134,7 +144,7 @@ class Places:
             findings += await self._document(x.fallback, None)
         return Found(findings=tuple(findings))
 
-    async def _target(self, target: Target, live: Live, *, refresh: bool) -> Finding | None:
+    async def _target(self, target: Target, live: Live | None, *, refresh: bool) -> Finding | None:
         try:
             said = await self._targets.policy(target, force=False)
         except (TransportError, ContentError) as error:
@@ -142,8 +152,10 @@ class Places:
                 code="target-unreachable",
                 where=target.id,
                 message=error.message,
-                command=f"make status; then the log of {target.id}",
+                command=f"make status  # then the log of {target.id}",
             )
+        if live is None:
+            return None
         if refresh and not _obeys(said, live):
             # It answers; what a refresh that fails leaves unsaid is that it is behind, not that it is gone.
             with suppress(TransportError, ContentError):
@@ -155,7 +167,7 @@ class Places:
             code="target-behind",
             where=target.id,
             message=f"it obeys {obeyed}, not generation {live.generation}, {live.version or 'no constitution'}",
-            command=f"make restart NAME={target.id}; then its log: it says what it refuses, and why",
+            command=f"make restart NAME={shlex.quote(target.id)}  # its log says what it refuses, and why",
         )
 
     def _is_signed(self, event: dict[str, Any]) -> bool:
@@ -178,7 +190,7 @@ class Places:
                     code="artifact-lost",
                     where=checksum,
                     message=f"{what}: {error.message}",
-                    command="constitution push --path DOCUMENT --signature SIGNATURE: the legal archive has both",
+                    command="push the document and its signatures again: the legal archive has both",
                 )
             ]
         days = expiry_step(document.expires_at, datetime.now(UTC)) if live else None
@@ -190,7 +202,7 @@ class Places:
                 code="document-expires",
                 where=f"{what}, {f'{days} days before' if days else 'expired'}",
                 message=f"version {document.version} {'expires' if days else 'expired'} at {when}",
-                command="constitution draft makes its successor; sign, push and update",
+                command="draft its successor, sign it, push it, and start an update",
             )
         ]
 

@@ -1,5 +1,6 @@
 """Reconciliation of the runs: who waits for a person, whose approvals have expired; and the telling of all findings."""
 
+import shlex
 from datetime import UTC, datetime
 
 from temporalio import activity
@@ -46,7 +47,7 @@ class People:
                 code="needs-a-person",
                 where=run["workflow_id"],
                 message=f"{run['type']} has spent its retries and waits for a person",
-                command=f"constitution status {run['workflow_id']}",
+                command=f"constitution status {shlex.quote(run['workflow_id'])}",
             )
             for run in await self._search.in_phase(Phase.NEEDS_A_PERSON.value)
         ]
@@ -55,7 +56,7 @@ class People:
                 code="run-stalls",
                 where=run["workflow_id"],
                 message=f"{run['type']}: its workflow task fails again and again, which is a defect of ours",
-                command=f"temporal workflow describe --workflow-id {run['workflow_id']}; then deploy a worker that can",
+                command=f"temporal workflow describe --workflow-id {shlex.quote(run['workflow_id'])}",
             )
             for run in await self._search.stalled()
         ]
@@ -105,7 +106,7 @@ class People:
                 code="approval-expired",
                 where=f"{workflow_id}, {answer.person}",
                 message=f"it waits, and this approval expired at {answer.expires_at.isoformat(timespec='seconds')}",
-                command=f"constitution abort {workflow_id} --reason 'approval expired'; then start it again",
+                command=f"constitution abort {shlex.quote(workflow_id)} --reason 'approval expired'  # start it again",
             )
             for answer in answers
             if answer.decision == APPROVE and answer.expires_at <= now

@@ -31,12 +31,12 @@ from signatures.statements import verify_change_request
 
 # The next command by what is wrong, in the order in which a person would correct it.
 _NEXT = {
-    "unknown-checksum": "constitution push --path DOCUMENT --signature SIGNATURE",
-    "unknown-change-request": "constitution change-request --id CR-… --checksum sha256:… --reason … --key KEYFILE",
+    "unknown-checksum": "push the document and its signature, then start the update anew",
+    "unknown-change-request": "have its author file the change request, then start the update anew",
     "unknown-strategy": "choose one of the strategies that environment.toml names",
     "inbox": "copy document and signatures into the inbox folder, and name them without a path",
 }
-_OTHERWISE = "constitution draft fills version, dates, environment and previous; sign the result and push it"
+_OTHERWISE = "draft it anew from what is live, sign the draft and push it"
 
 
 class Resolver:
@@ -173,5 +173,5 @@ def require_succession(
         raise InvalidDocumentError(
             f"version {parsed.version} may no longer go live: the world has moved on since the board decided",
             issues=issues,
-            hint="constitution current shows what is live; draft, sign and push again",
+            hint="constitution current  # shows what is live: draft, sign and push again",
         )

@@ -43,7 +43,7 @@ def load_deployment(environment_file: Path, *, scratch: Path, links: Mapping[str
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidRequestError(
             f"{environment_file} cannot be read: {error}",
-            hint="set ENVIRONMENT_FILE; constitution init makes one",
+            hint="set ENVIRONMENT_FILE to the environment.toml of this deployment",
         ) from error
     folder = environment_file.resolve().parent
     gate, inbox = folder / environment.gate, folder / environment.inbox

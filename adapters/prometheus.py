@@ -63,7 +63,7 @@ class PrometheusMetrics:
         except (requests.RequestException, KeyError, TypeError) as error:
             raise UnavailableError(
                 f"Prometheus did not answer: {type(error).__name__}",
-                hint="PROMETHEUS_URL says where it is looked for; make status shows whether it runs",
+                hint="make status  # shows whether it runs; PROMETHEUS_URL says where it is looked for",
             ) from error
         if not isinstance(found, list):
             raise InvalidRequestError(f"Prometheus answered {query!r} with something that is no list of series")

@@ -155,7 +155,7 @@ def _plain(value: str) -> str:
 
 def _translated(error: RPCError, workflow_id: str) -> Exception:
     if error.status == RPCStatusCode.NOT_FOUND:
-        return NotFoundError(f"Temporal knows no run of {workflow_id!r}", hint="temporal workflow list shows the runs")
+        return NotFoundError(f"Temporal knows no run of {workflow_id!r}", hint="temporal workflow list")
     if error.status in _FORBIDDEN:
         return ForbiddenError(f"Temporal refuses the worker: {error.message}")
     if error.status in _PERMANENT:

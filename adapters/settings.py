@@ -126,7 +126,7 @@ def read_settings(kind: type[_S]) -> _S:
         raise InvalidRequestError(
             "the worker's settings are not complete",
             issues=issues,
-            hint="make up writes all of them to var/stack.env",
+            hint="make up  # writes all of them to var/stack.env",
         ) from None
     except SettingsError as error:
         raise InvalidRequestError(f"the settings cannot be read: {error}") from error

@@ -87,7 +87,7 @@ def count(
         f"approved by {', '.join(p for p in board if p in approvers) or 'nobody'}; "
         f"{missing} more of {', '.join(could) or 'nobody who is left'} must approve",
         issues=issues,
-        hint="constitution approve --key KEY RUN",
+        hint="constitution status  # lists the open runs; the members named approve theirs",
     )
 
 

@@ -3,12 +3,14 @@
 Pure; shared by the workflow ``ConstitutionReconcile``, its activities, and ``constitution doctor``.
 """
 
+import hashlib
 from datetime import datetime, timedelta
 from typing import Annotated, Final
 
 from pydantic import Field
 
 from constitution.model import Model
+from constitution.trust import TrustPolicy
 
 RECONCILE: Final = "ConstitutionReconcile"
 """Workflow type."""
@@ -36,6 +38,7 @@ CODES: Final = (
     "told-twice",
     "undelivered",
     "unconfirmed",
+    "workers-of-two-stacks",
 )
 """Every kind of finding. Stable: alert rules name them (label ``code`` of the metric ``constitution_findings``)."""
 
@@ -44,6 +47,9 @@ EXPIRY_DAYS: Final = (1, 7, 30)
 
 DRIFT_WATCH: Final = timedelta(hours=72)
 """How long after a release a target that leaves it counts as drift of that release."""
+
+STACK_DIGITS: Final = 12
+"""Hex digits of ``stack_of``: enough to tell deployments apart; nothing is trusted because of them."""
 
 REMEMBERED: Final = timedelta(minutes=10)
 """A finding that comes back within this time is the same one: a target that flaps is not told every 30 s."""
@@ -95,7 +101,7 @@ class Known(Model):
 
 
 class ReconcileReport(Model):
-    """Result of ``ConstitutionReconcile``: what was looked at, and what was found."""
+    """Result of ``ConstitutionReconcile``: what was looked at, what was not, and what was found."""
 
     environment: str
     at: datetime
@@ -103,6 +109,16 @@ class ReconcileReport(Model):
     checked: tuple[str, ...]
     findings: tuple[Finding, ...]
     known: tuple[Known, ...] = ()
+    unchecked: tuple[str, ...] = ()
+
+
+def stack_of(trust: TrustPolicy) -> str:
+    """Return what tells one deployment from another: a digest of the keys that sign its release statements.
+
+    Workers name it in their identity. Two on one task queue would take each other's steps, with other servers.
+    """
+    keys = "\n".join(sorted(key.public_key for key in trust.services))
+    return hashlib.sha256(f"{trust.environment}\n{keys}".encode()).hexdigest()[:STACK_DIGITS]
 
 
 def remember(before: tuple[Known, ...], findings: tuple[Finding, ...], now: datetime) -> tuple[Known, ...]:

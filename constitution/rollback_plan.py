@@ -22,7 +22,7 @@ def _refused(code: str, path: str, message: str) -> InvalidRequestError:
     return InvalidRequestError(
         "this rollback cannot be planned",
         issues=(Issue(code=code, path=path, message=message),),
-        hint="constitution releases lists generations and their standing",
+        hint="constitution releases  # lists generations and their standing",
     )
 
 

@@ -60,7 +60,7 @@ def _succession(document: Constitution, current: Previous | None, highest_versio
         said = "null" if document.previous is None else f"{document.previous.version} ({document.previous.checksum})"
         live = "nothing is live" if current is None else f"{current.version} ({current.checksum}) is live"
         message = f"previous is {said}, but {live}"
-        hint = "constitution draft fills in what is live; then sign and push again"
+        hint = "draft it anew from what is live; then sign and push again"
         issues.append(Issue(code="previous", path="/previous", message=message, hint=hint))
     return issues
 

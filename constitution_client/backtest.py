@@ -6,6 +6,7 @@ if a release had gone live at its beginning, so that on a quiet week every ``ano
 
 import json
 import math
+import shlex
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -126,7 +127,7 @@ def _cases_of_file(path: Path) -> Iterator[tuple[str, Any]]:
                 except InvalidRequestError as error:
                     yield f"line {number}", error
     except OSError as error:
-        raise UsageError(f"--input {path}: {error.strerror}", hint=f"ls -l {path.parent}") from error
+        raise UsageError(f"--input {path}: {error.strerror}", hint=f"ls -l {shlex.quote(str(path.parent))}") from error
 
 
 def _cases_of_prometheus(

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from constitution.api import Lease, LeaseRelease, LeaseRequest, LoadRequest, LoadResult, StandingRequest, WorkflowRef
 from constitution.environment import issues_of
 from constitution.errors import ConflictError, ConstitutionError, InvalidRequestError
+from constitution.messages import undo_command
 from constitution.release import Envelope, Kind, Standing, Verdict
 from constitution_client.connections import service_client
 from constitution_client.files import read_bytes
@@ -93,7 +94,7 @@ def read_envelope(path: Path) -> Envelope:
         raise InvalidRequestError(f"{path} is no signed decision", issues=issues_of(error)) from error
     except (ValueError, RecursionError) as error:
         raise InvalidRequestError(
-            f"{path} is not JSON", hint="constitution approve … --print > approval.json makes one"
+            f"{path} is not JSON", hint="have a board member make one: approve with --print"
         ) from error
 
 
@@ -117,8 +118,8 @@ async def load_by_hand(order: ByHand, json: bool | None) -> None:
     after = (
         f"constitution show {loaded.generation}"
         if order.confirm
-        else f"look at every target, then confirm it by repeating this command with --confirm --update-id "
-        f"{order.update_id}, or undo it: constitution rollback --reason … --bad-generation {loaded.generation}"
+        else f"{undo_command(loaded.generation)}  # or, when every target was looked at, repeat this load with"
+        f" --confirm --update-id {order.update_id}"
     )
     result(
         {**loaded.model_dump(mode="json"), "update_id": order.update_id, "confirmed": order.confirm},
@@ -185,7 +186,7 @@ class _Steps:
         if not (await self._service.release(loaded.generation)).delivery.delivered_at:
             raise ConflictError(
                 f"generation {loaded.generation} is live, but Redis and Kafka have not got it yet: not confirmed",
-                hint=f"constitution show {loaded.generation}; then repeat with --update-id {self._order.update_id}",
+                hint=f"constitution show {loaded.generation}  # then repeat with --update-id {self._order.update_id}",
             )
         await self._service.record_standing(
             loaded.generation,

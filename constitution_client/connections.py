@@ -120,5 +120,5 @@ def trust_policy(settings: ClientSettings, path: Path | None = None) -> "TrustPo
 
     chosen = path if path is not None else settings.trust_path()
     if not chosen.is_file():  # also a FIFO or a device, which would never end
-        raise FileRefusedError(f"trust policy {chosen} is no file", hint="constitution init makes one for development")
+        raise FileRefusedError(f"trust policy {chosen} is no file", hint="name it with --trust or TRUST_FILE")
     return load_trust(chosen)

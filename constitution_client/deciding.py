@@ -6,6 +6,7 @@ idea of the environment, and the signature binds exactly that. A run or a servic
 """
 
 import json as json_text
+import shlex
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -86,14 +87,14 @@ async def decide(order: Order, json: bool | None) -> None:
     message = DecideMessage(approval=envelope)
     if order.print_only:
         result(message.model_dump(mode="json"), [message.model_dump_json()], json)
-        progress(f"paste it: temporal workflow update execute --workflow-id {workflow_id} --name decide --input '…'")
+        progress(f"send it to {workflow_id} under the name decide, as update or signal: its input is what was printed")
         return
     # The digest of what is sent as update id: sending the same decision twice runs it once.
     digest = checksum_of(json_text.dumps(envelope.model_dump(mode="json"), sort_keys=True).encode())
     answer = await (await runs(configured)).tell(workflow_id, "decide", message, update_id=digest)
     result(
         {"workflow_id": workflow_id, "person": person.id, "decision": order.verb.value, "answer": answer},
-        [f"{order.verb.value}: {answer}", f"next: constitution watch {workflow_id}"],
+        [f"{order.verb.value}: {answer}", f"next: constitution watch {shlex.quote(workflow_id)}"],
         json,
     )
 
@@ -121,11 +122,13 @@ async def _subject(order: Order, configured: ClientSettings, policy: TrustPolicy
     if status.workflow == "ConstitutionRollback":
         return workflow_id, _rollback_subject(workflow_id, status)
     if status.checksum is None or status.change_request is None:
-        raise NotYetError(f"{workflow_id} has not said yet what it is about", hint=f"constitution status {workflow_id}")
+        raise NotYetError(
+            f"{workflow_id} has not said yet what it is about", hint=f"constitution status {shlex.quote(workflow_id)}"
+        )
     if status.evidence is None and order.verb is Verb.APPROVE:
         raise NotYetError(
             f"{workflow_id} has no evidence yet: the regression gate has not finished",
-            hint=f"constitution watch {workflow_id}",
+            hint=f"constitution watch {shlex.quote(workflow_id)}",
         )
     return workflow_id, _Subject(
         kind=Kind.UPDATE, checksum=status.checksum, change_request=status.change_request, evidence=status.evidence
@@ -138,10 +141,12 @@ def _rollback_subject(workflow_id: str, status: Status) -> _Subject:
     if not (last.isascii() and last.isdigit()):
         raise UsageError(
             f"{workflow_id} does not name the release that it undoes",
-            hint=f"constitution approve {workflow_id} --key … --rollback-of GENERATION --checksum WHAT-TO-RESTORE",
+            hint="name it: --rollback-of with the generation, --checksum with what to restore",
         )
     if status.previous is None:
-        raise NotYetError(f"{workflow_id} has not said yet what it undoes", hint=f"constitution status {workflow_id}")
+        raise NotYetError(
+            f"{workflow_id} has not said yet what it undoes", hint=f"constitution status {shlex.quote(workflow_id)}"
+        )
     return _Subject(
         kind=Kind.ROLLBACK if status.checksum else Kind.WITHDRAW,
         checksum=status.checksum,

@@ -9,19 +9,19 @@ from constitution_client.output import progress
 from constitution_client.settings import UsageError
 
 _NEXT = {
-    "invalid-request": "constitution --help",
-    "invalid-document": "constitution draft --help makes a document that fits; constitution diff shows what changed",
-    "untrusted": "constitution verify-signature --document F --signature S says who signed, or why not",
-    "not-approved": "constitution status ID shows who has decided; constitution approve ID --key board-member.tsk",
-    "evidence-refused": "constitution update --checksum … --change-request … --dry-run runs the regression gate",
+    "invalid-request": "correct what is named above; --help after the verb lists what it takes",
+    "invalid-document": "draft a document that fits, and compare the two with diff",
+    "untrusted": "have a maintainer of the trust policy sign exactly these bytes",
+    "not-approved": "constitution status  # lists the runs that wait for the board",
+    "evidence-refused": "start the update anew with --dry-run: it runs the regression gate and changes nothing",
     "forbidden": "set CLIENT_KEY_FILE to a key whose client has the scope in the trust policy",
-    "not-found": "constitution releases lists what there is",
-    "conflict": "constitution releases, then try again with what is current",
-    "lease-held": "constitution status lists the open runs; constitution watch ID follows the holder",
-    "lease-lost": "constitution status lists the open runs",
-    "stale-generation": "constitution current, then try again",
-    "file-refused": "ls -l",
-    "unavailable": "make status shows what runs; then type the same command again",
+    "not-found": "constitution releases  # lists what there is",
+    "conflict": "constitution releases  # then try again with what is current",
+    "lease-held": "constitution status  # lists the open runs, the holder among them",
+    "lease-lost": "constitution status  # lists the open runs",
+    "stale-generation": "constitution current  # then try again",
+    "file-refused": "name another file",
+    "unavailable": "make status  # shows what runs; then type the same command again",
     "not-yet": "type the same command again",
 }
 

@@ -5,6 +5,7 @@ never end). A file that holds a secret is refused when others may read it.
 """
 
 import os
+import shlex
 import stat
 import tempfile
 from pathlib import Path
@@ -37,7 +38,7 @@ def read_bytes(path: Path, *, what: str, limit: int = MAX_FILE, secret: bool = F
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise FileRefusedError(f"{what} {path}: {reason}", hint=f"ls -l {path.parent}") from error
+        raise FileRefusedError(f"{what} {path}: {reason}", hint=f"ls -l {shlex.quote(str(path.parent))}") from error
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
         os.close(descriptor)
@@ -46,7 +47,7 @@ def read_bytes(path: Path, *, what: str, limit: int = MAX_FILE, secret: bool = F
         if secret and mode & 0o077:
             raise UntrustedError(
                 f"{what} {path} can be read by others (mode {stat.S_IMODE(mode):04o})",
-                hint=f"chmod 600 {path}, and think about whether the key is still yours alone",
+                hint=f"chmod 600 {shlex.quote(str(path))}  # and think about whether the key is still yours alone",
             )
         try:
             data = file.read(limit + 1)

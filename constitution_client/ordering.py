@@ -1,5 +1,6 @@
 """Signed orders to a running workflow: skip a stuck step of the records, promote before the watch ends."""
 
+import shlex
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -52,7 +53,7 @@ async def order(
     status = await connected.status(workflow_id)
     if status.environment is None or status.update_id is None:
         raise NotYetError(
-            f"{workflow_id} does not know yet what it is about", hint=f"constitution status {workflow_id}"
+            f"{workflow_id} does not know yet what it is about", hint=f"constitution status {shlex.quote(workflow_id)}"
         )
     if status.environment != policy.environment:
         raise UntrustedError(f"{workflow_id} is of {status.environment}, this trust policy of {policy.environment}")
@@ -79,6 +80,6 @@ async def order(
     answer = await connected.tell(workflow_id, verb, message)
     result(
         {"workflow_id": workflow_id, "message": verb, "answer": answer},
-        [f"{verb}: {answer}", f"next: constitution watch {workflow_id}"],
+        [f"{verb}: {answer}", f"next: constitution watch {shlex.quote(workflow_id)}"],
         json,
     )

@@ -428,7 +428,7 @@ class ConstitutionServiceClient:
                     where = f"{self._url.scheme}://{host_of(str(self._url))}"
                     raise _RetryableError(
                         f"constitution-service cannot serve now: {said}",
-                        hint=f"curl {where}/readyz says which of its servers is missing",
+                        hint=f"curl {where}/readyz  # says which of its servers is missing",
                         wait=_retry_after(answer.headers),
                     )
                 return answer, problem
@@ -467,7 +467,7 @@ class ConstitutionServiceClient:
             where = host_of(str(self._url))
             raise _RetryableError(
                 f"constitution-service at {where} did not answer {what}: {str(error) or type(error).__name__}",
-                hint="make status shows whether it runs; CONSTITUTION_SERVICE_URL says where it is looked for",
+                hint="make status  # shows whether it runs; CONSTITUTION_SERVICE_URL says where it is looked for",
             ) from error
         if answer.status < 300:
             return answer, None

@@ -83,8 +83,7 @@ class ClientSettings(BaseSettings):
         if self.environment_file is None:
             raise UsageError(
                 "no trust policy is named",
-                hint="give --trust FILE, or set TRUST_FILE or ENVIRONMENT_FILE; "
-                "constitution init makes one for development",
+                hint="give it with --trust, or set TRUST_FILE or ENVIRONMENT_FILE",
             )
         return self.environment_file.parent / self.environment().trust
 
@@ -123,5 +122,5 @@ def variables() -> dict[str, str]:
 def _existing_env_file() -> Path | None:
     named = env_file()
     if named is not None and not named.is_file():
-        raise UsageError(f"{named} is no file", hint="make up writes var/stack.env; or leave --env-file away")
+        raise UsageError(f"{named} is no file", hint="make up  # writes var/stack.env; or leave --env-file away")
     return named

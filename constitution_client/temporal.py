@@ -9,10 +9,13 @@ import re
 import shlex
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pydantic import ValidationError
+from temporalio.api.enums.v1 import TaskQueueType
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import (
     Client,
     RPCTimeoutOrCancelledError,
@@ -45,6 +48,7 @@ CONNECT_TIMEOUT = timedelta(seconds=5)
 CALL_TIMEOUT = timedelta(seconds=10)  # start, describe, signal: answered by the server alone, in milliseconds
 QUERY_TIMEOUT = timedelta(seconds=10)  # answered by a worker, which may first replay the run
 MESSAGE_TIMEOUT = timedelta(seconds=60)  # a decision is verified by an activity before it is answered
+POLLED_WITHIN = timedelta(seconds=90)  # a poll lasts 60 s; the server lists a worker for minutes after its end
 _LONGEST_REASON = 200  # characters of a driver's own words
 _NO_WORKER = "make worker  # no worker answers on the task queue; then type the command again"
 
@@ -75,9 +79,7 @@ async def connect(variables: Mapping[str, str]) -> Client:
     try:
         config = ClientConfig.load_client_connect_config(override_env_vars=dict(variables))
     except (RuntimeError, ValueError) as error:
-        raise UsageError(
-            f"Temporal's configuration cannot be read: {error}", hint="temporal config list shows it; see docs/cli.md"
-        ) from error
+        raise UsageError(f"Temporal's configuration cannot be read: {error}", hint="temporal config list") from error
     configured = config.get("target_host")
     address = configured or "localhost:7233"
     config["target_host"] = address
@@ -148,7 +150,7 @@ class Runs:
                 )
             except WorkflowAlreadyStartedError as error:
                 raise RunExistsError(
-                    f"{workflow_id} is running already", hint=f"constitution watch {workflow_id}"
+                    f"{workflow_id} is running already", hint=f"constitution watch {shlex.quote(workflow_id)}"
                 ) from error
         return handle.first_execution_run_id or ""
 
@@ -245,6 +247,36 @@ class Runs:
                 async for run in self._client.list_workflows(query, rpc_timeout=CALL_TIMEOUT)
             ]
 
+    async def workers(self) -> list[str]:
+        """Return the identities of the workers that poll our task queue.
+
+        Raises:
+            UnavailableError: the server does not answer.
+        """
+        found: set[str] = set()
+        since = datetime.now(UTC) - POLLED_WITHIN
+        async with _translated("list of workers"):
+            for kind in (TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW, TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY):
+                answer = await self._client.workflow_service.describe_task_queue(
+                    DescribeTaskQueueRequest(
+                        namespace=self._client.namespace,
+                        task_queue=TaskQueue(name=self._task_queue),
+                        task_queue_type=kind,
+                    ),
+                    timeout=CALL_TIMEOUT,
+                )
+                found.update(
+                    poller.identity
+                    for poller in answer.pollers
+                    if poller.last_access_time.ToDatetime(tzinfo=UTC) >= since
+                )
+        return sorted(found)
+
+    async def failing(self, workflow_id: str) -> int:
+        """Return how often the pending workflow task of a run has been tried; 0: none is pending."""
+        description = await self.describe(workflow_id)
+        return description.raw_description.pending_workflow_task.attempt
+
     def _handle(self, workflow_id: str, run_id: str | None = None) -> WorkflowHandle[Any, Any]:
         return self._client.get_workflow_handle(workflow_id, run_id=run_id)
 
@@ -295,7 +327,7 @@ async def _translated(workflow_id: str) -> AsyncIterator[None]:
         if error.status == RPCStatusCode.NOT_FOUND:
             raise NotFoundError(
                 f"Temporal has no such run: {workflow_id} ({error.message})",
-                hint="constitution status lists the open runs; constitution releases what became of closed ones",
+                hint="constitution status; constitution releases  # open runs, and what became of closed ones",
             ) from error
         if error.status == RPCStatusCode.INVALID_ARGUMENT:
             raise InvalidRequestError(f"{workflow_id}: {error.message}") from error
@@ -304,5 +336,5 @@ async def _translated(workflow_id: str) -> AsyncIterator[None]:
         if error.status == RPCStatusCode.FAILED_PRECONDITION:
             raise ConflictError(f"{workflow_id}: {error.message}") from error
         raise UnavailableError(
-            f"Temporal cannot serve {workflow_id} now: {error.message}", hint="make status shows whether it runs"
+            f"Temporal cannot serve {workflow_id} now: {error.message}", hint="make status"
         ) from error

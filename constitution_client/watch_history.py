@@ -1,6 +1,7 @@
 """Finds the evidence of a run's watch in the run's history: open or closed, with or without a worker."""
 
 import json
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,9 +31,13 @@ async def evidence_of(workflow_id: str, variables: Mapping[str, str]) -> str:
     if kept:
         return kept[-1]
     if not closed and not reports:
-        raise NotYetError(f"the watch of {workflow_id} has not ended", hint=f"constitution watch {workflow_id}")
+        raise NotYetError(
+            f"the watch of {workflow_id} has not ended", hint=f"constitution watch {shlex.quote(workflow_id)}"
+        )
     why = f"its watch said {reports[-1].get('verdict')}: {reports[-1].get('detail')}" if reports else "it had no watch"
-    raise NotFoundError(f"{workflow_id} kept no evidence of a watch: {why}", hint=f"constitution status {workflow_id}")
+    raise NotFoundError(
+        f"{workflow_id} kept no evidence of a watch: {why}", hint=f"constitution status {shlex.quote(workflow_id)}"
+    )
 
 
 async def _reports(workflow_id: str, variables: Mapping[str, str]) -> tuple[bool, list[Any]]:
@@ -54,7 +59,7 @@ async def _reports(workflow_id: str, variables: Mapping[str, str]) -> tuple[bool
         if error.status == RPCStatusCode.NOT_FOUND:
             raise NotFoundError(
                 f"Temporal has no such run: {workflow_id}",
-                hint="the archive keeps its evidence: constitution watch show --file …/evidence/watch-….json",
+                hint="the archive keeps its evidence: show the file evidence/watch-….json of its folder with --file",
             ) from error
         raise UnavailableError(
             f"Temporal cannot serve {workflow_id} now: {error.message}", hint="make status"

@@ -58,7 +58,8 @@ class ClientKey:
             InvalidRequestError: no private Ed25519 key with a ``kid``. The message repeats nothing of the key.
         """
         refusal = InvalidRequestError(
-            "this is no private Ed25519 key as a JWK with a kid", hint="constitution init makes such keys"
+            "this is no private Ed25519 key as a JWK with a kid",
+            hint="make such keys by the key ceremony (docs/cli.md, init)",
         )
         try:
             data = json.loads(text)

@@ -36,4 +36,4 @@ def load_trust(path: Path) -> TrustPolicy:
 
 
 def _read(path: Path) -> bytes:
-    return read_regular(path, MAX_FILE, hint="constitution init makes a trust policy")
+    return read_regular(path, MAX_FILE, hint="name a trust policy; the key ceremony makes one (docs/cli.md, init)")

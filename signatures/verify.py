@@ -59,7 +59,7 @@ class SignatureReport:
         raise UntrustedError(
             f"signed by {by}; the trust policy takes {threshold} maintainer{'s' if threshold > 1 else ''}",
             issues=issues,
-            hint="constitution verify-signature --document FILE --signature FILE --trust trust.toml says why",
+            hint="have a maintainer of the trust policy sign exactly these bytes",
         )
 
 

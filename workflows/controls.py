@@ -173,7 +173,7 @@ class Controls:
             return
 
     async def _obey(self, verb: str, raw: RawValue) -> str:  # noqa: PLR0911 - one return a verb
-        hint = f"constitution {verb} --help"
+        hint = "the input is one JSON object; `constitution` makes and signs it: `approve` and `deny` for decide"
         if self._journal.status.outcome is not None:
             raise ConflictError(f"{verb} comes too late: the run has ended")
         match verb:

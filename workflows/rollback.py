@@ -56,7 +56,7 @@ STEPS = ("request", "board", "lease", "publish", "sync", "confirm", "broadcast",
 REFUSED_LEASES = frozenset({LeaseHeldError.code, ForbiddenError.code, NotCurrentError.code})
 NOTHING_TO_UNDO = Failure(InvalidRequestError.code, "this update published nothing: nothing to undo", permanent=True)
 NONE: frozenset[str] = frozenset()
-HINT = 'constitution rollback --reason … [--to GENERATION] (or {"reason": "…", "to": …})'
+HINT = 'the input is one JSON object: {"reason": "why it is undone"}, or with "to": 7, the generation to restore'
 
 
 @workflow.defn(name=family.ROLLBACK, failure_exception_types=[TypeError])

@@ -81,7 +81,7 @@ STEPS = (
     "archive",
 )
 WATCHES = 3  # so often is a watch asked whose report no evidence backs; it ends at once, as its time is over
-HINT = 'constitution update --change-request CR-… --checksum sha256:… (or {"checksum": …, "change_request": …})'
+HINT = 'the input is one JSON object: {"checksum": "sha256:…", "change_request": "CR-142"}'
 
 
 @workflow.defn(name=family.UPDATE, failure_exception_types=[TypeError])

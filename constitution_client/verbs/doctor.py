@@ -1,6 +1,7 @@
 """The verb doctor: is everything as it should be? The worker looks, because it alone may read every system."""
 
 import asyncio
+import shlex
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,6 +11,9 @@ from constitution_client.output import JsonOption, progress, result
 if TYPE_CHECKING:
     from constitution.reconciliation import Finding, ReconcileReport, ReconcileRequest
     from constitution_client.settings import ClientSettings
+
+
+ATTEMPTS = 2  # of one workflow task; a worker that was restarted in its middle makes a second one necessary
 
 
 def doctor(
@@ -38,15 +42,71 @@ async def _doctor(*, repair: bool, closed_seconds: float, timeout: int, json: bo
     findings = await _service(configured)
     request = ReconcileRequest(repair=repair, closed_seconds=closed_seconds)
     report = await _worker(configured, request, timeout, findings)
+    checked = ["constitution-service", *(report.checked if report is not None else ())]
+    unchecked = list(report.unchecked) if report is not None else ["everything that only the worker can look at"]
+    known = {(finding.code, finding.where) for finding in report.findings} if report is not None else set()
     findings += report.findings if report is not None else ()
-    checked = report.checked if report is not None else ()
+    asked = await _temporal(configured)
+    if asked is None:
+        unchecked.append("workers and workflow tasks: Temporal does not answer")
+    else:
+        checked.append("workers and workflow tasks")
+        findings += [found for found in asked if (found.code, found.where) not in known]
     left = [finding for finding in findings if not finding.repaired]
     result(
-        {"well": not left, "checked": list(checked), "findings": [finding.model_dump() for finding in findings]},
-        [*(line for finding in findings for line in _lines(finding)), _summary(len(checked), len(left))],
+        {
+            "well": not left,
+            "checked": checked,
+            "unchecked": unchecked,
+            "findings": [finding.model_dump() for finding in findings],
+        },
+        [
+            *(line for finding in findings for line in _lines(finding)),
+            *(f"not looked at: {what}" for what in unchecked),
+            _summary(len(checked), len(left), len(unchecked)),
+        ],
         json,
     )
     return 1 if left else 0
+
+
+async def _temporal(configured: "ClientSettings") -> "list[Finding] | None":
+    """Ask Temporal itself what no worker can say of itself: who polls the queue, and whose workflow task fails.
+
+    Temporal's own report (a search attribute) comes after five failed tasks, a minute later. None: no answer.
+    """
+    from constitution.errors import ConstitutionError
+    from constitution.reconciliation import Finding
+    from constitution_client.connections import runs
+
+    try:
+        connected = await runs(configured)
+        workers = await connected.workers()
+        opened = await connected.open_runs(("ConstitutionUpdate", "ConstitutionRollback", "ConstitutionGuard"))
+        attempts = {run[0]: await connected.failing(run[0]) for run in opened}
+    except ConstitutionError:
+        return None
+    found = [
+        Finding(
+            code="run-stalls",
+            where=workflow_id,
+            message=f"its workflow task fails again and again ({attempt} times now), which is a defect of ours",
+            command=f"temporal workflow describe --workflow-id {shlex.quote(workflow_id)}",
+        )
+        for workflow_id, attempt in attempts.items()
+        if attempt > ATTEMPTS
+    ]
+    stacks = {identity.partition("#")[2].partition("@")[0] for identity in workers}
+    if len(stacks) > 1:
+        found.append(
+            Finding(
+                code="workers-of-two-stacks",
+                where="task queue",
+                message=f"workers of {len(stacks)} deployments take each other's steps: {', '.join(workers)}",
+                command="make down  # in the other checkout; or give each its own NAMESPACE",
+            )
+        )
+    return found
 
 
 async def _service(configured: "ClientSettings") -> "list[Finding]":
@@ -93,7 +153,7 @@ async def _worker(
                 code="cannot-look",
                 where="Temporal and worker",
                 message=error.message,
-                command="make status; make worker starts a worker",
+                command="make status; make worker",
             )
         )
         return None
@@ -104,8 +164,11 @@ def _lines(finding: "Finding") -> list[str]:
     return [f"{finding.code}  {finding.where}", f"  {finding.message}", after]
 
 
-def _summary(checked: int, left: int) -> str:
-    return f"{checked} places looked at; " + (f"{left} findings are left" if left else "all well")
+def _summary(checked: int, left: int, unchecked: int) -> str:
+    skipped = f", {unchecked} not" if unchecked else ""
+    return f"{checked} places looked at{skipped}; " + (
+        f"{left} findings are left" if left else "nothing wrong was found" if unchecked else "all well"
+    )
 
 
 VERBS = {"doctor": doctor}

@@ -1,6 +1,7 @@
 """Verbs about documents before they are signed: draft, diff."""
 
 import asyncio
+import shlex
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -87,7 +88,7 @@ def draft(
             f"drafted  {out}, version {version} for {chosen}",
             f"checksum {checksum_of(data)} (until a byte is changed)",
             f"replaces {f'{before.version} {before.checksum}' if before else 'nothing: a first release'}",
-            f"next: edit it, then: constitution diff {out}; constitution sign {out} --key MAINTAINER.tsk",
+            f"next: constitution sign {shlex.quote(str(out))}  # edit it first; a maintainer signs",
         ],
         json,
     )

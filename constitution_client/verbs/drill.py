@@ -32,7 +32,7 @@ def drill(
     if missing:
         raise UsageError(
             f"a drill needs servers of its own; missing: {', '.join(missing)}",
-            hint="in a checkout: uv sync --all-extras; then: .venv/bin/constitution drill",
+            hint="uv sync --all-extras; .venv/bin/constitution drill  # in a checkout",
         )
     arguments = [sys.executable, "-m", "deploy.drill"]
     if directory is not None:

@@ -38,7 +38,7 @@ async def _current(ring: str, trust: Path | None, json: bool | None) -> None:
     if answer is None:
         raise NotFoundError(
             f"nothing is live in ring {ring} of {policy.environment}: no release was ever made",
-            hint="constitution draft --help begins a first one",
+            hint="constitution draft --version 1.0.0 --previous none --out constitution_v1.0.0.json",
         )
     verify_current(answer, trust=policy, environment=policy.environment, ring=ring)
     result(
@@ -66,7 +66,7 @@ async def _releases(json: bool | None) -> None:
 
     async with service_client(settings()) as service:
         history = await service.releases()
-    lines = release_table(history) if history else ["no release was ever made; next: constitution draft --help"]
+    lines = release_table(history) if history else ["no release was ever made"]
     result([release.model_dump(mode="json") for release in history], lines, json)
 
 
@@ -120,7 +120,7 @@ async def _show_artifact(
         *(f"  {p.id}: {p.text}" for p in constitution.principles),
         *(f"  {r.effect} {r.id} ({r.severity}) when {r.when}" for r in constitution.rules),
         f"  default: {constitution.default_effect}",
-        "next: constitution show CHECKSUM --out FILE writes the exact bytes",
+        f"next: constitution show {checksum} --out constitution_v{constitution.version}.json  # writes the exact bytes",
     ]
     result(constitution.model_dump(mode="json"), lines, json)
 

@@ -36,7 +36,10 @@ async def _push(path: Path, signatures: list[Path], json: bool | None) -> None:
             f"checksum {artifact.checksum}",
             f"signers  {', '.join(artifact.signers)}",
             f"stored   {artifact.storage_uri}",
-            f"next: constitution change-request --id CR-… --checksum {artifact.checksum} --reason … --key author.tsk",
+            (
+                f"next: constitution change-request --id CR-{artifact.version} --checksum {artifact.checksum}"
+                f" --reason 'release {artifact.version}'"
+            ),
         ],
         json,
     )

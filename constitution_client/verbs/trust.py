@@ -1,5 +1,6 @@
 """Verbs about keys and signatures, all offline: init, sign, verify-signature."""
 
+import shlex
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -35,7 +36,7 @@ def init(
             "public keys of services and clients:",
             *(f"  {identifier:20} {key}" for identifier, key in made.keys.items()),
             "",
-            f"next: constitution draft --environment {environment} --version 1.0.0 --out constitution_v1.0.0.json",
+            f"next: constitution draft --environment {environment} --version 1.0.0 --previous none --out v1.0.0.json",
         ],
         json,
     )
@@ -68,7 +69,7 @@ def sign(
             f"signed   {document} {checksum_of(data)}",
             f"by key   {signer.fingerprint}",
             f"wrote    {target}",
-            f"next: constitution push --path {document} --signature {target}",
+            f"next: constitution push --path {shlex.quote(str(document))} --signature {shlex.quote(str(target))}",
         ],
         json,
     )

@@ -29,7 +29,9 @@ def show(
     from constitution_client.watch_plot import image, summary, terminal, text_lines
 
     if (run is None) == (file is None):
-        raise UsageError("give a run, or --file", hint="constitution watch show CR-142")
+        raise UsageError(
+            "give a run, or --file", hint="name a workflow id or a change request, or an evidence file with --file"
+        )
     digest, data = (
         (None, read_bytes(file, what="evidence", limit=MAX_FILE))
         if file is not None

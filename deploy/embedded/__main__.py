@@ -46,7 +46,7 @@ def up(
     _show(stack.status())
     typer.echo(f"settings: {stack.directory / 'stack.env'}")
     if not infrastructure:
-        typer.echo("no agent calls yet: make traffic starts examples, and a watched release needs them")
+        typer.echo("no agent calls yet, and a watched release needs some: make traffic")
 
 
 @app.command()

@@ -68,7 +68,9 @@ async def push(context: Context, data: bytes, signatures: Sequence[bytes], clien
     given, issues = await asyncio.to_thread(_counted, context, data, signatures, moment)
     if not given:
         raise UntrustedError(
-            "no signature of this document counts", issues=issues, hint="constitution verify-signature --help"
+            "no signature of this document counts",
+            issues=issues,
+            hint="have a maintainer of the trust policy sign exactly these bytes",
         )
     await _keep(context, checksum, data, given)
     uri = context.store.uri(document_path(checksum))
@@ -133,7 +135,7 @@ def environment_issue(ours: str, theirs: str) -> Issue:
         code="environment",
         path="/environment",
         message=f"the constitution is for {theirs}; this is {ours}",
-        hint="constitution draft makes one for this environment",
+        hint="draft one for this environment",
     )
 
 
@@ -192,7 +194,7 @@ async def get(connection: Connection, environment: str, checksum: str) -> Stored
         checksum,
     )
     if row is None:
-        raise NotFoundError(f"there is no artifact {checksum}", hint="constitution push --path … --signature …")
+        raise NotFoundError(f"there is no artifact {checksum}", hint="push the document and its signature")
     return StoredArtifact(
         checksum=checksum,
         version=row["version"],

@@ -271,7 +271,7 @@ async def _signatures(context: Context, stored: artifacts.StoredArtifact, moment
 
 async def _author(connection: Connection, context: Context, request: LoadRequest) -> str:
     if request.change_request is None:
-        raise NotPossibleError("an update names its change request", hint="constitution change-request --help")
+        raise NotPossibleError("an update names its change request", hint="have its author file one for this checksum")
     record = await change_requests.get(connection, context.environment, request.change_request)
     if record.request.checksum != request.checksum:
         raise NotPossibleError(

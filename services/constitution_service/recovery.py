@@ -390,7 +390,7 @@ def _missing(found: Lost) -> list[Issue]:
     if found.said.checksum is None:
         return []
     where = f"generation {found.said.generation}"
-    push = "constitution push --path DOCUMENT --signature SIGNATURE: the legal archive has both; then this again"
+    push = "push the document and its signatures, which the legal archive has; then this again"
     if found.document is None:
         return [Issue(code="document", path=where, message=f"{found.said.checksum} is nowhere", hint=push)]
     return [

@@ -87,7 +87,7 @@ class Candidates:
             raise UnavailableError(f"{host_of(url)}: {type(error).__name__}: {error}") from error
         if response.status_code == HTTPStatus.NOT_FOUND:
             raise NotFoundError(
-                "the candidate is not in the artifact store", hint="push it: constitution push --path … --signature …"
+                "the candidate is not in the artifact store", hint="push the document and its signature"
             )
         if response.status_code != HTTPStatus.OK:
             raise UnavailableError(f"{host_of(url)} answered {response.status_code}: {bytes(body[:300])!r}")

@@ -78,14 +78,14 @@ async def test_every_problem_of_a_request_is_listed_at_once(preconditions: Preco
     )
     assert (failure.type, failure.non_retryable) == ("invalid-request", True)
     assert codes(failure) == {"unknown-checksum", "unknown-change-request", "unknown-strategy"}
-    assert failure.details[0]["hint"].startswith("constitution push")
+    assert failure.details[0]["hint"].startswith("push the document")
     first = await author.confirmed(author.draft("1.1.0"), expected_generation=0)
     late = author.draft("1.0.0", expires_at=(now() + timedelta(hours=1)).isoformat())
     checksum = await author.push(late)
     change_request = await author.ask(first.checksum or "")
     failure = await refused(preconditions.resolve_subject, asked(checksum=checksum, change_request=change_request))
     assert codes(failure) == {"version-order", "previous", "about-to-expire", "other-document"}
-    assert "constitution draft" in failure.message
+    assert "draft it anew" in failure.message
 
 
 async def test_the_inbox_gives_only_plain_files_by_name(

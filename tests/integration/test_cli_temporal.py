@@ -1,16 +1,23 @@
 """The command line against a real Temporal server: exit codes that hold, and failures that say what to type next."""
 
 import asyncio
+import json
 import os
 import shlex
 import signal
 import socket
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from temporalio import workflow
+from temporalio.client import Client
+from temporalio.worker import Worker
 
+from constitution.names import Names
+from tests.helpers import eventually
 from tests.terminal import Terminal
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -182,6 +189,39 @@ async def test_a_run_that_does_not_exist_is_named(
         assert (code, out) == (1, "")
         assert "CR-404" in err
         assert "next: constitution status" in err
+
+
+@workflow.defn(name="ConstitutionUpdate", sandboxed=False)
+class _Failing:
+    """A hostile peer: an update whose every workflow task fails, as one from a defect of ours would."""
+
+    @workflow.run
+    async def run(self, request: dict[str, str]) -> None:
+        raise ValueError(request)
+
+
+@pytest.mark.timeout(180)
+async def test_the_doctor_names_a_run_whose_workflow_task_fails(
+    temporal_settings: dict[str, str], temporal_client: Client, environment_file: Path, namespace: str
+) -> None:
+    queue = Names(namespace).task_queue()
+    start = ("update", "--checksum", CHECKSUM, "--change-request", "CR-13")
+    code, _, err = await _constitution(temporal_settings, environment_file, namespace, *start)
+    assert code == 0, err
+    stalled = f"{namespace}/constitution-update/development/CR-13"
+    async with Worker(temporal_client, task_queue=queue, workflows=[_Failing]):
+
+        async def named() -> bool:
+            code, out, err = await _constitution(
+                temporal_settings, environment_file, namespace, "doctor", "--timeout", "2"
+            )
+            assert code == 1, err
+            report = json.loads(out)
+            assert ("run-stalls", stalled) in [(f["code"], f["where"]) for f in report["findings"]], report
+            assert report["unchecked"] == ["everything that only the worker can look at"]
+            return True
+
+        await eventually(named, timedelta(seconds=90))
 
 
 @pytest.fixture

@@ -104,7 +104,7 @@ async def test_a_document_that_store_and_postgres_have_lost_is_named_until_it_is
     (lost,) = (await run(places.check_documents, question)).findings
     assert (lost.code, lost.where) == ("artifact-lost", checksum)
     assert "what a rollback would restore" in lost.message
-    assert "constitution push" in lost.command
+    assert "push the document" in lost.command
 
     await author.push(document)
     assert (await run(places.check_documents, question)).findings == ()

@@ -92,7 +92,7 @@ async def test_an_input_of_the_wrong_shape_is_refused(town: Town, name: str) -> 
     bad = SHAPES[name]
     workflow_id, end = await refused(town, *bad.arguments)
     assert all(word in end.message for word in bad.words), end.message
-    assert "constitution update --change-request" in end.message
+    assert "the input is one JSON object" in end.message
     await require_told(town, workflow_id)
 
 
@@ -101,7 +101,7 @@ async def test_every_problem_is_listed_at_once(town: Town, live: CurrentConstitu
     assert "no artifact with this checksum" in end.message
     assert f"there is no change request {ABSENT}" in end.message
     assert "'nowhere'" in end.message
-    assert "constitution push --path" in end.message
+    assert "push the document" in end.message
     await require_told(town, workflow_id)
     assert live == await town.current()
 

@@ -205,7 +205,7 @@ async def test_a_hostile_workflow_id_is_quoted_in_the_command_to_type(town: Town
     workflow_id = f"{town.names.namespace}/x; rm -rf ~ `id` {uuid4().hex[:8]}"
     handle = await town.start_run("ConstitutionUpdate", workflow_id, proposal.input)
     status = await town.until_step(handle, "board", "waiting")
-    assert f"constitution approve '{workflow_id}' " in status.next_command
+    assert status.next_command == f"constitution approve '{workflow_id}'"
     await handle.execute_update("abort", {"reason": json.dumps("seen enough")})
     assert (await town.end(handle)).type == "Rejected"
 

@@ -21,7 +21,10 @@ from dulwich.objects import Blob, Commit
 from dulwich.repo import Repo
 from prometheus_client.parser import text_string_to_metric_families
 from slack_sdk import WebClient
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflowservice.v1 import PollWorkflowTaskQueueRequest, RespondWorkflowTaskFailedRequest
 from temporalio.client import Client, ScheduleOverlapPolicy
+from temporalio.service import RPCError, RPCStatusCode
 
 from constitution.api import LeaseRequest, LoadRequest, WorkflowRef
 from constitution.release import CurrentConstitution, Kind
@@ -255,6 +258,43 @@ async def test_what_is_found_and_mended_is_in_the_worker_s_metrics(town: Town, l
 
     await eventually(over, SOON)
     assert live.checksum
+
+
+@pytest.mark.usefixtures("live")
+async def test_a_dead_target_is_named_also_where_nothing_is_old_enough_to_compare_with(town: Town) -> None:
+    await all_well(town)
+    young = ("--closed-seconds", "86400")  # every release is younger: nothing to compare targets with
+    code, report = await doctor(town, *young)
+    assert (code, report["findings"]) == (0, [])
+    assert any(LEAF in what for what in report["unchecked"]), report
+    await town.kill(LEAF)
+    code, report = await doctor(town, *young)
+    assert code == 1
+    assert [(f["code"], f["where"]) for f in report["findings"]] == [("target-unreachable", LEAF)]
+    await town.restart(LEAF)
+    await all_well(town)
+
+
+@pytest.mark.usefixtures("live")
+async def test_a_worker_of_another_deployment_on_the_queue_is_named(town: Town) -> None:
+    await all_well(town)
+    foreign = "elsewhere/1#000000000000@1.0"
+    queue = TaskQueue(name=town.names.task_queue())
+    poll = PollWorkflowTaskQueueRequest(namespace=town.client.namespace, task_queue=queue, identity=foreign)
+    try:
+        task = await town.client.workflow_service.poll_workflow_task_queue(poll, timeout=timedelta(seconds=5))
+    except RPCError as error:  # nobody had work for it, which is what a poll without a task ends with
+        if error.status not in {RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED}:
+            raise
+    else:
+        if task.task_token:  # it took a step from the town's own worker: give it back
+            await town.client.workflow_service.respond_workflow_task_failed(
+                RespondWorkflowTaskFailedRequest(
+                    namespace=town.client.namespace, task_token=task.task_token, identity=foreign
+                )
+            )
+    finding = await finds(town, "workers-of-two-stacks", "task queue")
+    assert foreign in finding["message"]
 
 
 # --- who looks

@@ -31,7 +31,7 @@ async def test_an_outage_of_slack_leaves_the_release_live_and_is_told_once_when_
     with pytest.raises(WorkflowUpdateFailedError) as refused:
         await handle.execute_update("abort", {"reason": "too late"})
     assert isinstance(refused.value.cause, ApplicationError)
-    assert "constitution rollback" in refused.value.cause.message
+    assert f"constitution rollback --bad-generation {status.generation} " in refused.value.cause.message
     town.slack_wire.mend()
     await handle.execute_update("retry", {})
     await outcomes.completed(town, handle, proposal)
