@@ -76,6 +76,17 @@ class Strategy(Model):
     on_no_data: Action = "rollback"
     on_cannot_tell: Action = "hold"
 
+    def words(self) -> str:
+        """Return what the strategy does, in one line: what a signer reads."""
+        if self.watch_seconds == 0:
+            return "not watched: confirmed as soon as every target obeys"
+        measured = ", ".join(q.quantity for q in self.quantities)
+        return (
+            f"watched for {self.watch_seconds} s against the {self.baseline_seconds} s before: "
+            f"{measured or f'refusals ({self.measure})'}, alpha {self.alpha:g}, tolerance {self.delta:g}; "
+            f"on anomaly {self.on_anomaly}, without data {self.on_no_data}, undecided {self.on_cannot_tell}"
+        )
+
     @field_validator("quantities")
     @classmethod
     def _each_once(cls, quantities: tuple[WatchedQuantity, ...]) -> tuple[WatchedQuantity, ...]:

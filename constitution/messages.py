@@ -151,6 +151,8 @@ class Status(Model):
     previous: Checksum | None = None
     change_request: str | None = None
     evidence: Checksum | None = None
+    strategy: str = ""  # its name, and what it does, in words
+    predicted: tuple[str, ...] = ()  # the expected change, in words
     generation: int | None = None
     approvers: tuple[str, ...] = ()
     refusals: tuple[str, ...] = ()  # messages that were refused, and why

@@ -60,6 +60,7 @@ class _Subject:
     evidence: str | None
     rollback_of: int | None = None
     undone: str | None = None  # checksum of the release to undo, as the run says
+    strategy: str = ""  # how the release will be watched, as the run says
 
 
 async def decide(order: Order, json: bool | None) -> None:
@@ -131,7 +132,11 @@ async def _subject(order: Order, configured: ClientSettings, policy: TrustPolicy
             hint=f"constitution watch {shlex.quote(workflow_id)}",
         )
     return workflow_id, _Subject(
-        kind=Kind.UPDATE, checksum=status.checksum, change_request=status.change_request, evidence=status.evidence
+        kind=Kind.UPDATE,
+        checksum=status.checksum,
+        change_request=status.change_request,
+        evidence=status.evidence,
+        strategy=status.strategy,
     )
 
 
@@ -188,6 +193,7 @@ class _Review:
             await self._change_request()
             await self._diff(document)
             await self._evidence(document)
+            self.lines.append(f"  watch          {subject.strategy or 'nobody says how: no run was asked'}")
             previous = document.previous if document else None
         else:
             previous = await self._rollback(document)

@@ -58,22 +58,8 @@ class _Screen:
             self._said.pop("silence", None)
             self._draw(status_lines(self._workflow_id, status))
             return
-        self._say("phase", f"phase {status.phase.value}")
-        for step in status.steps:
-            if step.state != "pending":
-                self._say(f"step {step.name}", step_line(step.state, step.name, step.detail, step.last_error).strip())
-        if status.waiting_for:
-            self._say("waiting", f"waiting for {status.waiting_for}")
-        if status.next_command and not status.outcome:
-            self._say("next", f"next: {status.next_command}")
-        if status.approvers:
-            self._say("approvers", f"approved by {', '.join(status.approvers)}")
-        for number, refusal in enumerate(status.refusals):
-            self._say(f"refusal {number} {refusal}", f"refused: {refusal}")
-        if status.verdict:
-            self._say("verdict", f"verdict {status.verdict.value}")
-        if status.rollback_workflow:
-            self._say("rollback", f"rollback {status.rollback_workflow}")
+        for subject, line in (*_steps(status), *_facts(status)):
+            self._say(subject, line)
         self._said.pop("silence", None)
 
     def close(self) -> None:
@@ -93,6 +79,32 @@ class _Screen:
             self._draw(self._lines, line)
         else:
             progress(f"{time.strftime('%H:%M:%S', time.gmtime())}Z {line}")
+
+
+def _steps(status: Status) -> Iterator[tuple[str, str]]:
+    """Yield ``(subject, line)`` of where a run is; a line is said when it differs from the last of its subject."""
+    yield "phase", f"phase {status.phase.value}"
+    for step in status.steps:
+        if step.state != "pending":
+            yield f"step {step.name}", step_line(step.state, step.name, step.detail, step.last_error).strip()
+
+
+def _facts(status: Status) -> Iterator[tuple[str, str]]:
+    """Yield ``(subject, line)`` of what a run has said besides."""
+    if status.strategy:
+        yield "strategy", f"watch: {status.strategy}"
+    yield from ((f"predicted {number}", f"expected: {line}") for number, line in enumerate(status.predicted))
+    if status.waiting_for:
+        yield "waiting", f"waiting for {status.waiting_for}"
+    if status.next_command and not status.outcome:
+        yield "next", f"next: {status.next_command}"
+    if status.approvers:
+        yield "approvers", f"approved by {', '.join(status.approvers)}"
+    yield from ((f"refusal {number} {said}", f"refused: {said}") for number, said in enumerate(status.refusals))
+    if status.verdict:
+        yield "verdict", f"verdict {status.verdict.value}"
+    if status.rollback_workflow:
+        yield "rollback", f"rollback {status.rollback_workflow}"
 
 
 async def follow(workflow_id: str, *, timeout: float | None, json: bool | None) -> ExitCode:  # noqa: ASYNC109 - see body

@@ -89,14 +89,7 @@ def status_lines(workflow_id: str, status: Status) -> list[str]:
     ]
     if status.waiting_for:
         lines.append(f"waiting for  {status.waiting_for}")
-    if status.version or status.checksum:
-        lines.append(f"version      {status.version or '-'} {status.checksum or ''}".rstrip())
-    if status.generation:
-        lines.append(f"generation   {status.generation}")
-    if status.change_request:
-        lines.append(f"request      {status.change_request}, evidence {status.evidence or 'not yet'}")
-    if status.approvers:
-        lines.append(f"approved by  {', '.join(status.approvers)}")
+    lines += _about(status)
     lines += [f"refused      {refusal}" for refusal in status.refusals]
     lines += [step_line(step.state, step.name, step.detail, step.last_error) for step in status.steps]
     if status.verdict:
@@ -108,6 +101,23 @@ def status_lines(workflow_id: str, status: Status) -> list[str]:
         lines.append(f"outcome      {status.outcome.value}: {said}")
     if status.next_command and status.phase is not Phase.CLOSED:
         lines.append(f"next: {status.next_command}")
+    return lines
+
+
+def _about(status: Status) -> list[str]:
+    """Return what a run is about: which bytes, for which request, how it is watched, and who has approved."""
+    lines = []
+    if status.version or status.checksum:
+        lines.append(f"version      {status.version or '-'} {status.checksum or ''}".rstrip())
+    if status.generation:
+        lines.append(f"generation   {status.generation}")
+    if status.change_request:
+        lines.append(f"request      {status.change_request}, evidence {status.evidence or 'not yet'}")
+    if status.strategy:
+        lines.append(f"watch        {status.strategy}")
+    lines += [f"expected     {line}" for line in status.predicted]
+    if status.approvers:
+        lines.append(f"approved by  {', '.join(status.approvers)}")
     return lines
 
 

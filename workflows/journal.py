@@ -176,6 +176,9 @@ class Journal:
         if status.version:
             generation = f", generation {status.generation}" if status.generation else ""
             lines.append(f"Version {status.version}{generation} in `{status.environment}`")
+        if status.strategy:
+            lines.append(f"Watch: {_plain(status.strategy)}")
+        lines += [f"Expected change: {_plain(line)}" for line in status.predicted]
         if status.waiting_for:
             lines.append(f"Waits for: {_plain(status.waiting_for)}")
         if status.next_command:

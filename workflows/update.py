@@ -81,6 +81,8 @@ STEPS = (
     "archive",
 )
 WATCHES = 3  # so often is a watch asked whose report no evidence backs; it ends at once, as its time is over
+LONGEST_PREDICTED = 300  # characters of one of its lines
+MOST_PREDICTED = 12  # lines of the expected change in status and details; the evidence holds all
 HINT = 'the input is one JSON object: {"checksum": "sha256:…", "change_request": "CR-142"}'
 
 
@@ -199,6 +201,9 @@ class ConstitutionUpdate(Controls):
             checksum=subject.checksum,
             version=subject.version,
             previous=subject.previous.checksum if subject.previous else None,
+            strategy="a first release has no baseline: not watched"
+            if subject.first
+            else f"{request.strategy}: {subject.strategy.words()}",
         )
         self._journal.identify()
         return subject
@@ -230,7 +235,8 @@ class ConstitutionUpdate(Controls):
         gate = gate.model_copy(update={"evidence": predicted.evidence})
         self._journal.step("gate", "done", detail="; ".join((*gate.suites, predicted.lines[0])))
         self._evidence = gate.evidence
-        self._journal.set(evidence=gate.evidence)
+        shown = tuple(line[:LONGEST_PREDICTED] for line in predicted.lines[:MOST_PREDICTED])
+        self._journal.set(evidence=gate.evidence, predicted=shown)
         return gate
 
     async def _decide_with_board(self, subject: Subject) -> None:

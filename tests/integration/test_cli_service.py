@@ -256,7 +256,7 @@ async def test_what_is_wrong_is_refused_with_every_problem_and_the_next_command(
     refused = constitution("push", "--path", path, "--signature", unsigned)
     assert (refused.code, refused.out) == (1, "")
     assert "alva is no maintainer" in refused.err
-    assert "next: have a maintainer sign exactly these bytes" in refused.err
+    assert "sign exactly these bytes" in refused.err
 
     broken = json.loads(good)
     del broken["expires_at"]

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from constitution.environment import Strategy
 from constitution.messages import Outcome, Phase, Status
 from constitution_client.output import clean, one_line, result, table
 from constitution_client.render import status_lines
@@ -75,3 +76,21 @@ def test_a_reason_with_line_breaks_says_no_line_of_its_own() -> None:
 def test_an_outcome_is_said_once(outcome: Outcome, detail: str, shown: str) -> None:
     status = Status(workflow="ConstitutionUpdate", phase=Phase.CLOSED, steps=(), outcome=outcome, outcome_detail=detail)
     assert f"outcome      {shown}" in status_lines("constitution-update/development/CR-1", status)
+
+
+def test_a_run_shows_how_it_is_watched_and_what_is_expected() -> None:
+    status = Status(
+        workflow="ConstitutionUpdate",
+        phase=Phase.WAITING,
+        strategy=f"careful: {Strategy(watch_seconds=300, measure='share').words()}",
+        predicted=("refused now: 9 %", "refused with the candidate: 91 %"),
+    )
+    lines = status_lines("constitution-update/development/CR-1", status)
+    watched = next(line for line in lines if line.startswith("watch "))
+    assert "careful: watched for 300 s" in watched
+    assert "on anomaly rollback" in watched
+    assert [line for line in lines if line.startswith("expected")] == [
+        "expected     refused now: 9 %",
+        "expected     refused with the candidate: 91 %",
+    ]
+    assert Strategy(watch_seconds=0).words().startswith("not watched")

@@ -1,0 +1,85 @@
+"""What a run prints is pasted in the state in which it is printed; a signer sees how the release will be watched."""
+
+import shlex
+from datetime import timedelta
+
+import pytest
+
+from constitution.release import CurrentConstitution
+from tests.workflow.town import Town
+
+pytestmark = pytest.mark.timeout(240)
+
+
+def printed(text: str) -> list[list[str]]:
+    """Return the commands of our own that a text prints, as words without the program's name."""
+    lines = [line.strip().removeprefix("next:").strip() for line in text.splitlines()]
+    commands = [shlex.split(line, comments=True) for line in lines if line.startswith("constitution ")]
+    return [command[1:] for command in commands]
+
+
+async def test_each_command_that_an_update_prints_works_where_it_is_printed(
+    town: Town, live: CurrentConstitution
+) -> None:
+    proposal = await town.propose()
+    code, out, err = await town.constitution(
+        *("update", "--checksum", proposal.checksum, "--change-request", proposal.change_request, "--text")
+    )
+    assert code == 0, err
+    watch, approve, abort = printed(out)
+    handle = town.run(watch[1])
+    status = await town.until_step(handle, "board", "waiting")
+
+    # Before anybody signs, it is said how the release will be watched, and which change is expected.
+    assert status.strategy.startswith("default: ")
+    assert status.predicted
+    code, out, err = await town.constitution(*shlex.split(f"status {handle.id} --text"))
+    assert code == 0, err
+    assert f"watch        {status.strategy}" in out
+    assert f"expected     {status.predicted[0]}" in out
+    assert printed(out) == [approve]
+    code, out, err = await town.constitution("status", "--text")
+    assert code == 0, err
+    assert "2 board members" in out
+    assert approve in printed(out)
+    code, _, err = await town.constitution(*watch, "--timeout", "1")
+    assert code == 4, err
+    key = str(town.home / "keys" / "alva.tsk")
+    code, out, err = await town.constitution(*approve, "--key", key, "--yes", "--text")
+    assert code == 0, err
+    assert f"watch          {status.strategy}" in err
+    assert printed(out) == [watch]
+    assert (await town.constitution(*abort))[0] == 0
+    assert (await town.end(handle)).type == "Rejected"
+
+    # It has published nothing: what is live is somebody else's, and no rollback is recommended.
+    code, _, err = await town.constitution(*abort)
+    assert code == 1
+    (instead,) = printed(err)
+    assert instead[0] == "status"
+    assert (await town.constitution(*instead))[0] == 0
+    assert await town.current() == live
+
+
+async def test_a_late_abort_names_the_generation_that_its_own_run_has_put_live(
+    town: Town, live: CurrentConstitution
+) -> None:
+    completed = await town.completed()
+    generation = (await town.live()).generation
+    code, _, err = await town.constitution("abort", completed.change_request, "--reason", "late")
+    assert code == 1
+    (undo,) = printed(err)
+    assert undo[:3] == ["rollback", "--bad-generation", str(generation)]
+    code, out, err = await town.constitution(*undo, "--dry-run", "--text")
+    assert code == 0, err
+    assert f"restores     generation {live.generation}, {live.version}" in out
+    code, _, err = await town.constitution(*undo)
+    assert code == 2
+    assert "repeat with --yes" in err
+    code, out, err = await town.constitution(*undo, "--yes", "--text")
+    assert code == 0, err
+    (watch, *_) = printed(out)
+    assert (await town.end(town.run(watch[1]), timedelta(seconds=90))).type is None
+    assert (await town.live()).checksum == live.checksum
+    code, _, err = await town.constitution(*undo, "--dry-run")
+    assert code == 0, err
