@@ -7,7 +7,8 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -20,7 +21,7 @@ from confluent_kafka import (
     TopicPartition,
 )
 
-from constitution.errors import ForbiddenError, UnavailableError
+from constitution.errors import ForbiddenError, UnavailableError, UnsupportedServerError
 from constitution.names import Names
 from constitution.strict_json import require_simple
 
@@ -86,25 +87,51 @@ class KafkaEventLog:
         """
         return await asyncio.to_thread(self._position, group, partition)
 
-    def _find(self, wanted: Callable[[int], bool], since: datetime) -> list[dict[str, Any]]:
+    async def require_usable(self) -> None:
+        """Prove that Kafka answers and lets us in.
+
+        Raises:
+            UnavailableError: it does not answer in time.
+            ForbiddenError: it refuses these credentials.
+            UnsupportedServerError: it wants another SASL mechanism than the one that is supported here.
+        """
+        await asyncio.to_thread(self._ask)
+
+    def _ask(self) -> None:
+        with self._consumer(f"read-back-{uuid.uuid4()}") as consumer:
+            consumer.list_topics(self._names.topic_updated(), timeout=self._timeout)
+
+    @contextmanager
+    def _consumer(self, group: str, **options: str | bool) -> Iterator[Consumer]:
+        """Lend a consumer that joins no group; a call that fails is told by what the driver says of the connection."""
+        refused: list[KafkaError] = []
         consumer = Consumer(
             {
                 **self._connection,
-                "group.id": self._names.group(f"read-back-{uuid.uuid4()}"),  # required by the driver, never joined
+                "group.id": self._names.group(group),  # required by the driver, never joined
                 "enable.auto.commit": False,
-                "auto.offset.reset": "earliest",
-                "isolation.level": "read_committed",
                 "allow.auto.create.topics": False,
-                "enable.partition.eof": True,
                 "log_level": 0,
+                "error_cb": lambda error: refused.append(error) if error.code() in _PERMANENT else None,
+                **options,
             }
         )
         try:
-            return self._scan(consumer, wanted, since)
+            yield consumer
         except KafkaException as error:
-            raise _translated(error.args[0]) from error
+            consumer.poll(0)  # calls error_cb; the call itself has only timed out
+            raise _translated((refused or [error.args[0]])[0]) from error
         finally:
             consumer.close()
+
+    def _find(self, wanted: Callable[[int], bool], since: datetime) -> list[dict[str, Any]]:
+        options: dict[str, str | bool] = {
+            "auto.offset.reset": "earliest",
+            "isolation.level": "read_committed",
+            "enable.partition.eof": True,
+        }
+        with self._consumer(f"read-back-{uuid.uuid4()}", **options) as consumer:
+            return self._scan(consumer, wanted, since)
 
     def _scan(self, consumer: Consumer, wanted: Callable[[int], bool], since: datetime) -> list[dict[str, Any]]:
         topic = self._names.topic_updated()
@@ -154,22 +181,9 @@ class KafkaEventLog:
         Its requests to a group's coordinator abort the whole process when the connection drops at the wrong moment
         (librdkafka issue 4605: ``Assertion `eonce->refcnt > 0' failed``), which is just when this is asked again.
         """
-        consumer = Consumer(
-            {
-                **self._connection,
-                "group.id": self._names.group(group),
-                "enable.auto.commit": False,
-                "allow.auto.create.topics": False,
-                "log_level": 0,
-            }
-        )
-        try:
+        with self._consumer(group) as consumer:
             wanted = TopicPartition(self._names.topic_updated(), partition)
             (found,) = consumer.committed([wanted], timeout=self._timeout)
-        except KafkaException as error:
-            raise _translated(error.args[0]) from error
-        finally:
-            consumer.close()
         if found.error is not None:
             raise _translated(found.error)
         return int(found.offset) if found.offset >= 0 else None
@@ -210,6 +224,11 @@ def _headers(message: Message) -> list[tuple[str, Any]]:
 
 
 def _translated(error: KafkaError) -> Exception:
+    if error.code() in _PERMANENT and "mechanism" in error.str():
+        return UnsupportedServerError(
+            f"Kafka does not take the SASL mechanism PLAIN, the only one that is supported here: {error.str()[:300]}",
+            hint="give KAFKA_BOOTSTRAP_SERVERS a listener with PLAIN",
+        )
     if error.code() in _PERMANENT:
         return ForbiddenError(
             f"Kafka refuses these credentials: {error.str()}", hint="check KAFKA_USERNAME and its ACLs"

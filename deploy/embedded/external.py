@@ -20,6 +20,13 @@ REPLACED_BY = {
     "slack-emulator": ("SLACK_BOT_TOKEN", "SLACK_READER_TOKEN", "SLACK_API_URL"),
 }
 
+OF_OUR_PROCESSES = ("NAMESPACE", "LOG_LEVEL")
+
+
+def common_settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """Which settings of all our own processes the user gives; blank means unset."""
+    return {name: environment[name] for name in OF_OUR_PROCESSES if environment.get(name)}
+
 
 def external_settings(environment: Mapping[str, str], ours: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """Which servers the user brings: server name -> its settings as given.

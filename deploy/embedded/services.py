@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import ClassVar
 
 from deploy.embedded import development
+from deploy.embedded.external import OF_OUR_PROCESSES
 from deploy.embedded.server import Command, NotAnswering, Server, run_tool
 from deploy.embedded.site import CHECKOUT, Site, write_private
 
 KAFKA = ("KAFKA_BOOTSTRAP_SERVERS", "KAFKA_USERNAME", "KAFKA_PASSWORD", "KAFKA_SECURITY_PROTOCOL")
 TEMPORAL = ("TEMPORAL_ADDRESS", "TEMPORAL_NAMESPACE", "TEMPORAL_API_KEY", "TEMPORAL_TLS")
-COMMON = ("NAMESPACE", "LOG_LEVEL")
 S3 = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION", "AWS_ALLOW_HTTP")
 
 
@@ -39,7 +39,9 @@ class Service(Server):
 
     def command(self) -> Command:
         """The module, with its settings in the environment."""
-        given = {name: self.site.settings[name] for name in (*COMMON, *self.needs) if name in self.site.settings}
+        given = {
+            name: self.site.settings[name] for name in (*OF_OUR_PROCESSES, *self.needs) if name in self.site.settings
+        }
         own = {
             "HOST": "127.0.0.1",
             "PORT": str(self.site.port(self.name)),

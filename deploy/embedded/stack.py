@@ -24,7 +24,7 @@ from deploy.embedded.cache import locked
 from deploy.embedded.catalogue import ALL_NAMES
 from deploy.embedded.control import LOCK, NotRunning, StackError, call
 from deploy.embedded.envfile import read_settings
-from deploy.embedded.external import external_settings
+from deploy.embedded.external import common_settings, external_settings
 from deploy.embedded.leftovers import MARKER
 from deploy.embedded.postgres import outside
 from deploy.embedded.site import CHECKOUT
@@ -130,7 +130,7 @@ class Stack:
             "verb": verb,
             "names": list(names or self.servers),
             "external": external_settings(self._environment, self.settings()),
-            "settings": self._overrides,
+            "settings": common_settings(self._environment) | self._overrides,
         }
 
     def stop(self) -> None:

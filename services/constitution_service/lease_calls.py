@@ -1,7 +1,7 @@
 """Lease calls: the rules of leases.py, once per idempotency key, audited."""
 
 from constitution.api import Lease, LeaseRelease, LeaseRequest
-from constitution.errors import UnavailableError, UnsupportedServerError
+from constitution.errors import UnavailableError
 from services.constitution_service import audit, idempotency, leases
 from services.constitution_service.context import Context
 
@@ -19,6 +19,7 @@ async def acquire(context: Context, request: LeaseRequest, key: str, client: str
         IdempotencyMismatchError: the key was used for another body.
         PostgresBehindError: the database has lost releases, and with them who was fenced and closed.
         UnsupportedServerError: 422, a server that the release would go to cannot be used.
+        ForbiddenError: 403, Kafka refuses this service's credentials.
     """
     await context.witness.require(next_generation=False)
     if request.kind not in leases.UNDOING:
@@ -49,12 +50,12 @@ async def acquire(context: Context, request: LeaseRequest, key: str, client: str
 
 async def _require_servers(context: Context) -> None:
     """Refuse a release that could only fail once it is live; a server that is away now may be there by then."""
-    try:
-        await context.cache.ping()
-    except UnsupportedServerError:
-        raise
-    except UnavailableError:
-        return
+    for ask in (context.cache.ping, context.witness.require_kafka):
+        try:
+            await ask()
+        except UnavailableError as error:
+            if error.permanent:
+                raise
 
 
 async def release(context: Context, request: LeaseRelease, client: str) -> None:

@@ -186,6 +186,16 @@ class Witness:
                 "then the same call works",
             )
 
+    async def require_kafka(self) -> None:
+        """Prove that Kafka lets this service in.
+
+        Raises:
+            UnavailableError: no broker answers in time.
+            ForbiddenError, UnsupportedServerError: it does not let us in, and will not.
+        """
+        await _reached(self._brokers)
+        await self._events.require_usable()
+
     def _refuse(self, seen: Seen, highest: int) -> NoReturn:
         raise PostgresBehindError(
             f"{seen.message}; PostgreSQL knows only {highest}: it was restored from an older backup",
