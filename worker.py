@@ -66,6 +66,7 @@ from adapters.schedule import schedule_reconciliation
 from adapters.settings import WorkerSettings, read_settings
 from adapters.slack import SlackChannel
 from adapters.targets import HttpTargets
+from constitution.addresses import link_of
 from constitution.errors import ConstitutionError, InvalidRequestError, Issue, UnavailableError
 from constitution.names import Names
 from constitution.reconciliation import stack_of
@@ -116,9 +117,9 @@ def configure() -> Configuration:
     settings = _collected(lambda: read_settings(WorkerSettings), problems, "settings")
     if settings is None:
         raise _refusal(problems)
-    links = {"constitution-service": settings.constitution_service_url}
+    links = {"constitution-service": link_of(settings.constitution_service_url)}
     if settings.temporal_ui_url is not None:
-        links["Temporal UI"] = settings.temporal_ui_url
+        links["Temporal UI"] = link_of(settings.temporal_ui_url)
     deployment = _collected(
         lambda: load_deployment(settings.environment_file, scratch=settings.evidence_directory, links=links),
         problems,

@@ -22,6 +22,7 @@ import structlog
 from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import LocalStore, from_url
 
+from constitution.addresses import link_of
 from constitution.checksum import checksum_of
 from constitution.errors import InvalidRequestError, UnavailableError
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 MAX_OBJECT = 32 * 1024 * 1024  # bytes; nothing larger is ever put here, so it is damage, and not worth the memory
 TIMEOUT = timedelta(seconds=15)  # whole operation; a cloud's own retries happen inside
 LIST_AT_ONCE = 1000
-READS_AT_ONCE = 16  # of one process: a store that hangs holds so many threads or connections, and no more
+READS_AT_ONCE = 8  # of one process: a store that hangs holds so many threads or connections, and no more
 READ_WAIT = timedelta(seconds=2)  # for a place; who waits longer is told that the store is busy
 _RETRIES = 2
 _LOOPBACK = ("localhost", "127.0.0.0/8", "::1")
@@ -72,7 +73,7 @@ class ArtifactStore:
     """
 
     def __init__(self, url: str) -> None:
-        self._url = url.rstrip("/")
+        self._url = link_of(url.rstrip("/"))
         self._store = _open(url)
         self._directory = Path(unquote(urlsplit(url).path)) if url.startswith("file:") else None
         self._places = asyncio.Semaphore(READS_AT_ONCE)
@@ -105,11 +106,7 @@ class ArtifactStore:
             UnavailableError: the store did not answer in time.
         """
         async with _translated("read"):
-            data = await self._read(path)
-        if data is not None and checksum_of(data) != digest:
-            _log.error("artifact_store_corrupt", path=path, expected=digest, found=checksum_of(data))
-            return None
-        return data
+            return await self._read(path, digest)
 
     async def read(self, path: str) -> bytes | None:
         """Return what lies under a path that is no hash of its bytes, unverified; None if nothing does.
@@ -152,7 +149,7 @@ class ArtifactStore:
         async with _translated("read"):
             await self._read("readiness")
 
-    async def _read(self, path: str) -> bytes | None:
+    async def _read(self, path: str, digest: str | None = None) -> bytes | None:
         try:
             async with asyncio.timeout(READ_WAIT.total_seconds()):
                 await self._places.acquire()
@@ -160,7 +157,7 @@ class ArtifactStore:
             raise UnavailableError(f"the artifact store is busy with {READS_AT_ONCE} reads; try again") from None
         if self._directory is not None:
             loop = asyncio.get_running_loop()
-            reading = self._readers.submit(_read_file, self._directory / path)
+            reading = self._readers.submit(_read_file, self._directory / path, digest)
             # The place is free when the thread is, not when its caller has given up.
             reading.add_done_callback(lambda _: loop.call_soon_threadsafe(self._places.release))
             return await asyncio.wrap_future(reading)
@@ -169,15 +166,23 @@ class ArtifactStore:
             if answer.meta["size"] > MAX_OBJECT:
                 _log.error("artifact_store_corrupt", path=path, bytes=answer.meta["size"])
                 return None
-            return bytes(await answer.bytes_async())
+            return await asyncio.to_thread(_intact, path, bytes(await answer.bytes_async()), digest)
         except FileNotFoundError:
             return None
         finally:
             self._places.release()
 
 
-def _read_file(path: Path) -> bytes | None:
-    """Return a local object's bytes; None if nothing lies there, or what is no regular file or too large (damage).
+def _intact(path: str, data: bytes, digest: str | None) -> bytes | None:
+    """Return the bytes if they have this digest, or none is asked for; 32 MiB take 0.1 s."""
+    if digest is not None and (found := checksum_of(data)) != digest:
+        _log.error("artifact_store_corrupt", path=path, expected=digest, found=found)
+        return None
+    return data
+
+
+def _read_file(path: Path, digest: str | None) -> bytes | None:
+    """Return a local object's bytes; None if nothing lies there, or what is damage: no regular file, another digest.
 
     obstore opens whatever lies there: a pipe in place of one object held a thread of its runtime for each read.
     """
@@ -196,7 +201,7 @@ def _read_file(path: Path) -> bytes | None:
             _log.error("artifact_store_corrupt", path=str(path), mode=stat.filemode(found.st_mode), bytes=found.st_size)
             return None
         data = b"".join(iter(lambda: file.read(MAX_OBJECT), b""))
-    return data if len(data) <= MAX_OBJECT else None
+    return _intact(str(path), data, digest) if len(data) <= MAX_OBJECT else None
 
 
 @asynccontextmanager

@@ -1,6 +1,6 @@
 """What may be said of an address in a message, a log or an answer: a URL can hold a user name, a password, a token."""
 
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 
 def host_of(url: str) -> str:
@@ -14,3 +14,9 @@ def host_of(url: str) -> str:
         return "an address without a host"
     host = f"[{host}]" if ":" in host else host
     return host if port is None else f"{host}:{port}"
+
+
+def link_of(url: str) -> str:
+    """Return a URL that others may read and open: without user name and password, which stand before its host."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

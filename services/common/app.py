@@ -12,10 +12,12 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 
 from constitution.api import ReadyReport
 from services.common import problems
+from services.common.answers import AnswerGuard
 from services.common.auth import holds_token
 from services.common.head import HeadAsGet
 from services.common.limits import BodyGuard, BodyLimits
 from services.common.metrics import HttpMetrics, new_registry
+from services.common.turns import AnonymousTurns
 
 Ready = Callable[[], Awaitable[ReadyReport]]
 """Says how the service's dependencies are; must not raise, and must answer within seconds."""
@@ -35,6 +37,7 @@ def create_app(
     lifespan: Lifespan = _nothing,
     registry: CollectorRegistry | None = None,
     limits: BodyLimits | None = None,
+    anonymous_at_once: int | None = None,
 ) -> FastAPI:
     """Return an app with ``/healthz``, ``/readyz``, ``/metrics``, ``/docs`` and problem answers.
 
@@ -44,11 +47,15 @@ def create_app(
         lifespan: opens what the service needs, and closes it in reverse.
         registry: where the service's own metrics live; a new one if None.
         limits: most bytes per body.
+        anonymous_at_once: most requests of callers without a token that are worked on at once; None: any number.
     """
     registry = registry if registry is not None else new_registry()
     app = FastAPI(title=title, version="1", lifespan=lifespan, redoc_url=None, redirect_slashes=False)
     app.state.registry = registry
     problems.install(app)
+    if anonymous_at_once is not None:  # innermost: its places are for requests that are complete
+        app.add_middleware(AnonymousTurns, known=holds_token, at_once=anonymous_at_once)
+    app.add_middleware(AnswerGuard)
     app.add_middleware(BodyGuard, limits=limits or BodyLimits(), known=holds_token)
     app.add_middleware(HttpMetrics, registry=registry)
     app.add_middleware(HeadAsGet)

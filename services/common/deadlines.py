@@ -11,7 +11,8 @@ from typing import Any
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEADER_TIMEOUT = timedelta(seconds=10)  # from the connection, or a later request's first byte, to the headers' end
-ANSWER_TIMEOUT = timedelta(seconds=60)  # to take a complete answer: 1 MiB in 60 s is 140 kbit/s
+TAKE_TIMEOUT = timedelta(seconds=20)  # to take any of an answer that has filled the connection's buffers
+ANSWER_TIMEOUT = timedelta(seconds=60)  # to take the rest of a complete answer, which is at most about 128 KiB
 
 
 class DeadlinedProtocol(H11Protocol):
@@ -21,6 +22,7 @@ class DeadlinedProtocol(H11Protocol):
         super().__init__(*args, **named)
         self._headers_due: asyncio.TimerHandle | None = None
         self._answer_due: asyncio.TimerHandle | None = None
+        self._take_due: asyncio.TimerHandle | None = None
         self._idle = False  # an answer is complete, and no byte of another request has come
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -47,11 +49,23 @@ class DeadlinedProtocol(H11Protocol):
             self._answer_due.cancel()
         self._answer_due = self.loop.call_later(ANSWER_TIMEOUT.total_seconds(), self._abort_unless_taken)
 
+    def pause_writing(self) -> None:
+        """Start the clock for taking what waits."""
+        super().pause_writing()
+        self._take_due = self.loop.call_later(TAKE_TIMEOUT.total_seconds(), self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Stop that clock: some was taken."""
+        if self._take_due is not None:
+            self._take_due.cancel()
+        super().resume_writing()
+
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop both clocks."""
+        """Stop all clocks."""
         self._cancel_headers()
-        if self._answer_due is not None:
-            self._answer_due.cancel()
+        for due in (self._answer_due, self._take_due):
+            if due is not None:
+                due.cancel()
         super().connection_lost(exc)
 
     def _expect_headers(self) -> None:

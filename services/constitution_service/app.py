@@ -1,12 +1,15 @@
 """Composition root: settings in, app out. Clients are closed in reverse."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 
 import structlog
 from fastapi import FastAPI
 
+from adapters.postgres import Database
 from constitution.api import ReadyReport
 from services.common.app import create_app
 from services.common.limits import BYTES, FORM, BodyLimits, Files
@@ -33,6 +36,8 @@ LIMITS = BodyLimits(
         "/v1/constitution/blobs": Files(BYTES, 32 * 1024 * 1024),  # JUnit files, samples of a long watch
     },
 )
+ANONYMOUS = 32  # requests of callers without a token at once; a read takes milliseconds
+BACKGROUND = 4  # connections of what runs beside the requests: relay, process heartbeat, spool
 _log = structlog.get_logger(__name__)
 
 
@@ -44,19 +49,24 @@ def create(settings: ServiceSettings) -> FastAPI:
     """
     registry = new_registry()
     context, redis = make_context(settings, ServiceMetrics(registry))
+    # No crowd of readers stands between the relay and its lease: connections are lent in order of asking.
+    url = settings.database_url.get_secret_value()
+    own = Database(url, application_name=f"constitution-service {os.getpid()} relay", connections=BACKGROUND)
+    background = replace(context, database=own)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            await context.database.open()
-            stack.push_async_callback(context.database.close)
+            for database in (context.database, background.database):
+                await database.open()
+                stack.push_async_callback(database.close)
             stack.push_async_callback(redis.aclose)
             await context.witness.start()
             for work in (
                 context.witness.run(),
-                Relay(context, settings.kafka_client()).run(),
-                presence.keep_telling(context),
-                Drain(context).run(),
+                Relay(background, settings.kafka_client()).run(),
+                presence.keep_telling(background),
+                Drain(background).run(),
             ):
                 stack.push_async_callback(end, asyncio.create_task(work))
             _log.info("started", environment=context.environment, process=context.process)
@@ -65,7 +75,14 @@ def create(settings: ServiceSettings) -> FastAPI:
     async def is_ready() -> ReadyReport:
         return await ready.report(context)
 
-    app = create_app(title="constitution-service", ready=is_ready, lifespan=lifespan, registry=registry, limits=LIMITS)
+    app = create_app(
+        title="constitution-service",
+        ready=is_ready,
+        lifespan=lifespan,
+        registry=registry,
+        limits=LIMITS,
+        anonymous_at_once=ANONYMOUS,
+    )
     app.state.site = context.site
     app.state.context = context
     app.state.strangers = Strangers()

@@ -1,5 +1,7 @@
 """Evidence of the regression gate, under the checksum of its RFC 8785 bytes; attachments in the artifact store."""
 
+import asyncio
+
 import rfc8785
 
 from adapters.artifact_store import blob_path
@@ -68,7 +70,7 @@ async def get(connection: Connection, environment: str, digest: str) -> Evidence
 
 async def put_blob(context: Context, data: bytes) -> str:
     """Store an attachment and return its digest; the same bytes again change nothing."""
-    digest = checksum_of(data)
+    digest = await asyncio.to_thread(checksum_of, data)
     await context.store.put(blob_path(digest), data)
     return digest
 

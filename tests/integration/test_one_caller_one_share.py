@@ -19,8 +19,10 @@ from redis.asyncio import Redis
 
 from adapters.redis_cache import MAX_VALUE
 from constitution.checksum import checksum_of
-from constitution.errors import MAX_ISSUES
+from constitution.errors import MAX_ISSUES, UnavailableError
 from constitution.names import Names
+from services.common.answers import HELD
+from services.common.deadlines import TAKE_TIMEOUT
 from tests.constitution_service_support import Author, ServiceProcess
 from tests.helpers import eventually
 from tests.resources import Database
@@ -200,3 +202,42 @@ async def test_half_sent_requests_end_and_keep_nobody_out(
         for writer in writers:
             writer.close()
     assert set(ended) == {b""}
+
+
+async def test_answers_that_nobody_takes_fill_no_memory_and_end(
+    author: Author, constitution_service: ServiceProcess, database: Database
+) -> None:
+    blob = os.urandom(16 * 1024 * 1024)
+    digest = await author.worker.put_blob(blob)
+    before = peak(constitution_service)
+    ask = f"GET /v1/constitution/blobs/{digest} HTTP/1.1\r\nHost: a\r\n\r\n".encode()
+    callers: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+
+    async def take_the_first_line_only() -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", constitution_service.port, limit=1024)
+        callers.append((reader, writer))
+        writer.write(ask)
+        return await reader.readline()
+
+    async with undisturbed(constitution_service, database):
+        lines = await asyncio.gather(*(take_the_first_line_only() for _ in range(60)))
+        assert {line.split()[1] for line in lines} == {b"200", b"503"}
+        assert await author.push(author.draft("1.0.0"))
+
+        async def taken() -> bool:
+            try:
+                return await author.worker.blob(digest) == blob
+            except UnavailableError:
+                return False
+
+        assert await eventually(taken, timedelta(seconds=2 * TAKE_TIMEOUT.total_seconds()))  # those were cut off
+    assert peak(constitution_service) - before < 3 * HELD
+    for _, writer in callers:
+        writer.close()
+
+
+def peak(service: ServiceProcess) -> int:
+    """The most memory that a process ever had, in bytes."""
+    assert service.process is not None
+    lines = Path(f"/proc/{service.process.pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))

@@ -7,17 +7,19 @@ from datetime import UTC, datetime
 
 import httpx
 import pytest
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 
 from constitution.api import ReadyReport
 from constitution.environment import Environment
 from constitution.errors import MAX_ISSUES, InvalidRequestError, UnavailableError
 from constitution.model import Model
+from services.common.answers import PIECE
 from services.common.app import create_app
 from services.common.limits import BYTES, DRAIN_LIMIT, FORM, SMALL, BodyLimits, Files
 from services.common.site import Site
 from services.common.strict_json import MAX_VALUES, loads
 from signatures.tokens import mint
+from tests.helpers import eventually
 from tests.unit.keyring import DATA, keyring
 
 
@@ -306,3 +308,40 @@ async def test_json_that_takes_long_to_read_holds_up_nobody_else() -> None:
         assert answer.status_code == 200
         assert not hostile.done()
         assert (await hostile).status_code == 400
+
+
+async def test_a_large_answer_arrives_whole() -> None:
+    app = create_app(title="a service", ready=ready)
+
+    @app.get("/large/{size}")
+    async def large(size: int) -> Response:
+        return Response(bytes(range(256)) * (size // 256))
+
+    async with client(app) as http:
+        for size in (0, PIECE, PIECE + 256, 10 * PIECE):
+            answer = await http.get(f"/large/{size}")
+            assert answer.content == bytes(range(256)) * (size // 256)
+            assert answer.headers["content-length"] == str(size)
+
+
+async def test_callers_without_a_token_share_places_and_keep_nobody_else_waiting() -> None:
+    app = create_app(title="a service", ready=ready, anonymous_at_once=2)
+    known = {"Authorization": f"Bearer {token(app)}"}
+    go_on, begun = asyncio.Event(), 0
+
+    @app.get("/slow")
+    async def slow(at_once: bool = False) -> str:
+        nonlocal begun
+        begun += 1
+        if not at_once:
+            await go_on.wait()
+        return "done"
+
+    async with client(app) as http:
+        crowd = [asyncio.create_task(http.get("/slow")) for _ in range(10)]
+        await eventually(lambda: begun == 2)
+        for path, headers in (("/healthz", {}), ("/readyz", {}), ("/slow?at_once=true", known)):
+            assert (await http.get(path, headers=headers)).status_code == 200
+        assert begun == 3
+        go_on.set()
+        assert {(await task).status_code for task in crowd} == {200}
