@@ -1,21 +1,32 @@
 """Audit and logging: the legal archive in git, the SIEM's position, the closed histories."""
 
 import asyncio
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Annotated
 
 from pydantic import Field, ValidationError
 from temporalio import activity
 
+from activities.blocks import when
 from activities.failures import classified
-from activities.folder import change_log_row, folder_of, readme, record_of
+from activities.folder import (
+    change_log_key,
+    change_log_row,
+    denial_folder,
+    denial_readme,
+    folder_of,
+    readme,
+    record_of,
+    table_row,
+)
 from activities.keys import require_environment
 from activities.ports import Archive, ConstitutionService, Deployment, EventLog, Runs
 from activities.runs import RunRef
 from constitution.checksum import Checksum
 from constitution.errors import NotYetError
+from constitution.messages import UpdateId
 from constitution.model import Model
-from constitution.release import DeliveredEvent, Release, Verdict
+from constitution.release import DeliveredEvent, Envelope, Release, Verdict
 from signatures.detect import detect
 
 SIEM_GROUP = "siem"
@@ -66,6 +77,23 @@ class SealInput(Model):
     generation: int
     version: str | None
     runs: tuple[RunRef, ...]
+
+
+class RejectionInput(Model):
+    """What the board denied: which update or rollback, who said no and why, and all that was signed about it."""
+
+    environment: str
+    update_id: UpdateId
+    what: str  # update | rollback
+    version: str | None
+    checksum: Checksum | None
+    change_request: str | None
+    denied_by: str
+    reason: str
+    at: datetime
+    decisions: tuple[Envelope, ...]
+    workflow_id: str
+    run_id: str
 
 
 class Outcome(Model):
@@ -133,6 +161,45 @@ class ArchiveRelease:
             {f"{folder}/{name}": data for name, data in parts.items()},
             change_log_row=change_log_row(release, x.outcome, outcome.approvers),
             message=f"Archive {folder.rpartition('/')[2]}: {x.outcome}\n\nEnvironment: {x.environment}\n",
+            manifest=folder,
+        )
+        return Archived(commit=commit, folder=folder)
+
+    @activity.defn
+    @classified
+    async def archive_denial(self, x: RejectionInput) -> Archived:
+        """Put a denial into a folder of its own, and one row into the change log: no release went live that has one.
+
+        Twice, or killed half-way: the files depend on the input alone, so the same call again makes no commit. Late,
+        after its caller died: a record more that is true.
+
+        Raises:
+            UnavailableError: the repository or the service does not answer.
+        """
+        require_environment(self._deployment, x.environment)
+        folder = denial_folder(x.update_id)
+        files = {
+            "outcome-rejected.json": _json(x.model_copy(update={"decisions": ()})),
+            "README.md": denial_readme(folder).encode(),
+            **{f"approvals/{n:02d}.dsse.json": _json(envelope) for n, envelope in enumerate(x.decisions, start=1)},
+        }
+        if x.change_request is not None:
+            files["change-request.json"] = _json(await self._service.change_request(x.change_request))
+        row = table_row(
+            (
+                x.version or "none",
+                "—",
+                x.checksum or "—",
+                "rejected" if x.what == "update" else f"{x.what} rejected",
+                x.change_request or "—",
+                f"{x.denied_by} denied",
+                when(x.at),
+            )
+        )
+        commit = await self._archive.commit(
+            {f"{folder}/{name}": data for name, data in files.items()},
+            change_log_row=(change_log_key(x.environment, x.update_id, "rejected"), row),
+            message=f"Archive {folder.rpartition('/')[2]}: rejected\n\nEnvironment: {x.environment}\n",
             manifest=folder,
         )
         return Archived(commit=commit, folder=folder)
@@ -247,13 +314,12 @@ def read_outcome(path: str, data: bytes | None) -> Outcome | None:
 
 
 def _outcome(x: ArchiveInput, release: Release, before: Outcome | None) -> Outcome:
-    """What the caller knows; where it does not, what was archived before; else what the release itself says."""
+    """What the release itself says became of it; what it does not say, the caller, or what was archived before."""
+    record = record_of(release, x.outcome)
     return Outcome(
         outcome=x.outcome,
-        verdict=x.verdict
-        or (before and before.verdict)
-        or ((record := record_of(release, x.outcome)) and record.verdict),
-        reason=x.reason,
+        verdict=(record and record.verdict) or x.verdict or (before and before.verdict),
+        reason=record.reason if record else x.reason,
         approvers=x.approvers or (before.approvers if before else ()) or release.approvers,
         watch_evidence=x.watch_evidence or (before and before.watch_evidence),
     )

@@ -28,6 +28,23 @@ def folder_of(version: str | None, generation: int) -> str:
     return f"{ROOT}/{version or 'withdrawn'}-{generation:d}"
 
 
+def denial_folder(update_id: str) -> str:
+    """Return the folder of what the board denied. ``update_id`` is a UUID: it leads nowhere else."""
+    return f"{ROOT}/rejected-{update_id}"
+
+
+def denial_readme(folder: str) -> str:
+    """Return the README of a denial's folder."""
+    return f"""{PLEDGE}
+
+# {folder.rpartition("/")[2]}: the board said no, and nothing went live
+
+- `outcome-rejected.json`: who denied it, when and why, and which run it was.
+- `approvals/`, `change-request.json`: what the board and the author signed (DSSE envelopes), the denial last.
+- `manifest.json`: the checksum of every file here.
+"""
+
+
 def outcome_of(kind: Kind, standing: Standing) -> str:
     """Return what a standing of a release is called in the archive: a file's name, and the change log's word.
 

@@ -54,9 +54,10 @@ class SlackChannel:
     Args:
         token: bot token (``xoxb-…``).
         api_url: of an emulator or proxy; None for Slack itself.
+        ids_for: how long a channel's name means the same channel.
     """
 
-    def __init__(self, token: str, api_url: str | None = None) -> None:
+    def __init__(self, token: str, api_url: str | None = None, ids_for: timedelta = IDS_FOR) -> None:
         options: dict[str, Any] = {"token": token, "timeout": int(TIMEOUT.total_seconds()), "retry_handlers": []}
         if api_url:
             options["base_url"] = api_url
@@ -64,6 +65,7 @@ class SlackChannel:
         if api_url:
             self._client.proxy = None  # the SDK takes HTTPS_PROXY for every address, loopback too
         self._ids: dict[str, str] = {}
+        self._ids_for = ids_for
         self._ids_until = 0.0  # of the monotonic clock
         self._threads: dict[str, _Thread] = {}  # the newest ones, by the ts of their head
 
@@ -193,12 +195,12 @@ class SlackChannel:
         )
 
     def _channel_id(self, channel: str) -> str:
-        """Slack reads history by id only; a name is looked up anew every ``IDS_FOR``, and when its id is refused."""
+        """Slack reads history by id only; a name is looked up anew every ``ids_for``, and when its id is refused."""
         name = channel.removeprefix("#")
         if not channel.startswith("#"):
             return channel
         if time.monotonic() >= self._ids_until:
-            self._ids, self._ids_until = {}, time.monotonic() + IDS_FOR.total_seconds()
+            self._ids, self._ids_until = {}, time.monotonic() + self._ids_for.total_seconds()
         if name not in self._ids:
             self._ids |= self._listed("public_channel")
         if name not in self._ids:

@@ -23,7 +23,7 @@ from constitution_client.exit_codes import ExitCode
 from constitution_client.output import clean, progress, result
 from constitution_client.render import fitted, status_lines, step_line
 from constitution_client.settings import settings
-from constitution_client.temporal import Runs
+from constitution_client.temporal import Runs, troubles
 
 POLL_SECONDS = 1.0  # a person reads no faster, and a query costs the worker a task
 
@@ -53,13 +53,15 @@ class _Screen:
             Text("\n".join(fitted([clean(line) for line in (*lines, *filter(None, [note]))], width, height)))
         )
 
-    def show(self, status: Status) -> None:
+    def show(self, status: Status, failing: tuple[str, ...] = ()) -> None:
         if self._live is not None:
             self._said.pop("silence", None)
-            self._draw(status_lines(self._workflow_id, status))
+            self._draw(status_lines(self._workflow_id, status, failing))
             return
         for subject, line in (*_steps(status), *_facts(status)):
             self._say(subject, line)
+        for trouble in failing:
+            self._say(trouble.partition(",")[0], f"failing: {trouble}")
         self._said.pop("silence", None)
 
     def close(self) -> None:
@@ -154,7 +156,7 @@ async def _look(connected: Runs, workflow_id: str, screen: _Screen) -> Status | 
     except TransportError as error:
         screen.silent(error)
         return None
-    screen.show(status)
+    screen.show(status, troubles(description))
     if not closed:
         return None
     if status.outcome is None and description.status is not None:

@@ -81,14 +81,21 @@ def release_lines(release: Release) -> list[str]:
     return lines
 
 
-def status_lines(workflow_id: str, status: Status) -> list[str]:
-    """Return what a run is doing, on whom or what it waits, and what to type."""
+def status_lines(workflow_id: str, status: Status, troubles: Iterable[str] = ()) -> list[str]:
+    """Return what a run is doing, on whom or what it waits, and what to type.
+
+    Args:
+        workflow_id: of the run.
+        status: as it says itself.
+        troubles: what the server knows of steps that it tries again by itself.
+    """
     lines = [
         f"{workflow_id} ({status.workflow})",
         f"phase        {status.phase.value}" + (f", step {status.step}" if status.step else ""),
     ]
     if status.waiting_for:
         lines.append(f"waiting for  {status.waiting_for}")
+    lines += [f"failing      {trouble}" for trouble in troubles]
     lines += _about(status)
     lines += [f"refused      {refusal}" for refusal in status.refusals]
     lines += [step_line(step.state, step.name, step.detail, step.last_error) for step in status.steps]

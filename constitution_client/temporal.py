@@ -104,6 +104,26 @@ def _reason(error: Exception) -> str:
     return innermost[-1] if innermost else str(error)[:_LONGEST_REASON]
 
 
+def troubles(description: WorkflowExecutionDescription) -> tuple[str, ...]:
+    """Return, for each step that the server tries again by itself, what went wrong last and when it is tried next.
+
+    The run cannot say it: it hears of an attempt only when all have been spent, up to minutes later.
+    """
+    said = []
+    for pending in description.raw_description.pending_activities:
+        if pending.attempt > 1 and pending.HasField("last_failure"):
+            failure = pending.last_failure
+            while not failure.message and failure.HasField("cause"):
+                failure = failure.cause
+            why = (failure.message or "no answer in time").splitlines()[0]
+            again = ""
+            due = pending.scheduled_time.ToDatetime(UTC) if pending.HasField("scheduled_time") else None
+            if due is not None and due > datetime.now(UTC):
+                again = f"; next at {due:%H:%M:%S}Z"
+            said.append(f"{pending.activity_type.name}, attempt {pending.attempt - 1} failed: {why}{again}")
+    return tuple(said)
+
+
 class Runs:
     """The runs of one environment, by workflow id.
 

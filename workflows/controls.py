@@ -35,6 +35,7 @@ from workflows.reading import NOTHING, read
 from workflows.stepping import StepFailedError, Stepper, StepSkippedError, explain
 
 with workflow.unsafe.imports_passed_through():
+    from activities.archive import ArchiveRelease, RejectionInput
     from activities.audit import Audit
     from activities.preconditions import OrderInput, OrderResult, Preconditions
 
@@ -60,6 +61,8 @@ class Controls:
         self._confirming = False
         self._stepper = Stepper(self._journal, self._interrupted)
         self._audited = 0
+        self._denied: str | None = None
+        self._denial: tuple[str, Envelope] | None = None  # who denied it, and what they signed
         self._orders: dict[tuple[str, str | None], tuple[Envelope, ...]] = {}
 
     def _interrupted(self) -> str | None:
@@ -311,6 +314,43 @@ class Controls:
             )
         except (StepFailedError, StepSkippedError) as error:
             self._journal.refused(f"{activity} not audited: {error}")
+
+    def _envelopes(self) -> tuple[Envelope, ...]:
+        """Return the approvals that were counted; a run without a board has none."""
+        return ()
+
+    async def _archive_denial(
+        self, *, what: str, version: str | None, checksum: str | None, change_request: str | None
+    ) -> None:
+        """Put a denial into the legal archive, or give up visibly: an outage must not keep a refused run open."""
+        if self._denial is None:
+            return
+        status, me, (person, envelope) = self._journal.status, workflow.info(), self._denial
+        try:
+            await self._stepper.run(
+                "archive",
+                ArchiveRelease.archive_denial,
+                RejectionInput(
+                    environment=status.environment or "",
+                    update_id=status.update_id or me.run_id,
+                    what=what,
+                    version=version,
+                    checksum=checksum,
+                    change_request=change_request,
+                    denied_by=person,
+                    reason=self._denied or "",
+                    at=workflow.now(),
+                    decisions=(*self._envelopes(), envelope),
+                    workflow_id=me.workflow_id,
+                    run_id=me.run_id,
+                ),
+                policies.GIT,
+                summary=f"the denial of {person} into the legal archive",
+                persistent=True,
+                deadline=policies.AUDIT_DEADLINE,
+            )
+        except (StepFailedError, StepSkippedError) as error:
+            self._journal.refused(f"denial not archived: {error}")
 
     def _event(self, activity: str, *, success: bool, message: str, details: dict[str, object]) -> AuditEvent:
         self._audited += 1

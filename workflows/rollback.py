@@ -75,7 +75,6 @@ class ConstitutionRollback(Controls):
         self._stepper.persistent_phase = Phase.ROLLING_BACK
         self._plan: RollbackPlan | None = None
         self._decisions: dict[str, Envelope] = {}
-        self._denied: str | None = None
         self._token = 0
         self._by_hand = False
         self._verdict: Verdict | None = None
@@ -151,6 +150,7 @@ class ConstitutionRollback(Controls):
         )
         if answer.decision == "deny":
             self._denied = f"{answer.person} denied: {answer.reason}"
+            self._denial = (answer.person, message.approval)
             return "denied: the rollback is rejected"
         self._decisions.setdefault(answer.person, message.approval)
         self._journal.set(approvers=tuple(sorted(self._decisions)))
@@ -554,9 +554,16 @@ class ConstitutionRollback(Controls):
             "rollback.rejected",
             success=False,
             message=failure.message,
-            details={"code": failure.code},
+            details={"code": failure.code, **({"denied_by": self._denial[0]} if self._denial else {})},
             deadline=policies.AUDIT_DEADLINE,
         )
+        if self._denial is not None and self._plan is not None:
+            await self._archive_denial(
+                what="rollback",
+                version=self._plan.bad_version,
+                checksum=self._plan.bad_checksum,
+                change_request=self._plan.change_request,
+            )
         self._journal.close(Outcome.REJECTED, detail)
         await workflow.wait_condition(workflow.all_handlers_finished)
         raise ApplicationError(

@@ -102,7 +102,6 @@ class ConstitutionUpdate(Controls):
         self._subject: Subject | None = None
         self._evidence: str | None = None
         self._decisions: dict[str, Envelope] = {}
-        self._denied: str | None = None
         self._deciding = False
         self._undo = Compensations()
         self._fenced = 0
@@ -276,6 +275,7 @@ class ConstitutionUpdate(Controls):
             if self._live:
                 raise ConflictError("this denial comes too late: the release is confirmed, or the run is ending")
             self._denied = f"{answer.person} denied: {answer.reason}"
+            self._denial = (answer.person, message.approval)
             if not self._deciding or len(self._decisions) >= self._subject.approvals_needed:
                 self._stop = self._stop or self._denied  # after the quorum a denial stops the run, until it is live
             return "denied: the update is rejected, or undone"
@@ -795,8 +795,18 @@ class ConstitutionUpdate(Controls):
         except (StepFailedError, StepSkippedError) as error:
             self._journal.refused(f"not told: {error}")
         await self._audit_outcome(
-            "broadcast", "update.rejected", success=False, message=cause, deadline=policies.AUDIT_DEADLINE
+            "broadcast",
+            "update.rejected",
+            success=False,
+            message=cause,
+            details=self._facts(None) | ({"denied_by": self._denial[0]} if self._denial else {}),
+            deadline=policies.AUDIT_DEADLINE,
         )
+        if self._denial is not None:
+            status = self._journal.status
+            await self._archive_denial(
+                what="update", version=status.version, checksum=status.checksum, change_request=status.change_request
+            )
 
     async def _roll_back(self) -> None:
         """Undo of publish, safe if it never happened or happens late: take the lease, only then look."""

@@ -154,10 +154,16 @@ async def _status(run: str, json: bool | None) -> None:
     from constitution_client.connections import run_named
     from constitution_client.render import status_lines
     from constitution_client.settings import settings
+    from constitution_client.temporal import troubles
 
     connected, chosen = await run_named(run, settings())
     answer = await connected.status(chosen)
-    result({"workflow_id": chosen, **answer.model_dump(mode="json")}, status_lines(chosen, answer), json)
+    failing = troubles(await connected.describe(chosen))
+    result(
+        {"workflow_id": chosen, **answer.model_dump(mode="json"), "troubles": failing},
+        status_lines(chosen, answer, failing),
+        json,
+    )
 
 
 def abort(

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -87,10 +88,21 @@ def status(directory: Directory = DEFAULT_DIRECTORY) -> None:
     else:
         typer.echo(read_json(statuses))
     ill = [entry for entry in statuses if not entry.healthy]
-    for entry in ill:
-        typer.echo(f"{entry.name} is {entry.state}: {entry.detail}; make restart NAME={entry.name}", err=True)
+    for line in advice(ill):
+        typer.echo(line, err=True)
     if ill or not statuses:
         raise typer.Exit(1)
+
+
+def advice(ill: Sequence[ServerStatus]) -> list[str]:
+    """Return what to do about servers that do not answer; one whose process lives may only lack one that has ended."""
+    ended = [entry.name for entry in ill if entry.pid is None]
+    lines = []
+    for entry in sorted(ill, key=lambda entry: entry.pid is not None):
+        waits = ended and entry.pid is not None
+        what = f"first start {', '.join(ended)}" if waits else f"make restart NAME={entry.name}"
+        lines.append(f"{entry.name} is {entry.state}: {entry.detail}; {what}")
+    return lines
 
 
 @app.command()

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -16,7 +17,7 @@ from temporalio.client import Client, WorkflowHistory
 from temporalio.worker import Replayer, UnsandboxedWorkflowRunner, Worker
 
 from activities import reconcile_records
-from activities.archive import ArchiveInput, ArchiveRelease, Outcome, SealInput, SiemInput
+from activities.archive import ArchiveInput, ArchiveRelease, Outcome, RejectionInput, SealInput, SiemInput
 from activities.blocks import when
 from activities.ports import Deployment
 from activities.reconcile_records import ArchiveLook
@@ -156,7 +157,8 @@ async def test_a_later_call_that_knows_less_takes_nothing_from_an_outcome(record
     x = ArchiveInput(environment=ENVIRONMENT, generation=1, outcome="completed", reason="its run was terminated")
     again = await run(records.archive.archive_release, x)
     said = await _said(records, archived.folder)
-    assert (said.reason, said.verdict) == ("its run was terminated", Verdict.NOT_APPLICABLE)
+    (standing,) = (await author.worker.release(1)).standings
+    assert (said.reason, said.verdict) == (standing.reason, standing.verdict), "one reason, in every record"
     assert (said.approvers, said.watch_evidence) == (("alva",), watch)
     assert await run(records.archive.archive_release, x) == again, "no commit was made"
 
@@ -175,6 +177,34 @@ async def test_what_nobody_has_archived_before_is_told_by_the_release(records: R
         assert (await run(records.archive.archive_release, x)).folder == folder
         said = await _said(records, folder, name)
         assert (said.verdict, said.approvers, said.watch_evidence) == (verdict, ("alva", "bruno"), None)
+
+
+async def test_a_denial_is_archived_once_with_all_that_was_signed(records: Records, author: Author) -> None:
+    document = author.draft("1.0.0")
+    request = await author.prepared(document, expected_generation=0)
+    x = RejectionInput(
+        environment=ENVIRONMENT,
+        update_id=str(uuid4()),
+        what="update",
+        version="1.0.0",
+        checksum=checksum_of(document),
+        change_request=request.change_request,
+        denied_by="bruno",
+        reason="bruno denied: it | pays <b>everyone</b>",
+        at=datetime(2026, 11, 22, 10, tzinfo=UTC),
+        decisions=request.approvals,
+        workflow_id="w",
+        run_id="r",
+    )
+    archived = await run(records.archive.archive_denial, x)
+    assert await run(records.archive.archive_denial, x) == archived
+    manifest = json.loads(await records.repository.read(f"{archived.folder}/manifest.json") or b"{}")["files"]
+    signed = {f"approvals/{n:02d}.dsse.json" for n in range(1, len(request.approvals) + 1)}
+    assert set(manifest) == {"README.md", "change-request.json", "outcome-rejected.json", *signed}
+    log = (await records.repository.read(CHANGE_LOG) or b"").decode()
+    (row,) = [[cell.strip() for cell in line.split("|")[1:-1]] for line in log.splitlines() if "rejected" in line]
+    assert row[:6] == ["1.0.0", "—", x.checksum, "rejected", x.change_request, "bruno denied"]
+    assert row[6].startswith("2026-11-22 10:00:00 UTC")
 
 
 async def _said(records: Records, folder: str, name: str = "completed") -> Outcome:

@@ -13,7 +13,7 @@ from slack_sdk import WebClient
 from activities.broadcast import Announcement, Broadcast, ProgressInput
 from adapters.ledger import PostgresLedger
 from adapters.postgres import Database
-from adapters.slack import EVENT_TYPE, SlackChannel
+from adapters.slack import EVENT_TYPE, IDS_FOR, SlackChannel
 from constitution.errors import ForbiddenError, NotFoundError
 from tests import resources
 from tests.activity_support import make_deployment, refused, run, subject_of, wire_to
@@ -100,6 +100,42 @@ async def test_a_message_whose_answer_was_lost_is_found_and_not_posted_again(
         posted = await run(cut.announce, announcement(slack))
     assert posted.ts == message["ts"]
     assert len(messages(slack)) == 1
+
+
+@pytest.mark.parametrize("archived", [True, False], ids=["archived", "renamed"])
+async def test_a_name_that_is_given_to_another_channel_means_that_one(
+    *,
+    archived: bool,
+    slack: resources.Slack,
+    slack_settings: dict[str, str],
+    ledger: PostgresLedger,
+    site: Site,
+    tmp_path: Path,
+) -> None:
+    ids_for = IDS_FOR if archived else timedelta(0)  # a refusal is enough; a rename alone is seen by the next look-up
+    worker = Broadcast(
+        channel=SlackChannel(slack.token, slack.api_url, ids_for),
+        ledger=ledger,
+        deployment=make_deployment(site, tmp_path),
+    )
+    before = await run(worker.announce, announcement(slack))
+    assert before.channel_id == slack.channel
+    document = Author(site, "http://127.0.0.1:1").draft("1.0.0")
+    subject = subject_of(document, "CR-1", channel=f"#{slack.channel_name}")
+    first = await run(worker.post_progress, ProgressInput(subject=subject, lines=("started",)))
+    admin = WebClient(slack_settings["SLACK_ADMIN_TOKEN"], base_url=slack.api_url)
+    admin.conversations_rename(channel=slack.channel, name=f"old-{slack.channel_name}")
+    if archived:
+        admin.conversations_archive(channel=slack.channel)
+    new = admin.conversations_create(name=slack.channel_name)["channel"]["id"]
+    if archived:
+        failure = await refused(worker.announce, announcement(slack, key="update-2/completed"))
+        assert failure.type == "not-found"
+    after = await run(worker.announce, announcement(slack, key="update-2/completed"))
+    assert after.channel_id == new
+    if archived:  # a progress message that cannot be edited any more is posted anew
+        edit = ProgressInput(subject=subject, ts=first.ts, channel_id="C0GONE", lines=("started", "done"))
+        assert (await run(worker.post_progress, edit)).channel_id == new
 
 
 async def test_hostile_text_calls_nobody_and_links_nowhere(broadcast: Broadcast, slack: resources.Slack) -> None:

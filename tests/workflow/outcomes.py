@@ -8,6 +8,7 @@ from temporalio.client import WorkflowHandle
 from constitution.messages import Outcome, Phase
 from constitution.release import CurrentConstitution, Kind, Release, Standing
 from tests.helpers import eventually
+from tests.workflow import truth
 from tests.workflow.town import End, Proposal, Town
 
 Handle = WorkflowHandle[Any, Any]
@@ -27,6 +28,7 @@ async def completed(town: Town, handle: Handle, proposal: Proposal) -> Release:
     assert [row for row in rows if "completed" in row] == rows
     assert len(rows) == 1
     assert (await town.status(handle)).phase is Phase.CLOSED
+    await truth.of_completed(town, handle, proposal, release)
     return release
 
 
@@ -61,6 +63,7 @@ async def undone(
     for generation, outcome in ((bad.generation, "rolled back"), (undoing.generation, made)):
         rows = await asyncio.to_thread(town.reads.change_log, generation)
         assert len([row for row in rows if f"| {outcome} |" in row]) == 1, rows
+    await truth.of_undone(town, bad, undoing)
     return undoing
 
 
@@ -75,6 +78,7 @@ async def rejected(
     assert len(town.reads.told_about(proposal.version, "rejected")) == 1
     audited = await eventually(lambda: town.reads.audited(handle.id))
     assert audited.count("update.rejected") == 1
+    await truth.of_rejected(town, handle, proposal)
     return end
 
 

@@ -1,6 +1,7 @@
 """Reads what the systems around a run hold, each by its own driver; shares no code with the activities."""
 
 import asyncio
+import html
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +36,7 @@ class Readings:
         self._kafka = client_configuration({k: v for k, v in settings.items() if k.startswith("KAFKA_")})
         self._slack = WebClient(settings["SLACK_READER_TOKEN"], base_url=settings["SLACK_API_URL"])
         environment = Path(settings["ENVIRONMENT_FILE"])
+        self._siem = environment.parent.parent / "siem" / "events.ndjson"
         self._channel = Environment.parse(environment.read_text()).channel.removeprefix("#")
 
     async def live(self, environment: Environment) -> dict[str, Live]:
@@ -117,14 +119,30 @@ class Readings:
         """Texts of the outcomes that were told of one workflow id; the block with the workflow's id names it."""
         return [text for messages in self.told().values() for text in messages if workflow_id in text]
 
+    def change_log_rows(self) -> list[list[str]]:
+        """The cells of each row of the archive's change log, without the comment that names it."""
+        text = self.archived_file("docs/SomaAgentHub_Security.md").decode()
+        rows = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("|") and "<!--" in line]
+        return [[html.unescape(cell.partition("<!--")[0]).strip() for cell in row] for row in rows]
+
     def change_log(self, generation: int) -> list[str]:
         """The rows of the archive's change log about one generation."""
+        return [" | ".join(row) for row in self.change_log_rows() if row[1] == str(generation)]
+
+    def archived_file(self, path: str) -> bytes:
+        """The bytes of a file of the archive; empty if there is none."""
         with Repo(self._settings["ARCHIVE_REPOSITORY"]) as repo:
             tree = repo[repo.head()].tree  # type: ignore[attr-defined]
-            entries = {e.path.decode(): e.sha for e in repo.object_store.iter_tree_contents(tree) if e.path}
-            text = repo[entries["docs/SomaAgentHub_Security.md"]].as_raw_string().decode()
-        rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
-        return [" | ".join(row) for row in rows if len(row) > 1 and row[1] == str(generation)]
+            for entry in repo.object_store.iter_tree_contents(tree):
+                if entry.path == path.encode():
+                    found: bytes = repo[entry.sha].as_raw_string()
+                    return found
+        return b""
+
+    def siem(self) -> list[dict[str, Any]]:
+        """Every event that the SIEM has received, in whole lines."""
+        lines = self._siem.read_bytes().split(b"\n")[:-1] if self._siem.exists() else []
+        return [json.loads(line) for line in lines]
 
     def archived(self) -> list[str]:
         """Every file of the archive."""

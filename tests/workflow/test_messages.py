@@ -16,6 +16,7 @@ from constitution.release import CurrentConstitution, Envelope
 from signatures.openpgp import generate_key
 from signatures.statements import sign_approval, sign_order
 from tests.helpers import eventually
+from tests.workflow import truth
 from tests.workflow.town import Proposal, Town, state_of
 
 OTHER = "sha256:" + "1" * 64
@@ -205,6 +206,7 @@ async def test_one_denial_rejects(waiting: Waiting, live: CurrentConstitution) -
     assert await town.current() == live
     assert "update.rejected" in await eventually(lambda: town.reads.audited(waiting.handle.id))
     assert len(town.reads.told_about(waiting.proposal.version, "rejected", "not this one")) == 1
+    await truth.of_rejected(town, waiting.handle, waiting.proposal, denied_by="bruno")
 
 
 async def test_a_message_to_a_closed_run_changes_nothing(waiting: Waiting, live: CurrentConstitution) -> None:
