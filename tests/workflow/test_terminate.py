@@ -139,12 +139,12 @@ async def test_a_rollback_by_hand_that_is_terminated_is_finished_by_its_guard(
     assert len(town.reads.told_about(proposal.version, "rolled back")) == 1
 
 
-async def test_a_rollback_terminated_after_it_found_the_document_bad_is_finished_by_its_guard(
+async def test_a_rollback_terminated_after_it_withdrew_the_release_is_finished_by_its_guard(
     town: Town, live: CurrentConstitution
 ) -> None:
     proposal = await town.completed()
     bad = (await town.live()).generation
-    request = {"reason": "it spikes", "verdict": "anomaly"}
+    request = {"reason": "it spikes"}
     async with town.paused(LEAF):
         rollback = await town.start_run("ConstitutionRollback", town.rollback_id(bad), request)
         await town.until_step(rollback, "sync")
@@ -156,6 +156,6 @@ async def test_a_rollback_terminated_after_it_found_the_document_bad_is_finished
     undoing = await town.live()
     assert (undoing.checksum, undoing.generation) == (live.checksum, bad + 1)
     releases = {release.generation: release for release in await town.service.releases()}
-    assert (releases[bad].standing, releases[bad + 1].standing) == (Standing.POISONED, Standing.CONFIRMED)
+    assert (releases[bad].standing, releases[bad + 1].standing) == (Standing.WITHDRAWN, Standing.CONFIRMED)
     assert len(town.reads.told_about(proposal.version, "rolled back")) == 1
     assert await town.service.lease() is None
