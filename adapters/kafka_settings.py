@@ -1,5 +1,6 @@
 """How to reach Kafka: ``KAFKA_*`` variables, and what they mean to librdkafka."""
 
+import os
 from typing import Literal
 
 from pydantic import SecretStr
@@ -27,6 +28,9 @@ class KafkaSettings(BaseSettings):
         """Return the connection part of a confluent-kafka configuration (holds the password: never log it)."""
         protocol = self.kafka_security_protocol or ("SASL_PLAINTEXT" if self.kafka_username else "PLAINTEXT")
         config = {"bootstrap.servers": self.kafka_bootstrap_servers, "security.protocol": protocol}
+        authorities = os.environ.get("SSL_CERT_FILE")
+        if authorities and protocol.endswith("SSL"):  # librdkafka looks in well-known places and reads no variable
+            config["ssl.ca.location"] = authorities
         if self.kafka_username:
             config |= {
                 "sasl.mechanism": "PLAIN",

@@ -15,12 +15,16 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from adapters.artifact_store import ArtifactStore
+from adapters.event_log import KafkaEventLog
+from adapters.kafka_settings import KafkaSettings
 from adapters.prometheus import PrometheusMetrics
+from adapters.redis_cache import ConstitutionCache, connect
 from adapters.slack import SlackChannel
 from adapters.targets import HttpTargets
 from constitution.environment import Environment, Target
 from constitution.errors import ConstitutionError
 from constitution.evaluation import EvaluationRequest
+from constitution.names import Names
 from constitution_client.backtest import _cases_of_prometheus
 from constitution_client.service import ConstitutionServiceClient
 from services.common.outgoing import http_client
@@ -194,6 +198,55 @@ async def test_trusts_the_machines_authorities_and_no_others(
         monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
         await call(client, f"https://127.0.0.1:{port}")
         assert len(lines) >= 1
+
+
+async def _kafka(port: int) -> None:
+    settings = KafkaSettings(kafka_bootstrap_servers=f"127.0.0.1:{port}", kafka_security_protocol="SSL")
+    await KafkaEventLog(settings.kafka_client(), Names(""), timeout=dt.timedelta(seconds=2)).require_usable()
+
+
+async def _redis(port: int) -> None:
+    client = connect(f"rediss://127.0.0.1:{port}/0")
+    try:
+        await ConstitutionCache(client, Names("")).ping()
+    finally:
+        await client.aclose()
+
+
+async def _store(port: int) -> None:
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in (
+            ("AWS_ENDPOINT_URL", f"https://127.0.0.1:{port}"),
+            ("AWS_ACCESS_KEY_ID", "a"),
+            ("AWS_SECRET_ACCESS_KEY", "b"),
+            ("AWS_REGION", "r"),
+        ):
+            environment.setenv(name, value)
+        await ArtifactStore("s3://bucket/store").read("x")
+
+
+@pytest.mark.parametrize("server", [_kafka, _redis, _store], ids=["Kafka", "Redis", "artifact store"])
+async def test_the_other_servers_are_trusted_by_the_same_authorities(
+    server: Callable[[int], Awaitable[None]], authority: tuple[Path, ssl.SSLContext], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trusted, context = authority
+    received: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        received.append(await reader.read(64))
+        writer.close()
+
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    port = listening.sockets[0].getsockname()[1]
+    try:
+        for given in (False, True):
+            if given:
+                monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
+            with pytest.raises(ConstitutionError):
+                await server(port)
+            assert any(received) == given
+    finally:
+        listening.close()
 
 
 @pytest.mark.parametrize("client", CLIENTS)
