@@ -65,7 +65,7 @@ class OnlyOurRuns(Interceptor):
     def _refusal(self, info: activity.Info, why: str) -> ForbiddenError:
         return ForbiddenError(
             f"{info.activity_type} is no activity for everybody: {why}",
-            hint="constitution update, rollback and doctor start the runs that may ask for it",
+            hint="the verbs update, rollback and doctor start the runs that may ask for it",
         )
 
 

@@ -65,7 +65,7 @@ class People:
                 code="activity-paused",
                 where=run["workflow_id"],
                 message=f"an activity of this {run['type']} was paused by hand; its step is undone at its deadline",
-                command=f"temporal workflow describe --workflow-id {run['workflow_id']}",
+                command=f"temporal workflow describe --workflow-id {shlex.quote(run['workflow_id'])}",
             )
             for run in await self._search.paused()
         ]
