@@ -82,10 +82,11 @@ async def was_reset() -> bool:
 OURS = frozenset({UPDATE, ROLLBACK, GUARD, RECONCILE})
 
 
-async def is_child_of_ours() -> bool:
+async def is_child_of_ours(info: DeploymentInfo) -> bool:
     """Whether this run was started by one of our runs; whoever reaches Temporal can be a parent.
 
-    A type is a name that anybody can give; that it runs on our task queue is what makes it our code.
+    A type is a name that anybody can give; that it runs on our task queue is what makes it our code. The queue's name is
+    the deployment's, not this run's own: a replayer runs a history on a queue of another name.
     """
     parent = workflow.info().parent
     if parent is None or parent.namespace != workflow.info().namespace:
@@ -105,7 +106,7 @@ async def is_child_of_ours() -> bool:
             await workflow.sleep(pause, summary="before it is asked again")
             pause = min(pause * 2, policies.PERSISTENT_PAUSE_MAX)
         else:
-            return found.workflow_type in OURS and found.task_queue == workflow.info().task_queue
+            return found.workflow_type in OURS and found.task_queue == Names(info.namespace).task_queue()
 
 
 async def deployment(journal: Journal) -> DeploymentInfo:
@@ -214,7 +215,7 @@ async def roll_back(
             )
             result: RollbackResult = await handle
         except WorkflowAlreadyStartedError:
-            if other := await stranger(rollback_id):
+            if other := await stranger(info, rollback_id):
                 taken, rollback_id = rollback_id, next(ids)
                 journal.refused(f"the id {taken} is taken by {other}, which is left alone: see {rollback_id}")
                 journal.set(rollback_workflow=rollback_id)
@@ -240,7 +241,7 @@ def rollback_ids(info: DeploymentInfo, bad_generation: int) -> Iterator[str]:
         yield f"{first}/{number if number <= FORESEEABLE else workflow.uuid4()}"
 
 
-async def stranger(workflow_id: str) -> str:
+async def stranger(info: DeploymentInfo, workflow_id: str) -> str:
     """Say what runs under the id of a rollback, if it is none that our workers run; "" if it is, or has ended.
 
     Whoever reaches Temporal may start anything under any id. It is not ours to terminate.
@@ -260,7 +261,7 @@ async def stranger(workflow_id: str) -> str:
             await workflow.sleep(pause, summary="before it is asked again")
             pause = min(pause * 2, policies.PERSISTENT_PAUSE_MAX)  # a history has an end
         else:
-            ours = found.workflow_type == ROLLBACK and found.task_queue in ("", workflow.info().task_queue)
+            ours = found.workflow_type == ROLLBACK and found.task_queue in ("", Names(info.namespace).task_queue())
             return "" if ours or found.closed else f"a {found.workflow_type[:100]} of queue {found.task_queue[:100]}"
 
 

@@ -154,7 +154,7 @@ class ConstitutionReconcile:
         while not await self._start(
             family.ROLLBACK, request, rollback_id := next(ids), f"undo generation {fenced.generation}"
         ):
-            if not await family.stranger(rollback_id):
+            if not await family.stranger(info, rollback_id):
                 return f"{rollback_id} runs already"
         return f"{rollback_id} was started"
 

@@ -89,7 +89,7 @@ class ConstitutionRollback(Controls):
         try:
             request = read(RollbackRequest, raw, hint=HINT)
             # Who starts a run by itself can write any update id; only a child of ours may act on its parent's word.
-            self._by_hand = request.update_id is None or not await family.is_child_of_ours()
+            self._by_hand = request.update_id is None or not await family.is_child_of_ours(info)
             self._journal.set(update_id=request.update_id or str(workflow.uuid4()))
             self._journal.identify()
             if self._by_hand:

@@ -43,6 +43,7 @@ def replayable(name: str) -> WorkflowHistory:
 def replayer(*workflows: type) -> Replayer:
     return Replayer(
         workflows=workflows,
+        namespace="default",  # where they were recorded: a run compares its parent's namespace with its own
         workflow_runner=workflow_runner(),
         data_converter=data_converter,
         interceptors=[OneArgument()],
