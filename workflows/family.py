@@ -85,8 +85,8 @@ OURS = frozenset({UPDATE, ROLLBACK, GUARD, RECONCILE})
 async def is_child_of_ours(info: DeploymentInfo) -> bool:
     """Whether this run was started by one of our runs; whoever reaches Temporal can be a parent.
 
-    A type is a name that anybody can give; that it runs on our task queue is what makes it our code. The queue's name is
-    the deployment's, not this run's own: a replayer runs a history on a queue of another name.
+    A type is a name that anybody can give; that it runs on our task queue is what makes it our code. The queue's name
+    is the deployment's, not this run's own: a replayer runs a history on a queue of another name.
     """
     parent = workflow.info().parent
     if parent is None or parent.namespace != workflow.info().namespace:
