@@ -300,13 +300,18 @@ class Controls:
         message: str,
         details: dict[str, object] | None = None,
         deadline: timedelta | None = None,
+        event_id: str | None = None,
     ) -> None:
-        """Audit how the run ends, for as long as it takes or until ``deadline``: an outage must not change the end."""
+        """Audit how the run ends, for as long as it takes or until ``deadline``: an outage must not change the end.
+
+        ``event_id`` names what happened where several runs may come to tell it; the stream takes an id once.
+        """
+        event = self._event(activity, success=success, message=message, details=details or {})
         try:
             await self._stepper.run(
                 step,
                 Audit.audit,
-                self._event(activity, success=success, message=message, details=details or {}),
+                event if event_id is None else event.model_copy(update={"id": event_id}),
                 policies.WRITE,
                 summary=f"audit: {activity}",
                 persistent=True,

@@ -408,6 +408,7 @@ class ConstitutionRollback(Controls):
             "archive",
             "rollback.completed",
             success=True,
+            event_id=f"{plan.environment}/{plan.bad_generation}/rolled_back",  # told once, also by a run started again
             message=f"{detail}: {request.reason}",
             details={
                 "bad_generation": plan.bad_generation,
