@@ -85,7 +85,7 @@ def write_private(path: Path, text: str) -> None:
     """Write `text` to `path` with mode 0600, all or nothing."""
     partial = path.with_name(path.name + ".partial")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as handle:
+    with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
         os.fchmod(descriptor, 0o600)
         handle.write(text)
     partial.replace(path)
