@@ -32,6 +32,7 @@ NAMES = frozenset(
         "RECORDING_REQUESTS",
         "REDIS_URL",
         "SIEM_FILE",
+        "SIEM_FORWARDER_URL",  # of the embedded stack, for people: where its forwarder answers
         "SIEM_HTTP_TOKEN",
         "SIEM_HTTP_URL",
         "SIEM_SINK",

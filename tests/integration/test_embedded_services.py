@@ -12,6 +12,7 @@ from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import Client
 
+from adapters.setting_names import unread
 from constitution.environment import Environment
 from constitution.names import Names
 from deploy.embedded.catalogue import ALL_NAMES
@@ -63,6 +64,9 @@ def environment_of(stack: Stack, name: str) -> dict[str, str]:
 class TestServices:
     def test_everything_runs_and_answers(self, whole: Stack) -> None:
         assert {status.name: status.state for status in whole.status()} == dict.fromkeys(ALL_NAMES, "running")
+
+    def test_a_process_of_ours_starts_with_all_of_the_stacks_settings(self, whole: Stack) -> None:
+        assert unread(whole.settings()) == ()
 
     def test_each_service_knows_only_the_secrets_that_it_needs(self, whole: Stack) -> None:
         services = KNOWN_BY["KAFKA_PASSWORD"]

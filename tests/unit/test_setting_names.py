@@ -25,7 +25,7 @@ SETTINGS: tuple[type[BaseSettings], ...] = (
     ForwarderSettings,
     MigrationSettings,
 )
-OF_TOOLS = {"DATABASE_ADMIN_URL", "KAFKA_PROXIED_PORT", "KAFKA_PROXIED_UPSTREAM"}
+OF_TOOLS = {"DATABASE_ADMIN_URL", "KAFKA_PROXIED_PORT", "KAFKA_PROXIED_UPSTREAM", "SIEM_FORWARDER_URL"}
 
 
 def test_the_names_are_those_that_the_processes_read() -> None:
