@@ -23,7 +23,10 @@ NOISES: tuple[streams.Noise, ...] = ("poisson", "nb3", "ar", "drift", "burst bef
 @pytest.mark.parametrize("noise", NOISES)
 @pytest.mark.parametrize("ratio", [0.5, 1.0, 1.5])
 @pytest.mark.parametrize("measure", ["rate", "share"])
-def test_the_twin_decides_as_the_class_on_every_stream(noise: streams.Noise, ratio: float, measure: str) -> None:
+@pytest.mark.parametrize("min_rate", [0.0, 0.05])
+def test_the_twin_decides_as_the_class_on_every_stream(
+    noise: streams.Noise, ratio: float, measure: str, min_rate: float
+) -> None:
     runs, before, after = 8, 360, 180
     rng = np.random.default_rng([before, int(ratio * 10), len(noise)])
     counts = streams.counts(
@@ -32,7 +35,7 @@ def test_the_twin_decides_as_the_class_on_every_stream(noise: streams.Noise, rat
     exposures = np.full_like(counts, 5.0)
     if measure == "share":
         exposures = counts + rng.poisson(30.0, counts.shape) + 1.0
-    parameters = SpikeParameters(direction="both", bake_s=900.0)
+    parameters = SpikeParameters(direction="both", bake_s=900.0, min_rate=min_rate)
     many = twin.baselines(counts[:, :before], exposures[:, :before], 5.0)
     expected = twin.alarms(many, counts[:, before:], exposures[:, before:], parameters)
     for row in range(runs):
