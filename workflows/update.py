@@ -621,8 +621,8 @@ class ConstitutionUpdate(Controls):
         await self._release_lease(self._token)
         why = self._why_confirmed()
         said = f"was confirmed as generation {generation}: {why}"  # the past: it stays true when it is undone later
-        await self._progress(said, final=True)
         posted = await self._persist_broadcast(self._announcement(subject, Outcome.COMPLETED, why))
+        await self._progress(said, final=True)  # after the telling: only then Slack answers again after an outage
         archived = await self._persist_archive(generation, proof)
         detail = f"{subject.version} {said}"
         await self._audit_outcome(

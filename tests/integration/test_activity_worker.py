@@ -70,7 +70,8 @@ async def test_it_polls_and_shows_metrics_and_drains_at_sigterm(
             )
         )
         identities = [poller.identity for poller in answer.pollers]
-        return any(re.search(rf"/{worker.pid}@[0-9a-z.]+-[0-9a-f]{{12}}$", identity) for identity in identities)
+        ours = re.compile(rf"/{worker.pid}#[0-9a-f]+@[0-9a-z.]+-[0-9a-f]{{12}}$")
+        return any(ours.search(identity) for identity in identities)
 
     await eventually(is_polled, START)
     async with httpx.AsyncClient(trust_env=False) as http:

@@ -261,7 +261,7 @@ ODD: tuple[tuple[str, Callable[[httpx.AsyncClient], Any], int], ...] = (
         lambda http: http.post(
             "/v1/constitution/validate", content=b"--x", headers={"Content-Type": "multipart/form-data; boundary=y"}
         ),
-        400,
+        422,
     ),
     (
         "a form without a boundary",

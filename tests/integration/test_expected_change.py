@@ -114,7 +114,7 @@ async def test_an_engine_tells_what_a_candidate_would_change_and_the_board_gets_
     prediction = Prediction.model_validate(record.prediction)
     assert prediction.enough
     assert prediction.engines == ("engine-1",)
-    assert prediction.silent[0].startswith("engine-2: engine-2 at http://127.0.0.1:9 did not answer")
+    assert prediction.silent[0].startswith("engine-2: engine-2 at 127.0.0.1:9 did not answer")
     expected = prediction.expected("deny_share")
     assert 2.5 < expected.up < 4.5
     assert prediction.expected("evaluations").up == 1.0

@@ -17,6 +17,7 @@ from tests.model.world import AUDITED, COMPLETED, REJECTED, ROLLED_BACK, Made, W
 from tests.workflow.town import Town
 
 LOG = b"docs/SomaAgentHub_Security.md"
+LOADED, UPDATED = "release.loaded", "constitution.updated"
 COLUMNS = 6  # version, generation, checksum, outcome, approvers, date
 _HISTORY = """
 SELECT generation, kind, checksum, version, rollback_of,
@@ -131,10 +132,15 @@ class Sight:
         return counts
 
     def _not_forwarded(self, events: list[dict[str, Any]]) -> list[str]:
-        """Audit events that the SIEM's file lacks."""
-        lines = whole_lines(Path(self._town.settings["SIEM_FILE"]))
-        forwarded = {json.loads(line)["metadata"]["uid"] for line in lines}
-        return [f"the SIEM has not got {_named(event)}" for event in events if _uid(event) not in forwarded]
+        """Audit events that the SIEM's file lacks; a load is told there by its release's ``constitution.updated``."""
+        got = [json.loads(line) for line in whole_lines(Path(self._town.settings["SIEM_FILE"]))]
+        told = {event["metadata"]["uid"] for event in got}
+        updated = {e["unmapped"]["generation"] for e in got if e.get("api", {}).get("operation") == UPDATED}
+        return [
+            f"the SIEM has not got {_named(event)}"
+            for event in events
+            if (event["unmapped"]["generation"] not in updated if _is_load(event) else _uid(event) not in told)
+        ]
 
 
 def _operations(events: list[dict[str, Any]]) -> Counter[str]:
@@ -152,6 +158,10 @@ def _operations(events: list[dict[str, Any]]) -> Counter[str]:
 
 def _uid(event: dict[str, Any]) -> str:
     return str(event["metadata"]["uid"])
+
+
+def _is_load(event: dict[str, Any]) -> bool:
+    return bool(event["api"]["operation"] == LOADED)
 
 
 def _named(event: dict[str, Any]) -> str:

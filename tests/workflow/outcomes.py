@@ -68,7 +68,12 @@ async def undone(
 
 
 async def rejected(
-    town: Town, handle: Handle, proposal: Proposal, before: CurrentConstitution | None, *words: str
+    town: Town,
+    handle: Handle,
+    proposal: Proposal,
+    before: CurrentConstitution | None,
+    *words: str,
+    denied_by: str | None = None,
 ) -> End:
     """The update was refused: nothing of it was ever live; told once, and audited."""
     end = await town.end(handle)
@@ -78,7 +83,7 @@ async def rejected(
     assert len(town.reads.told_about(proposal.version, "rejected")) == 1
     audited = await eventually(lambda: town.reads.audited(handle.id))
     assert audited.count("update.rejected") == 1
-    await truth.of_rejected(town, handle, proposal)
+    await truth.of_rejected(town, handle, proposal, denied_by)
     return end
 
 

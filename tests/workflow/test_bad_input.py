@@ -1,4 +1,4 @@
-"""Bad input fails the run at once: every problem listed, the next command named, refusal told and audited."""
+"""Bad input fails the run at once: every problem listed, what to do next named, refusal told and audited."""
 
 import json
 from dataclasses import dataclass
@@ -159,7 +159,7 @@ async def test_a_document_that_may_not_go_live_is_refused(
             signature = town.sign(document)
     workflow_id, end = await refused(town, await _in_the_inbox(town, document, signature))
     assert all(word in end.message for word in words), end.message
-    assert "constitution " in end.message
+    assert "next: " in end.message
     await require_told(town, workflow_id)
     assert live == await town.current()
 
@@ -193,7 +193,7 @@ async def test_a_rollback_that_makes_no_sense_is_refused(
     end = await town.end(await town.start_run("ConstitutionRollback", workflow_id, *arguments), AT_ONCE)
     assert (end.status, end.type) == ("FAILED", "Rejected")
     assert all(word in end.message for word in words), end.message
-    assert "constitution " in end.message
+    assert "next: " in end.message
     assert "rollback.rejected" in await eventually(lambda: town.reads.audited(workflow_id))
     assert live == await town.current()
 

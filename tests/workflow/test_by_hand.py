@@ -253,7 +253,7 @@ async def test_a_board_member_denies_until_it_is_live(town: Town, live: CurrentC
     envelope = town.approval("chen", proposal, status.evidence or "", decision=Verb.DENY, reason="second thoughts")
     answer = await handle.execute_update("decide", {"approval": envelope.model_dump(mode="json")})
     assert "denied" in answer
-    await outcomes.rejected(town, handle, proposal, live, "second thoughts")
+    await outcomes.rejected(town, handle, proposal, live, "second thoughts", denied_by="chen")
 
 
 async def test_a_promote_before_the_publish_is_refused(town: Town, live: CurrentConstitution) -> None:
