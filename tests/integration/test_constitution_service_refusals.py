@@ -268,7 +268,7 @@ ODD: tuple[tuple[str, Callable[[httpx.AsyncClient], Any], int], ...] = (
         lambda http: http.post(
             "/v1/constitution/validate", content=b"--x", headers={"Content-Type": "multipart/form-data"}
         ),
-        400,
+        422,
     ),
 )
 
