@@ -26,6 +26,8 @@ RIVALS = (
     "Poisson 5 %",
     "t 5 %",
 )
+OTHERS = ("late", "down", "hard", "share", "demo", "slack", "slack share", "slack found", "shipped")
+SLACK = ("slack", "slack share")
 Z95 = 1.96
 
 
@@ -186,7 +188,9 @@ def others(found: dict[str, Found], group: str) -> str:
         words += [f"in {c.change.share:.0%} of the fleet"] if c.change.share != 1 else []
         words += [f"{c.change.at_s:g} s after publish"] if c.change.at_s else []
         words += [f"of {c.per_second + c.allowed_per_second:g}/s"] if c.allowed_per_second else []
-        words += [f"{c.before * c.interval_s:g} s baseline"] if group == "demo" else []
+        words += [f"then {c.change.added:+g}"] if c.change.added else []
+        words += [f"looking {c.direction}"] if group.startswith("slack") else []
+        words += [f"{c.before * c.interval_s:g} s baseline"] if group == "demo" or c.interval_s != 5 else []
         row = [
             ", ".join(words),
             percent(f.hits(), f.runs),
@@ -288,6 +292,22 @@ def targets(found: dict[str, Found], directory: Path) -> list[Target]:
             1.0,
         ),
     ]
+    slack = [f for group in SLACK for f in pick(found, group)]
+    still = [f for f in slack if f.cell.change.ratio == 1]
+    rows += [
+        _share_target("slack, ratio 1, down: at most 0.6 %", still, 0.6),
+        _share_target("slack, ratio 1, both ways: the same", still, 0.6, method="ours, both ways"),
+    ]
+    rows += [
+        _share_target(
+            f"slack, on its boundary, {noise}: at most {limit:g} %",
+            [f for f in slack if f.cell.noise == noise and f.cell.change.ratio != 1],
+            limit,
+        )
+        for noise, limit in (("poisson", 0.6), ("nb3", 0.6), ("ar", 1.0), ("slow ar", 1.0))
+    ]
+    both = pick(found, "shipped", ratio=1.0)
+    rows.append(_share_target("shipped strategies, ratio 1: at most 0.6 %", both, 0.6, method="ours, both ways"))
     for before, factor in ((HOUR, 3.5), (HOUR // 2, 4.5)):
         some = [f for f in pick(found, "delay", before=before) if f.bound() < 90]
         scored = [(f.median() / max(3.0, factor * f.bound()), f) for f in some]
@@ -383,7 +403,7 @@ def write(document: Path, directory: Path) -> list[Target]:
         "coverage": coverage(found),
         "faults": faults(directory),
         "cost": cost(directory),
-        **{group: others(found, group) for group in ("late", "down", "hard", "share", "demo")},
+        **{group.replace(" ", "-"): others(found, group) for group in OTHERS},
     }
     text = document.read_text(encoding="utf-8")
     for name, part in parts.items():

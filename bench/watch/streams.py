@@ -42,12 +42,15 @@ class Change:
         at_s: seconds after publish at which it begins.
         ramp_s: seconds over which it grows, linearly; 0: a step.
         share: part of the fleet that it touches.
+        added: what is added to the changed rate (below zero: taken away), in events per second or as a share of
+            evaluations; no rate falls below zero.
     """
 
     ratio: float = 1.0
     at_s: float = 0.0
     ramp_s: float = 0.0
     share: float = 1.0
+    added: float = 0.0
 
     def factors(self, scrapes: int, interval_s: float) -> Array:
         """Factor on the mean of each scrape of the watch; a scrape in which it begins is partly changed."""
@@ -77,7 +80,7 @@ def counts(
     if noise == "demo trace":
         return _replayed(rng, before=before, after=after, runs=runs, ratio=change.ratio)
     mean = np.full((runs, n), per_second * interval_s)
-    mean[:, before:] *= change.factors(after, interval_s)
+    mean[:, before:] = np.maximum(0.0, mean[:, before:] * change.factors(after, interval_s) + change.added * interval_s)
     if noise in AR:
         mean *= _lognormal(rng, sd=AR[noise][0], lag1=AR[noise][1], runs=runs, n=n)
     if noise == "drift":

@@ -209,6 +209,19 @@ def alarms_of(base: Baselines, evidence: Sequence[Array], limit: float) -> Array
     return np.where(base.changing, NEVER, found)
 
 
+def alarms_together(quantities: Sequence[tuple[Baselines, Sequence[Array]]], limit: float) -> Array:
+    """The alarms of several quantities in one budget, equal parts of it; each is given as its directions' e-processes.
+
+    A baseline that was itself changing is silenced: its e-value stays 1.
+    """
+    each = [
+        np.where(base.changing[:, None], 0.0, np.logaddexp.reduce(np.stack(evidence), axis=0) - np.log(len(evidence)))
+        for base, evidence in quantities
+    ]
+    over = np.logaddexp.reduce(np.stack(each), axis=0) - np.log(len(each)) >= limit
+    return np.where(over.any(axis=1), over.argmax(axis=1) + 1.0, NEVER)
+
+
 def interval_missed(base: Baselines, counts: Array, exposures: Array, ratio: float, alpha: float) -> NDArray[np.bool_]:
     """Whether the confidence sequence left out ``ratio`` at any look: one of its two bets refuted it."""
     m, u = counts.cumsum(axis=1), exposures.cumsum(axis=1)

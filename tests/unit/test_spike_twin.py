@@ -6,6 +6,7 @@ import pytest
 from bench.watch import streams, twin
 from constitution.baseline import Baseline
 from constitution.spike import SpikeParameters, SpikeTest
+from constitution.spike_family import SpikeFamily
 
 
 def decided(test: SpikeTest, counts: list[float], exposures: list[float]) -> float:
@@ -50,3 +51,53 @@ def test_the_twin_decides_as_the_class_on_every_stream(
         assert (one.changing is not None) == many.changing[row]
         test = SpikeTest.start(one, parameters)
         assert decided(test, counts[row, before:].tolist(), exposures[row, before:].tolist()) == expected[row]
+
+
+@pytest.mark.parametrize("ratio", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("noise", NOISES)
+def test_the_twin_of_two_quantities_decides_as_the_family(noise: streams.Noise, ratio: float) -> None:
+    runs, before = 8, 360
+    rng = np.random.default_rng([before, int(ratio * 10), len(noise), 2])
+    totals = 1.0 + streams.counts(
+        rng, noise, per_second=4.0, before=before, change=streams.Change(ratio), after=180, runs=runs
+    )
+    refused = rng.binomial(totals.astype(np.int64), 0.1).astype(np.float64)
+    seconds = np.full_like(totals, 5.0)
+    measured: dict[str, tuple[streams.Array, streams.Array, float]] = {
+        "share": (refused, totals, 0.01),
+        "rate": (totals, seconds, 0.05),
+    }
+    parameters = {
+        measure: SpikeParameters(direction="both", bake_s=900.0, min_rate=slack)
+        for measure, (_, _, slack) in measured.items()
+    }
+    many = []
+    for measure, (counts, exposures, _) in measured.items():
+        base = twin.baselines(counts[:, :before], exposures[:, :before], 5.0)
+        after = counts[:, before:], exposures[:, before:]
+        many.append((base, [twin.log_e(way, base, *after, parameters[measure]) for way in ("up", "down")]))
+    expected = twin.alarms_together(many, parameters["rate"].limit)
+    for row in range(runs):
+        family = SpikeFamily.start(
+            {
+                measure: Baseline.of(
+                    counts[row, :before].tolist(),
+                    exposures[row, :before].tolist(),
+                    scrape_interval_s=5.0,
+                    measure="share" if measure == "share" else "rate",
+                )
+                for measure, (counts, exposures, _) in measured.items()
+            },
+            dict.fromkeys(measured, 0.5),
+            parameters["rate"],
+            own=parameters,
+        )
+        found = np.inf
+        for look in range(180):
+            for measure, (counts, exposures, _) in measured.items():
+                family.tests[measure].observe(counts[row, before + look], exposures[row, before + look])
+            family.update()
+            if family.alarmed:
+                found = look + 1.0
+                break
+        assert found == expected[row]
