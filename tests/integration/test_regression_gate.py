@@ -1,4 +1,4 @@
-"""The shipped gate, whole, on real servers: good constitutions pass, six bad drafts are refused for a true reason."""
+"""The shipped gate, whole, on real servers: good constitutions pass, bad drafts are refused for a true reason."""
 
 import json
 import subprocess
@@ -23,6 +23,7 @@ BAD = {
     "allow-by-default": {"test_default_effect_is_not_allow", "test_golden_decision", "test_invariant"},
     "rule-that-never-matches": {"test_golden_decision", "test_rule_decides"},
     "pattern-over-budget": {"test_rule_stays_within_budget"},
+    "pattern-behind-a-tool": {"test_rule_stays_within_budget"},
     "spending-limit-lost": {"test_golden_decision", "test_rule_decides", "test_invariant"},
     "error-in-a-rule": {"test_rule_never_errs"},
     "copied-rule": {"test_rule_has_a_case", "test_rule_decides", "test_rule_means_something_of_its_own"},
@@ -31,6 +32,7 @@ WORDS = {
     "allow-by-default": "default_effect is 'allow'",
     "rule-that-never-matches": "rule 'deny-account-changes' is dead",
     "pattern-over-budget": "rule 'deny-less-oversight', on a prompt of",
+    "pattern-behind-a-tool": "rule 'approve-legal-matters', on a prompt of",
     "spending-limit-lost": "spending above the limit never passes without approval: broken by",
     "error-in-a-rule": "rule 'deny-negative-amount' ends in a CEL error",
     "copied-rule": "no case in policy/cases is keyed to rule 'allow-urgent-deploy'",

@@ -45,7 +45,7 @@ def test_every_template_makes_a_document_with_all_four_decisions(name: str) -> N
     assert {rule.effect for rule in read.rules} == set(Decision)
     assert read.default_effect is Decision.DENY
     assert (read.version, read.environment, read.previous) == ("1.1.0", "development", LIVE)
-    assert 15 <= len(read.rules) <= 40
+    assert 15 <= len(read.rules) <= 45
     assert {rule.principle for rule in read.rules} == {principle.id for principle in read.principles}
 
 
