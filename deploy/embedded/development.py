@@ -4,6 +4,7 @@ Trust comes from the ceremony that production uses too (`constitution_client.cer
 person may edit `environment.toml`; only the addresses of targets follow the ports of the stack.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,18 +64,21 @@ def make(site: Site, targets: Mapping[str, tuple[str, str]]) -> None:
     _make_archive(archive_repository(site))
 
 
-def write_environment(file: Path, targets: Mapping[str, tuple[str, str]], pace: Pace = PACE) -> None:
+def write_environment(
+    file: Path, targets: Mapping[str, tuple[str, str]], pace: Pace = PACE, gate: Path = CHECKOUT / "tests"
+) -> None:
     """Write ``environment.toml``; of one that exists, only the targets' addresses are brought up to date.
 
     Args:
         file: where it is or will be.
         targets: Target id -> (kind, URL).
         pace: of a new one.
+        gate: of a new one: the folder of the regression gate.
     """
     if file.exists():
         from constitution.environment import Environment  # noqa: PLC0415 - as above
 
-        text = file.read_text()
+        text = file.read_text(encoding="utf-8")
         for target in Environment.parse(text).targets:
             if target.id in targets:
                 text = text.replace(f'"{target.url}"', f'"{targets[target.id][1]}"')
@@ -82,8 +86,13 @@ def write_environment(file: Path, targets: Mapping[str, tuple[str, str]], pace: 
         blocks = (
             f'\n[[targets]]\nid = "{name}"\nkind = "{kind}"\nurl = "{url}"\n' for name, (kind, url) in targets.items()
         )
-        text = TEMPLATE.format(environment=ENVIRONMENT, gate=CHECKOUT / "tests", pace=pace) + "".join(blocks)
+        text = TEMPLATE.format(environment=ENVIRONMENT, gate=toml_string(str(gate)), pace=pace) + "".join(blocks)
     write_private(file, text)
+
+
+def toml_string(text: str) -> str:
+    """Write a text as a TOML basic string: JSON's is one, except for DEL, which TOML wants escaped."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", r"\u007f")
 
 
 def _make_archive(repository: Path) -> None:
@@ -104,7 +113,7 @@ environment = "{environment}"
 tenants = ["global"]
 trust = "trust/trust.toml"
 inbox = "inbox"
-gate = "{gate}"
+gate = {gate}
 channel = "#release"
 
 # A stack without traffic has nothing to watch: the verdict is `not_watched`, and says so.

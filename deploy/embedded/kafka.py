@@ -22,6 +22,7 @@ COORDINATES = f"org.apache.kafka:kafka_2.13:{VERSION}+org.slf4j:slf4j-simple:1.7
 JARS = Path(__file__).with_name("kafka_jars.sha256")
 USER = "constitution"
 HEAP = "384m"
+LOG = "log"  # its folder within the server's own
 # A setting: the port of a proxy in front of the broker. Clients follow the address that a broker names, so what comes
 # through a proxy needs a listener of its own that names the proxy.
 PROXIED = "KAFKA_PROXIED_PORT"
@@ -61,7 +62,16 @@ class Kafka(Server):
             "-XX:-UsePerfData",  # else every JVM leaves a file in the shared temporary directory
             *(f"-Dorg.slf4j.simpleLogger.{name}={value}" for name, value in logging.items()),
         )
-        return Command(argv=(str(JAVA), *options, "-cp", f"{self._jars()}/*", *arguments))
+        return Command(
+            argv=(str(JAVA), *options, "-cp", f"{self.relative(self._classes())}/*", *arguments),
+            # Java reads names by the locale, and in the POSIX one it can name no folder with an umlaut.
+            environment={"LC_ALL": "C.UTF-8"},
+            cwd=self.site.data(self.name),
+        )
+
+    def _classes(self) -> Path:
+        """A link to the jars: Java splits a class path at colons, and a folder above the cache may have one."""
+        return self.site.run / "kafka-jars"
 
     def _configuration(self) -> Path:
         return self.site.run / "kafka.properties"
@@ -76,7 +86,7 @@ class Kafka(Server):
             + " ".join(f'user_{user}="{password}"' for user, password in passwords.items())
             + ";"
         )
-        data = self.site.data(self.name) / "log"
+        data = self.site.data(self.name) / LOG
         listeners = {"CLIENT": broker}
         advertised = {"CLIENT": broker}
         if PROXIED in self.site.settings:
@@ -95,7 +105,7 @@ class Kafka(Server):
             "sasl.mechanism.inter.broker.protocol": "PLAIN",
             "sasl.mechanism.controller.protocol": "PLAIN",
             **{f"listener.name.{name.lower()}.plain.sasl.jaas.config": login for name in (*listeners, "CONTROLLER")},
-            "log.dirs": str(data),
+            "log.dirs": LOG,  # in its folder: Kafka splits names at commas, and such a file is in Latin-1
             "log.retention.ms": "-1",  # events are kept for ever
             "auto.create.topics.enable": "false",  # a topic's settings are chosen by the service that owns it
             "num.partitions": "1",
@@ -110,17 +120,19 @@ class Kafka(Server):
             "group.initial.rebalance.delay.ms": "0",  # one consumer a group: nobody to wait for
         }
         write_private(self._configuration(), "".join(f"{name}={value}\n" for name, value in properties.items()))
+        link(self._jars(), self._classes())
         if (data / "meta.properties").exists():
             return
         self.say("formatting the log directory")
         shutil.rmtree(data, ignore_errors=True)  # left by an interrupted format
         cluster = cluster_id(uuid.uuid4())
-        tool = ("kafka.tools.StorageTool", "format", "--cluster-id", cluster, "--config", str(self._configuration()))
-        await run_tool(self.site, self._java(*tool), deadline=timedelta(minutes=2))
+        arguments = ("--cluster-id", cluster, "--config", self.relative(self._configuration()))
+        tool = self._java("kafka.tools.StorageTool", "format", *arguments)
+        await run_tool(self.site, tool, deadline=timedelta(minutes=2))
 
     def command(self) -> Command:
         """Broker and controller in one JVM, no shell between."""
-        return self._java("kafka.Kafka", str(self._configuration()))
+        return self._java("kafka.Kafka", self.relative(self._configuration()))
 
     async def check(self) -> None:
         """Log in, list the topics, and have the group coordinator answer."""
@@ -147,6 +159,14 @@ class Kafka(Server):
         if PROXIED not in self.site.settings:
             return {}
         return {"KAFKA_PROXIED_UPSTREAM": f"127.0.0.1:{self.site.port('kafka-proxied')}"}
+
+
+def link(target: Path, name: Path) -> None:
+    """Let ``name`` lead to ``target``, whatever it led to before."""
+    partial = name.with_name(f"{name.name}.partial")
+    partial.unlink(missing_ok=True)
+    partial.symlink_to(target, target_is_directory=True)
+    partial.replace(name)
 
 
 def _addresses(ports: dict[str, int]) -> str:

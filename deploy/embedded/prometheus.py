@@ -55,7 +55,7 @@ class Prometheus(Server):
         return directory
 
     async def prepare(self) -> None:
-        """Write its configuration."""
+        """Write its configuration; a folder in it is relative to it, for a `*` or `[` above is taken for a pattern."""
         interval = f"{int(SCRAPE_INTERVAL.total_seconds())}s"
         # JSON is YAML.
         configuration = {
@@ -64,7 +64,7 @@ class Prometheus(Server):
                 {
                     "job_name": "constitution",
                     "honor_labels": True,  # a consumer names its target itself, by the same name
-                    "file_sd_configs": [{"files": [f"{self.targets()}/*.json"], "refresh_interval": "5s"}],
+                    "file_sd_configs": [{"files": [f"{self.targets().name}/*.json"], "refresh_interval": "5s"}],
                     # A label "job" in a target's file takes the place of this job's name.
                 },
             ],
@@ -79,12 +79,13 @@ class Prometheus(Server):
         return Command(
             argv=(
                 str(self._binary()),
-                f"--config.file={self._configuration()}",
-                f"--storage.tsdb.path={self.site.data(self.name) / 'data'}",
+                f"--config.file={self._configuration().name}",
+                "--storage.tsdb.path=data",
                 f"--web.listen-address=127.0.0.1:{self.site.port('prometheus')}",
                 "--storage.tsdb.retention.time=15d",
                 "--log.level=warn",
-            )
+            ),
+            cwd=self.site.data(self.name),
         )
 
     async def check(self) -> None:

@@ -75,6 +75,14 @@ class Server(ABC):
     async def before_start(self) -> None:  # noqa: B027 - most servers need none
         """What must be done when the servers in `after` answer, before this one starts. Idempotent."""
 
+    def relative(self, path: Path) -> str:
+        """A path of the stack as seen from the server's own folder.
+
+        A server that works in its own folder and is given such names is not told what the folders above are called.
+        Servers split names at commas and colons, take them for patterns or URIs, and read them in other encodings.
+        """
+        return os.path.relpath(path, self.site.data(self.name))
+
     @abstractmethod
     def command(self) -> Command:
         """How to start it."""

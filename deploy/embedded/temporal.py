@@ -54,7 +54,7 @@ class Temporal(Server):
     def command(self) -> Command:
         """The server, its UI and its HTTP API on loopback."""
         arguments = [
-            *("--db-filename", str(self.site.data(self.name) / "temporal.sqlite")),
+            *("--db-filename", "temporal.sqlite"),  # in its folder: it makes a URI of the name, where % and ? mean more
             *("--ip", "127.0.0.1", "--port", str(self.site.port("temporal"))),
             *("--ui-port", str(self.site.port("temporal-ui"))),
             *("--http-port", str(self.site.port("temporal-http"))),
@@ -69,7 +69,8 @@ class Temporal(Server):
             arguments += ["--sqlite-pragma", f"{pragma}={setting}"]
         # The home of its own keeps the user's CLI configuration out of the server.
         environment = {"HOME": str(self.site.data(self.name))}
-        return Command(argv=(temporal_cli(), "server", "start-dev", *arguments), environment=environment)
+        argv = (temporal_cli(), "server", "start-dev", *arguments)
+        return Command(argv=argv, environment=environment, cwd=self.site.data(self.name))
 
     async def check(self) -> None:
         """Ask for the namespace through HTTP, for health through gRPC, and for the UI's page."""

