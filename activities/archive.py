@@ -24,9 +24,8 @@ from activities.ports import Archive, ConstitutionService, Deployment, EventLog,
 from activities.runs import RunRef
 from constitution.checksum import Checksum
 from constitution.errors import NotYetError
-from constitution.messages import UpdateId
 from constitution.model import Model
-from constitution.release import DeliveredEvent, Envelope, Release, Verdict
+from constitution.release import DeliveredEvent, Envelope, Release, UpdateId, Verdict
 from signatures.detect import detect
 
 SIEM_GROUP = "siem"

@@ -4,6 +4,7 @@ Results of activities can be made up by whoever reaches Temporal (`temporal acti
 workflow was told decides here: what decides is looked at again, by the same activity that records it.
 """
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 from temporalio import activity
@@ -21,6 +22,7 @@ from constitution.errors import ContentError, EvidenceError, NotApprovedError, N
 from constitution.model import Model
 from constitution.release import Envelope, Kind, Release, Standing, Verdict
 from constitution.watch_evidence import WatchEvidence
+from signatures.approved import approved
 
 ENDS_EARLY = timedelta(seconds=1)
 """So much earlier than the strategy says may a watch have ended: times in evidence are rounded."""
@@ -31,7 +33,6 @@ class StandingInput(Model):
 
     Args:
         standing: ``confirmed``, or ``withdrawn``, which evidence of an anomaly makes ``poisoned``.
-        strategy: of an update that is to be confirmed.
         watch_evidence: digest of the watch's evidence: the only source of a verdict.
         orders: signed orders to promote.
         workflow_id: whose orders they are.
@@ -44,7 +45,6 @@ class StandingInput(Model):
     reason: str
     update_id: str
     fencing_token: int
-    strategy: Strategy | None = None
     watch_evidence: Checksum | None = None
     orders: tuple[Envelope, ...] = ()
     workflow_id: str = ""
@@ -128,15 +128,17 @@ class Confirm:
             return Verdict.NOT_WATCHED
         if await self._is_first(release):
             return Verdict.NOT_APPLICABLE
-        strategy = x.strategy
-        if strategy is None:
-            raise EvidenceError("an update cannot be confirmed without its strategy")
+        strategy = await self._signed_strategy(release)
         if strategy.watch_seconds == 0:
             return Verdict.NOT_WATCHED
         promoted = self._is_promoted(x)
         if x.watch_evidence is None and promoted:
             return Verdict.CANNOT_TELL
         evidence = await self._evidence(x.watch_evidence, release)
+        if (evidence.strategy, evidence.test_evidence) != (strategy, release.evidence):
+            raise EvidenceError(
+                "this watch was not the one that the board signed: another strategy, or another expected change"
+            )
         if promoted:
             return evidence.verdict
         least = release.effective_at + timedelta(seconds=strategy.watch_seconds) - ENDS_EARLY
@@ -150,6 +152,13 @@ class Confirm:
         if action == "rollback":
             raise EvidenceError(f"the watch's evidence says {evidence.verdict.value}, which its strategy rolls back")
         return evidence.verdict
+
+    async def _signed_strategy(self, release: Release) -> Strategy:
+        """Return how the board wished the release to be watched; whoever started the run is not asked."""
+        predicate = await asyncio.to_thread(approved, release, self._deployment.trust)
+        if predicate is None or predicate.plan is None:
+            raise EvidenceError(f"no approval of generation {release.generation} says how it is to be watched")
+        return predicate.plan.watch
 
     async def _evidence(self, digest: Checksum | None, release: Release) -> WatchEvidence:
         if digest is None:

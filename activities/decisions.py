@@ -15,9 +15,6 @@ from constitution.release import Envelope
 from constitution.trust import TrustPolicy
 from signatures.statements import verify_approval, verify_order
 
-# A denial is about these bytes for this purpose, on whatever evidence (constitution/approval_rules.py).
-_DENIAL_MAY_DIFFER = frozenset({"evidence", "version", "previous"})
-
 
 class DecisionResult(Model):
     """A decision that counts. ``approvers`` are the distinct people so far, this one included if it approves."""
@@ -134,6 +131,6 @@ def _verified(envelope: Envelope, trust: TrustPolicy, now: datetime) -> tuple[st
 def _require_denial(person: str, predicate: ApprovalPredicate, binding: Binding, trust: TrustPolicy) -> None:
     if person not in trust.with_role("board"):
         raise NotApprovedError(f"this decision does not count: {person} is no member of the board")
-    about = [name for name in binding.differences(predicate) if name not in _DENIAL_MAY_DIFFER]
+    about = [name for name in binding.differences(predicate) if name not in approval_rules.DENIAL_MAY_DIFFER]
     if about:
         raise NotApprovedError(f"this decision does not count: it is about something else: {', '.join(about)}")

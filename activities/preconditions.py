@@ -160,7 +160,9 @@ class Preconditions:
             rings=environment.rings(),
             expected_generation=max((r.generation for r in releases), default=0),
             approvals_needed=thresholds.approval if constitution.previous else thresholds.first_release,
+            strategy_name=x.request.strategy,
             strategy=strategy,
+            not_before=x.request.not_before,
             deadlines=environment.deadlines,
             channel=environment.channel,
             links=self._deployment.links,
@@ -359,4 +361,5 @@ def _binding(subject: Subject, evidence: str) -> Binding:
         previous=subject.previous,
         change_request=subject.change_request,
         evidence=evidence,
+        plan=subject.plan,
     )

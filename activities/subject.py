@@ -3,8 +3,9 @@
 from datetime import datetime
 
 from constitution.checksum import Checksum
-from constitution.environment import Deadlines, Strategy
+from constitution.environment import Deadlines, Identifier, Strategy
 from constitution.model import Model
+from constitution.plan import Plan
 from constitution.release import Kind, Previous
 
 
@@ -13,6 +14,7 @@ class Subject(Model):
 
     Args:
         rings: where it goes live.
+        not_before: goes live at this moment at the earliest, as whoever started the run wished.
         expected_generation: the environment's highest generation when this was resolved.
         approvals_needed: board members needed (threshold ``approval``, or ``first_release``).
         links: addresses for people, by name.
@@ -38,12 +40,25 @@ class Subject(Model):
     rings: tuple[str, ...]
     expected_generation: int
     approvals_needed: int
+    strategy_name: Identifier
     strategy: Strategy
+    not_before: datetime | None
     deadlines: Deadlines
     channel: str
     links: dict[str, str]
     document: str | None = None
     signatures: tuple[str, ...] = ()
+
+    @property
+    def plan(self) -> Plan:
+        """What the board signs beside the document."""
+        return Plan(
+            update_id=self.update_id,
+            strategy=self.strategy_name,
+            watch=self.strategy,
+            rings=self.rings,
+            not_before=self.not_before,
+        )
 
     @property
     def first(self) -> bool:

@@ -7,9 +7,9 @@ from pydantic import Field
 
 from constitution.checksum import Checksum
 from constitution.errors import Issue
-from constitution.messages import ChangeRequestId, Reason, UpdateId
+from constitution.messages import ChangeRequestId, Reason
 from constitution.model import Model
-from constitution.release import Envelope, Kind, Standing, Verdict
+from constitution.release import Envelope, Kind, Standing, UpdateId, Verdict
 
 
 class Problem(Model):

@@ -5,6 +5,7 @@ from enum import StrEnum
 
 from constitution.checksum import Checksum
 from constitution.model import Model
+from constitution.plan import Plan
 from constitution.release import Kind, Previous
 
 APPROVAL_PREDICATE = "urn:somaagenthub:constitution:approval:v1"
@@ -25,9 +26,10 @@ class ApprovalPredicate(Model):
     """A decision, bound to everything that could be swapped under it.
 
     For ``kind`` update: ``checksum``/``version``/``previous`` of the document, the change request and the evidence
-    digest. It also pre-authorises the rollback from ``checksum`` to ``previous`` (withdraw if ``previous`` is null)
-    until the next confirmed release, or 72 h after the verdict. For ``kind`` rollback or withdraw: ``rollback_of``
-    is the bad generation, ``checksum`` what to restore (null: withdraw); ``evidence`` and ``change_request`` null.
+    digest, and the plan: which run makes it live, where, when, and how it is watched. It also pre-authorises the
+    rollback from ``checksum`` to ``previous`` (withdraw if ``previous`` is null) until the next confirmed release, or
+    72 h after the verdict. For ``kind`` rollback or withdraw: ``rollback_of`` is the bad generation, ``checksum`` what
+    to restore (null: withdraw); ``evidence``, ``change_request`` and ``plan`` null.
     """
 
     kind: Kind
@@ -37,6 +39,7 @@ class ApprovalPredicate(Model):
     previous: Previous | None
     change_request: str | None
     evidence: Checksum | None
+    plan: Plan | None = None
     rollback_of: int | None = None
     decision: Verb
     reason: str

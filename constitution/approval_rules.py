@@ -11,10 +11,13 @@ from datetime import datetime, timedelta
 
 from constitution.approval import ApprovalPredicate, OrderPredicate, Verb
 from constitution.errors import Issue, NotApprovedError
+from constitution.plan import Plan
 from constitution.release import Kind, Previous
 from constitution.trust import TrustPolicy
 
 PREAUTHORISED_FOR = timedelta(hours=72)  # after the verdict, an update's approvals authorise its undo for so long
+DENIAL_MAY_DIFFER = frozenset({"evidence", "plan", "version", "previous"})
+"""A denial is about these bytes for this purpose, on whatever evidence and plan, and however long ago."""
 CLOCK_SKEW = timedelta(minutes=5)  # a signer's clock may be this far ahead of ours
 
 
@@ -33,11 +36,12 @@ class Binding:
     previous: Previous | None = None
     change_request: str | None = None
     evidence: str | None = None
+    plan: Plan | None = None
     rollback_of: int | None = None
 
     def differences(self, predicate: ApprovalPredicate) -> tuple[str, ...]:
         """Return the names of the fields in which a decision is about something else."""
-        names = ["kind", "environment", "checksum", "change_request", "evidence", "rollback_of"]
+        names = ["kind", "environment", "checksum", "change_request", "evidence", "rollback_of", "plan"]
         if self.kind is Kind.UPDATE:
             names += ["version", "previous"]
         return tuple(name for name in names if getattr(self, name) != getattr(predicate, name))
@@ -92,8 +96,7 @@ def count(
 
 
 def _denies(predicate: ApprovalPredicate, binding: Binding) -> bool:
-    """A denial is about these bytes for this purpose, on whatever evidence and however long ago."""
-    return set(binding.differences(predicate)) <= {"evidence", "version", "previous"}
+    return set(binding.differences(predicate)) <= DENIAL_MAY_DIFFER
 
 
 def _refusal(  # noqa: PLR0917 - private, called once

@@ -9,14 +9,13 @@ from pydantic import AwareDatetime, Field, StringConstraints, model_validator
 from constitution.checksum import Checksum
 from constitution.environment import Identifier
 from constitution.model import Model
-from constitution.release import Envelope, Verdict
+from constitution.plan import Plan
+from constitution.release import Envelope, UpdateId, Verdict
 
 ChangeRequestId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$")]
 """A name inside the inbox: no path, no URL."""
 Reason = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
-UpdateId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
-"""A lower-case UUID, made once at the start and carried by everything of one update or rollback."""
 
 
 class UpdateRequest(Model):
@@ -152,6 +151,7 @@ class Status(Model):
     change_request: str | None = None
     evidence: Checksum | None = None
     strategy: str = ""  # its name, and what it does, in words
+    plan: Plan | None = None  # of an update: what the board signs beside the document
     predicted: tuple[str, ...] = ()  # the expected change, in words
     generation: int | None = None
     approvers: tuple[str, ...] = ()

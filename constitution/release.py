@@ -4,10 +4,13 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from constitution.checksum import Checksum
 from constitution.model import Model
+
+UpdateId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
+"""A lower-case UUID, made once at the start and carried by everything of one update or rollback."""
 
 RELEASE_PREDICATE = "urn:somaagenthub:constitution:release:v1"
 """``predicateType`` of the release statement."""

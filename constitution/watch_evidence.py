@@ -10,7 +10,8 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from constitution.baseline import Measure
-from constitution.environment import issues_of
+from constitution.checksum import Checksum
+from constitution.environment import Strategy, issues_of
 from constitution.errors import InvalidRequestError
 from constitution.model import Model
 from constitution.prediction import Expected
@@ -55,6 +56,8 @@ class WatchEvidence(Model):
     """The whole watch.
 
     Args:
+        strategy: what was watched, and how; a release is confirmed by the one that its board signed, and by no other.
+        test_evidence: digest of the evidence whose prediction was the expected change.
         limit: log e-value that means ``anomaly``: ``ln(1 / alpha)``.
         log_e: the family's highest log e-value by each scrape; of one quantity, that quantity's.
         leading: the quantity that says most about the verdict.
@@ -65,6 +68,8 @@ class WatchEvidence(Model):
     environment: str
     update_id: str
     generation: int | None
+    strategy: Strategy
+    test_evidence: Checksum | None
     published_at: datetime
     ends_at: datetime
     alpha: float

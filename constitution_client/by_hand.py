@@ -68,6 +68,8 @@ class ByHand:
         chosen = Kind(kind)
         if (checksum is None) is not (chosen is Kind.WITHDRAW):
             raise UsageError("--checksum says what goes live; only --kind withdraw goes without it")
+        if update_id is None and chosen is Kind.UPDATE:
+            raise UsageError("--update-id: the one that the approvals are for (constitution approve --update-id)")
         return cls(
             reason=reason,
             checksum=checksum,

@@ -18,8 +18,11 @@ from constitution.approval import ApprovalPredicate, Verb
 from constitution.checksum import checksum_of
 from constitution.diff import diff
 from constitution.document import Constitution, parse
+from constitution.environment import Strategy, issues_of
 from constitution.errors import ConstitutionError, EvidenceError, NotApprovedError, NotYetError, UntrustedError
+from constitution.evidence_rules import Supported, problems
 from constitution.messages import DecideMessage, Status
+from constitution.plan import Plan
 from constitution.prediction import Prediction
 from constitution.release import Kind, Previous
 from constitution.trust import Person, TrustPolicy
@@ -43,6 +46,7 @@ class Order:
     reason: str
     checksum: str | None
     evidence: str | None
+    update_id: str | None
     rollback_of: int | None
     valid_days: int
     trust: Path | None
@@ -60,7 +64,7 @@ class _Subject:
     evidence: str | None
     rollback_of: int | None = None
     undone: str | None = None  # checksum of the release to undo, as the run says
-    strategy: str = ""  # how the release will be watched, as the run says
+    plan: Plan | None = None  # of an update: which run makes it live, where, when, and how it is watched
 
 
 async def decide(order: Order, json: bool | None) -> None:
@@ -111,7 +115,11 @@ async def _subject(order: Order, configured: ClientSettings, policy: TrustPolicy
         if "/" in order.run or order.checksum is None:
             raise UsageError("deciding without Temporal takes CHANGE_REQUEST --checksum … --evidence …")
         return workflow_id, _Subject(
-            kind=Kind.UPDATE, checksum=order.checksum, change_request=order.run, evidence=order.evidence
+            kind=Kind.UPDATE,
+            checksum=order.checksum,
+            change_request=order.run,
+            evidence=order.evidence,
+            plan=None if order.update_id is None else _by_hand(order.update_id, configured),
         )
     connected, workflow_id = await run_named(order.run, configured)
     status = await connected.status(workflow_id)
@@ -126,7 +134,7 @@ async def _subject(order: Order, configured: ClientSettings, policy: TrustPolicy
         raise NotYetError(
             f"{workflow_id} has not said yet what it is about", hint=f"constitution status {shlex.quote(workflow_id)}"
         )
-    if status.evidence is None and order.verb is Verb.APPROVE:
+    if (status.evidence is None or status.plan is None) and order.verb is Verb.APPROVE:
         raise NotYetError(
             f"{workflow_id} has no evidence yet: the regression gate has not finished",
             hint=f"constitution watch {shlex.quote(workflow_id)}",
@@ -136,8 +144,21 @@ async def _subject(order: Order, configured: ClientSettings, policy: TrustPolicy
         checksum=status.checksum,
         change_request=status.change_request,
         evidence=status.evidence,
-        strategy=status.strategy,
+        plan=status.plan,
     )
+
+
+def _by_hand(update_id: str, configured: ClientSettings) -> Plan:
+    """Return the plan of ``constitution load``: everywhere, at once, and watched by nobody."""
+    try:
+        return Plan(
+            update_id=update_id,
+            strategy="by-hand",
+            watch=Strategy(watch_seconds=0),
+            rings=configured.environment().rings(),
+        )
+    except ValidationError as error:
+        raise UsageError("--update-id must be a lower-case UUID: uuidgen makes one", issues=issues_of(error)) from error
 
 
 def _rollback_subject(workflow_id: str, status: Status) -> _Subject:
@@ -193,8 +214,9 @@ class _Review:
             await self._change_request()
             await self._diff(document)
             await self._evidence(document)
-            self.lines.append(f"  watch          {subject.strategy or 'nobody says how: no run was asked'}")
             previous = document.previous if document else None
+            if subject.plan is not None:
+                self.lines += [f"  {line}" for line in subject.plan.lines(first=previous is None)]
         else:
             previous = await self._rollback(document)
         return ApprovalPredicate(
@@ -205,6 +227,7 @@ class _Review:
             previous=previous,
             change_request=subject.change_request,
             evidence=subject.evidence,
+            plan=subject.plan,
             rollback_of=subject.rollback_of,
             decision=order.verb,
             reason=order.reason,
@@ -268,8 +291,15 @@ class _Review:
             counts = f"{suite.tests} tests, {suite.failures + suite.errors} failed, {suite.skipped} skipped"
             self.lines.append(f"    {suite.name}: {counts}, {suite.seconds:.1f} s")
         self._prediction(record)
-        if problem := _wrong_evidence(record, self._subject, self._policy.environment, document):
-            self._problem(EvidenceError(f"evidence {digest}: {problem}"))
+        supported = Supported(
+            environment=self._policy.environment,
+            checksum=self._subject.checksum,
+            version=document.version if document else record.version,
+            previous=document.previous.checksum if document and document.previous else None,
+            change_request=self._subject.change_request,
+        )
+        if issues := problems(record, supported):
+            self._problem(EvidenceError(f"the evidence {digest} does not support this release", issues=list(issues)))
 
     def _prediction(self, record: EvidenceRecord) -> None:
         """Show the expected change: what the watch will tolerate, because the board signs it."""
@@ -302,26 +332,3 @@ class _Review:
         if not self._lenient:
             raise error
         self.lines.append(f"  warning        {error.message}")
-
-
-def _wrong_evidence(
-    record: EvidenceRecord, subject: _Subject, environment: str, document: Constitution | None
-) -> str | None:
-    """Return why this evidence does not speak for these bytes, or None; the same demands as constitution-service's."""
-    previous = document.previous.checksum if document and document.previous else None
-    bound = (
-        ("environment", record.environment, environment),
-        ("checksum", record.checksum, subject.checksum),
-        ("version", record.version, document.version if document else record.version),
-        ("previous", record.previous, previous),
-        ("change request", record.change_request, subject.change_request),
-    )
-    for name, found, wanted in bound:
-        if found != wanted:
-            return f"its {name} is {found}, not {wanted}"
-    if sorted(suite.name for suite in record.suites) != ["chaos", "policy"]:
-        return "it must hold the suites policy and chaos, each once"
-    for suite in record.suites:
-        if suite.tests < 1 or suite.failures or suite.errors or suite.skipped:
-            return f"suite {suite.name} did not pass whole"
-    return None

@@ -28,6 +28,8 @@ from constitution.api import (
 )
 from constitution.approval import ApprovalPredicate, Verb
 from constitution.checksum import checksum_of
+from constitution.environment import Strategy
+from constitution.plan import Plan
 from constitution.release import Envelope, Kind, Previous, Release, Standing, Verdict
 from constitution.trust import TrustPolicy
 from constitution_client.ceremony import make_trust
@@ -37,6 +39,7 @@ from signatures.statements import sign_approval, sign_change_request
 from signatures.tokens import ClientKey, mint
 from signatures.trust_files import load_trust
 from tests.helpers import eventually, whole_lines
+from tests.junit import junit_of
 from tests.ports import free_port
 
 ENVIRONMENT = "testing"
@@ -217,7 +220,7 @@ class Author:
 
     async def evidence(self, document: bytes, change_request: str, /, **changes: Any) -> str:
         said = json.loads(document)
-        suite = {"tests": 3, "failures": 0, "errors": 0, "skipped": 0, "seconds": 0.5, "junit": checksum_of(b"<x/>")}
+        suites = [await self.suite(name, document) for name in ("policy", "chaos")]
         record = {
             "environment": ENVIRONMENT,
             "checksum": checksum_of(document),
@@ -225,10 +228,31 @@ class Author:
             "previous": said["previous"] and said["previous"]["checksum"],
             "change_request": change_request,
             "gate_digest": checksum_of(b"gate"),
-            "suites": [{"name": "policy", **suite}, {"name": "chaos", **suite}],
+            "suites": suites,
             **changes,
         }
         return await self.worker.put_evidence(EvidenceRecord.model_validate(record))
+
+    async def suite(self, name: str, document: bytes, **changes: Any) -> dict[str, Any]:
+        """A green suite of three cases about a document, its JUnit file stored."""
+        served = checksum_of(document)
+        junit = junit_of(name, [(f"case {number}", None) for number in range(3)], served=served)
+        return {
+            "name": name,
+            "tests": 3,
+            "failures": 0,
+            "errors": 0,
+            "skipped": 0,
+            "seconds": 0.5,
+            "junit": await self.worker.put_blob(junit),
+            "served": [served],
+            **changes,
+        }
+
+    def plan(self, update_id: str, **changes: Any) -> Plan:
+        """How a test's release goes live."""
+        said = {"update_id": update_id, "strategy": "default", "watch": Strategy(), "rings": ("default",), **changes}
+        return Plan.model_validate(said)
 
     def approvals(
         self,
@@ -236,6 +260,7 @@ class Author:
         *,
         change_request: str | None = None,
         evidence: str | None = None,
+        plan: Plan | None = None,
         people: Sequence[str] = ("alva", "bruno"),
         **changes: Any,
     ) -> tuple[Envelope, ...]:
@@ -249,6 +274,7 @@ class Author:
             "previous": said.get("previous"),
             "change_request": change_request,
             "evidence": evidence,
+            "plan": plan,
             "decision": Verb.APPROVE,
             "reason": "read and agreed",
             "issued_at": now,
@@ -272,7 +298,9 @@ class Author:
             expected_generation=expected_generation,
             fencing_token=0,
             change_request=change_request,
-            approvals=self.approvals(document, change_request=change_request, evidence=evidence),
+            approvals=self.approvals(
+                document, change_request=change_request, evidence=evidence, plan=self.plan(identity)
+            ),
             test_evidence=evidence,
             reason="the test updates",
             workflow=WorkflowRef(workflow_id="test", run_id="run"),

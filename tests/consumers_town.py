@@ -14,7 +14,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
-from xml.sax.saxutils import quoteattr
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
@@ -31,15 +30,18 @@ from constitution.api import (
 from constitution.approval import ApprovalPredicate, Verb
 from constitution.checksum import checksum_of
 from constitution.document import parse
+from constitution.environment import Strategy
 from constitution.errors import ConstitutionError
 from constitution.golden import Vector
 from constitution.names import Names
+from constitution.plan import Plan
 from constitution.release import Kind
 from constitution.rules import Policy
 from constitution_client.service import ConstitutionServiceClient
 from signatures.openpgp import sign_detached
 from signatures.statements import sign_approval, sign_change_request
 from tests.consumers_support import ENVIRONMENT, Land, Service
+from tests.junit import junit_of
 from tests.resources import Database
 
 NOON = "2026-11-22T12:00:00Z"
@@ -121,6 +123,7 @@ class Town:
                 previous=parsed.previous,
                 change_request=request_id,
                 evidence=evidence,
+                plan=Plan(update_id=update_id, strategy="default", watch=Strategy(), rings=("default",)),
                 decision=Verb.APPROVE,
                 reason="read and approved",
                 issued_at=now,
@@ -174,7 +177,7 @@ class Town:
             started = time.perf_counter()
             results = [(case, problem) for case, problem in cases]
             failures = sum(problem is not None for _, problem in results)
-            junit = _junit(name, results)
+            junit = junit_of(name, results, served=checksum_of(text))
             suites.append(
                 EvidenceRecord.Suite(
                     name=name,
@@ -224,16 +227,6 @@ def _chaos_cases(text: bytes) -> list[tuple[str, str | None]]:
         else:
             cases.append((name, "was accepted"))
     return cases
-
-
-def _junit(suite: str, results: Sequence[tuple[str, str | None]]) -> bytes:
-    lines = []
-    for name, problem in results:
-        failure = "" if problem is None else f"<failure message={quoteattr(problem)}/>"
-        lines.append(f"<testcase name={quoteattr(name)}>{failure}</testcase>")
-    failures = sum(problem is not None for _, problem in results)
-    head = f'<testsuite name="{suite}" tests="{len(results)}" failures="{failures}" errors="0" skipped="0">'
-    return f"<testsuites>{head}{''.join(lines)}</testsuite></testsuites>".encode()
 
 
 def create_topics(configuration: dict[str, Any], namespace: str) -> None:

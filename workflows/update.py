@@ -7,7 +7,7 @@ Rules: docs/architecture.md, Workflows.
 
 import asyncio
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from temporalio import workflow
 from temporalio.common import RawValue
@@ -160,7 +160,7 @@ class ConstitutionUpdate(Controls):
         await self._stepper.run(
             "validate", Validate.validate_signature, subject, policies.READ, summary="validate the signature"
         )
-        await self._wait_until_effective(subject, request.not_before)
+        await self._wait_until_effective(subject)
         subject = await self._stepper.run(
             "lease",
             Preconditions.recheck,
@@ -202,7 +202,8 @@ class ConstitutionUpdate(Controls):
             previous=subject.previous.checksum if subject.previous else None,
             strategy="a first release has no baseline: not watched"
             if subject.first
-            else f"{request.strategy}: {subject.strategy.words()}",
+            else f"{subject.strategy_name}: {subject.strategy.words()}",
+            plan=subject.plan,
         )
         self._journal.identify()
         return subject
@@ -296,8 +297,8 @@ class ConstitutionUpdate(Controls):
     def _envelopes(self) -> tuple[Envelope, ...]:
         return tuple(self._decisions[person] for person in sorted(self._decisions))
 
-    async def _wait_until_effective(self, subject: Subject, not_before: datetime | None) -> None:
-        moments = [moment for moment in (subject.effective_at, not_before) if moment is not None]
+    async def _wait_until_effective(self, subject: Subject) -> None:
+        moments = [moment for moment in (subject.effective_at, subject.not_before) if moment is not None]
         if moments and max(moments) > workflow.now():
             await self._stepper.wait(
                 "lease",
@@ -589,7 +590,6 @@ class ConstitutionUpdate(Controls):
                     reason=self._why_confirmed(),
                     update_id=self._update_id,
                     fencing_token=self._token,
-                    strategy=subject.strategy,
                     watch_evidence=self._watch_evidence,
                     orders=self._orders.get(("promote", None), ()),
                     workflow_id=workflow.info().workflow_id,

@@ -24,6 +24,10 @@ EvidenceOption = Annotated[
     typer.Option("--evidence", help="With --checksum: decide without asking Temporal, for constitution load."),
 ]
 ChecksumOption = Annotated[str | None, typer.Option("--checksum", help="With --evidence: what is decided on.")]
+UpdateIdOption = Annotated[
+    str | None,
+    typer.Option("--update-id", help="With --evidence: the update that constitution load will be given by this name."),
+]
 RollbackOfOption = Annotated[
     int | None,
     typer.Option("--rollback-of", min=1, help="Decide on undoing this generation; --checksum is what to restore."),
@@ -37,6 +41,7 @@ def approve(
     reason: Annotated[str, typer.Option("--reason", help="Why; kept with the release for ever.")] = "approved",
     checksum: ChecksumOption = None,
     evidence: EvidenceOption = None,
+    update_id: UpdateIdOption = None,
     rollback_of: RollbackOfOption = None,
     valid_days: ValidOption = 7,
     trust: TrustOption = None,
@@ -56,6 +61,7 @@ def approve(
         reason=reason,
         checksum=checksum,
         evidence=evidence,
+        update_id=update_id,
         rollback_of=rollback_of,
         valid_days=valid_days,
         trust=trust,
@@ -87,6 +93,7 @@ def deny(
         reason=reason,
         checksum=checksum,
         evidence=evidence,
+        update_id=None,
         rollback_of=rollback_of,
         valid_days=valid_days,
         trust=trust,
@@ -104,6 +111,7 @@ def _decide(
     reason: str,
     checksum: str | None,
     evidence: str | None,
+    update_id: str | None,
     rollback_of: int | None,
     valid_days: int,
     trust: Path | None,
@@ -115,6 +123,8 @@ def _decide(
         raise typer.BadParameter("--evidence decides without asking Temporal: it goes with --print")
     if checksum is not None and evidence is None and rollback_of is None:
         raise typer.BadParameter("--checksum goes with --evidence or --rollback-of")
+    if verb == "approve" and (update_id is None) is not (evidence is None):
+        raise typer.BadParameter("--evidence and --update-id go together: an approval is for one update")
     from constitution.approval import Verb
     from constitution_client.deciding import Order, decide
 
@@ -125,6 +135,7 @@ def _decide(
         reason=reason,
         checksum=checksum,
         evidence=evidence,
+        update_id=update_id,
         rollback_of=rollback_of,
         valid_days=valid_days,
         trust=trust,

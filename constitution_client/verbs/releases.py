@@ -146,7 +146,8 @@ def load(
         typer.Option("--confirm", help="Record it as confirmed (verdict not_watched) before giving the lease back."),
     ] = False,
     update_id: Annotated[
-        str | None, typer.Option("--update-id", help="Repeat an interrupted load under the id that it printed.")
+        str | None,
+        typer.Option("--update-id", help="What an update's approvals name; or of a load to repeat."),
     ] = None,
     json: JsonOption = None,
 ) -> None:

@@ -24,13 +24,14 @@ from constitution.errors import (
     NotFoundError,
     UntrustedError,
 )
+from constitution.plan import Plan
 from constitution.release import Envelope, Kind, Release
 from constitution.trust import TrustPolicy
 from services.constitution_service import artifacts, change_requests, evidence, history, releases
 from services.constitution_service.context import Context
 from services.constitution_service.errors import NotPossibleError
 from services.constitution_service.releases import Pointer
-from signatures.dsse import envelope_digest
+from signatures.approved import approved
 from signatures.statements import verify_approval, verify_release
 
 MAX_APPROVALS = 64
@@ -76,6 +77,14 @@ class Situation:
     pointers: Mapping[str, Pointer]
     current: Pointer | None
     highest_version: str | None = field(default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Decisions:
+    """The signed decisions of a request: (person, what they say, envelope); and why the others do not verify."""
+
+    verified: list[tuple[str, ApprovalPredicate, Envelope]]
+    issues: list[Issue]
 
 
 async def establish(connection: Connection, context: Context, request: LoadRequest, situation: Situation) -> Authority:
@@ -125,14 +134,17 @@ async def _for_document(
     thresholds = context.trust.thresholds
     author: str | None = None
     threshold = thresholds.override
+    decisions = await _decisions(context, request, situation.moment)
+    plan: Plan | None = None
     if request.kind is Kind.UPDATE:
         author = await _author(connection, context, request)
-        await evidence.check(connection, context.environment, request, document)
+        await evidence.check(context, connection, request, document)
         threshold = thresholds.first_release if current is None else thresholds.approval
-    approvers, approvals = await _approved(
+        plan = _plan(decisions, request, situation.moment)
+    approvers, approvals = _approved(
         context,
-        request,
-        _document_binding(context, request, document),
+        decisions,
+        _document_binding(context, request, document, plan),
         threshold=threshold,
         author=author,
         moment=situation.moment,
@@ -184,8 +196,9 @@ async def _for_undoing(
             checksum=request.checksum,
             rollback_of=bad.generation,
         )
-        approvers, approvals = await _approved(
-            context, request, binding, threshold=threshold, author=None, moment=situation.moment
+        decisions = await _decisions(context, request, situation.moment)
+        approvers, approvals = _approved(
+            context, decisions, binding, threshold=threshold, author=None, moment=situation.moment
         )
     what = "withdrawn" if request.checksum is None else f"rolled back to {version}"
     return Authority(
@@ -234,16 +247,9 @@ async def preauthorisation(
         return None
     if await history.later_confirmed(connection, context.environment, bad.generation) is not None:
         return None
-    said = verify_release(bad.statement, context.trust)
-    if said.approvals and not bad.approvals:
-        return None  # rebuilt when nothing but its statement was left (recovery.py): then it takes a quorum of its own
-    if (said.generation, said.checksum) != (bad.generation, bad.checksum) or sorted(said.approvals) != sorted(
-        envelope_digest(envelope) for envelope in bad.approvals
-    ):
-        raise UntrustedError(f"the stored approvals of generation {bad.generation} are not those of its statement")
-    # Signatures and thresholds were checked when it went live, at the time that its statement names; keys that have
-    # expired since do not take the way back away. All approvals named the document's one `previous` (the binding).
-    _, predicate = verify_approval(bad.approvals[0], context.trust, bad.effective_at)
+    predicate = await asyncio.to_thread(approved, bad, context.trust)
+    if predicate is None:  # then it takes a quorum of its own
+        return None
     if predicate.previous is None:
         return Kind.WITHDRAW, None
     return Kind.ROLLBACK, predicate.previous.checksum
@@ -280,7 +286,7 @@ async def _author(connection: Connection, context: Context, request: LoadRequest
     return record.request.author
 
 
-def _document_binding(context: Context, request: LoadRequest, document: Constitution) -> Binding:
+def _document_binding(context: Context, request: LoadRequest, document: Constitution, plan: Plan | None) -> Binding:
     return Binding(
         kind=request.kind,
         environment=context.environment,
@@ -289,12 +295,41 @@ def _document_binding(context: Context, request: LoadRequest, document: Constitu
         previous=document.previous,
         change_request=request.change_request,
         evidence=request.test_evidence,
+        plan=plan,
     )
 
 
-async def _approved(
+def _plan(decisions: _Decisions, request: LoadRequest, moment: datetime) -> Plan:
+    """Return the plan that the board signed for this very update; the caller's word is not asked for one.
+
+    Raises:
+        NotApprovedError: no approval is for this update in these rings, or its time has not come.
+    """
+    plans = [predicate.plan for _, predicate, _ in decisions.verified if predicate.decision is Verb.APPROVE]
+    plan = next((plan for plan in plans if plan is not None and plan.update_id == request.update_id), None)
+    if plan is None:
+        others = sorted({plan.update_id for plan in plans if plan is not None})
+        raise NotApprovedError(
+            f"no approval is for update {request.update_id}; {', '.join(others) or 'none'} was approved",
+            issues=decisions.issues,
+            hint="constitution status  # lists the open runs; the members named approve theirs",
+        )
+    if sorted(plan.rings) != sorted(request.rings):
+        raise NotApprovedError(
+            f"the board approved the rings {', '.join(plan.rings)}, not {', '.join(request.rings)}",
+            hint=f"load what was approved: {', '.join(plan.rings)}",
+        )
+    if plan.not_before is not None and plan.not_before > moment:
+        raise NotApprovedError(
+            f"the board approved this for {plan.not_before.isoformat()} at the earliest; it is {moment.isoformat()}",
+            hint="wait until then, or have the board approve another time",
+        )
+    return plan
+
+
+def _approved(
     context: Context,
-    request: LoadRequest,
+    decisions: _Decisions,
     binding: Binding,
     *,
     threshold: int,
@@ -302,12 +337,9 @@ async def _approved(
     moment: datetime,
 ) -> tuple[tuple[str, ...], tuple[Envelope, ...]]:
     """Return who approved, and the envelopes that say so; what does not count is left out."""
-    if len(request.approvals) > MAX_APPROVALS:
-        raise NotApprovedError(f"{len(request.approvals)} approvals were sent; at most {MAX_APPROVALS} are read")
-    decisions, issues = await asyncio.to_thread(_decisions, context.trust, request.approvals, moment)
     try:
         approvers = approval_rules.count(
-            [(person, predicate) for person, predicate, _ in decisions],
+            [(person, predicate) for person, predicate, _ in decisions.verified],
             binding=binding,
             trust=context.trust,
             threshold=threshold,
@@ -315,23 +347,26 @@ async def _approved(
             now=moment,
         )
     except NotApprovedError as error:
-        raise NotApprovedError(error.message, issues=[*error.issues, *issues], hint=error.hint) from error
+        raise NotApprovedError(error.message, issues=[*error.issues, *decisions.issues], hint=error.hint) from error
     counted = [
         envelope
-        for person, predicate, envelope in decisions
+        for person, predicate, envelope in decisions.verified
         if person in approvers and predicate.decision is Verb.APPROVE and not binding.differences(predicate)
     ]
     return approvers, tuple(counted)
 
 
-def _decisions(
-    trust: TrustPolicy, envelopes: Sequence[Envelope], moment: datetime
-) -> tuple[list[tuple[str, ApprovalPredicate, Envelope]], list[Issue]]:
-    decisions: list[tuple[str, ApprovalPredicate, Envelope]] = []
-    issues: list[Issue] = []
+async def _decisions(context: Context, request: LoadRequest, moment: datetime) -> _Decisions:
+    if len(request.approvals) > MAX_APPROVALS:
+        raise NotApprovedError(f"{len(request.approvals)} approvals were sent; at most {MAX_APPROVALS} are read")
+    return await asyncio.to_thread(_verified, context.trust, request.approvals, moment)
+
+
+def _verified(trust: TrustPolicy, envelopes: Sequence[Envelope], moment: datetime) -> _Decisions:
+    found = _Decisions([], [])
     for index, envelope in enumerate(envelopes):
         try:
-            decisions.append((*verify_approval(envelope, trust, moment), envelope))
+            found.verified.append((*verify_approval(envelope, trust, moment), envelope))
         except UntrustedError as error:
-            issues.append(Issue(code="approval", path=f"/approvals/{index}", message=error.message))
-    return decisions, issues
+            found.issues.append(Issue(code="approval", path=f"/approvals/{index}", message=error.message))
+    return found

@@ -5,16 +5,16 @@ import asyncio
 import rfc8785
 
 from adapters.artifact_store import blob_path
+from adapters.gate_junit import UnreadableJUnitError, read_junit
 from adapters.postgres import Connection
 from constitution.api import EvidenceRecord, LoadRequest
 from constitution.checksum import checksum_of
 from constitution.document import Constitution
 from constitution.errors import EvidenceError, Issue, NotFoundError
+from constitution.evidence_rules import Supported, problems
 from services.constitution_service import audit
 from services.constitution_service.context import Context
 from services.constitution_service.errors import NotPossibleError
-
-SUITES = ("chaos", "policy")
 
 
 def evidence_bytes(record: EvidenceRecord) -> bytes:
@@ -87,8 +87,10 @@ async def get_blob(context: Context, digest: str) -> bytes:
     return data
 
 
-async def check(connection: Connection, environment: str, request: LoadRequest, document: Constitution) -> None:
+async def check(context: Context, connection: Connection, request: LoadRequest, document: Constitution) -> None:
     """Check that the evidence a load names is of these very bytes and that everything in it passed.
+
+    Each suite's JUnit file must be in the store and say the same.
 
     Raises:
         EvidenceError: with every reason.
@@ -98,40 +100,35 @@ async def check(connection: Connection, environment: str, request: LoadRequest, 
             "an update needs test_evidence", hint="run the regression gate, store its evidence, name its digest"
         )
     try:
-        record = await get(connection, environment, request.test_evidence)
+        record = await get(connection, context.environment, request.test_evidence)
     except NotFoundError as error:
         raise EvidenceError(error.message, hint="store the evidence first") from error
-    previous = None if document.previous is None else document.previous.checksum
-    bound = (
-        ("environment", record.environment, environment),
-        ("checksum", record.checksum, request.checksum),
-        ("version", record.version, document.version),
-        ("previous", record.previous, previous),
-        ("change_request", record.change_request, request.change_request),
+    supported = Supported(
+        environment=context.environment,
+        checksum=request.checksum,
+        version=document.version,
+        previous=None if document.previous is None else document.previous.checksum,
+        change_request=request.change_request,
     )
-    issues = [
-        Issue(code="evidence-of-other", path=f"/{name}", message=f"the evidence is for {found}, not for {wanted}")
-        for name, found, wanted in bound
-        if found != wanted
-    ]
-    if tuple(sorted(suite.name for suite in record.suites)) != SUITES:
-        issues.append(
-            Issue(
-                code="evidence-suites",
-                path="/suites",
-                message="the evidence must hold the suites policy and chaos, each once",
-            )
-        )
-    issues += [_failed(suite) for suite in record.suites if not _passed(suite)]
+    issues = list(problems(record, supported))
+    for suite in record.suites:
+        issues += await _junit_issues(context, suite)
     if issues:
         raise EvidenceError(f"the evidence {request.test_evidence} does not support this load", issues=issues)
 
 
-def _passed(suite: EvidenceRecord.Suite) -> bool:
-    return suite.tests >= 1 and suite.failures == suite.errors == suite.skipped == 0
-
-
-def _failed(suite: EvidenceRecord.Suite) -> Issue:
-    counts = f"{suite.tests} tests, {suite.failures} failures, {suite.errors} errors, {suite.skipped} skipped"
-    message = f"{suite.name}: {counts}; it takes at least one test and none of the others"
-    return Issue(code="evidence-failed", path=f"/suites/{suite.name}", message=message)
+async def _junit_issues(context: Context, suite: EvidenceRecord.Suite) -> list[Issue]:
+    path = f"/suites/{suite.name}/junit"
+    data = await context.store.get(blob_path(suite.junit), suite.junit)
+    if data is None:
+        return [Issue(code="evidence-junit", path=path, message=f"the store has no {suite.junit}")]
+    try:
+        junit = await asyncio.to_thread(read_junit, data)
+    except UnreadableJUnitError as error:
+        return [Issue(code="evidence-junit", path=path, message=str(error))]
+    counted = ("tests", "failures", "errors", "skipped", "served")
+    return [
+        Issue(code="evidence-junit", path=path, message=f"its {name} is {found}, the evidence says {said}")
+        for name in counted
+        if (found := getattr(junit, name)) != (said := getattr(suite, name))
+    ]

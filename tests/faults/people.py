@@ -82,7 +82,7 @@ class People:
         if status.workflow == "ConstitutionUpdate":
             if self._proposal is None or status.change_request != self._proposal.change_request:
                 return
-            envelope = self._place.approval(person, self._proposal, status.evidence or "")
+            envelope = self._place.approval(person, self._proposal, status)
         else:
             envelope = await self._place.undoing(person, int(handle.id.rpartition("/")[2]), status)
         self.said["approve"] += 1

@@ -11,8 +11,13 @@ from confluent_kafka.admin import AdminClient
 from dulwich.repo import Repo
 from redis.asyncio import Redis
 
+from activities.publish import Publish
+from adapters import postgres
+from adapters.event_log import KafkaEventLog
+from adapters.ledger import PostgresLedger
 from adapters.redis_cache import ConstitutionCache, connect
 from constitution.names import Names
+from tests.activity_support import make_deployment
 from tests.conftest import CHECKOUT
 from tests.constitution_service_support import (
     ENVIRONMENT,
@@ -119,6 +124,33 @@ class Topics:
                 found.append(Received.of(message))
         finally:
             consumer.close()
+
+
+@pytest.fixture
+async def ledger(database: Database) -> AsyncIterator[PostgresLedger]:
+    pool = postgres.Database(database.reader_url, application_name="test")
+    await pool.open()
+    yield PostgresLedger(pool, ENVIRONMENT)
+    await pool.close()
+
+
+@pytest.fixture
+def events(kafka_configuration: dict[str, str], names: Names) -> KafkaEventLog:
+    return KafkaEventLog({name: str(value) for name, value in kafka_configuration.items()}, names)
+
+
+@pytest.fixture
+def publish(
+    *,
+    author: Author,
+    service_site: Site,
+    ledger: PostgresLedger,
+    cache: ConstitutionCache,
+    events: KafkaEventLog,
+    tmp_path: Path,
+) -> Publish:
+    deployment = make_deployment(service_site, tmp_path)
+    return Publish(service=author.worker, ledger=ledger, cache=cache, events=events, deployment=deployment)
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """The channel is told once, whatever happens to the caller. Slack's API is an emulator here, and says so."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ from slack_sdk import WebClient
 
 from activities.broadcast import Announcement, Broadcast, ProgressInput
 from adapters.ledger import PostgresLedger
-from adapters.postgres import Database
 from adapters.slack import EVENT_TYPE, IDS_FOR, SlackChannel
 from constitution.errors import ForbiddenError, NotFoundError
 from tests import resources
@@ -26,14 +24,6 @@ HOSTILE = "<!channel> <https://evil.example|click> @everyone\n*Approvers*\u202e 
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
     return make_site(tmp_path / "site")
-
-
-@pytest.fixture
-async def ledger(database: resources.Database) -> AsyncIterator[PostgresLedger]:
-    pool = Database(database.reader_url, application_name="test")
-    await pool.open()
-    yield PostgresLedger(pool, ENVIRONMENT)
-    await pool.close()
 
 
 @pytest.fixture

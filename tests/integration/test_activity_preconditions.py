@@ -24,7 +24,7 @@ from adapters.regression_gate import run_gate
 from constitution.approval import OrderPredicate, Verb
 from constitution.checksum import checksum_of
 from constitution.draft import fill
-from constitution.environment import Deadlines
+from constitution.environment import Deadlines, Strategy
 from constitution.messages import UpdateRequest
 from constitution.release import Envelope, Kind, Standing
 from signatures.statements import sign_order
@@ -155,7 +155,7 @@ async def test_only_the_boards_word_on_these_very_bytes_counts(preconditions: Pr
     subject, evidence = await resolved(preconditions, author, document)
 
     def decision(person: str, **changes: Any) -> Envelope:
-        fields = {"change_request": subject.change_request, "evidence": evidence, **changes}
+        fields = {"change_request": subject.change_request, "evidence": evidence, "plan": subject.plan, **changes}
         return author.approvals(document, people=(person,), **fields)[0]
 
     def ask(envelope: Envelope, *seen: Envelope) -> DecisionInput:
@@ -175,6 +175,11 @@ async def test_only_the_boards_word_on_these_very_bytes_counts(preconditions: Pr
         decision("alva", evidence=checksum_of(b"other")),
         decision("alva", change_request="CR-other"),
         decision("alva", checksum=checksum_of(b"other")),
+        decision("alva", plan=None),
+        decision("alva", plan=subject.plan.model_copy(update={"update_id": str(uuid4())})),
+        decision("alva", plan=subject.plan.model_copy(update={"watch": Strategy(watch_seconds=0)})),
+        decision("alva", plan=subject.plan.model_copy(update={"not_before": now()})),
+        decision("alva", plan=subject.plan.model_copy(update={"rings": ("canary",)})),
         decision("alva", environment="production"),
         decision("alva", expires_at=now() - timedelta(seconds=1)),
         decision("mara", decision=Verb.DENY),

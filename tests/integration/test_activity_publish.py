@@ -1,7 +1,6 @@
 """Lease, load and proof, against the real service, Postgres, Redis and Kafka."""
 
 import json
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,47 +20,16 @@ from activities.publish import (
 from activities.restore import FenceInput, Restore, RestoreInput
 from activities.subject import Subject
 from adapters.event_log import KafkaEventLog
-from adapters.ledger import PostgresLedger
-from adapters.postgres import Database
-from adapters.redis_cache import ConstitutionCache
 from constitution.api import AuditEvent, Lease, StandingRequest, WorkflowRef
 from constitution.errors import UnavailableError
 from constitution.messages import RollbackRequest
 from constitution.names import Names
 from constitution.release import Kind, Previous, Standing, Verdict
 from constitution_client.service import ConstitutionServiceClient
-from tests import resources
 from tests.activity_support import make_deployment, refused, run, subject_of, wire_to
 from tests.constitution_service_support import ENVIRONMENT, Author, ServiceProcess, Site, following
 from tests.helpers import eventually
 from tests.integration.conftest import Topics
-
-
-@pytest.fixture
-async def ledger(database: resources.Database) -> AsyncIterator[PostgresLedger]:
-    pool = Database(database.reader_url, application_name="test")
-    await pool.open()
-    yield PostgresLedger(pool, ENVIRONMENT)
-    await pool.close()
-
-
-@pytest.fixture
-def events(kafka_configuration: dict[str, str], names: Names) -> KafkaEventLog:
-    return KafkaEventLog({name: str(value) for name, value in kafka_configuration.items()}, names)
-
-
-@pytest.fixture
-def publish(
-    *,
-    author: Author,
-    service_site: Site,
-    ledger: PostgresLedger,
-    cache: ConstitutionCache,
-    events: KafkaEventLog,
-    tmp_path: Path,
-) -> Publish:
-    deployment = make_deployment(service_site, tmp_path)
-    return Publish(service=author.worker, ledger=ledger, cache=cache, events=events, deployment=deployment)
 
 
 @pytest.fixture
@@ -77,7 +45,7 @@ async def prepared(author: Author, document: bytes, **changes: object) -> LoadIn
     return LoadInput(
         subject=subject,
         evidence=evidence,
-        envelopes=author.approvals(document, change_request=change_request, evidence=evidence),
+        envelopes=author.approvals(document, change_request=change_request, evidence=evidence, plan=subject.plan),
         fencing_token=0,
         expected_generation=subject.expected_generation,
     )

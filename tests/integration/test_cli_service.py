@@ -27,6 +27,7 @@ from constitution_client.service import ConstitutionServiceClient
 from signatures.openpgp import sign_detached
 from tests.consumers_support import CHECKOUT, ENVIRONMENT, Land, Service, document
 from tests.helpers import eventually
+from tests.junit import junit_of
 from tests.ports import free_port
 from tests.resources import Database
 from tests.terminal import Terminal
@@ -130,7 +131,15 @@ def _signed(land: Land, name: str, data: bytes) -> tuple[Path, Path]:
 def _evidence(data: bytes, change_request: str, junit: str) -> EvidenceRecord:
     """A record as the regression gate writes it; what the gate itself does is tested in test_gate_runner.py."""
     content = json.loads(data)
-    suite = {"tests": 3, "failures": 0, "errors": 0, "skipped": 0, "seconds": 0.25, "junit": junit}
+    suite = {
+        "tests": 1,
+        "failures": 0,
+        "errors": 0,
+        "skipped": 0,
+        "seconds": 0.25,
+        "junit": junit,
+        "served": [checksum_of(data)],
+    }
     return EvidenceRecord.model_validate(
         {
             "environment": ENVIRONMENT,
@@ -173,19 +182,25 @@ async def test_a_constitution_goes_live_by_hand_as_the_runbook_says(  # noqa: PL
     assert filed.code == 0, filed.err
     assert constitution("show", "CR-142").json["request"]["author"] == "mara"
 
-    load = ("load", "--checksum", checksum, "--change-request", "CR-142", "--reason", "first release")
+    update_id = str(uuid4())
+    wanted = ("--checksum", checksum, "--change-request", "CR-142", "--reason", "first release")
+    load = ("load", *wanted, "--update-id", update_id)
+    unnamed = constitution("load", *wanted)
+    assert unnamed.code != 0
+    assert "--update-id" in unnamed.err
     refused = constitution(*load)
     assert (refused.code, refused.out) == (1, "")
     assert await worker.lease() is None, "a refused load gives the lease back"
 
-    junit = await worker.put_blob(b"<testsuites/>")
+    junit = await worker.put_blob(junit_of("gate", [("a case", None)], served=checksum))
     evidence = await worker.put_evidence(_evidence(data, "CR-142", junit))
     approvals: list[str | Path] = []
     for member in ("alva", "bruno"):
-        decide = ("approve", "CR-142", "--checksum", checksum, "--evidence", evidence, "--print", "--yes")
-        decided = constitution(*decide, "--key", land.directory / "keys" / f"{member}.tsk")
+        decide = ("approve", "CR-142", "--checksum", checksum, "--evidence", evidence, "--update-id", update_id)
+        decided = constitution(*decide, "--print", "--yes", "--key", land.directory / "keys" / f"{member}.tsk")
         assert decided.code == 0, decided.err
         assert "this is a first release" in decided.err
+        assert f"update         {update_id}" in decided.err
         approval = land.directory / f"{member}.approval.json"
         approval.write_text(decided.out)
         approvals += ["--approval", approval]
@@ -203,9 +218,7 @@ async def test_a_constitution_goes_live_by_hand_as_the_runbook_says(  # noqa: PL
         return (await worker.release(1)).delivery.delivered_at is not None
 
     await eventually(delivered, DELIVERED)
-    repeated = constitution(
-        *load, "--evidence", evidence, *approvals, "--confirm", "--update-id", live.json["update_id"]
-    )
+    repeated = constitution(*load, "--evidence", evidence, *approvals, "--confirm")
     assert repeated.code == 0, repeated.err
     assert (repeated.json["generation"], repeated.json["event_id"]) == (1, live.json["event_id"])
     assert constitution("show", "1").json["standings"][0]["standing"] == "confirmed"
@@ -315,7 +328,9 @@ async def test_who_may_not_is_refused_and_told_what_is_missing(land: Land, const
     assert "author" in refused.err
 
     by_author = ("approve", "CR-1", "--checksum", checksum_of(path.read_bytes()), "--evidence", "sha256:" + "0" * 64)
-    refused = constitution(*by_author, "--print", "--yes", "--key", land.directory / "keys" / "mara.tsk")
+    refused = constitution(
+        *by_author, "--update-id", str(uuid4()), "--print", "--yes", "--key", land.directory / "keys" / "mara.tsk"
+    )
     assert refused.code == 1
     assert "no member of the board" in refused.err
 

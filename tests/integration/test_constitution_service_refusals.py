@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -12,11 +13,13 @@ from ocsf_json_schema import OcsfJsonSchemaEmbedded, get_ocsf_schema
 
 from constitution.api import AuditEvent, LoadRequest, WorkflowRef
 from constitution.checksum import checksum_of
+from constitution.environment import Strategy
 from constitution.errors import ConflictError, EvidenceError, NotApprovedError, UntrustedError
 from constitution.release import Kind
 from tests.constitution_service_support import ENVIRONMENT, Author, following, key
 from tests.helpers import eventually
 from tests.integration.conftest import Topics
+from tests.junit import junit_of
 
 
 async def leased(author: Author, request: LoadRequest) -> LoadRequest:
@@ -29,7 +32,14 @@ async def test_a_valid_token_loads_nothing_that_the_board_did_not_approve(author
     request = await leased(author, await author.prepared(document, expected_generation=0))
     assert request.change_request is not None
     assert request.test_evidence is not None
-    bound: dict[str, Any] = {"change_request": request.change_request, "evidence": request.test_evidence}
+    plan = author.plan(request.update_id)
+    bound: dict[str, Any] = {
+        "change_request": request.change_request,
+        "evidence": request.test_evidence,
+        "plan": plan,
+    }
+    elsewhen = author.plan(request.update_id, not_before=datetime.now(UTC) + timedelta(minutes=1))
+    unwatched = author.plan(request.update_id, watch=Strategy(watch_seconds=0))
     other = author.draft("1.0.1")
     refused = {
         "none": (),
@@ -37,8 +47,16 @@ async def test_a_valid_token_loads_nothing_that_the_board_did_not_approve(author
         "the same person twice": author.approvals(document, **bound, people=("alva", "alva")),
         "the author": author.approvals(document, **bound, people=("mara", "alva")),
         "other bytes": author.approvals(other, **bound),
-        "another change request": author.approvals(document, change_request="CR-other", evidence=bound["evidence"]),
-        "other evidence": author.approvals(document, change_request=bound["change_request"], evidence=None),
+        "another change request": author.approvals(document, **{**bound, "change_request": "CR-other"}),
+        "other evidence": author.approvals(document, **{**bound, "evidence": None}),
+        "no plan": author.approvals(document, **{**bound, "plan": None}),
+        "another update": author.approvals(document, **{**bound, "plan": author.plan(str(uuid4()))}),
+        "other rings": author.approvals(
+            document, **{**bound, "plan": author.plan(request.update_id, rings=("canary", "default"))}
+        ),
+        "another time": author.approvals(document, **{**bound, "plan": elsewhen}),
+        "each another strategy": author.approvals(document, **bound, people=("alva",))
+        + author.approvals(document, **{**bound, "plan": unwatched}, people=("bruno",)),
         "another environment": author.approvals(document, **bound, environment="production"),
         "another kind": author.approvals(document, **bound, kind=Kind.REISSUE),
         "expired": author.approvals(document, **bound, expires_at="2020-01-01T00:00:00Z"),
@@ -57,7 +75,7 @@ async def test_evidence_must_be_of_these_bytes_and_green(author: Author) -> None
     document = author.draft("1.0.0")
     request = await leased(author, await author.prepared(document, expected_generation=0))
     assert request.change_request is not None
-    green = {"tests": 3, "failures": 0, "errors": 0, "skipped": 0, "seconds": 0.5, "junit": checksum_of(b"<x/>")}
+    policy, chaos = [await author.suite(name, document) for name in ("policy", "chaos")]
 
     async def refuse(**changes: Any) -> None:
         assert request.change_request is not None
@@ -70,10 +88,18 @@ async def test_evidence_must_be_of_these_bytes_and_green(author: Author) -> None
     await refuse(change_request="CR-other")
     await refuse(previous=checksum_of(b"other"))
     await refuse(suites=[])
-    await refuse(suites=[{"name": "policy", **green}])
-    await refuse(suites=[{"name": "policy", **green}, {"name": "chaos", **green, "tests": 0}])
+    await refuse(suites=[policy])
+    await refuse(suites=[policy, {**chaos, "tests": 0}])
     for count in ("failures", "errors", "skipped"):
-        await refuse(suites=[{"name": "policy", **green, count: 1}, {"name": "chaos", **green}])
+        await refuse(suites=[{**policy, count: 1}, chaos])
+    other = checksum_of(b"other")
+    await refuse(suites=[policy, {**chaos, "served": []}])
+    await refuse(suites=[policy, {**chaos, "served": [other]}])
+    await refuse(suites=[policy, {**chaos, "served": [checksum_of(document), other]}])
+    await refuse(suites=[policy, {**chaos, "tests": 4}])  # its JUnit file counts three
+    await refuse(suites=[policy, {**chaos, "junit": other}])  # nobody stored it
+    for stored in (b"<x/>", b"no XML", junit_of("chaos", [("a case", "failed")], served=checksum_of(document))):
+        await refuse(suites=[policy, {**chaos, "junit": await author.worker.put_blob(stored)}])
     with pytest.raises(EvidenceError):
         await author.load(request.model_copy(update={"test_evidence": checksum_of(b"none")}), f"load-{uuid4().hex}")
     with pytest.raises(EvidenceError):

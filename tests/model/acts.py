@@ -41,7 +41,7 @@ class Asked:
 
     proposal: Proposal
     handle: Handle
-    evidence: str
+    status: Status
 
 
 class Acts:
@@ -61,11 +61,11 @@ class Acts:
         proposal = proposal or await self._town.propose()
         handle = await self._town.update(proposal, **more)
         status = await self._town.until_step(handle, "board", "waiting")
-        return Asked(proposal=proposal, handle=handle, evidence=status.evidence or "")
+        return Asked(proposal=proposal, handle=handle, status=status)
 
     async def decide(self, asked: Asked, person: str, **changes: Any) -> None:
         """Send one board member's signed decision."""
-        envelope = self._town.approval(person, asked.proposal, asked.evidence, **changes)
+        envelope = self._town.approval(person, asked.proposal, asked.status, **changes)
         await asked.handle.execute_update("decide", {"approval": envelope.model_dump(mode="json")})
 
     async def approve(self, asked: Asked) -> None:
@@ -331,8 +331,8 @@ class Acts:
             expected_generation=max((release.generation for release in releases), default=0),
             fencing_token=token,
             change_request=asked.proposal.change_request,
-            approvals=tuple(self._town.approval(person, asked.proposal, asked.evidence) for person in people),
-            test_evidence=asked.evidence,
+            approvals=tuple(self._town.approval(person, asked.proposal, asked.status) for person in people),
+            test_evidence=asked.status.evidence,
             reason="past the runbook",
             workflow=WorkflowRef(workflow_id="by hand", run_id=""),
         )

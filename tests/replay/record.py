@@ -113,7 +113,7 @@ class Recorder:
         hostile: tuple[list[Any], ...] = ([], [{"reason": "x"}, {"reason": "y"}], [[]], [{"reason": ""}])
         for arguments in hostile:
             await run.signal("abort", args=arguments)
-        denial = town.approval("bruno", proposal, status.evidence or "", decision=Verb.DENY, reason="not this one")
+        denial = town.approval("bruno", proposal, status, decision=Verb.DENY, reason="not this one")
         await town.until(run, lambda s: len(s.refusals) == 4)
         await run.execute_update("decide", {"approval": denial.model_dump(mode="json")})
         await town.end(run)

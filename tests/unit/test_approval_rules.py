@@ -9,12 +9,15 @@ from hypothesis import strategies as st
 
 from constitution.approval import ApprovalPredicate, OrderPredicate, Verb
 from constitution.approval_rules import Binding, check_order, count
+from constitution.environment import Strategy
 from constitution.errors import NotApprovedError
+from constitution.plan import Plan
 from constitution.release import Kind, Previous
 from tests.unit.keyring import NOW, keyring
 
 CHECKSUM, EVIDENCE = "sha256:" + "a" * 64, "sha256:" + "e" * 64
 BEFORE = Previous(version="1.0.0", checksum="sha256:" + "b" * 64)
+PLAN = Plan(update_id="11111111-2222-4333-8444-555555555555", strategy="default", watch=Strategy(), rings=("default",))
 BINDING = Binding(
     kind=Kind.UPDATE,
     environment="development",
@@ -23,6 +26,7 @@ BINDING = Binding(
     previous=BEFORE,
     change_request="CR-1",
     evidence=EVIDENCE,
+    plan=PLAN,
 )
 
 
@@ -35,6 +39,7 @@ def decision(**changes: Any) -> ApprovalPredicate:
         "previous": BEFORE,
         "change_request": "CR-1",
         "evidence": EVIDENCE,
+        "plan": PLAN,
         "decision": Verb.APPROVE,
         "reason": "looked at it",
         "issued_at": NOW - timedelta(minutes=1),
@@ -95,6 +100,11 @@ def test_who_is_not_on_the_board_does_not_count() -> None:
         ("change_request", "CR-2"),
         ("evidence", "sha256:" + "f" * 64),
         ("evidence", None),
+        ("plan", None),
+        ("plan", PLAN.model_copy(update={"update_id": PLAN.update_id.replace("1", "9")})),
+        ("plan", PLAN.model_copy(update={"watch": Strategy(watch_seconds=0)})),
+        ("plan", PLAN.model_copy(update={"rings": ("canary",)})),
+        ("plan", PLAN.model_copy(update={"not_before": NOW})),
         ("rollback_of", 3),
     ],
 )
@@ -112,7 +122,13 @@ def test_a_decision_counts_in_its_time_only() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"expires_at": NOW - timedelta(seconds=1)}, {"evidence": "sha256:" + "f" * 64}, {"version": None}],
+    [
+        {},
+        {"expires_at": NOW - timedelta(seconds=1)},
+        {"evidence": "sha256:" + "f" * 64},
+        {"version": None},
+        {"plan": None},
+    ],
 )
 def test_one_denial_stops_whatever_the_others_say(changes: dict[str, Any]) -> None:
     denial = ("chen", decision(decision=Verb.DENY, reason="not like this", **changes))

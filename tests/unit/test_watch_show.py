@@ -52,6 +52,8 @@ def judged(
         environment="testing",
         update_id="u",
         generation=2,
+        strategy=strategy,
+        test_evidence=None,
         published_at=end - timedelta(seconds=SECONDS),
         ends_at=end,
         alpha=live.watch.alpha,

@@ -11,7 +11,7 @@ from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError
 
 from constitution.approval import OrderPredicate, Verb
-from constitution.messages import Outcome, Phase
+from constitution.messages import Outcome, Phase, Status
 from constitution.release import CurrentConstitution, Envelope
 from signatures.openpgp import generate_key
 from signatures.statements import sign_approval, sign_order
@@ -25,11 +25,11 @@ OTHER = "sha256:" + "1" * 64
 class Waiting:
     """A run that waits for the board."""
 
-    def __init__(self, town: Town, handle: WorkflowHandle[Any, Any], proposal: Proposal, evidence: str) -> None:
-        self.town, self.handle, self.proposal, self.evidence = town, handle, proposal, evidence
+    def __init__(self, town: Town, handle: WorkflowHandle[Any, Any], proposal: Proposal, status: Status) -> None:
+        self.town, self.handle, self.proposal, self.status = town, handle, proposal, status
 
     def decision(self, person: str, /, **changes: Any) -> dict[str, Any]:
-        return decided(self.town.approval(person, self.proposal, self.evidence, **changes))
+        return decided(self.town.approval(person, self.proposal, self.status, **changes))
 
     async def order(self) -> dict[str, Any]:
         """A signed order to skip, from a board member, of the right run."""
@@ -66,7 +66,7 @@ def stranger(waiting: Waiting) -> dict[str, Any]:
     from signatures.trust_files import load_trust
 
     now = datetime.now(UTC)
-    envelope = waiting.town.approval("alva", waiting.proposal, waiting.evidence)
+    envelope = waiting.town.approval("alva", waiting.proposal, waiting.status)
     trust = load_trust(waiting.town.home / "trust" / "trust.toml")
     _, predicate = verify_approval(envelope, trust, now)
     secret, _, _ = generate_key("Nobody <nobody@example.invalid>")
@@ -81,7 +81,7 @@ async def waiting(town: Town) -> Waiting:
     handle = await town.update(proposal)
     status = await town.until_step(handle, "board", "waiting")
     assert status.evidence is not None
-    return Waiting(town, handle, proposal, status.evidence)
+    return Waiting(town, handle, proposal, status)
 
 
 Make = Callable[[Waiting], Any]
@@ -170,7 +170,7 @@ async def test_an_author_approves_nothing_of_their_own_and_nobody_counts_twice(t
     status = await town.until_step(handle, "board", "waiting")
 
     async def decide(person: str) -> str:
-        envelope = town.approval(person, proposal, status.evidence or "")
+        envelope = town.approval(person, proposal, status)
         answer: str = await handle.execute_update("decide", decided(envelope))
         return answer
 

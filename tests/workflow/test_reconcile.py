@@ -27,6 +27,7 @@ from temporalio.client import Client, ScheduleOverlapPolicy
 from temporalio.service import RPCError, RPCStatusCode
 
 from constitution.api import LeaseRequest, LoadRequest, WorkflowRef
+from constitution.messages import Status
 from constitution.release import CurrentConstitution, Kind
 from deploy.embedded.development import ENVIRONMENT
 from tests.conftest import CHECKOUT
@@ -138,11 +139,9 @@ async def test_a_target_that_is_away_or_behind_is_named_once_in_the_audit(
 
 async def test_a_release_that_no_run_made_is_named_and_not_touched(town: Town, live: CurrentConstitution) -> None:
     proposal = await town.propose()
-    handle = await town.update(proposal)
-    status = await town.until_step(handle, "board", "waiting")
-    await handle.execute_update("abort", {"reason": "its evidence is enough"})
+    handle = await town.update(proposal, dry_run=True)  # for the gate's evidence
     await town.end(handle)
-    generation = await load_by_hand(town, proposal, status.evidence or "", live.generation)
+    generation = await load_by_hand(town, proposal, await town.status(handle), live.generation)
     finding = await finds(town, "out-of-band", f"generation {generation}")
     assert f"--bad-generation {generation}" in finding["command"]
     await finds(town, "unconfirmed", f"generation {generation}")
@@ -160,7 +159,7 @@ async def test_an_approval_that_expires_while_its_run_waits_is_named(town: Town,
     handle = await town.update(proposal)
     status = await town.until_step(handle, "board", "waiting")
     soon = datetime.now(UTC) + timedelta(seconds=4)
-    envelope = town.approval("alva", proposal, status.evidence or "", expires_at=soon)
+    envelope = town.approval("alva", proposal, status, expires_at=soon)
     await handle.execute_update("decide", {"approval": envelope.model_dump(mode="json")})
     finding = await finds(town, "approval-expired", "alva")
     assert handle.id in finding["command"]
@@ -351,9 +350,11 @@ async def reports(town: Town) -> list[str]:
     return [run.run_id async for run in town.client.list_workflows(closed)]
 
 
-async def load_by_hand(town: Town, proposal: Proposal, evidence: str, expected: int) -> int:
+async def load_by_hand(town: Town, proposal: Proposal, status: Status, expected: int) -> int:
     """Load a release as somebody does who has the board's signatures, but no run."""
     update_id = "11111111-2222-4333-8444-555555555555"
+    assert status.plan is not None
+    plan = status.plan.model_copy(update={"update_id": update_id})
     workflow_id = "by-hand/of-the-test"
     lease = await town.service.acquire_lease(
         LeaseRequest(update_id=update_id, kind=Kind.UPDATE, workflow_id=workflow_id), f"{ENVIRONMENT}/{update_id}/l"
@@ -367,8 +368,8 @@ async def load_by_hand(town: Town, proposal: Proposal, evidence: str, expected: 
             expected_generation=expected,
             fencing_token=lease.fencing_token,
             change_request=proposal.change_request,
-            approvals=tuple(town.approval(person, proposal, evidence) for person in ("alva", "bruno")),
-            test_evidence=evidence,
+            approvals=tuple(town.approval(person, proposal, status, plan=plan) for person in ("alva", "bruno")),
+            test_evidence=status.evidence,
             reason="out of band",
             workflow=WorkflowRef(workflow_id=workflow_id, run_id=update_id),
         ),

@@ -339,8 +339,8 @@ class Town:
             change_request=change_request,
         )
 
-    def approval(self, person: str, proposal: Proposal, evidence: str, /, **changes: Any) -> Envelope:
-        """A signed decision about an update."""
+    def approval(self, person: str, proposal: Proposal, status: Status, /, **changes: Any) -> Envelope:
+        """A signed decision about an update, whose run says this of itself."""
         now = datetime.now(UTC)
         predicate = {
             "kind": Kind.UPDATE,
@@ -349,7 +349,8 @@ class Town:
             "version": proposal.version,
             "previous": proposal.previous,
             "change_request": proposal.change_request,
-            "evidence": evidence,
+            "evidence": status.evidence,
+            "plan": status.plan,
             "decision": Verb.APPROVE,
             "reason": "read and agreed",
             "issued_at": now,
@@ -442,7 +443,7 @@ class Town:
         """Wait until the board is asked, and have two of its members approve."""
         status = await self.until_step(handle, "board", "waiting", deadline)
         for person in ("alva", "bruno"):
-            envelope = self.approval(person, proposal, status.evidence or "")
+            envelope = self.approval(person, proposal, status)
             await handle.execute_update("decide", {"approval": envelope.model_dump(mode="json")})
         return status
 
