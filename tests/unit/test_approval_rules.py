@@ -151,6 +151,7 @@ def test_an_undoing_is_bound_by_its_generation() -> None:
         "checksum": None,
         "version": None,
         "previous": None,
+        "plan": None,
         "change_request": None,
         "evidence": None,
     }
