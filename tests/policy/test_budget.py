@@ -48,7 +48,7 @@ def _unit_seconds(draft: Draft) -> float:
 
 
 def _requests(rule: Rule) -> Iterator[EvaluationRequest]:
-    """Yield the longest prompts in all that the rule's cases ask: behind ``tool == "x" &&`` a pattern is not run else."""
+    """Yield the longest prompts in all that the rule's cases ask: behind ``tool == "x" &&`` no pattern runs else."""
     asked = [REQUESTS[0], *(case.request for case in load_cases() if case.rule == rule.id)]
     for request in {request.model_copy(update={"prompt": ""}): None for request in asked}:
         for prompt in PROMPTS:
