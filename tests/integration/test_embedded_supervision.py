@@ -291,6 +291,7 @@ class TestStarting:
             settings = stack.settings()
             assert shown.stdout.splitlines() == [settings["PROMETHEUS_TARGETS"], settings["REDIS_URL"]]
             assert Path(settings["PROMETHEUS_TARGETS"]).is_dir()
+        stack.erase()
 
     def test_a_server_of_the_user_is_used_instead(self, stack: Stack, tmp_path: Path) -> None:
         stack.start()
