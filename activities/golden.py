@@ -4,14 +4,14 @@
 used, as the probe tenant: what each must be answered with is what the domain decides about the live document.
 """
 
-import tomllib
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from constitution import toml
 from constitution.consumer_api import PROBE_TENANT
-from constitution.errors import EvidenceError
+from constitution.errors import EvidenceError, InvalidRequestError
 from constitution.evaluation import EvaluationRequest
 
 # What a case need not say.
@@ -28,11 +28,11 @@ def golden_requests(gate_directory: Path) -> tuple[EvaluationRequest, ...]:
     found: dict[str, EvaluationRequest] = {}
     for path in sorted(folder.rglob("*.toml")):
         try:
-            cases = tomllib.loads(path.read_text("utf-8")).get("case", [])
+            cases = toml.read(path.read_text("utf-8"), what=path.name).get("case", [])
             for case in cases:
                 request = EvaluationRequest.model_validate(_DEFAULTS | case["request"] | {"tenant": PROBE_TENANT})
                 found.setdefault(request.model_dump_json(), request)
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, ValidationError, TypeError, KeyError) as error:
+        except (OSError, UnicodeDecodeError, InvalidRequestError, ValidationError, TypeError, KeyError) as error:
             raise EvidenceError(f"the golden cases in {path.name} cannot be read: {error}") from error
     if not found:
         raise EvidenceError(

@@ -7,7 +7,8 @@ from pathlib import Path
 from constitution.environment import Environment
 from constitution.errors import ConstitutionError, InvalidRequestError, Issue
 from constitution.trust import TrustPolicy
-from signatures.trust_files import load_trust
+from signatures.regular_file import read_regular_text
+from signatures.trust_files import MAX_FILE, load_trust
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,13 +39,8 @@ def load_deployment(environment_file: Path, *, scratch: Path, links: Mapping[str
         InvalidRequestError: with every problem: a file that cannot be read, a trust policy of another environment, a
             gate without its two suites.
     """
-    try:
-        environment = Environment.parse(environment_file.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidRequestError(
-            f"{environment_file} cannot be read: {error}",
-            hint="set ENVIRONMENT_FILE to the environment.toml of this deployment",
-        ) from error
+    hint = "set ENVIRONMENT_FILE to the environment.toml of this deployment"
+    environment = Environment.parse(read_regular_text(environment_file, MAX_FILE, hint=hint))
     folder = environment_file.resolve().parent
     gate, inbox = folder / environment.gate, folder / environment.inbox
     issues: list[Issue] = []
@@ -59,7 +55,7 @@ def load_deployment(environment_file: Path, *, scratch: Path, links: Mapping[str
     issues += [
         Issue(code="no-gate", path="/gate", message=f"{gate / suite} is no folder")
         for suite in ("policy", "chaos")
-        if not (gate / suite).is_dir()
+        if not _is_folder(gate / suite)
     ]
     try:
         scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -75,3 +71,10 @@ def load_deployment(environment_file: Path, *, scratch: Path, links: Mapping[str
         scratch_directory=scratch,
         links=dict(links),
     )
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name too long, a folder closed to us
+        return False

@@ -1,10 +1,10 @@
 """One deployment of all this: its targets, tenants, trust, gate and strategies, as ``environment.toml`` says."""
 
-import tomllib
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, ValidationError, field_validator
 
+from constitution import toml
 from constitution.errors import MAX_ISSUES, InvalidRequestError, Issue, listed
 from constitution.model import Model
 from constitution.names import DEFAULT_RING
@@ -133,10 +133,7 @@ class Environment(Model):
         Raises:
             InvalidRequestError: with every problem listed.
         """
-        try:
-            data = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise InvalidRequestError(f"environment.toml is not TOML: {error}") from error
+        data = toml.read(text, what="environment.toml")
         try:
             environment = cls.model_validate(data)
         except ValidationError as error:

@@ -9,13 +9,13 @@ import base64
 import binascii
 import hashlib
 import hmac
-import tomllib
 from collections.abc import Mapping
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, ValidationError
 
+from constitution import toml
 from constitution.environment import Identifier, issues_of
 from constitution.errors import InvalidRequestError, Issue
 from constitution.model import Model
@@ -33,8 +33,9 @@ Scope = Literal[
     "probe",
 ]
 NonBlank = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^\S(.*\S)?$")]
-Fingerprint = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})$", to_lower=True)]
-"""A whole OpenPGP fingerprint: 40 hex digits (version 4) or 64 (version 6). Key ids collide, so none is taken."""
+Fingerprint = Annotated[str, StringConstraints(pattern=r"^([0-9A-Fa-f]{40}|[0-9A-Fa-f]{64})$", to_lower=True)]
+"""A whole OpenPGP fingerprint: 40 hex digits (version 4) or 64 (version 6), in either case. Key ids collide, so none is
+taken."""
 
 
 class Thresholds(Model):
@@ -76,7 +77,7 @@ class SigstoreRoot(Model):
     """The pinned Sigstore trusted root; ``sha256`` is of the file's bytes."""
 
     trusted_root: NonBlank
-    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$", to_lower=True)]
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9A-Fa-f]{64}$", to_lower=True)]
 
 
 class ServiceKey(Model):
@@ -143,7 +144,7 @@ class TrustPolicy(Model):
                 it, an empty identity or issuer, a short fingerprint, a missing file, the same key under two people
                 or uses, another root than the pinned one.
         """
-        data = _toml(toml_text)
+        data = toml.read(toml_text, what="trust.toml")
         data.pop("files", None)
         try:
             policy = cls.model_validate({**data, "files": {}})
@@ -178,32 +179,26 @@ class TrustPolicy(Model):
         return next((c for c in self.clients if c.id == client_id), None)
 
 
-def _toml(text: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise InvalidRequestError(f"trust.toml is not TOML: {error}") from error
-
-
 def referenced_files(toml_text: str) -> tuple[str, ...]:
     """Return the relative paths that trust.toml names: certificates and the Sigstore root.
 
     Raises:
-        InvalidRequestError: not TOML, or a path that leaves the folder of trust.toml.
+        InvalidRequestError: not acceptable TOML, or a path that leaves the folder of trust.toml.
     """
-    data = _toml(toml_text)
+    data = toml.read(toml_text, what="trust.toml")
     names: list[str] = []
     people = data.get("people")
     for person in people if isinstance(people, list) else []:
         keys = person.get("openpgp") if isinstance(person, dict) else None
-        names += [str(k["certificate"]) for k in keys or [] if isinstance(k, dict) and "certificate" in k]
+        entries = keys if isinstance(keys, list) else []
+        names += [str(k["certificate"]) for k in entries if isinstance(k, dict) and "certificate" in k]
     root = data.get("sigstore")
     if isinstance(root, dict) and "trusted_root" in root:
         names.append(str(root["trusted_root"]))
     for name in names:
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or "\0" in name:
-            raise InvalidRequestError(f"trust.toml names the file {name!r} outside its own folder")
+            raise InvalidRequestError(f"trust.toml names the file {name[:80]!r} outside its own folder")
     return tuple(dict.fromkeys(names))
 
 

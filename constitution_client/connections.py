@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from constitution_client.files import FileRefusedError, read_bytes
+from constitution_client.files import read_text
 from constitution_client.output import progress
 from constitution_client.settings import LOAD_STACK, ClientSettings, UsageError, variables
 
@@ -46,9 +46,7 @@ async def service_client(
             raise UsageError(
                 "CLIENT_KEY_FILE is not set: this command changes something and signs for it", hint=LOAD_STACK
             )
-        key = ClientKey.parse(
-            read_bytes(settings.client_key_file, what="client key", secret=True).decode("utf-8", "replace")
-        )
+        key = ClientKey.parse(read_text(settings.client_key_file, what="client key", secret=True))
         environment = settings.environment_name()
     async with ConstitutionServiceClient(settings.constitution_service_url, key, environment) as client:
         yield client
@@ -118,7 +116,4 @@ def trust_policy(settings: ClientSettings, path: Path | None = None) -> "TrustPo
     """
     from signatures.trust_files import load_trust
 
-    chosen = path if path is not None else settings.trust_path()
-    if not chosen.is_file():  # also a FIFO or a device, which would never end
-        raise FileRefusedError(f"trust policy {chosen} is no file", hint="name it with --trust or TRUST_FILE")
-    return load_trust(chosen)
+    return load_trust(path if path is not None else settings.trust_path())

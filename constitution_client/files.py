@@ -58,6 +58,20 @@ def read_bytes(path: Path, *, what: str, limit: int = MAX_FILE, secret: bool = F
     return data
 
 
+def read_text(path: Path, *, what: str, secret: bool = False) -> str:
+    """Return a file's text; arguments as of `read_bytes`.
+
+    Raises:
+        FileRefusedError: as `read_bytes`, or it is not UTF-8.
+        UntrustedError: it should be secret and is not.
+    """
+    data = read_bytes(path, what=what, secret=secret)
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise FileRefusedError(f"{what} {path} is not UTF-8 (byte {error.start})", hint="save it as UTF-8") from error
+
+
 def write_new(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Write a file whole or not at all, and never over another one.
 

@@ -18,7 +18,7 @@ from constitution.environment import Environment, issues_of
 from constitution.errors import InvalidRequestError
 from constitution.names import Names
 from constitution_client.context import env_file
-from constitution_client.files import read_bytes
+from constitution_client.files import FileRefusedError, read_text
 
 LOAD_STACK = "export CONSTITUTION_ENV_FILE=var/stack.env  # the settings that make up writes"
 
@@ -70,7 +70,7 @@ class ClientSettings(BaseSettings):
                 "no environment is named",
                 hint=f"{LOAD_STACK}; or set ENVIRONMENT_FILE",
             )
-        return Environment.parse(read_bytes(self.environment_file, what="environment file").decode("utf-8", "replace"))
+        return Environment.parse(read_text(self.environment_file, what="environment file"))
 
     def trust_path(self) -> Path:
         """Return the path of the trust policy: TRUST_FILE, else the one that ``environment.toml`` names.
@@ -121,6 +121,10 @@ def variables() -> dict[str, str]:
 
 def _existing_env_file() -> Path | None:
     named = env_file()
-    if named is not None and not named.is_file():
-        raise UsageError(f"{named} is no file", hint="make up  # writes var/stack.env; or leave --env-file away")
+    if named is None:
+        return None
+    try:
+        read_text(named, what="settings file")
+    except FileRefusedError as error:
+        raise UsageError(error.message, hint="make up  # writes var/stack.env; or leave --env-file away") from error
     return named

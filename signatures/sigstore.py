@@ -131,7 +131,7 @@ def _in_force(root: bytes, *, begun_by: datetime, now: datetime) -> bytes:
     Raises:
         ValueError, KeyError, TypeError: it is no trusted root.
     """
-    content = json.loads(root)
+    content = strict_json.read(root)
 
     def in_force(valid_for: dict[str, str] | None) -> bool:
         start, end = (valid_for or {}).get("start"), (valid_for or {}).get("end")

@@ -5,9 +5,10 @@ from pathlib import Path
 from constitution.errors import InvalidRequestError
 from constitution.trust import TrustPolicy, referenced_files
 from signatures.openpgp import check_certificates
-from signatures.regular_file import read_regular
+from signatures.regular_file import read_regular, read_regular_text
 
 MAX_FILE = 1024 * 1024
+HINT = "name a trust policy; the key ceremony makes one (docs/cli.md, init)"
 
 
 def load_trust(path: Path) -> TrustPolicy:
@@ -17,23 +18,20 @@ def load_trust(path: Path) -> TrustPolicy:
         InvalidRequestError: with every problem: of the policy, of a file that cannot be read or leaves the folder, of
             a certificate that is not exactly the pinned one.
     """
-    text = _read(path)
-    try:
-        toml_text = text.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InvalidRequestError(f"{path} is not UTF-8") from error
+    toml_text = read_regular_text(path, MAX_FILE, hint=HINT)
     folder = path.resolve().parent
     files: dict[str, bytes] = {}
     for name in referenced_files(toml_text):
-        file = (folder / name).resolve()
+        try:
+            file = (folder / name).resolve()
+            missing = not file.exists()
+        except (OSError, RuntimeError, ValueError) as error:  # a name too long, a loop of links, a folder closed to us
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            raise InvalidRequestError(f"{path} names {name[:80]!r}, which cannot be read: {reason}") from error
         if not file.is_relative_to(folder):
-            raise InvalidRequestError(f"{path} names {name}, which leads outside its folder")
-        if file.exists():  # a missing one is reported by parse, with all the others
-            files[name] = _read(file)
+            raise InvalidRequestError(f"{path} names {name[:80]!r}, which leads outside its folder")
+        if not missing:  # a missing one is reported by parse, with all the others
+            files[name] = read_regular(file, MAX_FILE, hint=HINT)
     policy = TrustPolicy.parse(toml_text, files)
     check_certificates(policy)
     return policy
-
-
-def _read(path: Path) -> bytes:
-    return read_regular(path, MAX_FILE, hint="name a trust policy; the key ceremony makes one (docs/cli.md, init)")

@@ -6,7 +6,7 @@ from pathlib import Path
 from constitution.environment import Environment
 from constitution.errors import InvalidRequestError
 from constitution.trust import TrustPolicy
-from signatures.regular_file import read_regular
+from signatures.regular_file import read_regular_text
 from signatures.trust_files import MAX_FILE, load_trust
 
 
@@ -26,9 +26,9 @@ def load_site(environment_file: Path) -> Site:
         InvalidRequestError: a file is missing or not valid, or the two name different environments.
     """
     try:
-        text = read_regular(environment_file, MAX_FILE).decode("utf-8")
-    except (InvalidRequestError, UnicodeDecodeError) as error:
-        raise InvalidRequestError(f"ENVIRONMENT_FILE {environment_file} cannot be read: {error}") from error
+        text = read_regular_text(environment_file, MAX_FILE)
+    except InvalidRequestError as error:
+        raise InvalidRequestError(f"ENVIRONMENT_FILE: {error}", hint=error.hint) from error
     environment = Environment.parse(text)
     directory = environment_file.resolve().parent
     trust = load_trust(directory / environment.trust)

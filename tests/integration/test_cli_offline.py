@@ -483,4 +483,4 @@ class TestSettings:
             "--env-file", "no.env", "verify-signature", "--document", document, "--signature", signature
         )
         assert done.code == 2
-        assert "no.env is no file" in done.err
+        assert "settings file no.env: No such file or directory" in done.err

@@ -6,7 +6,6 @@ keyed to nothing: it holds for every constitution, over every combination of the
 """
 
 import itertools
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -15,6 +14,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
+from constitution import toml
+from constitution.errors import InvalidRequestError
 from constitution.evaluation import Decision, EvaluationRequest
 from constitution.model import Model
 
@@ -103,9 +104,9 @@ def _request(values: dict[str, Any], where: str) -> EvaluationRequest:
 def _read(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     for path in sorted(folder.glob("*.toml")):
         try:
-            yield path.name, tomllib.loads(path.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path.name} is not TOML: {error}") from error
+            yield path.name, toml.read(path.read_text(encoding="utf-8"), what=path.name)
+        except (InvalidRequestError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path.name} cannot be read: {error}") from error
 
 
 @cache
