@@ -159,7 +159,9 @@ class Preconditions:
             reason=asked.reason,
             rings=environment.rings(),
             expected_generation=max((r.generation for r in releases), default=0),
-            approvals_needed=thresholds.approval if constitution.previous else thresholds.first_release,
+            approvals_needed=thresholds.for_update(
+                first=constitution.previous is None, watched=strategy.watch_seconds > 0
+            ),
             strategy_name=x.request.strategy,
             strategy=strategy,
             not_before=x.request.not_before,

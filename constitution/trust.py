@@ -47,6 +47,18 @@ class Thresholds(Model):
     rollback: Annotated[int, Field(ge=1)] = 2  # board; later than the pre-authorisation
     withdraw: Annotated[int, Field(ge=1)] = 2  # board
     override: Annotated[int, Field(ge=1)] = 1  # board: skip, promote, reissue
+    unwatched: Annotated[int, Field(ge=1)] | None = None  # board; an update that nobody watches; null: as approval
+
+    def for_update(self, *, first: bool, watched: bool) -> int:
+        """Return how many board members an update takes.
+
+        Args:
+            first: nothing is live before it, so there is nothing to watch it against.
+            watched: its strategy has a watch.
+        """
+        if first:
+            return self.first_release
+        return self.approval if watched or self.unwatched is None else max(self.approval, self.unwatched)
 
 
 class OpenPgpKey(Model):
@@ -205,7 +217,7 @@ def referenced_files(toml_text: str) -> tuple[str, ...]:
 def _threshold_issues(policy: TrustPolicy) -> list[Issue]:
     maintainers, board = len(policy.with_role("maintainer")), len(policy.with_role("board"))
     issues = []
-    for name, needed in policy.thresholds.model_dump().items():
+    for name, needed in policy.thresholds.model_dump(exclude_none=True).items():
         role, available = ("maintainer", maintainers) if name == "document" else ("board", board)
         if needed > available:
             message = f"takes {needed} people with role {role}, but {available} have it"

@@ -139,8 +139,8 @@ async def _for_document(
     if request.kind is Kind.UPDATE:
         author = await _author(connection, context, request)
         await evidence.check(context, connection, request, document)
-        threshold = thresholds.first_release if current is None else thresholds.approval
         plan = _plan(decisions, request, situation.moment)
+        threshold = thresholds.for_update(first=current is None, watched=plan.watch.watch_seconds > 0)
     approvers, approvals = _approved(
         context,
         decisions,

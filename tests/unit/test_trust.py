@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from constitution.errors import InvalidRequestError
-from constitution.trust import TrustPolicy, referenced_files
+from constitution.trust import Thresholds, TrustPolicy, referenced_files
 from signatures.openpgp import check_certificates
 from signatures.tokens import ClientKey
 from signatures.trust_files import load_trust
@@ -164,3 +164,14 @@ def test_a_pipe_in_place_of_a_file_is_refused_and_hangs_nobody(tmp_path: Path) -
         load_trust(tmp_path / "trust.toml")
     with pytest.raises(InvalidRequestError, match="no regular file"):
         ClientKey.load(tmp_path / "key.jwk")
+
+
+@pytest.mark.parametrize(
+    ("unwatched", "first", "watched", "needed"),
+    [(None, False, False, 2), (3, False, False, 3), (1, False, False, 2), (3, False, True, 2), (3, True, False, 1)],
+)
+def test_an_update_that_nobody_watches_may_take_more_of_the_board(
+    unwatched: int | None, first: bool, watched: bool, needed: int
+) -> None:
+    thresholds = Thresholds(approval=2, first_release=1, unwatched=unwatched)
+    assert thresholds.for_update(first=first, watched=watched) == needed
