@@ -7,6 +7,7 @@ so that an old copy cannot hide a revocation; a revoked or expired certificate o
 signed; nothing is signed in the future. Why not gpg: docs/adr/0004-signatures.md. Format: RFC 9580.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,6 +28,10 @@ MAX_CERTIFICATE = 1024 * 1024
 _ARMOR_LINE = b"-----BEGIN PGP"
 _SECRET_TAGS = (Tag.SecretKey, Tag.SecretSubkey)
 _WEAK_HASHES = (HashAlgorithm.MD5, HashAlgorithm.SHA1, HashAlgorithm.RipeMD)
+_STUB = re.compile(rb"[\xfd-\xff].\x65.GNU([\x01\x02])", re.DOTALL)
+"""What GnuPG writes in place of a secret part: S2K usage, cipher, type 101, hash, "GNU", and where the part is
+(GnuPG, doc/DETAILS, "GNU extensions to the S2K algorithm")."""
+_ON_TOKEN = b"\x02"
 _Result = TypeVar("_Result")
 
 
@@ -314,14 +319,41 @@ def is_locked(tsk: bytes) -> bool:
     """Say whether signing needs a passphrase.
 
     Raises:
-        OpenPgpError: the file holds no secret key.
+        OpenPgpError: the file holds no secret key, or none that a passphrase would let sign: it has expired or is
+            revoked, or its secret part is on a token.
     """
     key = _tsk(tsk)
     try:
         _sequoia(key.signer, "locked")
     except OpenPgpError:
+        _require_secret(tsk, key)
         return True
     return False
+
+
+def _require_secret(tsk: bytes, key: Any) -> None:
+    """Refuse a key file in which no key that may sign has its secret part."""
+    public = key.extract_certificate()
+    owner = Certificate(bytes(public), public.fingerprint)
+    now = datetime.now(UTC)
+    refusals = {part.fingerprint: owner.refusal(part.fingerprint, now) for part in owner.keys}
+    able = [fingerprint for fingerprint, refusal in refusals.items() if refusal is None]
+    if not able:
+        raise OpenPgpError("the key cannot sign: " + "; ".join(dict.fromkeys(filter(None, refusals.values()))))
+    pile = _sequoia(lambda: list(PacketPile.from_bytes(tsk)), "the key file cannot be read")
+    secrets = {packet.fingerprint: bytes(packet.body) for packet in pile if packet.tag in _SECRET_TAGS}
+    stubs = {name: found[1] for name in able if (found := _STUB.search(secrets.get(name, b"")))}
+    if any(name in secrets and name not in stubs for name in able):
+        return
+    if _ON_TOKEN in stubs.values():
+        raise OpenPgpError(
+            "the secret part of this key is on a token (a smart card or security key); the file holds a stub of it",
+            hint=f"gpg --local-user {public.fingerprint} --detach-sign FILE  # signs a document with the token; "
+            "the board's decisions take a key file",
+        )
+    raise OpenPgpError(
+        "the file lacks the secret part of every key that may sign", hint="export the secret key with its secret parts"
+    )
 
 
 def sign_detached(document: bytes, tsk: bytes, password: str | None = None) -> bytes:

@@ -14,6 +14,7 @@ from signatures import openpgp, sigstore
 from signatures.detect import SignatureKind, detect
 
 MAX_SIGNATURES = 16
+_MARK = b"\xef\xbb\xbf"  # UTF-8's byte order mark
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +96,34 @@ def _file(index: int, document: bytes, data: bytes, trust: TrustPolicy, now: dat
         person = trust.person(person_id) if person_id is not None else None
         counted = person is not None and "maintainer" in person.roles
         words = detail if counted or person is None else f"{detail}; {person.id} is no maintainer"
+        if person_id is None and len(results) == 1 and (copy := _changed_copy(document, data, trust, now)):
+            words = f"{detail}; {copy}"
         findings.append(Finding(index, kind, person_id, counted, words))
     return findings
+
+
+def _changed_copy(document: bytes, signature: bytes, trust: TrustPolicy, now: datetime) -> str:
+    """Return how a copy of the signed file was changed, where undoing that lets the signature verify; else nothing.
+
+    A mail program, an editor or a version control's `autocrlf` does so. Only told: other bytes have another checksum.
+    """
+    text = document.removeprefix(_MARK)
+    lines = text.replace(b"\r\n", b"\n")
+    variants = {
+        lines: "LF line ends" if b"\r\n" in text else "no byte order mark",
+        lines.replace(b"\n", b"\r\n"): "CRLF line ends",
+        _MARK + text: "a byte order mark",
+    }
+    for variant, name in variants.items():
+        if variant == document:
+            continue
+        try:
+            found = verify_bytes(variant, signature, trust.people, trust, now)
+        except UntrustedError:
+            continue
+        if any(person is not None for person, _ in found):
+            return f"it verifies with {name}: this copy was changed on its way, take the original file"
+    return ""
 
 
 def verify_bytes(

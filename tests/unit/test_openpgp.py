@@ -1,17 +1,20 @@
 """OpenPGP: what GnuPG accepts with exit code 0 and we refuse, and what the library leaves to its callers."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pysequoia
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pysequoia.packet import PacketPile, Tag
 
 from constitution.errors import UntrustedError
 from constitution.trust import TrustPolicy
 from signatures import openpgp
 from signatures.verify import SignatureReport, verify_document
 from tests.unit.keyring import DATA, NOW, keyring, toml_of
+from tests.unit.openpgp_packets import packet
 
 FILES = DATA / "openpgp"
 DOCUMENT = (FILES / "document.txt").read_bytes()
@@ -209,3 +212,85 @@ class TestKeys:
         for data in (b"", b"x", ring.files["certificates/mara.asc"]):
             with pytest.raises(openpgp.OpenPgpError):
                 openpgp.sign_detached(DOCUMENT, data)
+
+    def test_a_stub_of_a_key_on_a_token_is_named_and_never_called_locked(self) -> None:
+        tsk, certificate, fingerprint = openpgp.generate_key("New <new@example.org>")
+        on_token = with_secret_parts(
+            tsk, certificate, lambda public, _: public + b"\xff\x00\x65\x00GNU\x02\x10" + b"\xd2" * 16
+        )
+        with pytest.raises(openpgp.OpenPgpError, match="on a token") as refused:
+            openpgp.is_locked(on_token)
+        assert f"gpg --local-user {fingerprint} --detach-sign" in refused.value.hint
+
+    def test_a_key_file_without_the_secret_parts_is_named(self) -> None:
+        tsk, certificate, _ = openpgp.generate_key("New <new@example.org>")
+        absent = with_secret_parts(tsk, certificate, lambda public, _: public + b"\xff\x00\x65\x00GNU\x01")
+        with pytest.raises(openpgp.OpenPgpError, match="lacks the secret part"):
+            openpgp.is_locked(absent)
+
+    def test_a_signing_subkey_signs_without_its_primary_key(self) -> None:
+        """As `gpg --export-secret-subkeys` writes it: the primary key is kept elsewhere."""
+        tsk, certificate, _ = openpgp.generate_key("New <new@example.org>")
+        first: list[bytes] = []
+
+        def primary_absent(public: bytes, secret: bytes) -> bytes:
+            first.append(public)
+            return secret if len(first) > 1 else public + b"\xff\x00\x65\x00GNU\x01"
+
+        alone = with_secret_parts(tsk, certificate, primary_absent)
+        assert not openpgp.is_locked(alone)
+        assert openpgp.sign_detached(DOCUMENT, alone)
+
+    def test_a_key_that_may_only_certify_is_no_locked_one(self) -> None:
+        tsk, certificate, _ = openpgp.generate_key("New <new@example.org>")
+        parts = list(PacketPile.from_bytes(certificate))
+        subkey = next(place for place, part in enumerate(parts) if part.tag == Tag.PublicSubkey)
+        alone = b"".join(bytes(part) for part in parts[:subkey])
+        with pytest.raises(openpgp.OpenPgpError, match="the primary key may not sign"):
+            openpgp.is_locked(with_secret_parts(tsk, alone, lambda _, secret: secret))
+
+
+def with_secret_parts(tsk: bytes, certificate: bytes, secret: Callable[[bytes, bytes], bytes]) -> bytes:
+    """Return a key file with the packets of a certificate, each key's body made of its public and its secret body."""
+    bodies = {
+        p.fingerprint: bytes(p.body) for p in PacketPile.from_bytes(tsk) if p.tag in (Tag.SecretKey, Tag.SecretSubkey)
+    }
+    parts = []
+    for part in PacketPile.from_bytes(certificate):
+        if part.tag in (Tag.PublicKey, Tag.PublicSubkey):
+            number = 5 if part.tag == Tag.PublicKey else 7
+            parts.append(packet(number, secret(bytes(part.body), bodies[part.fingerprint])))
+        else:
+            parts.append(bytes(part))
+    return b"".join(parts)
+
+
+LINES = b'{\n  "title": "Lines"\n}\n'
+
+
+@pytest.mark.parametrize(
+    ("signed", "copy", "said"),
+    [
+        (LINES, LINES.replace(b"\n", b"\r\n"), "it verifies with LF line ends"),
+        (LINES.replace(b"\n", b"\r\n"), LINES, "it verifies with CRLF line ends"),
+        (LINES, b"\xef\xbb\xbf" + LINES, "it verifies with no byte order mark"),
+        (LINES, b"\xef\xbb\xbf" + LINES.replace(b"\n", b"\r\n"), "it verifies with LF line ends"),
+        (b"\xef\xbb\xbf" + LINES, LINES, "it verifies with a byte order mark"),
+    ],
+)
+def test_a_copy_with_other_line_ends_is_named_and_never_accepted(signed: bytes, copy: bytes, said: str) -> None:
+    ring = keyring()
+    signature = openpgp.sign_detached(signed, ring.tsk["mara"])
+    assert verify_document(signed, [signature], ring.trust, NOW).signers == ("mara",)
+    report = verify_document(copy, [signature], ring.trust, NOW)
+    assert report.signers == ()
+    assert said in report.findings[0].detail
+    with pytest.raises(UntrustedError):
+        report.require(1)
+
+
+def test_a_document_that_was_changed_otherwise_gets_no_such_hint() -> None:
+    ring = keyring()
+    signature = openpgp.sign_detached(LINES, ring.tsk["mara"])
+    (finding,) = verify_document(LINES.replace(b"Lines", b"Wines"), [signature], ring.trust, NOW).findings
+    assert "it verifies" not in finding.detail
