@@ -69,7 +69,7 @@ class ByHand:
         if (checksum is None) is not (chosen is Kind.WITHDRAW):
             raise UsageError("--checksum says what goes live; only --kind withdraw goes without it")
         if update_id is None and chosen is Kind.UPDATE:
-            raise UsageError("--update-id: the one that the approvals are for (constitution approve --update-id)")
+            raise UsageError("--update-id: the one that the approvals are for; approve takes it by the same name")
         return cls(
             reason=reason,
             checksum=checksum,

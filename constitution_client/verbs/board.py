@@ -26,7 +26,7 @@ EvidenceOption = Annotated[
 ChecksumOption = Annotated[str | None, typer.Option("--checksum", help="With --evidence: what is decided on.")]
 UpdateIdOption = Annotated[
     str | None,
-    typer.Option("--update-id", help="With --evidence: the update that constitution load will be given by this name."),
+    typer.Option("--update-id", help="With --evidence: the update, by the name that load will be given."),
 ]
 RollbackOfOption = Annotated[
     int | None,

@@ -1,8 +1,10 @@
 """TOML and paths that people write: whatever stands in them, every reader answers with a line of words, and soon."""
 
+import json
 import os
 import tempfile
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from activities.golden import golden_requests
 from adapters.deployment import load_deployment
 from constitution import toml
+from constitution.draft import fill
 from constitution.environment import Environment
 from constitution.errors import ConstitutionError, InvalidRequestError
 from constitution.trust import TrustPolicy
@@ -17,7 +20,7 @@ from constitution_client.context import use_env_file
 from constitution_client.main import run
 from services.common.site import load_site
 from signatures.trust_files import load_trust
-from tests.unit.keyring import keyring
+from tests.unit.keyring import NOW, keyring
 
 ENVIRONMENT = 'environment = "development"\ngate = "gate"\n'
 READERS: dict[str, Callable[[str], object]] = {
@@ -235,3 +238,60 @@ def test_a_path_on_the_command_line_that_cannot_be_read_is_said(
     shown = capfd.readouterr()
     assert code in (1, 2)
     assert "Traceback" not in shown.err
+
+
+DRAFT = json.loads(
+    fill(
+        "tool-use",
+        version="1.0.0",
+        environment="development",
+        issued_at=NOW,
+        expires_at=NOW + timedelta(days=30),
+        previous=None,
+    )
+)
+
+
+def _dated(field: str, moment: str) -> bytes:
+    return json.dumps({**DRAFT, field: moment}).encode()
+
+
+DOCUMENTS = {
+    "a title in Latin-1": json.dumps({**DRAFT, "title": "Café"}, ensure_ascii=False).encode("latin-1"),
+    "UTF-16": json.dumps(DRAFT).encode("utf-16"),
+    "UTF-32": json.dumps(DRAFT).encode("utf-32"),
+    "a byte order mark": b"\xef\xbb\xbf" + json.dumps(DRAFT).encode(),
+    "UTF-7": json.dumps({**DRAFT, "title": "+2AA-"}).encode().replace(b'"title"', b"+ACI-title+ACI-"),
+    "half a surrogate pair": json.dumps({**DRAFT, "title": "\ud800"}).encode(),
+    "NUL": json.dumps({**DRAFT, "title": "a\0b"}).encode(),
+    "nothing": b"",
+    **{
+        f"{field} {moment}": _dated(field, moment)
+        for field in ("issued_at", "effective_at", "expires_at")
+        for moment in (
+            "9999-12-31T23:59:59-05:00",
+            "0001-01-01T00:00:00+05:00",
+            "10000-01-01T00:00:00Z",
+            "2026-12-31T23:59:60Z",
+            "2026-12-31T24:00:01Z",
+            "2026-12-01T10:00:00+99:99",
+        )
+    },
+}
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_a_document_that_cannot_be_read_is_refused_in_words(
+    name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "d.json"
+    path.write_bytes(DOCUMENTS[name])
+    out = str(tmp_path / "out.json")
+    usual = ["--version", "1.1.0", "--environment", "development", "--out", out]
+    for command in (
+        ["diff", str(path), "--old", "none"],
+        ["diff", str(path), "--old", str(path)],
+        ["draft", "--previous", str(path), *usual],
+    ):
+        assert run(command) in (1, 2), command
+    assert "Traceback" not in capfd.readouterr().err
