@@ -20,8 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from deploy.embedded.stack import Stack
+from tests.limit import set_limit
 from tests.resources import Database, Prometheus, Slack
 
 if TYPE_CHECKING:
@@ -45,19 +47,26 @@ FIXTURES = {
 }
 
 
+# No example is judged by a clock: the machine may be busy with other work.
+settings.register_profile("no clock", deadline=None)
+settings.load_profile("no clock")
+
+
 def pytest_configure() -> None:
     """Listen to Ctrl-C again: `make test &` in a script ignores it, and so would every program that a test starts."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the tests that take long: two at a time, none of them is waited for alone at the end."""
+    """Begin with the tests that take long: two at a time, none of them is waited for alone at the end. Limit each."""
 
     def rank(item: pytest.Item) -> int:
         folders = (number for number, folder in enumerate(LONGEST_FIRST) if folder in item.path.parts)
         return next(folders, len(LONGEST_FIRST))
 
     items.sort(key=rank)
+    for item in items:
+        set_limit(item)
 
 
 @pytest.fixture(scope="session")

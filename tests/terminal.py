@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
+from tests.machine import pace
+
 
 class Terminal:
     """One program in a session of its own whose controlling terminal is a pty.
@@ -67,7 +69,7 @@ class Terminal:
 
     async def until(self, text: str, seconds: float = 60) -> None:
         """Wait until the terminal was sent ``text``."""
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(seconds * pace()):
             while text.encode() not in self.sent:
                 self._read.clear()
                 await self._read.wait()
@@ -78,4 +80,4 @@ class Terminal:
 
     async def end(self, seconds: float = 60) -> int:
         """Wait for the end; return the exit code."""
-        return await asyncio.wait_for(self._process.wait(), seconds)
+        return await asyncio.wait_for(self._process.wait(), seconds * pace())

@@ -23,6 +23,7 @@ from tests.activity_support import make_deployment, refused, run
 from tests.constitution_service_support import ENVIRONMENT, Author, ServiceProcess, Site, following
 from tests.consumers_support import Service
 from tests.helpers import eventually
+from tests.machine import pace
 
 
 @dataclass
@@ -143,7 +144,7 @@ async def test_a_frozen_target_is_unreachable_and_a_cancel_stops_the_asking(targ
     await eventually(only_one_is_missing, timedelta(seconds=20))
     environment.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(task, 3)
+        await asyncio.wait_for(task, 3 * pace())
 
 
 class Failing:

@@ -25,6 +25,7 @@ from constitution.watching import Watch as SampleWatch
 from tests.activity_support import make_deployment, now, refused, run
 from tests.constitution_service_support import ENVIRONMENT, Author, Site
 from tests.helpers import eventually
+from tests.machine import pace
 from tests.ports import free_port
 from tests.resources import Prometheus
 
@@ -211,7 +212,7 @@ async def test_a_watch_stops_promptly_when_it_is_cancelled(scene: Scene) -> None
     await asyncio.wait_for(beat.wait(), 20)
     environment.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(task, 2)
+        await asyncio.wait_for(task, 2 * pace())
 
 
 async def test_a_refused_query_is_permanent_and_a_silent_prometheus_is_not(prometheus: Prometheus) -> None:

@@ -1,7 +1,6 @@
 """What a constitution decides: precedence, errors, budget, reporting."""
 
 import json
-import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
@@ -16,6 +15,7 @@ from constitution.errors import InvalidDocumentError
 from constitution.evaluation import Decision, EvaluationRequest
 from constitution.expressions import ENVIRONMENT, BudgetExceededError, compile_expression, run
 from constitution.rules import PRECEDENCE, Policy
+from tests.machine import count, cpu_seconds
 from tests.unit.keyring import document, rule
 
 TIME = datetime(2026, 3, 4, 10, tzinfo=UTC)
@@ -168,14 +168,10 @@ def test_any_request_is_decided(asked: EvaluationRequest) -> None:
     assert made.evaluate(asked).decision in Decision
 
 
-def test_a_hundred_rules_take_well_under_a_millisecond_of_cpu() -> None:
+def test_a_hundred_rules_take_little_cpu() -> None:
     made = policy(
         *[rule(f"r{i}", "deny", f"tool == 't{i}' && amount > {i}.5 || prompt.contains('s{i}')") for i in range(100)]
     )
     asked = request(tool="x", prompt="hello world " * 20)
-    best = float("inf")
-    for _ in range(200):
-        started = time.thread_time()
-        made.evaluate(asked)
-        best = min(best, time.thread_time() - started)
-    assert best < 0.001, f"{best * 1e6:.0f} us"
+    taken, beside = cpu_seconds(lambda: made.evaluate(asked), looks=200), cpu_seconds(lambda: count(18_000), looks=20)
+    assert taken < beside, f"{taken * 1e6:.0f} us, counting {beside * 1e6:.0f} us"  # about a millisecond on our machine

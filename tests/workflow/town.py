@@ -49,6 +49,7 @@ from signatures.openpgp import sign_detached
 from signatures.statements import sign_approval, sign_change_request
 from signatures.tokens import ClientKey
 from tests.helpers import eventually
+from tests.machine import pace, patience
 from tests.workflow.readings import Readings
 from tests.workflow.wire import Wire
 
@@ -160,7 +161,7 @@ class Town:
                 **(settings or {}),
             },
         )
-        self._deadlines = {"sync": 10, "person": 600, "gate": 120}
+        self._deadlines = {"sync": round(10 * pace()), "person": 600, "gate": 120}
         self._made = 0
         self._stopped: set[str] = set()
         self._looked_at: set[str] = set()
@@ -479,7 +480,7 @@ class Town:
 
     async def _end(self, handle: WorkflowHandle[Any, Any], deadline: timedelta) -> End:
         try:
-            result = await asyncio.wait_for(handle.result(follow_runs=False), deadline.total_seconds())
+            result = await asyncio.wait_for(handle.result(follow_runs=False), patience(deadline).total_seconds())
         except WorkflowFailureError as error:
             description = await handle.describe()
             status = description.status.name if description.status else ""
