@@ -5,8 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
-# Asked only by the targets that need it.
-UV = $(or $(shell python3 deploy/bootstrap.py),$(error no uv: see the message above))
+UV := python3 deploy/bootstrap.py
 # uv trusts what the machine trusts, as pip, npm and Go do: a company's own authority is known there. Its built-in list
 # is left for a machine that has none.
 export UV_SYSTEM_CERTS ?= $(if $(wildcard /etc/ssl/certs/*.pem /etc/ssl/certs/*.crt /etc/pki/tls/certs/*),true,false)

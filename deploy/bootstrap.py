@@ -1,6 +1,6 @@
-"""Gets uv onto a machine that has python3 and little else, and prints its path.
+"""Gets uv onto a machine that has python3 and little else, and runs it; without arguments it prints its path.
 
-    UV=$(python3 deploy/bootstrap.py)
+    python3 deploy/bootstrap.py sync --frozen
 
 Runs before anything is installed: standard library only, any Python from 3.8. Needs no root, no pip, no venv and
 no curl, and changes nothing outside the cache directory, so that an externally managed Python (PEP 668) is no
@@ -12,6 +12,10 @@ obstacle. In this order:
    from the package index that the user's pip configuration or environment names; or, where nothing names one, the
    wheel in Debian's package python3-pip-whl, fetched by apt into a private directory. With no index configured,
    the index is thereby pip's own default: this repository names none.
+
+A person's own settings of uv and pip hold where they say whence packages come and how the network is reached; what
+would put them elsewhere, or others in their place, is set aside. Where there is no home that can be written, one in
+the checkout's `var` takes its place.
 """
 
 from __future__ import annotations  # for machines whose own Python is old
@@ -30,9 +34,21 @@ import sys
 import tempfile
 import urllib.parse
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 
 REQUIREMENTS = Path(__file__).with_name("uv-requirements.txt")
+CHECKOUT = Path(__file__).resolve().parent.parent
+# What of a person's settings holds: sources, network, place of the cache, choice of the Python.
+KEPT_OF_UV = re.compile(
+    r"UV_(DEFAULT_INDEX|EXTRA_INDEX_URL|INDEX.*|FIND_LINKS|CACHE_DIR|NO_CACHE|CONFIG_FILE|NO_CONFIG|CREDENTIALS_DIR"
+    r"|KEYRING_PROVIDER|SYSTEM_CERTS|NATIVE_TLS|INSECURE_HOST|HTTP_.*|REQUEST_TIMEOUT|OFFLINE|CONCURRENT_.*|LINK_MODE"
+    r"|LOCK_TIMEOUT|NO_PROGRESS|PYTHON|PYTHON_.*|MANAGED_PYTHON|NO_MANAGED_PYTHON)"
+)
+KEPT_OF_PIP = re.compile(
+    r"PIP_(INDEX_URL|EXTRA_INDEX_URL|NO_INDEX|FIND_LINKS|TRUSTED_HOST|PROXY|CERT|CLIENT_CERT|TIMEOUT|DEFAULT_TIMEOUT"
+    r"|RETRIES|CACHE_DIR|NO_CACHE_DIR|CONFIG_FILE|KEYRING_PROVIDER|USE_FEATURE|USE_DEPRECATED)"
+)
 # A hung index must not hang the set-up for ever.
 NETWORK_TIMEOUT_SECONDS = 60
 
@@ -57,10 +73,8 @@ def find_uv() -> str:
     if found is not None and _runs([found]):
         return found
     digest = hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()[:12]
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "constitution-runbook"
-    target = base / f"uv-{platform.machine()}-{digest}"
+    target = cache_directory() / f"uv-{platform.machine()}-{digest}"
     uv = target / "bin" / "uv"
-    base.mkdir(parents=True, exist_ok=True)
     with Path(f"{target}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not _runs([str(uv)]):
@@ -68,6 +82,62 @@ def find_uv() -> str:
     if not _runs([str(uv)]):
         raise BootstrapError(f"the installed uv does not run: {uv}")
     return str(uv)
+
+
+def home() -> Path:
+    """The person's home; one in the checkout's `var` where there is none that can be written.
+
+    Raises:
+        BootstrapError: Neither can be.
+    """
+    try:
+        own = Path.home()  # HOME, else the machine's list of users
+        if own.is_absolute() and _writable(own / ".cache"):
+            return own
+    except RuntimeError:
+        pass  # a user whom the machine does not know
+    substitute = CHECKOUT / "var" / "home"
+    if not _writable(substitute):
+        raise BootstrapError(f"neither your home nor {substitute} can be written; set HOME to a folder that can be")
+    return substitute
+
+
+def cache_directory() -> Path:
+    """The directory of this product's downloads, made if it is missing (XDG Base Directory Specification).
+
+    Raises:
+        BootstrapError: It cannot be written.
+    """
+    given = os.environ.get("XDG_CACHE_HOME", "")
+    base = (
+        Path(given) if given.startswith("/") else home() / ".cache"
+    )  # others are to be ignored, says the specification
+    directory = base / "constitution-runbook"
+    if not _writable(directory):
+        raise BootstrapError(f"{directory} cannot be written; set XDG_CACHE_HOME to a folder that can be")
+    return directory
+
+
+def _writable(directory: Path) -> bool:
+    """Whether files can be made in a directory, which is made if it is missing."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=str(directory)):
+            return True
+    except OSError:
+        return False
+
+
+def tools_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment for uv and pip: with a home that can be written, without settings that change what is made."""
+    return {
+        **{
+            name: value
+            for name, value in environment.items()
+            if not name.startswith(("UV_", "PIP_")) or KEPT_OF_UV.fullmatch(name) or KEPT_OF_PIP.fullmatch(name)
+        },
+        "HOME": str(home()),
+    }
 
 
 def _runs(command: list[str]) -> bool:
@@ -87,8 +157,12 @@ def _install(target: Path) -> None:
             *("--quiet", "--disable-pip-version-check", "--no-input", "--only-binary", ":all:"),
             *("--require-hashes", "--requirement", str(REQUIREMENTS), "--target", str(Path(scratch) / "uv")),
         ]
-        # pip warns root about changing the system's packages; --target changes none.
-        environment = {**os.environ, "PIP_ROOT_USER_ACTION": "ignore"}
+        environment = {
+            **tools_environment(os.environ),
+            "PIP_ROOT_USER_ACTION": "ignore",  # it warns root about changing the system; --target does not
+            "PIP_USER": "0",  # a pip.conf may say otherwise
+            "PIP_REQUIRE_VIRTUALENV": "0",  # likewise
+        }
         if subprocess.run(command, check=False, stdout=sys.stderr, env=environment).returncode != 0:
             raise BootstrapError("pip could not install uv; its message is above. Install uv by hand and try again")
         shutil.rmtree(str(target), ignore_errors=True)
@@ -142,7 +216,7 @@ def configured_index() -> str | None:
     for name in ("PIP_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX_URL"):
         if os.environ.get(name):
             return os.environ[name]
-    home = Path.home()
+    home = Path(os.path.expanduser("~"))  # noqa: PTH111 - also for a user whom the machine does not know
     config_home = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config")
     global_files = [
         Path(folder) / "pip" / "pip.conf" for folder in os.environ.get("XDG_CONFIG_DIRS", "/etc/xdg").split(":")
@@ -239,6 +313,9 @@ def _wheel_from_debian(scratch: Path) -> Path | None:
 
 if __name__ == "__main__":
     try:
-        sys.stdout.write(find_uv() + "\n")
+        program = find_uv()
+        if sys.argv[1:]:
+            os.execve(program, [program, *sys.argv[1:]], tools_environment(os.environ))  # noqa: S606 - no shell is meant
+        sys.stdout.write(program + "\n")
     except BootstrapError as problem:
         sys.exit(f"error: {problem}")

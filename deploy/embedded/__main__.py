@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from deploy.bootstrap import BootstrapError
 from deploy.embedded.catalogue import ALL_NAMES, INFRASTRUCTURE, INFRASTRUCTURE_NAMES
 from deploy.embedded.control import NotRunning, StackError
 from deploy.embedded.ports import Ports
@@ -152,7 +153,7 @@ def main() -> NoReturn:
     code = 0
     try:
         code = app(standalone_mode=False) or 0
-    except (StackError, ServerError, NotRunning) as error:
+    except (StackError, ServerError, NotRunning, BootstrapError) as error:
         typer.echo(f"error: {error}", err=True)
         code = 1
     except typer.TyperException as error:

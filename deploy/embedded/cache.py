@@ -5,20 +5,13 @@ whoever finds it finds all of it. Two checkouts that need the same item at the s
 """
 
 import fcntl
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-
-def cache_directory() -> Path:
-    """The directory of this product's downloads, made if it is missing (XDG Base Directory Specification)."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    directory = base / "constitution-runbook"
-    directory.mkdir(parents=True, exist_ok=True)
-    return directory
+from deploy.bootstrap import cache_directory
 
 
 @contextmanager

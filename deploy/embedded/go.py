@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from deploy.bootstrap import find_uv
+from deploy.bootstrap import find_uv, tools_environment
 from deploy.embedded.cache import item
 from deploy.embedded.server import ServerError
 from deploy.embedded.site import CHECKOUT
@@ -59,7 +59,9 @@ def version(go: str, environment: dict[str, str]) -> tuple[int, int] | None:
 
 def _uv(*arguments: str, environment: dict[str, str]) -> str:
     command = [find_uv(), *arguments]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=CHECKOUT, env=environment)
+    done = subprocess.run(
+        command, check=False, capture_output=True, text=True, cwd=CHECKOUT, env=tools_environment(environment)
+    )
     if done.returncode != 0:
         raise ServerError(f"uv {arguments[0]} failed: {done.stderr.strip()[-500:]}")
     return done.stdout

@@ -5,7 +5,7 @@ import random
 import socket
 from typing import IO
 
-from deploy.embedded.cache import cache_directory
+from deploy.bootstrap import cache_directory
 
 # Below the kernel's usual range for outgoing connections (32768-60999): while a server is down for a restart
 # no client's connection can take its port.

@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import ClassVar
 
+from deploy.bootstrap import home
 from deploy.embedded.leftovers import MARKER
 from deploy.embedded.site import Site
 
@@ -109,7 +110,8 @@ class Server(ABC):
 
 def base_environment(site: Site) -> dict[str, str]:
     """The environment that every child starts from."""
-    return {name: os.environ[name] for name in INHERITED if name in os.environ} | {MARKER: site.mark}
+    inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
+    return inherited | {"HOME": str(home()), MARKER: site.mark}
 
 
 def guarded(argv: tuple[str, ...], death_signal: signal.Signals, user: tuple[int, int] | None = None) -> list[str]:

@@ -44,6 +44,63 @@ class TestConfiguredIndex:
         assert done.stdout.strip() == (_machine_wide() or "None")
 
 
+class TestHome:
+    def test_a_home_that_can_be_written_is_used(self, tmp_path: Path) -> None:
+        assert bootstrap("b.home()", tmp_path).stdout.strip() == str(tmp_path)
+        assert bootstrap("b.cache_directory()", tmp_path).stdout.strip() == f"{tmp_path}/.cache/constitution-runbook"
+
+    @pytest.mark.parametrize("home", ["/proc/nope", "relative", "/dev/null"])
+    def test_where_there_is_none_the_checkout_has_one(self, home: str) -> None:
+        assert bootstrap("b.home()", Path(home)).stdout.strip() == f"{CHECKOUT}/var/home"
+        done = bootstrap("b.cache_directory()", Path(home))
+        assert done.stdout.strip() == f"{CHECKOUT}/var/home/.cache/constitution-runbook"
+
+    def test_a_cache_that_is_given_is_used(self, tmp_path: Path) -> None:
+        done = bootstrap("b.cache_directory()", Path("/proc/nope"), XDG_CACHE_HOME=str(tmp_path))
+        assert done.stdout.strip() == f"{tmp_path}/constitution-runbook"
+
+    def test_a_cache_that_is_given_and_cannot_be_written_is_refused_in_a_line(self) -> None:
+        command = [sys.executable, str(CHECKOUT / "deploy" / "bootstrap.py"), "--version"]
+        environment = {"PATH": "/nowhere", "HOME": "/proc/nope", "XDG_CACHE_HOME": "/proc/nope"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
+        line = "error: /proc/nope/constitution-runbook cannot be written; set XDG_CACHE_HOME to a folder that can be"
+        assert (done.returncode, done.stderr.splitlines()) == (1, [line])
+
+
+class TestSettingsOfAPerson:
+    def test_sources_and_network_hold(self, tmp_path: Path) -> None:
+        kept = {
+            "UV_INDEX_COMPANY_PASSWORD": "p",
+            "UV_DEFAULT_INDEX": "http://one",
+            "UV_CACHE_DIR": "/c",
+            "UV_HTTP_TIMEOUT": "9",
+            "UV_SYSTEM_CERTS": "true",
+            "UV_PYTHON": "3.12",
+            "PIP_INDEX_URL": "http://two",
+            "PIP_CERT": "/ca",
+            "PIPX_HOME": "/p",
+        }
+        given = bootstrap("sorted(b.tools_environment(b.os.environ).items())", tmp_path, **kept).stdout
+        assert [pair for pair in kept.items() if repr(pair) not in given] == []
+
+    def test_what_would_put_packages_elsewhere_or_others_in_their_place_is_set_aside(self, tmp_path: Path) -> None:
+        aside = {
+            "UV_PROJECT_ENVIRONMENT": "/elsewhere",
+            "UV_PROJECT": "/other",
+            "UV_NO_DEV": "1",
+            "UV_NO_BUILD": "1",
+            "UV_LOCKED": "1",
+            "UV_CONSTRAINT": "/c.txt",
+            "UV_WORKING_DIRECTORY": "/",
+            "PIP_USER": "1",
+            "PIP_REQUIRE_VIRTUALENV": "1",
+            "PIP_TARGET": "/t",
+            "PIP_NO_BINARY": ":all:",
+        }
+        given = bootstrap("sorted(b.tools_environment(b.os.environ))", tmp_path, **aside).stdout
+        assert [name for name in aside if name in given] == []
+
+
 def _machine_wide() -> str | None:
     file = Path("/etc/pip.conf")
     lines = file.read_text().splitlines() if file.exists() else []
