@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,11 +29,13 @@ from signatures.trust_files import load_trust
 
 @dataclass(frozen=True, slots=True)
 class NewPerson:
-    """Somebody to make a key for."""
+    """Somebody of the trust policy: with their own ``certificate``, or to make a key for."""
 
     id: str
     name: str
     roles: tuple[Role, ...]
+    certificate: bytes | None = None
+    fingerprint: str = ""  # of the certificate
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,15 +110,17 @@ def make_trust(
     people: Sequence[NewPerson] = PEOPLE,
     services: Sequence[str] = SERVICES,
     clients: Sequence[NewClient] = CLIENTS,
+    thresholds: Mapping[str, int] | None = None,
 ) -> Ceremony:
     """Make ``directory/trust`` and ``directory/keys`` for an environment.
 
     Args:
         directory: made if it is missing; may hold other files, but neither ``trust`` nor ``keys``.
         environment: its name, bound into everything that is ever signed.
-        people: who gets an OpenPGP key.
+        people: who stands in the policy; who brings no certificate gets an OpenPGP key.
         services: who gets a key that signs release statements.
         clients: who gets a key that mints service tokens.
+        thresholds: those that differ from ``THRESHOLDS``.
 
     Returns:
         Fingerprints and public keys, for people to compare by another channel.
@@ -126,13 +130,11 @@ def make_trust(
         ConflictError: ``trust`` or ``keys`` is there already; nothing was touched.
         FileRefusedError: the folder cannot be written.
     """
-    try:
-        TypeAdapter(Identifier).validate_python(environment)
-    except ValidationError as error:
+    if not is_identifier(environment):
         raise InvalidRequestError(
             f"{environment!r} is no environment's name",
             hint="lower-case letters, digits, '.', '_', '-'; e.g. development",
-        ) from error
+        )
     _refuse_existing(directory)
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -141,7 +143,14 @@ def make_trust(
     except OSError as error:
         raise FileRefusedError(f"cannot write in {directory}: {error.strerror}") from error
     try:
-        made = _fill(scratch, environment, people, services, clients)
+        made = _fill(
+            scratch,
+            environment,
+            people=people,
+            services=services,
+            clients=clients,
+            thresholds={**THRESHOLDS, **(thresholds or {})},
+        )
         _refuse_existing(directory)
         # keys first: a folder with keys and no policy is visibly unfinished, and is refused by the next ceremony.
         (scratch / "keys").rename(directory / "keys")
@@ -151,6 +160,15 @@ def make_trust(
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return Ceremony(directory, directory / "trust" / "trust.toml", made.fingerprints, made.keys)
+
+
+def is_identifier(name: str) -> bool:
+    """Say whether this may name an environment, a person, a service or a client."""
+    try:
+        TypeAdapter(Identifier).validate_python(name)
+    except ValidationError:
+        return False
+    return True
 
 
 def _refuse_existing(directory: Path) -> None:
@@ -165,17 +183,22 @@ def _refuse_existing(directory: Path) -> None:
 def _fill(
     root: Path,
     environment: str,
+    *,
     people: Sequence[NewPerson],
     services: Sequence[str],
     clients: Sequence[NewClient],
+    thresholds: Mapping[str, int],
 ) -> Ceremony:
     keys = root / "keys"
     keys.mkdir(mode=0o700)
     (root / "trust" / "certificates").mkdir(parents=True)
     fingerprints = {}
     for person in people:
-        secret, certificate, fingerprint = generate_key(f"{person.name} <{person.id}@{environment}.invalid>")
-        _write(keys / f"{person.id}.tsk", secret, secret=True)
+        if person.certificate is not None:
+            certificate, fingerprint = person.certificate, person.fingerprint
+        else:
+            secret, certificate, fingerprint = generate_key(f"{person.name} <{person.id}@{environment}.invalid>")
+            _write(keys / f"{person.id}.tsk", secret, secret=True)
         _write(root / "trust" / _certificate(person), certificate)
         fingerprints[person.id] = fingerprint
     public = {}
@@ -192,6 +215,7 @@ def _fill(
             clients=clients,
             fingerprints=fingerprints,
             public=public,
+            thresholds=thresholds,
         ),
     )
     # Read back the way every process will: a ceremony that makes an invalid policy must fail here, not at start-up.
@@ -211,18 +235,19 @@ def _trust_toml(
     clients: Sequence[NewClient],
     fingerprints: dict[str, str],
     public: dict[str, str],
+    thresholds: Mapping[str, int],
 ) -> bytes:
-    # Written by hand for its comments; every value is an identifier, a fingerprint, a key or a literal above, and
-    # _fill reads the result back through the real parser.
+    # Written by hand for its comments; every value is an identifier, a fingerprint, a key, a name or a literal above,
+    # and _fill reads the result back through the real parser.
     lines = [
-        "# Who may sign, approve, publish and call, and how many of them it takes (docs/architecture.md).",
+        "# Who may sign, approve, publish and call, and how many of them it takes (docs/trust-policy.md).",
         "# Pin this file wherever a process reads it; it is never taken from the network.",
         "schema_version = 1",
         f'environment = "{environment}"',
         "version = 1",
         "",
         "[thresholds]",
-        *(f"{name} = {number}" for name, number in THRESHOLDS.items()),
+        *(f"{name} = {number}" for name, number in thresholds.items()),
     ]
     for person in people:
         roles = ", ".join(f'"{role}"' for role in person.roles)
@@ -230,7 +255,7 @@ def _trust_toml(
             "",
             "[[people]]",
             f'id = "{person.id}"',
-            f"name = {json.dumps(person.name)}",  # a JSON string is a TOML basic string
+            f"name = {_toml_text(person.name)}",
             f"roles = [{roles}]",
             f'openpgp = [{{ fingerprint = "{fingerprints[person.id]}", certificate = "{_certificate(person)}" }}]',
         ]
@@ -246,6 +271,11 @@ def _trust_toml(
             f"scopes = [{scopes}]",
         ]
     return ("\n".join(lines) + "\n").encode()
+
+
+def _toml_text(text: str) -> str:
+    """Return a TOML basic string: a JSON one, but for DEL; nothing beyond ASCII is escaped, as TOML has no pairs."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _write(path: Path, data: bytes, *, secret: bool = False) -> None:

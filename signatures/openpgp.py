@@ -306,6 +306,30 @@ def generate_key(name: str) -> tuple[bytes, bytes, str]:
     return str(tsk).encode(), str(cert).encode(), cert.fingerprint
 
 
+def certificate_of(data: bytes, *, what: str) -> tuple[str, str]:
+    """Return the fingerprint of a certificate file, and its owner's name by the first user id ("" where there is none).
+
+    Args:
+        data: the file, armored or binary; one certificate, without secret parts.
+        what: whose it is, for messages.
+
+    Raises:
+        OpenPgpError: it is no such file, or none of its keys may sign now.
+    """
+    tags = _sequoia(lambda: [p.tag for p in PacketPile.from_bytes(data)], f"{what} cannot be read")
+    if any(tag in _SECRET_TAGS for tag in tags):
+        raise OpenPgpError(f"{what} holds a secret key", hint="give the public part alone: gpg --armor --export")
+    cert = _sequoia(lambda: pysequoia.Cert.from_bytes(data), f"{what} is no certificate")
+    fingerprint = str(cert.fingerprint)
+    owner = Certificate(data, fingerprint)
+    now = datetime.now(UTC)
+    refusals = [owner.refusal(key.fingerprint, now) for key in owner.keys]
+    if None not in refusals:
+        raise OpenPgpError(f"{what} cannot sign: " + "; ".join(dict.fromkeys(filter(None, refusals))))
+    users = _sequoia(lambda: [str(user) for user in cert.user_ids], f"{what} cannot be read")
+    return fingerprint, users[0].partition("<")[0].strip() if users else ""
+
+
 def fingerprint_of_key(tsk: bytes) -> str:
     """Return the fingerprint of a secret key file's primary key.
 

@@ -10,29 +10,61 @@ import typer
 from constitution_client.output import JsonOption, result
 
 
-def init(
+def init(  # noqa: PLR0917 - typer reads the options from the signature
     directory: Annotated[Path, typer.Option("--directory", help="Where trust/ and keys/ are made.")],
     environment: Annotated[str, typer.Option("--environment", help="The environment's name.")] = "development",
+    maintainer: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ID=CERTIFICATE", help="Signs documents; a public OpenPGP file. May be repeated."),
+    ] = None,
+    author: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ID=CERTIFICATE", help="Files change requests. Default: the maintainers."),
+    ] = None,
+    board: Annotated[
+        list[str] | None, typer.Option(metavar="ID=CERTIFICATE", help="Approves. May be repeated.")
+    ] = None,
+    threshold: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=NUMBER", help="How many people an act takes, e.g. approval=3. May be repeated."),
+    ] = None,
+    generate: Annotated[
+        bool,
+        typer.Option("--generate", help="Make a secret key for each named by ID alone. In development always."),
+    ] = False,
     json: JsonOption = None,
 ) -> None:
-    """Make the keys, certificates and trust policy of an environment. Overwrites nothing; exit 1 if they exist."""
+    """Make the trust policy of an environment, and the keys that it needs. Overwrites nothing; exit 1 if they exist."""
     from constitution_client.ceremony import make_trust
+    from constitution_client.people import GUIDE, chosen_thresholds, named_people
 
-    made = make_trust(directory, environment)
+    people = named_people(
+        maintainers=maintainer or (),
+        authors=author or (),
+        board=board or (),
+        generate=generate,
+        environment=environment,
+    )
+    made = make_trust(directory, environment, people=people, thresholds=chosen_thresholds(threshold or ()))
+    generated = [person.id for person in people if person.certificate is None]
     result(
         {
             "environment": environment,
             "trust": str(made.trust),
             "keys": str(made.directory / "keys"),
             "fingerprints": made.fingerprints,
+            "generated": generated,
             "public_keys": made.keys,
         },
         [
-            f"trust policy {made.trust}",
+            f"trust policy {made.trust} (what stands in it: {GUIDE})",
             f"secret keys  {made.directory / 'keys'} (mode 0700; give each to its owner alone)",
             "",
             "fingerprints, to be compared by another channel:",
-            *(f"  {person:20} {fingerprint}" for person, fingerprint in made.fingerprints.items()),
+            *(
+                f"  {person:20} {fingerprint}{'  (its secret key was made here)' if person in generated else ''}"
+                for person, fingerprint in made.fingerprints.items()
+            ),
             "public keys of services and clients:",
             *(f"  {identifier:20} {key}" for identifier, key in made.keys.items()),
             "",

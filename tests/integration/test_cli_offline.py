@@ -84,7 +84,7 @@ class TestInit:
         assert stat.S_IMODE((ceremony / "keys").stat().st_mode) == 0o700
 
     def test_prints_the_fingerprints_that_the_trust_policy_pins(self, tmp_path: Path) -> None:
-        done = constitution("init", "--directory", tmp_path / "a", "--environment", "staging")
+        done = constitution("init", "--directory", tmp_path / "a", "--environment", "staging", "--generate")
         printed = json.loads(done.out)
         policy = (tmp_path / "a" / "trust" / "trust.toml").read_text()
         assert set(printed["fingerprints"]) == {"mara", "alva", "bruno", "chen"}
@@ -108,7 +108,7 @@ class TestInit:
 
     @pytest.mark.parametrize("name", ["", "Production", "../x", "a b", 'x"\ny = 1', "x" * 64])
     def test_refuses_what_is_no_environments_name(self, tmp_path: Path, name: str) -> None:
-        done = constitution("init", "--directory", tmp_path / "a", "--environment", name)
+        done = constitution("init", "--directory", tmp_path / "a", "--environment", name, "--generate")
         assert done.code == 1
         assert not (tmp_path / "a").exists()
 
