@@ -9,15 +9,20 @@ in sum:
   gives the same.
 * **Reset** (the value drops): the counter began again at zero, so the new value is the increment; what was lost
   between the last scrape and the restart stays lost (an undercount: conservative for "up"). A drop by less than a
-  tenth is no restart but two scrapers out of step: skipped, the higher value stays the reference.
-* **Birth.** A series that appears while its target (job, instance) was already being scraped had no events before:
-  it counts from zero. A series of a target that was never seen (a replica joins, or the query's window begins) is a
-  reference only.
+  tenth is no restart but two scrapers out of step: skipped, the higher value stays the reference. For a *rate*, a tick
+  in which more than a tenth of the targets that answered restarted is void: too much of its events was lost.
+* **New labels.** A series that appears where another of its target (and on its side of the line) has fallen silent is
+  that one under new labels, and goes on from its last value; of several the one that shares most labels.
+* **Birth.** Another series that appears while its target (job, instance) was already being scraped had no events
+  before: it counts from zero, unless it holds more than sixty times what the target counts in a scrape: how it came to
+  that nobody saw, so it is a reference only. So is a series of a target that was never seen (a replica joins, or the
+  query's window begins).
 * **Gap.** No sample at all in a tick: no evidence, and the next one has the longer exposure; exact. One series
   alone out for long while others were seen: of its increment only this tick's part counts for a *rate* (the rest
   belongs to ticks already judged); for a *share* all of it counts, above and below the line.
-* **Thin ticks.** When under half of the targets of the last minute answered, the tick waits for the next one: most of
-  its events are still to come, and a sum over a quarter of the fleet is no rate.
+* **Thin ticks.** When too few of the targets of the last dozen ticks answered, the tick waits for the next one: events
+  of the others are still to come. A sum over part of the fleet is no rate, so a rate waits for nine in ten; a share
+  for half. A target that stays silent for longer is forgotten.
 * **NaN, infinities, negative values, stale markers**: no sample. **Duplicates** of one instant: the highest value.
   **Late** samples, older than one already used: ignored, their events are in the newer value.
 * **Replica leaving**: it stops contributing.
@@ -26,20 +31,26 @@ Source: Prometheus HTTP API, "Range vectors"; OpenMetrics 1.0 on counters and re
 """
 
 import math
-from bisect import insort
+from bisect import bisect_right, insort
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import groupby, pairwise
+from operator import itemgetter
 from typing import Any
 
 from constitution.baseline import Measure
+from constitution.bet import LARGEST_EFFECT
 from constitution.errors import InvalidRequestError
 
 Labels = Mapping[str, str]
 
 GLITCH = 0.9  # a value that falls to no less than this share of the last one did not restart
 RECENT_TICKS = 12  # a target silent for longer is not waited for
-ENOUGH_TARGETS = 0.5
+ENOUGH_TARGETS: Mapping[Measure, float] = {"rate": 0.9, "share": 0.5}
+MOST_RESTARTED = 0.1  # share of the answering targets; beyond it a tick is no rate
+MOST_ALIKE = 1000  # series of one target among which a successor is looked for
+LARGEST_BURST = LARGEST_EFFECT  # times the target's events per scrape; at least so many events
+OUT_OF_PHASE = (0.6, 0.45)  # intervals before and after an instant: within them a series of another scrape has a sample
 PHASE_SAMPLES = 16  # the newest samples of each series tell its phase
 PARTIAL_GAP = 1.5  # intervals beyond the tick's own exposure before a lone series counts as having been out
 
@@ -58,6 +69,7 @@ class Tick:
         exposure: seconds since the last tick with data (``rate``) or all evaluations (``share``).
         seconds: wall time it covers; 0 if nothing was observed, more than the interval if it closes a gap.
         resets: series that restarted.
+        void: so many targets restarted that a rate cannot be told: no count, no exposure, and no evidence.
     """
 
     end_s: float
@@ -65,16 +77,33 @@ class Tick:
     exposure: float
     seconds: float
     resets: int = 0
+    void: bool = False
 
 
 @dataclass(slots=True)
 class _Series:
-    target: tuple[str, str]
+    labels: frozenset[tuple[str, str]]
     counted: bool
     pending: list[tuple[float, float]] = field(default_factory=list)
     last_t: float = -math.inf
     last_v: float = math.nan
     born: bool = False
+    succeeded: bool = False  # another series went on from it
+
+
+@dataclass(slots=True)
+class _Target:
+    name: tuple[str, str]
+    series: list[_Series] = field(default_factory=list)
+    first_t: float = math.inf
+    answered: int | None = None  # the last tick that it answered in
+    restarted_t: float = -math.inf
+    scrapes: int = 0
+    events: float = 0.0
+
+    @property
+    def largest_birth(self) -> float:
+        return LARGEST_BURST * max(1.0, self.events / max(1, self.scrapes))
 
 
 @dataclass(slots=True)
@@ -83,6 +112,8 @@ class _Bin:
     total: float = 0.0
     resets: int = 0
     solid: bool = False  # holds more than first sights of joining replicas
+    answered: set[tuple[str, str]] = field(default_factory=set)
+    restarted: set[tuple[str, str]] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +165,8 @@ class CounterGrid:
         self._measure: Measure = measure
         self._counted = counted
         self._oldest_s = oldest_s
-        self._series: dict[tuple[tuple[str, str], ...], _Series] = {}
-        self._seen: dict[tuple[str, str], float] = {}
-        self._answered: dict[tuple[str, str], int] = {}  # target -> the last tick it answered in
+        self._series: dict[frozenset[tuple[str, str]], _Series] = {}
+        self._targets: dict[tuple[str, str], _Target] = {}
         self._next: int | None = None  # the first tick not given yet
         self._last: int | None = None  # the last tick with data
 
@@ -152,16 +182,18 @@ class CounterGrid:
             InvalidSeriesError: an entry is malformed. Nothing of this matrix is used then.
         """
         for labels, samples in parse_matrix(matrix):
-            key = tuple(sorted(labels.items()))
+            name = (labels.get("job", ""), labels.get("instance", ""))
+            target = self._targets.setdefault(name, _Target(name))
+            key = frozenset(labels.items())
             series = self._series.get(key)
             if series is None:
-                target = (labels.get("job", ""), labels.get("instance", ""))
-                series = self._series[key] = _Series(target=target, counted=self._counted(labels))
+                series = self._series[key] = _Series(labels=key, counted=self._counted(labels))
+                target.series.append(series)
             for t, v in samples:
                 if t <= max(series.last_t, self._oldest_s):
                     continue
                 insort(series.pending, (t, v))
-                self._seen[series.target] = min(t, self._seen.get(series.target, math.inf))
+                target.first_t = min(t, target.first_t)
 
     def ticks(self, until_s: float) -> list[Tick]:
         """The ticks that ended by ``until_s`` and were not given before, beginning with the first one that has data."""
@@ -185,7 +217,7 @@ class CounterGrid:
         """Take every pending sample up to tick ``last`` into its bin."""
         bins: dict[int, _Bin] = {}
         into = self._thick(last)
-        taken = [step for series in self._series.values() for step in self._take(series, into, bins)]
+        taken = [step for target in self._targets.values() for step in self._take(target, into, bins)]
         if self._last is None and bins:
             bins[min(bins)].solid = True  # the very first tick is what the second one counts from
         bins = {k: found for k, found in bins.items() if found.solid}
@@ -209,22 +241,28 @@ class CounterGrid:
     def _thick(self, last: int) -> dict[int, int]:
         """For each tick up to ``last`` with samples, the tick that takes them; those that must wait are left out."""
         targets: dict[int, set[tuple[str, str]]] = {}
-        for series in self._series.values():
-            for t, _ in series.pending:
-                tick = self._due(t)
-                if tick > last:
-                    break
-                targets.setdefault(tick, set()).add(series.target)
+        for target in self._targets.values():
+            for series in target.series:
+                for t, _ in series.pending:
+                    tick = self._due(t)
+                    if tick > last:
+                        break
+                    targets.setdefault(tick, set()).add(target.name)
         into: dict[int, int] = {}
         waiting: list[int] = []
         answered: set[tuple[str, str]] = set()
         for tick in sorted(targets):
             waiting.append(tick)
             answered |= targets[tick]
-            recent = sum(k >= tick - RECENT_TICKS for target, k in self._answered.items() if target not in answered)
-            if len(answered) >= ENOUGH_TARGETS * (len(answered) + recent):
+            recent = sum(
+                target.answered is not None and target.answered >= tick - RECENT_TICKS
+                for name, target in self._targets.items()
+                if name not in answered
+            )
+            if len(answered) >= ENOUGH_TARGETS[self._measure] * (len(answered) + recent):
                 into.update(dict.fromkeys(waiting, tick))
-                self._answered.update(dict.fromkeys(answered, tick))
+                for name in answered:
+                    self._targets[name].answered = tick
                 waiting, answered = [], set()
         return into
 
@@ -233,30 +271,83 @@ class CounterGrid:
         tick = self._tick_of(t)
         return tick if self._next is None else max(tick, self._next)
 
-    def _take(self, series: _Series, into: dict[int, int], bins: dict[int, _Bin]) -> Iterator[_Step]:
-        """The increments of one series in the ticks that are complete; their bins are opened."""
-        due = 0
-        for t, v in series.pending:
-            tick = into.get(self._due(t))
-            if tick is None:
-                break
-            due += 1
-            following = series.pending[due : due + 1]
-            if following and following[0][0] == t:
-                continue  # duplicates of one instant are sorted by value: the last one is the highest
-            bins.setdefault(tick, _Bin()).solid |= series.born or self._known_before(series, t)
-            increment, gap_s, reset = self._increment(series, t, v)
-            if increment > 0 or reset:
-                yield _Step(tick, increment, gap_s, reset, series.counted)
-        del series.pending[:due]
+    def _take(self, target: _Target, into: dict[int, int], bins: dict[int, _Bin]) -> Iterator[_Step]:
+        """The increments of one target's series in the ticks that are complete, in time; their bins are opened."""
+        due: list[tuple[float, int, float, int]] = []
+        coming = [[t for t, _ in series.pending] for series in target.series]
+        for i, series in enumerate(target.series):
+            number = 0
+            for t, v in series.pending:
+                tick = into.get(self._due(t))
+                if tick is None:
+                    break
+                number += 1
+                due.append((t, i, v, tick))
+            del series.pending[:number]
+        due.sort()
+        for t, samples in groupby(due, key=itemgetter(0)):
+            # Duplicates of one instant are sorted by value: the last one is the highest.
+            scrape = {i: (v, tick) for _, i, v, tick in samples}
+            self._succeed(target, t, scrape, coming)
+            target.scrapes += 1
+            restarted = False
+            for i, (v, tick) in scrape.items():
+                series = target.series[i]
+                found = bins.setdefault(tick, _Bin())
+                found.solid |= series.born or self._known_before(target, t)
+                found.answered.add(target.name)
+                last_t = series.last_t
+                increment, gap_s, reset = self._increment(target, series, t, v)
+                target.events += increment
+                if reset and last_t < target.restarted_t:
+                    gap_s = self._interval_s  # it only comes back after a restart that others have shown, as if born
+                elif reset:
+                    restarted = True
+                    found.restarted.add(target.name)
+                if increment > 0 or reset:
+                    yield _Step(tick, increment, gap_s, reset, series.counted)
+            if restarted:
+                target.restarted_t = t
 
-    def _increment(self, series: _Series, t: float, v: float) -> tuple[float, float, bool]:
+    def _succeed(
+        self, target: _Target, t: float, scrape: Mapping[int, tuple[float, int]], coming: Sequence[Sequence[float]]
+    ) -> None:
+        """Let each series that is new at this instant go on from the most alike one that has fallen silent."""
+        new = [target.series[i] for i in scrape if not target.series[i].born]
+        if not new or not self._known_before(target, t) or len(target.series) > MOST_ALIKE:
+            return
+        silent = [
+            series
+            for i, series in enumerate(target.series)
+            if series.born and i not in scrape and self._silent(target, series, t, coming[i])
+        ]
+        for series in new:
+            alike = [old for old in silent if old.counted == series.counted]
+            if not alike:
+                continue
+            old = max(alike, key=lambda one: (len(one.labels & series.labels), one.last_t, one.last_v))
+            silent.remove(old)
+            series.last_t, series.last_v, series.born = old.last_t, old.last_v, True
+            old.born, old.succeeded = False, True
+
+    def _silent(self, target: _Target, series: _Series, t: float, coming: Sequence[float]) -> bool:
+        """Whether a series without a sample at this instant has ended; one of another scrape has not."""
+        if t - series.last_t > RECENT_TICKS * self._interval_s:
+            return False
+        if target.name[1]:
+            return True
+        before, after = (part * self._interval_s for part in OUT_OF_PHASE)
+        following = bisect_right(coming, t)
+        return t - series.last_t >= before and not (following < len(coming) and coming[following] <= t + after)
+
+    def _increment(self, target: _Target, series: _Series, t: float, v: float) -> tuple[float, float, bool]:
         """Events since the series' last sample, the seconds since then, and whether it restarted."""
         gap_s, reset = t - series.last_t, False
         if not series.born:
             series.born = True
             gap_s = self._interval_s
-            increment = v if self._known_before(series, t) else 0.0
+            counts = self._known_before(target, t) and not series.succeeded and v <= target.largest_birth
+            increment = v if counts else 0.0
         elif v >= series.last_v:
             increment = v - series.last_v
         elif v >= GLITCH * series.last_v:
@@ -266,9 +357,9 @@ class CounterGrid:
         series.last_t, series.last_v = t, v
         return increment, gap_s, reset
 
-    def _known_before(self, series: _Series, t: float) -> bool:
-        """Whether the series' target was scraped before ``t``: series of one scrape share their instant."""
-        return self._seen[series.target] < t - 0.5 * self._interval_s
+    def _known_before(self, target: _Target, t: float) -> bool:
+        """Whether the target was scraped before ``t``: series of one scrape share their instant."""
+        return target.first_t < t - 0.5 * self._interval_s
 
     def _tick(self, k: int, found: _Bin | None) -> Tick:
         end_s = self._origin_s + k * self._interval_s
@@ -276,6 +367,8 @@ class CounterGrid:
             return Tick(end_s=end_s, count=0.0, exposure=0.0, seconds=0.0)
         seconds = 0.0 if self._last is None else (k - self._last) * self._interval_s
         self._last = k
+        if self._measure == "rate" and len(found.restarted) > MOST_RESTARTED * len(found.answered):
+            return Tick(end_s=end_s, count=0.0, exposure=0.0, seconds=seconds, resets=found.resets, void=True)
         exposure = seconds if self._measure == "rate" else found.total
         return Tick(end_s=end_s, count=found.counted, exposure=exposure, seconds=seconds, resets=found.resets)
 

@@ -5,7 +5,8 @@ answers since; ``finish`` gives the verdict. The state that must survive a crash
 grid stands); the samples are asked for again, and as ticks are made from samples alone, the resumed watch decides
 the same.
 
-A tick whose gap reaches back over publish mixes old and new events: it is no evidence.
+A tick whose gap reaches back over publish mixes old and new events, and one in which much of the fleet restarted lost
+too many of them: neither is evidence.
 
 Pure: no clock, no I/O.
 """
@@ -144,6 +145,8 @@ class Watch:
             self.ticks.append(tick)
             if tick.seconds > index * interval_s + 0.5 * interval_s:
                 self.test.miss(index * interval_s)
+            elif tick.void:
+                self.test.miss(tick.seconds)
             elif tick.seconds > 0:
                 self.test.observe(tick.count, tick.exposure, tick.seconds)
 

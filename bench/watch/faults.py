@@ -4,6 +4,7 @@ Four replicas of 5 evaluations a second each, 10 % refused, scraped every 5 s at
 jitter; one hour before publish, half an hour after it; both directions watched.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -32,12 +33,14 @@ class Fault:
         ratio: what the release does to the refused share.
         bend: changes the samples of one series; gets the generator, the replica's number and the samples.
         publish_skew_s: how wrong the clock is that noted publish.
+        relabelled: whether every series goes on under one label more from five minutes after publish.
     """
 
     name: str
     ratio: float
     bend: Callable[[Rng, int, Values], Values]
     publish_skew_s: float = 0.0
+    relabelled: bool = False
 
 
 def unbent(_rng: Rng, _replica: int, values: Values) -> Values:
@@ -61,6 +64,20 @@ def restarts(every: int, replicas: int) -> Callable[[Rng, int, Values], Values]:
                     base += 0.5 * (float(v) - base)
             found.append([t, str(round(float(v) - base))])
         return found
+
+    return bend
+
+
+def restarted_slowly(replicas: int, scrapes: int) -> Callable[[Rng, int, Values], Values]:
+    """Some replicas restart at the same time, a minute after publish, and cannot be scraped meanwhile."""
+
+    def bend(_rng: Rng, replica: int, values: Values) -> Values:
+        if replica >= replicas:
+            return values
+        start = PUBLISH_S + 60
+        end = start + scrapes * INTERVAL_S
+        base = max((float(v) for t, v in values if t < end), default=0.0)
+        return [[t, v if t < start else str(round(float(v) - base))] for t, v in values if not start <= t < end]
 
     return bend
 
@@ -96,6 +113,12 @@ FAULTS: Sequence[Fault] = (
     Fault("none", 1.0, unbent),
     Fault("none, refusals double", 2.0, unbent),
     Fault("rolling restart of all", 1.0, restarts(10_000, REPLICAS)),
+    Fault("one replica restarts, 30 s away", 1.0, restarted_slowly(1, 6)),
+    Fault("half of the fleet restarts, 15 s away", 1.0, restarted_slowly(2, 3)),
+    Fault("half of the fleet restarts, 30 s away", 1.0, restarted_slowly(2, 6)),
+    Fault("half of the fleet restarts, 30 s away, refusals double", 2.0, restarted_slowly(2, 6)),
+    Fault("a label is added", 1.0, unbent, relabelled=True),
+    Fault("a label is added, refusals double", 2.0, unbent, relabelled=True),
     Fault("one replica in a crash loop (40 s)", 1.0, restarts(8, 1)),
     Fault("one replica in a crash loop, refusals double", 2.0, restarts(8, 1)),
     Fault("all replicas in a crash loop (40 s)", 1.0, restarts(8, REPLICAS)),
@@ -148,8 +171,12 @@ def _matrix(rng: Rng, fault: Fault, run: int) -> list[dict[str, Any]]:
         denied = rng.binomial(total, share)
         for decision, events in (("allow", total - denied), ("deny", denied)):
             values: Values = [[float(t), str(int(v))] for t, v in zip(at, np.cumsum(events), strict=True) if v > 0]
-            labels = {"job": "policy-engine", "instance": f"h{replica}", "decision": decision}
+            labels: dict[str, str] = {"job": "policy-engine", "instance": f"h{replica}", "decision": decision}
             # Both series of a replica are scraped together, so the same trouble befalls them.
             trouble = np.random.default_rng([int(SEEDS, 16), run, replica])
-            found.append({"metric": labels, "values": fault.bend(trouble, replica, values)})
+            bent = fault.bend(trouble, replica, values)
+            moment = PUBLISH_S + 300 if fault.relabelled else math.inf
+            found.append({"metric": labels, "values": [pair for pair in bent if pair[0] < moment]})
+            after = [pair for pair in bent if pair[0] >= moment]
+            found += [{"metric": labels | {"team": "risk"}, "values": after}] if after else []
     return found

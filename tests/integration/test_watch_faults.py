@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
 
 import httpx
@@ -76,7 +76,7 @@ async def fleet(prometheus: Prometheus, tmp_path: Path) -> AsyncIterator[Fleet]:
     exporter.kill()
 
 
-def ask(published: datetime, seconds: float = WATCH) -> WatchInput:
+def ask(published: datetime, seconds: float = WATCH, measure: Literal["share", "rate"] = "share") -> WatchInput:
     return WatchInput(
         environment=ENVIRONMENT,
         update_id=str(uuid4()),
@@ -86,9 +86,9 @@ def ask(published: datetime, seconds: float = WATCH) -> WatchInput:
             watch_seconds=int(seconds),
             baseline_seconds=30,
             scrape_seconds=1,
-            measure="share",
+            measure=measure,
             min_rate=0.01,
-            direction="up",
+            direction="up" if measure == "share" else "both",
         ),
         until_seconds=seconds,
     )
@@ -166,6 +166,7 @@ async def test_faults_of_the_data_make_no_alarm_and_hide_none(
     tasks = {
         name: watchers.start(name, prometheus.url, ask(moments.get(name, published))) for name in (*scenarios, "twice")
     }
+    tasks["reset, by rate"] = watchers.start("reset", prometheus.url, ask(published, measure="rate"))
     tasks["ingress"] = watchers.start("ingress", ingress.url, ask(published))
     await until(published + timedelta(seconds=3))
     ingress.fault = Fault(status=404, body=b"default backend - 404\n")
@@ -178,7 +179,7 @@ async def test_faults_of_the_data_make_no_alarm_and_hide_none(
     ingress.fault = Fault()
     reports = dict(zip(tasks, await asyncio.gather(*tasks.values()), strict=True))
     said = {name: (report.verdict, report.detail) for name, report in reports.items()}
-    for name in ("calm", "reset", "nan", "twice", "early", "late", "ingress"):
+    for name in ("calm", "reset", "reset, by rate", "nan", "twice", "early", "late", "ingress"):
         assert reports[name].verdict is Verdict.OK, (name, said)
     for name in ("vanishes", "fades"):
         assert reports[name].verdict is Verdict.NO_DATA, (name, said)

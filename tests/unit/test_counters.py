@@ -47,9 +47,28 @@ class TestIncrements:
         assert counts(matrix) == [0, 11, 11]
 
     def test_a_reset_counts_from_zero(self) -> None:
-        found = ticks([series([100, 110, 4, 9])])
+        found = ticks([series([100, 110, 4, 9], decision="deny")], measure="share")
         assert [tick.count for tick in found] == [0, 10, 4, 5]
         assert [tick.resets for tick in found] == [0, 0, 1, 0]
+
+    def test_a_tick_in_which_more_than_a_tenth_of_the_fleet_restarted_is_no_rate(self) -> None:
+        for replicas, void in ((1, True), (2, True), (9, True), (10, False), (20, False)):
+            steady = [series([100, 110, 120, 130, 140], instance=str(i)) for i in range(1, replicas)]
+            found = ticks([series([100, 110, 4, 14, 24], instance="0"), *steady])
+            assert [tick.void for tick in found] == [False, False, void, False, False]
+            assert [tick.resets for tick in found] == [0, 0, 1, 0, 0]
+            assert (found[2].count, found[2].exposure) == ((0, 0) if void else (10 * replicas - 6, 5))
+            assert [(t.count, t.exposure) for t in found[3:]] == [(10 * replicas, 5)] * 2
+
+    def test_series_that_come_back_one_by_one_after_a_restart_are_one_restart(self) -> None:
+        matrix = [
+            series([100, 110, 4, 14, 24, 34], instance="a", decision="allow"),
+            series([50, 60, None, 1, 2, 3], instance="a", decision="deny"),
+            series([50, 60, None, None, 1, 2], instance="a", decision="require_approval"),
+        ]
+        found = ticks(matrix)
+        assert [tick.void for tick in found] == [False, False, True, False, False, False]
+        assert [tick.count for tick in found] == [0, 30, 0, 11, 12, 12]
 
     def test_two_scrapers_out_of_step_are_no_reset(self) -> None:
         assert counts([series([1_000_000, 1_000_010, 1_000_007, 1_000_020])]) == [0, 10, 0, 10]
@@ -67,7 +86,7 @@ class TestIncrements:
 
     def test_a_leaving_replica_just_stops_contributing(self) -> None:
         matrix = [series([0, 1, 2, 3], instance="a"), series([0, 10, None, None], instance="b")]
-        assert counts(matrix) == [0, 11, 1, 1]
+        assert [tick.count for tick in ticks(matrix, measure="share")] == [0, 11, 1, 1]
 
     @pytest.mark.parametrize("lie", ["NaN", "+Inf", "-Inf", "-5"])
     def test_what_is_no_value_is_no_sample(self, lie: str) -> None:
@@ -116,9 +135,10 @@ class TestGaps:
         ]
 
     def test_a_replica_that_comes_back_alone_brings_only_this_ticks_part(self) -> None:
-        always, away = [i * 10 for i in range(12)], [0, *[None] * 10, 110]
+        always, away = [i * 10 for i in range(16)], [0, *[None] * 14, 150]
         found = ticks([series(always, instance="a"), series(away, instance="b")])
-        assert [t.count for t in found] == [0, *[10.0] * 10, 20.0]
+        assert [t.count for t in found] == [0, *[0] * 12, 130, 10, 20]
+        assert [t.exposure for t in found] == [0, *[0] * 12, 65, 5, 5]
 
     def test_for_a_share_it_brings_all_above_and_below_the_line(self) -> None:
         matrix = [
@@ -145,6 +165,18 @@ class TestThinTicks:
         assert [t.seconds for t in found].count(0) == 1 + 12
         assert sum(t.seconds for t in found) == 39 * 5
         assert sum(t.count for t in found) == 390 + 60
+
+    def test_half_a_fleet_is_no_rate_until_the_other_half_answers(self) -> None:
+        matrix = [series([i * 10 for i in range(8)], instance="a"), series([0, 10, None, None, None, 50, 60, 70])]
+        found = ticks(matrix)
+        assert [(t.count, t.exposure) for t in found[1:]] == [(20, 5), *[(0, 0)] * 3, (80, 20), (20, 5), (20, 5)]
+
+    def test_half_a_fleet_still_makes_a_share(self) -> None:
+        matrix = [
+            series([i * 10 for i in range(6)], instance="a", decision="deny"),
+            series([0, 10, None, None, None, 50], instance="b", decision="deny"),
+        ]
+        assert [t.count for t in ticks(matrix, measure="share")] == [0, 20, 10, 10, 10, 50]
 
 
 class TestShare:
