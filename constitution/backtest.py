@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError
 
-from constitution.baseline import Measure
+from constitution.baseline import SHORTEST_SCRAPE_SECONDS, Measure
 from constitution.environment import issues_of
 from constitution.errors import InvalidRequestError
 from constitution.model import Model
@@ -30,7 +30,7 @@ class BacktestCase(Model):
         id: any name; it comes back with the result.
         publish_ts: unix seconds of publish.
         bake_s: length of the watch in seconds.
-        scrape_interval_s: seconds between scrapes.
+        scrape_interval_s: seconds between scrapes, a tenth at least.
         series: entries of a Prometheus matrix result, before and after publish.
         measure: default ``share`` of what is not allowed where allow-series are present, else ``rate`` of all.
     """
@@ -40,7 +40,7 @@ class BacktestCase(Model):
     id: str | int
     publish_ts: Annotated[float, Field(allow_inf_nan=False)]
     bake_s: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-    scrape_interval_s: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    scrape_interval_s: Annotated[float, Field(ge=SHORTEST_SCRAPE_SECONDS, allow_inf_nan=False)]
     series: list[Any]
     measure: Literal["rate", "share"] | None = None
 

@@ -23,6 +23,7 @@ from constitution.dispersion import Dispersion, long_run_fano
 Measure = Literal["rate", "share"]
 
 LEVEL_SECONDS = 3600.0  # the level is today's: older traffic tells about noise, not about level
+SHORTEST_SCRAPE_SECONDS = 0.1  # nobody scrapes more often; half a day of history is 432,000 intervals then
 MIN_SCRAPES = 12  # below it neither level nor noise is known: "no baseline"
 CHANGING_TOLERANCE = 1.25
 CHANGING_ALPHA = 0.001

@@ -23,8 +23,9 @@ in sum:
 * **Thin ticks.** When too few of the targets of the last dozen ticks answered, the tick waits for the next one: events
   of the others are still to come. A sum over part of the fleet is no rate, so a rate waits for nine in ten; a share
   for half. A target that stays silent for longer is forgotten.
-* **NaN, infinities, negative values, stale markers**: no sample. **Duplicates** of one instant: the highest value.
-  **Late** samples, older than one already used: ignored, their events are in the newer value.
+* **NaN, infinities, negative values, stale markers**: no sample. A value above 2^53 or a time beyond the year 9999
+  refuses the whole matrix. **Duplicates** of one instant: the highest value. **Late** samples, older than one already
+  used: ignored, their events are in the newer value.
 * **Replica leaving**: it stops contributing.
 
 Source: Prometheus HTTP API, "Range vectors"; OpenMetrics 1.0 on counters and resets. Pure: no clock, no I/O.
@@ -51,6 +52,8 @@ MOST_RESTARTED = 0.1  # share of the answering targets; beyond it a tick is no r
 MOST_ALIKE = 1000  # series of one target among which a successor is looked for
 LARGEST_BURST = LARGEST_EFFECT  # times the target's events per scrape; at least so many events
 OUT_OF_PHASE = (0.6, 0.45)  # intervals before and after an instant: within them a series of another scrape has a sample
+LARGEST_COUNT = 2.0**53  # above it a float skips integers, and sums of powers overflow
+LATEST_S = 253_402_300_799.0  # the end of the year 9999
 PHASE_SAMPLES = 16  # the newest samples of each series tell its phase
 PARTIAL_GAP = 1.5  # intervals beyond the tick's own exposure before a lone series counts as having been out
 
@@ -429,9 +432,11 @@ def _entry(entry: Any, where: str) -> tuple[dict[str, str], list[tuple[float, fl
             raise InvalidSeriesError(f"{place}: not a [time, value] pair")
         t = _float(pair[0], f"{place}[0]", "a time in unix seconds")
         v = _float(pair[1], f"{place}[1]", "a number")
-        if not math.isfinite(t):
+        if not abs(t) <= LATEST_S:
             raise InvalidSeriesError(f"{place}[0]: not a time in unix seconds")
         if math.isfinite(v) and v >= 0:
+            if v > LARGEST_COUNT:
+                raise InvalidSeriesError(f"{place}[1]: {v:g} is no count of events; above 2^53 a counter is not exact")
             samples.append((t, v))
     return dict(labels), samples
 

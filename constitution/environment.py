@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints, ValidationError, field_validator
 
 from constitution import toml
+from constitution.baseline import SHORTEST_SCRAPE_SECONDS
 from constitution.errors import MAX_ISSUES, InvalidRequestError, Issue, listed
 from constitution.model import Model
 from constitution.names import DEFAULT_RING
@@ -52,7 +53,7 @@ class Strategy(Model):
     Args:
         watch_seconds: length of the watch; 0 means no watch (verdict ``not_watched``).
         baseline_seconds: how much traffic before publish the watch compares with.
-        scrape_seconds: the scrape interval of the watched metric.
+        scrape_seconds: the scrape interval of the watched metric; a tenth of a second at least.
         measure: ``rate`` compares per second, ``share`` per evaluation (immune to load).
         alpha: budget of false rollbacks per release.
         delta: relative rise that is tolerated.
@@ -64,7 +65,7 @@ class Strategy(Model):
 
     watch_seconds: Annotated[int, Field(ge=0, le=7 * 86400)] = 1800
     baseline_seconds: Annotated[int, Field(ge=12, le=7 * 86400)] = 3600  # 12: a baseline has at least 12 scrapes
-    scrape_seconds: Annotated[float, Field(gt=0, le=300)] = 5.0
+    scrape_seconds: Annotated[float, Field(ge=SHORTEST_SCRAPE_SECONDS, le=300)] = 5.0
     measure: Literal["rate", "share"] = "rate"
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
     delta: Annotated[float, Field(ge=0, le=10)] = 0.10

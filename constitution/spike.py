@@ -40,7 +40,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from constitution.baseline import Baseline
+from constitution.baseline import SHORTEST_SCRAPE_SECONDS, Baseline
 from constitution.bet import (
     Coefficients,
     Direction,
@@ -82,7 +82,7 @@ class SpikeParameters(Model):
     delta: Annotated[float, Field(ge=0, le=10)] = 0.10
     min_rate: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     direction: Literal["up", "down", "both"] = "up"
-    scrape_interval_s: Annotated[float, Field(gt=0, le=3600)] = 5.0
+    scrape_interval_s: Annotated[float, Field(ge=SHORTEST_SCRAPE_SECONDS, le=3600)] = 5.0
     bake_s: Annotated[float, Field(gt=0, le=30 * 86400)] = 1800.0
     must_see: Annotated[float, Field(gt=1, le=1000)] = 2.0
     expected_up: Annotated[float, Field(ge=1, le=1e6)] = 1.0

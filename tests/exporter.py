@@ -36,6 +36,8 @@ class Engine:
         ]
         if told.get("nan"):
             lines.append('policy_engine_evaluations_total{decision="deny",severity="none",tenant="global"} NaN')
+        if told.get("absurd"):
+            lines.append('policy_engine_evaluations_total{decision="deny",severity="high",tenant="global"} 1e308')
         return "# TYPE policy_engine_evaluations_total counter\n" + "\n".join(lines) + "\n"
 
 

@@ -198,7 +198,7 @@ async def test_faults_of_the_data_make_no_alarm_and_hide_none(
 async def test_a_prometheus_that_fails_for_a_while_hides_nothing_and_one_that_stays_silent_is_no_ok(
     fleet: Fleet, watchers: Watchers, prometheus: Prometheus
 ) -> None:
-    scenarios = ("calm", "spike", "slow", "garbage", "silent")
+    scenarios = ("calm", "spike", "slow", "garbage", "silent", "absurd")
     for scenario in scenarios:
         fleet.add(scenario)
     await watchers.scraped("calm", prometheus.url, BASELINE + 2)
@@ -210,6 +210,7 @@ async def test_a_prometheus_that_fails_for_a_while_hides_nothing_and_one_that_st
     proxies["calm"].fault = proxies["spike"].fault = proxies["silent"].fault = Fault(cut=True)
     proxies["slow"].fault = Fault(delay=3.0)
     proxies["garbage"].fault = Fault(body=b"<html>maintenance</html>", trickle=True)
+    fleet.tell("absurd", absurd=True)
     fleet.tell("spike", **SPIKE)
     await until(published + timedelta(seconds=10))
     for scenario in ("calm", "spike", "slow", "garbage"):
@@ -224,6 +225,8 @@ async def test_a_prometheus_that_fails_for_a_while_hides_nothing_and_one_that_st
     # Seen late, but said of the scrape that showed it: while nobody could ask.
     assert reports["spike"].decided_at < published + timedelta(seconds=12), said
     assert reports["silent"].verdict is Verdict.NO_DATA, said
+    assert reports["absurd"].verdict is Verdict.NO_DATA, said
+    assert "1e+308 is no count of events" in reports["absurd"].detail, said
 
 
 @pytest.mark.timeout(400)

@@ -1,9 +1,12 @@
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from constitution.backtest import BacktestCase, read_case, run_case
 from constitution.errors import InvalidRequestError
@@ -159,11 +162,48 @@ class TestReadCase:
             (b'{"id": "a", "publish_ts": 1, "bake_s": -1, "scrape_interval_s": 1, "series": []}', "not a case"),
             (b'{"id": "a", "publish_ts": 1, "bake_s": 1, "scrape_interval_s": 1, "series": {}}', "not a case"),
             (b'{"id": ' + b"9" * 5000 + b"}", "not a case"),
+            (b'{"id": "a", "publish_ts": 1, "bake_s": 1, "scrape_interval_s": 0.001, "series": []}', "not a case"),
+            (b'{"id": "a", "publish_ts": 1, "bake_s": 1e-6, "scrape_interval_s": 1e-9, "series": []}', "not a case"),
         ],
     )
     def test_refuses_what_is_no_case(self, line: bytes, message: str) -> None:
         with pytest.raises(InvalidRequestError, match=message):
             read_case(line)
+
+    @settings(max_examples=200, deadline=None)
+    @given(
+        lies=st.dictionaries(
+            st.integers(0, 239),
+            st.one_of(
+                st.sampled_from(["1e308", "NaN", "+Inf", "-Inf", "-5", "1e-320", str(2**53), "1e16", "0"]),
+                st.floats().map(repr),
+                st.integers(-(10**30), 10**30),
+            ),
+            max_size=6,
+        ),
+        times=st.dictionaries(st.integers(0, 239), st.floats(), max_size=3),
+        measure=st.sampled_from(["rate", "share"]),
+    )
+    def test_judges_or_refuses_by_name_whatever_a_sample_says(
+        self, lies: dict[int, str | int], times: dict[int, float], measure: str
+    ) -> None:
+        values = [[times.get(i, PUBLISH - 600 + i * 5), lies.get(i, str(i * 3))] for i in range(240)]
+        series = [{"metric": {"instance": "a", "decision": "deny"}, "values": values}]
+        line = json.dumps(case(series).model_dump() | {"measure": measure, "bake_s": 600.0}).encode()
+        absurd = [float(v) > 2**53 and math.isfinite(float(v)) for v in lies.values()]
+        absurd += [not abs(t) < 253_402_300_800 for t in times.values()]
+        if any(absurd):
+            with pytest.raises(InvalidRequestError, match=r"series\[0\].values\["):
+                run_case(read_case(line), BOTH)
+            return
+        found = run_case(read_case(line), BOTH)
+        assert math.isfinite(found.log_e)
+        assert found.ratio is None or math.isfinite(found.ratio)
+
+    def test_a_tenth_of_a_second_between_scrapes_is_still_judged(self) -> None:
+        series = [{"metric": {"instance": "a"}, "values": [[PUBLISH - 600 + i / 10, str(i)] for i in range(12_000)]}]
+        tight = case(series).model_copy(update={"scrape_interval_s": 0.1, "bake_s": 600.0, "measure": "rate"})
+        assert run_case(tight, SpikeParameters()).verdict is Verdict.OK
 
     def test_ignores_notes(self) -> None:
         line = json.dumps(case([]).model_dump() | {"truth": "harmless"}).encode()
@@ -229,11 +269,15 @@ class TestVerb:
         path = tmp_path / "cases.jsonl"
         good = json.dumps(case([]).model_dump())
         bad = json.dumps(case([{"metric": {}, "values": [[1, "x"]]}]).model_dump())
-        path.write_text(f"{good}\nnonsense\n\n{bad}\n{good}\n", encoding="utf-8")
+        absurd = json.dumps(case([{"metric": {}, "values": [[1, "1"], [6, "1e308"]]}]).model_dump())
+        tight = json.dumps(case([]).model_dump() | {"scrape_interval_s": 0.001})
+        path.write_text(f"{good}\nnonsense\n\n{bad}\n{good}\n{absurd}\n{tight}\n", encoding="utf-8")
         with pytest.raises(UsageError) as caught:
             self.run(path)
         assert "line 2: not JSON" in caught.value.message
         assert "line 4: series[0].values[0][1]: not a number" in caught.value.message
+        assert "line 6: series[0].values[1][1]: 1e+308 is no count of events" in caught.value.message
+        assert "/scrape_interval_s" in caught.value.message
         assert len(capsys.readouterr().out.splitlines()) == 2
 
     @pytest.mark.parametrize(

@@ -268,6 +268,11 @@ class TestHostileInput:
             ([{"metric": {}, "values": [[1, "1"], [None, "1"]]}], r"values\[1\]\[0\]"),
             ([{"metric": {}, "values": [["NaN", "1"]]}], r"values\[0\]\[0\]"),
             ([{"metric": {}, "values": [[1, "x"]]}], r"values\[0\]\[1\]"),
+            ([{"metric": {}, "values": [[1, "1"], [2, "1e308"]]}], r"values\[1\]\[1\]: 1e\+308 is no count of events"),
+            ([{"metric": {}, "values": [[1, 2**53 + 2]]}], r"values\[0\]\[1\]: .* is no count of events"),
+            ([{"metric": {}, "values": [[1, 10**400]]}], r"values\[0\]\[1\]: not a number"),
+            ([{"metric": {}, "values": [[1e300, "1"]]}], r"values\[0\]\[0\]: not a time"),
+            ([{"metric": {}, "values": [[-1e300, "1"]]}], r"values\[0\]\[0\]: not a time"),
             ([{"metric": {}, "values": [[1, True]]}], r"values\[0\]\[1\]"),
             ([{"metric": {}, "values": [], "histograms": []}], "histogram"),
         ],
@@ -283,7 +288,7 @@ class TestHostileInput:
 
     def test_samples_from_the_dawn_of_time_do_not_make_millions_of_ticks(self) -> None:
         grid = CounterGrid(origin_s=T0, interval_s=5.0, measure="rate", oldest_s=T0 - 100)
-        grid.feed([{"metric": {}, "values": [[-1e300, "1"], [0, "2"]]}, series([3, 4])])
+        grid.feed([{"metric": {}, "values": [[-1e11, "1"], [0, "2"]]}, series([3, 4])])
         assert len(grid.ticks(T0 + 10)) == 3
 
     def test_ten_thousand_series_are_summed(self) -> None:
