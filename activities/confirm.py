@@ -144,12 +144,7 @@ class Confirm:
         least = release.effective_at + timedelta(seconds=strategy.watch_seconds) - ENDS_EARLY
         if evidence.verdict is not Verdict.ANOMALY and evidence.ends_at < least:
             raise EvidenceError(f"this watch ended at {evidence.ends_at}, before its strategy's end at {least}")
-        action = {
-            Verdict.OK: "continue",
-            Verdict.ANOMALY: strategy.on_anomaly,
-            Verdict.NO_DATA: strategy.on_no_data,
-        }.get(evidence.verdict, strategy.on_cannot_tell)
-        if action == "rollback":
+        if strategy.action(evidence.verdict) == "rollback":
             raise EvidenceError(f"the watch's evidence says {evidence.verdict.value}, which its strategy rolls back")
         return evidence.verdict
 

@@ -10,6 +10,7 @@ from constitution.errors import MAX_ISSUES, InvalidRequestError, Issue, listed
 from constitution.model import Model
 from constitution.names import DEFAULT_RING
 from constitution.quantities import QuantityName
+from constitution.release import Verdict
 
 Identifier = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 """A name that is safe in paths, labels, topics and workflow ids."""
@@ -87,6 +88,15 @@ class Strategy(Model):
             f"{measured or f'refusals ({self.measure})'}, alpha {self.alpha:g}, tolerance {self.delta:g}; "
             f"on anomaly {self.on_anomaly}, without data {self.on_no_data}, undecided {self.on_cannot_tell}"
         )
+
+    def action(self, verdict: Verdict) -> Action:
+        """Return what to do about a verdict."""
+        declared: dict[Verdict, Action] = {
+            Verdict.OK: "continue",
+            Verdict.ANOMALY: self.on_anomaly,
+            Verdict.NO_DATA: self.on_no_data,
+        }
+        return declared.get(verdict, self.on_cannot_tell)
 
     @field_validator("quantities")
     @classmethod

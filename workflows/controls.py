@@ -7,14 +7,12 @@ decide, skip and promote carry a signature.
 """
 
 import asyncio
-from datetime import timedelta
 from typing import ClassVar, Literal, TypeVar
 
 from temporalio import workflow
 from temporalio.common import RawValue
 from temporalio.exceptions import ActivityError, ApplicationError
 
-from constitution.api import AuditEvent, WorkflowRef
 from constitution.errors import ConflictError, ConstitutionError
 from constitution.messages import (
     AbortMessage,
@@ -29,14 +27,16 @@ from constitution.messages import (
 )
 from constitution.release import Envelope
 from workflows import policies
+from workflows.board import Board
+from workflows.bookkeeping import Bookkeeping
 from workflows.calling import call
-from workflows.journal import Journal, clipped, command
+from workflows.journal import Journal, command
 from workflows.reading import NOTHING, read
-from workflows.stepping import StepFailedError, Stepper, StepSkippedError, explain
+from workflows.release_steps import ReleaseSteps
+from workflows.steered import Steered
+from workflows.stepping import Stepper, explain
 
 with workflow.unsafe.imports_passed_through():
-    from activities.archive import ArchiveRelease, RejectionInput
-    from activities.audit import Audit
     from activities.preconditions import OrderInput, OrderResult, Preconditions
 
 ResultT = TypeVar("ResultT")
@@ -54,19 +54,17 @@ class Controls:
     def __init__(self, name: str, steps: tuple[str, ...]) -> None:
         self._journal = Journal(name, steps)
         self._stop: str | None = None
-        self._live = False  # after confirmation, and in a rollback that has begun: nothing interrupts
-        self._held: str | None = None
-        self._promoted: str | None = None
-        self._resumed: str | None = None
+        self._uninterruptible = False  # after confirmation, in an undo, and in a rollback that has begun
+        self._steered = Steered()
         self._confirming = False
         self._stepper = Stepper(self._journal, self._interrupted)
-        self._audited = 0
-        self._denied: str | None = None
-        self._denial: tuple[str, Envelope] | None = None  # who denied it, and what they signed
+        self._board = Board(self._stepper, self._journal)
+        self._steps = ReleaseSteps(self._stepper, self._journal)
+        self._books = Bookkeeping(self._stepper, self._journal)
         self._orders: dict[tuple[str, str | None], tuple[Envelope, ...]] = {}
 
     def _interrupted(self) -> str | None:
-        return None if self._live else self._stop
+        return None if self._uninterruptible else self._stop
 
     async def _shielded(self, body: "asyncio.Task[ResultT]") -> ResultT:
         """Await the run's body; a cancel of the run becomes an abort, so there is one way to stop, not two.
@@ -161,11 +159,11 @@ class Controls:
         try:
             return await self._obey(verb, raw)
         except ConstitutionError as error:
-            await self._refuse(verb, error.code, error.diagnostics())
+            await self._books.message_refused(verb, error.code, error.diagnostics())
             raise ApplicationError(error.diagnostics(), type=error.code, non_retryable=True) from error
         except ActivityError as error:
             failure = explain(error)
-            await self._refuse(verb, failure.code, failure.message)
+            await self._books.message_refused(verb, failure.code, failure.message)
             raise ApplicationError(failure.message, type=failure.code, non_retryable=True) from error
 
     async def _take_quietly(self, verb: str, raw: RawValue) -> None:
@@ -196,16 +194,16 @@ class Controls:
                 return self._on_hold(read(HoldMessage, raw, hint=hint))
             case _:
                 message = read(ResumeMessage, raw, hint=hint)
-                if self._held is not None:
-                    self._resumed = message.reason
-                self._held = None
+                if self._steered.held is not None:
+                    self._steered.resumed = message.reason
+                self._steered.held = None
                 return "going on"
 
     async def _on_decide(self, message: DecideMessage) -> str:  # noqa: ARG002 - what runs without a board do with it
         raise ConflictError("this run takes no decisions", hint=command("status"))
 
     def _on_abort(self, message: AbortMessage) -> str:
-        if self._live:
+        if self._uninterruptible:
             raise ConflictError(f"{self.too_late}: there is nothing to abort", hint=self._instead_of_abort())
         self._stop = self._stop or f"aborted: {message.reason}"
         return "stopping"
@@ -219,16 +217,16 @@ class Controls:
         return command("watch")
 
     def _on_hold(self, message: HoldMessage) -> str:
-        if self._live:
+        if self._uninterruptible:
             raise ConflictError("the release is confirmed: there is nothing to hold")
         if self._confirming:
             raise ConflictError("too late: the release is being confirmed", hint=command("status"))
-        self._held = message.reason
+        self._steered.held = message.reason
         return "held: it will not be confirmed before resume or promote"
 
     async def _on_skip(self, message: SkipMessage) -> str:
         step = self._journal.status.step
-        if not self._live or step not in RECORDS:
+        if not self._uninterruptible or step not in RECORDS:
             raise ConflictError(f"only {' and '.join(RECORDS)} can be skipped, while they are stuck after confirmation")
         said = await self._order("skip", step, message.order)
         if not said.satisfied:
@@ -238,7 +236,7 @@ class Controls:
         return f"{step} is skipped by order of {by}"
 
     async def _on_promote(self, message: PromoteMessage) -> str:
-        if self._live:
+        if self._uninterruptible:
             raise ConflictError("the release is confirmed already")
         if self._journal.status.generation is None:  # who signs next must not put an unwatched release live unawares
             raise ConflictError(
@@ -247,8 +245,8 @@ class Controls:
         said = await self._order("promote", None, message.order)
         if not said.satisfied:
             return _counted(said)
-        self._promoted = ", ".join(said.orderers)
-        return f"promoted by order of {self._promoted}"
+        self._steered.promoted = ", ".join(said.orderers)
+        return f"promoted by order of {self._steered.promoted}"
 
     async def _order(self, order: Literal["skip", "promote"], step: str | None, envelope: Envelope) -> OrderResult:
         """Verify a signed order and count it with those that were given before for the same step."""
@@ -274,101 +272,6 @@ class Controls:
         if envelope not in counted:  # who reads the history can send it again and again
             self._orders[order, step] = (*counted, envelope)
         return said
-
-    async def _refuse(self, verb: str, code: str, why: str) -> None:
-        self._journal.refused(f"{verb}: {why}")
-        try:
-            await self._audit(f"{verb}.refused", success=False, message=why, details={"code": code})
-        except ActivityError as error:
-            # The message is refused all the same, and visible in status and history; say that the stream lacks it.
-            self._journal.refused(f"{verb}: refusal not audited: {explain(error).message}")
-
-    async def _audit(self, activity: str, *, success: bool, message: str, details: dict[str, object]) -> None:
-        await call(
-            Audit.audit,
-            self._event(activity, success=success, message=message, details=details),
-            policies.WRITE,
-            f"audit: {activity}",
-        )
-
-    async def _audit_outcome(
-        self,
-        step: str,
-        activity: str,
-        *,
-        success: bool,
-        message: str,
-        details: dict[str, object] | None = None,
-        deadline: timedelta | None = None,
-        event_id: str | None = None,
-    ) -> None:
-        """Audit how the run ends, for as long as it takes or until ``deadline``: an outage must not change the end.
-
-        ``event_id`` names what happened where several runs may come to tell it; the stream takes an id once.
-        """
-        event = self._event(activity, success=success, message=message, details=details or {})
-        try:
-            await self._stepper.run(
-                step,
-                Audit.audit,
-                event if event_id is None else event.model_copy(update={"id": event_id}),
-                policies.WRITE,
-                summary=f"audit: {activity}",
-                persistent=True,
-                deadline=deadline,
-            )
-        except (StepFailedError, StepSkippedError) as error:
-            self._journal.refused(f"{activity} not audited: {error}")
-
-    def _envelopes(self) -> tuple[Envelope, ...]:
-        """Return the approvals that were counted; a run without a board has none."""
-        return ()
-
-    async def _archive_denial(
-        self, *, what: str, version: str | None, checksum: str | None, change_request: str | None
-    ) -> None:
-        """Put a denial into the legal archive, or give up visibly: an outage must not keep a refused run open."""
-        if self._denial is None:
-            return
-        status, me, (person, envelope) = self._journal.status, workflow.info(), self._denial
-        try:
-            await self._stepper.run(
-                "archive",
-                ArchiveRelease.archive_denial,
-                RejectionInput(
-                    environment=status.environment or "",
-                    update_id=status.update_id or me.run_id,
-                    what=what,
-                    version=version,
-                    checksum=checksum,
-                    change_request=change_request,
-                    denied_by=person,
-                    reason=self._denied or "",
-                    at=workflow.now(),
-                    decisions=(*self._envelopes(), envelope),
-                    workflow_id=me.workflow_id,
-                    run_id=me.run_id,
-                ),
-                policies.GIT,
-                summary=f"the denial of {person} into the legal archive",
-                persistent=True,
-                deadline=policies.AUDIT_DEADLINE,
-            )
-        except (StepFailedError, StepSkippedError) as error:
-            self._journal.refused(f"denial not archived: {error}")
-
-    def _event(self, activity: str, *, success: bool, message: str, details: dict[str, object]) -> AuditEvent:
-        self._audited += 1
-        info = workflow.info()
-        return AuditEvent(
-            id=f"{info.run_id}/{self._audited}/{activity}",
-            update_id=self._journal.status.update_id or info.run_id,
-            workflow=WorkflowRef(workflow_id=info.workflow_id, run_id=info.run_id),
-            activity=activity,
-            success=success,
-            message=clipped(message, 4000),
-            details=details,
-        )
 
 
 def _counted(said: OrderResult) -> str:

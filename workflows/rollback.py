@@ -33,24 +33,23 @@ from constitution.messages import (
     RollbackRequest,
     RollbackResult,
 )
-from constitution.release import Envelope, Kind, Standing, Verdict
+from constitution.release import Kind, Standing, Verdict
 from workflows import family, policies
 from workflows.calling import call
 from workflows.controls import Controls
-from workflows.family import GuardRequest
 from workflows.journal import command
 from workflows.reading import NOTHING, read
-from workflows.stepping import Failure, StepFailedError, StepInterruptedError, StepSkippedError
+from workflows.stepping import Failure, StepFailedError, StepInterruptedError
 
 with workflow.unsafe.imports_passed_through():
-    from activities.archive import Archived, ArchiveInput, ArchiveRelease, SiemInput
-    from activities.broadcast import Announcement, Broadcast, Posted
+    from activities.archive import Archived, ArchiveInput
+    from activities.broadcast import Announcement, Posted
     from activities.confirm import Confirm, StandingInput, StandingResult
     from activities.deployment import DeploymentInfo
     from activities.preconditions import DecisionResult, Preconditions, RollbackDecisionInput
-    from activities.publish import LeaseInput, Proof, ProveInput, Publish, Published, ReleaseLeaseInput
+    from activities.publish import LeaseInput, Proof, Publish, Published
     from activities.restore import PlanInput, Restore, RestoreInput, RollbackPlan
-    from activities.sync import Sync, SyncInput, SyncReport
+    from activities.sync import SyncReport
 
 STEPS = ("request", "board", "lease", "publish", "sync", "confirm", "broadcast", "archive")
 REFUSED_LEASES = frozenset({LeaseHeldError.code, ForbiddenError.code, NotCurrentError.code})
@@ -74,7 +73,6 @@ class ConstitutionRollback(Controls):
         super().__init__(family.ROLLBACK, STEPS)
         self._stepper.persistent_phase = Phase.ROLLING_BACK
         self._plan: RollbackPlan | None = None
-        self._decisions: dict[str, Envelope] = {}
         self._token = 0
         self._by_hand = False
         self._verdict: Verdict | None = None
@@ -95,8 +93,8 @@ class ConstitutionRollback(Controls):
             if self._by_hand:
                 request = await self._ask(request, info)
             else:
-                self._live = True
-            await self._guard(info, seals=self._by_hand)
+                self._uninterruptible = True
+            await self._steps.guard(info, seals=self._by_hand)
             plan, published = await self._restore(request, info)
         except InvalidRequestError as error:
             await self._reject(Failure(error.code, error.diagnostics(), permanent=True), info)
@@ -106,7 +104,7 @@ class ConstitutionRollback(Controls):
             await self._reject(Failure("interrupted", error.reason, permanent=True), info)
         if plan.done:
             return await self._finish(plan, published, None, None, request)
-        proof = await self._prove(plan, published)
+        proof = await self._steps.prove(published, plan.rings, persistent=True)
         await self._stand(plan, plan.bad_generation or 0, plan.standing_for_bad, request)
         report = await self._sync(plan, published)
         await self._stand(plan, published.generation, Standing.CONFIRMED, request)
@@ -127,43 +125,27 @@ class ConstitutionRollback(Controls):
         if not plan.needs_quorum:
             self._journal.step("board", "done", detail="authorised in advance by the approvals of the bad release")
             return
-        in_time = await self._stepper.wait(
-            "board",
-            lambda: self._denied is not None or len(self._decisions) >= plan.quorum,
-            for_=f"{plan.quorum} board members: {plan.why_quorum}",
-            next_command=command("approve"),
-            deadline=deadline,
-        )
-        if self._denied is not None or not in_time:
-            why = self._denied or f"the board's deadline passed with {len(self._decisions)} of {plan.quorum} approvals"
-            raise StepFailedError("board", Failure(NotApprovedError.code, why, permanent=True))
-        self._journal.step("board", "done", detail="approved by " + ", ".join(sorted(self._decisions)))
+        await self._board.decide(plan.quorum, for_=f"{plan.quorum} board members: {plan.why_quorum}", deadline=deadline)
 
     async def _on_decide(self, message: DecideMessage) -> str:
         if self._plan is None or not self._plan.needs_quorum or self._journal.status.generation is not None:
             raise ConflictError("the board is not asked now", hint=command("status"))
         answer: DecisionResult = await call(
             Preconditions.check_rollback_decision,
-            RollbackDecisionInput(plan=self._plan, envelope=message.approval, seen=self._envelopes()),
+            RollbackDecisionInput(plan=self._plan, envelope=message.approval, seen=self._board.envelopes),
             policies.READ,
             "verify a board member's decision",
         )
         if answer.decision == "deny":
-            self._denied = f"{answer.person} denied: {answer.reason}"
-            self._denial = (answer.person, message.approval)
+            self._board.deny(answer, message.approval)
             return "denied: the rollback is rejected"
-        self._decisions.setdefault(answer.person, message.approval)
-        self._journal.set(approvers=tuple(sorted(self._decisions)))
-        return f"approval of {answer.person} counted: {len(self._decisions)} of {answer.needed}"
+        return self._board.approve(answer, message.approval)
 
     def _on_hold(self, message: HoldMessage) -> str:  # noqa: ARG002 - the verb's signature
         raise ConflictError("a rollback is not watched: there is nothing to hold")
 
     async def _on_promote(self, message: PromoteMessage) -> str:  # noqa: ARG002 - the verb's signature
         raise ConflictError("a rollback is not watched: there is nothing to promote")
-
-    def _envelopes(self) -> tuple[Envelope, ...]:
-        return tuple(self._decisions[person] for person in sorted(self._decisions))
 
     async def _look(
         self, request: RollbackRequest, info: DeploymentInfo, *, persistent: bool, raises: frozenset[str] = frozenset()
@@ -184,23 +166,11 @@ class ConstitutionRollback(Controls):
         self._journal.identify()
         return plan
 
-    async def _guard(self, info: DeploymentInfo, *, seals: bool) -> None:
-        started = asyncio.Event()
-        request = GuardRequest(
-            parent=family.myself(),
-            update_id=self._update_id,
-            environment=info.environment,
-            namespace=info.namespace,
-            seals=seals,
-        )
-        self._keeping = asyncio.create_task(family.keep_guard(request, started), name="guard")
-        await workflow.wait_condition(started.is_set)
-
     # the restoring: lease first, then look, then load
 
     async def _restore(self, request: RollbackRequest, info: DeploymentInfo) -> tuple[RollbackPlan, Published]:
         self._stepper.check()
-        self._live = True  # before the lease is asked for: one that was granted unseen would block everybody
+        self._uninterruptible = True  # before the lease is asked for: one that was granted unseen would block everybody
         try:
             return await self._undo(request, info)
         except StepFailedError as error:
@@ -222,7 +192,7 @@ class ConstitutionRollback(Controls):
                 plan = await self._look(
                     request, info, persistent=True, raises=self._refusals if self._by_hand else NONE
                 )
-                if plan.needs_quorum and not self._by_hand and len(self._decisions) < plan.quorum:
+                if plan.needs_quorum and not self._by_hand and self._board.missing(plan.quorum):
                     leased = False
                     await self._ask_without_lease(plan)
                     continue
@@ -232,7 +202,7 @@ class ConstitutionRollback(Controls):
                     # Somebody pre-empted us, or an operator reset this run to a point whose lease was given back.
                     leased = False
                 elif error.failure.code != StaleGenerationError.code:
-                    await self._release_lease()
+                    await self._steps.release_lease(self._token)
                     raise
                 workflow.logger.info("looking_again_before_restoring")
             else:
@@ -242,11 +212,11 @@ class ConstitutionRollback(Controls):
 
     async def _ask_without_lease(self, plan: RollbackPlan) -> None:
         """Wait for the board as one who may be stopped: no lease is held while a person is waited for."""
-        await self._release_lease()
-        self._live = False
+        await self._steps.release_lease(self._token)
+        self._uninterruptible = False
         await self._quorum(plan, timedelta(seconds=plan.deadlines.decisions))
         self._stepper.check()
-        self._live = True
+        self._uninterruptible = True
 
     async def _load(self, plan: RollbackPlan, reason: str) -> Published:
         me = workflow.info()
@@ -255,7 +225,7 @@ class ConstitutionRollback(Controls):
             Restore.load_restored,
             RestoreInput(
                 plan=plan,
-                envelopes=self._envelopes(),
+                envelopes=self._board.envelopes,
                 fencing_token=self._token,
                 reason=reason,
                 workflow_id=me.workflow_id,
@@ -297,41 +267,13 @@ class ConstitutionRollback(Controls):
         again = {StaleGenerationError.code, LeaseLostError.code}
         return frozenset(again | {InvalidRequestError.code} | (by_person if self._by_hand else set()))
 
-    async def _prove(self, plan: RollbackPlan, published: Published) -> Proof:
-        proof = await self._stepper.run(
-            "publish",
-            Publish.prove_published,
-            ProveInput(
-                environment=plan.environment,
-                generation=published.generation,
-                checksum=published.checksum,
-                event_id=published.event_id,
-                rings=plan.rings,
-                effective_at=published.effective_at,
-            ),
-            policies.PROVE,
-            summary=f"read generation {published.generation} back from Postgres, Redis and Kafka",
-            persistent=True,
-        )
-        where = f"partition {proof.partition}, offset {proof.offset}"
-        self._journal.step("publish", "done", detail=f"generation {published.generation}, {where}")
-        return proof
-
     async def _sync(self, plan: RollbackPlan, published: Published) -> SyncReport:
-        report = await self._stepper.run(
-            "sync",
-            Sync.sync_targets,
-            SyncInput(
-                environment=plan.environment,
-                generation=published.generation,
-                checksum=published.checksum,
-                rings=plan.rings,
-                deadline_seconds=plan.deadlines.sync,
-                require_all=False,
-            ),
-            policies.sync(plan.deadlines.sync),
+        report = await self._steps.sync(
+            published,
+            plan.rings,
+            seconds=plan.deadlines.sync,
             summary="every answering target is back on the restored policy hash",
-            persistent=True,
+            undoes=True,
         )
         missing = f"; no answer from {', '.join(report.unreachable)}" if report.unreachable else ""
         self._journal.step("sync", "done", detail=f"obeyed by {', '.join(report.converged)}{missing}")
@@ -372,20 +314,6 @@ class ConstitutionRollback(Controls):
                 return None
             await self._take_lease(undoes=None, raises=NONE)
 
-    async def _release_lease(self) -> None:
-        await self._stepper.run(
-            "lease",
-            Publish.release_lease,
-            ReleaseLeaseInput(
-                environment=self._journal.status.environment or "",
-                update_id=self._update_id,
-                fencing_token=self._token,
-            ),
-            policies.WRITE,
-            summary="give the lease back",
-            persistent=True,
-        )
-
     # records
 
     async def _finish(
@@ -397,14 +325,14 @@ class ConstitutionRollback(Controls):
         request: RollbackRequest,
     ) -> RollbackResult:
         """Give the lease back, tell and archive; each happens once, however often a run comes here."""
-        await self._release_lease()
+        await self._steps.release_lease(self._token)
         self._stepper.persistent_phase = Phase.RECORDS_PENDING
         unreachable = report.unreachable if report else ()
         posted = await self._broadcast(plan, published, unreachable, request.reason)
         archived = await self._archive(plan, published, proof, request)
         restored = f"{published.version} was restored" if published.version else "the constitution was withdrawn"
         detail = f"generation {plan.bad_generation} undone: {restored} as generation {published.generation}"
-        await self._audit_outcome(
+        await self._books.audit_outcome(
             "archive",
             "rollback.completed",
             success=True,
@@ -440,126 +368,88 @@ class ConstitutionRollback(Controls):
 
     def _authorised_by(self, plan: RollbackPlan) -> tuple[str, ...]:
         """Return who authorised the undo: the board members asked, or those who did in advance, with the release."""
-        return tuple(sorted(self._decisions)) or plan.approvers
+        return self._board.approvers or plan.approvers
 
     async def _broadcast(
         self, plan: RollbackPlan, published: Published, unreachable: tuple[str, ...], reason: str
     ) -> Posted | None:
         me = workflow.info()
-        try:
-            return await self._stepper.run(
-                "broadcast",
-                Broadcast.announce,
-                Announcement(
-                    key=f"{plan.environment}/{plan.bad_generation}/rolled_back",
-                    environment=plan.environment,
-                    outcome=Outcome.ROLLED_BACK.value,
-                    version=plan.bad_version,
-                    checksum=plan.bad_checksum,
-                    generation=plan.bad_generation,
-                    effective_at=published.effective_at,
-                    summary=plan.summary,
-                    reason=reason,
-                    approvers=self._authorised_by(plan),
-                    change_request=plan.change_request,
-                    workflow_id=me.workflow_id,
-                    run_id=me.run_id,
-                    restored_version=plan.version,
-                    restored_checksum=published.checksum,
-                    update_id=self._update_id,
-                    answers=plan.bad_update_id,
-                    restored_generation=published.generation,
-                    unreachable=unreachable,
-                    links=plan.links,
-                    channel=plan.channel,
-                ),
-                policies.SLACK,
-                summary=f"tell {plan.channel}: rolled back",
-                persistent=True,
-            )
-        except StepSkippedError:
-            return None
-
-    async def _confirm_siem(self, plan: RollbackPlan, proof: Proof) -> None:
-        await self._stepper.run(
-            "archive",
-            ArchiveRelease.confirm_siem,
-            SiemInput(environment=plan.environment, events=proof.events),
-            policies.SIEM,
-            summary="the SIEM's group has passed the event's offset",
-            persistent=True,
-            manages_state=False,
+        announcement = Announcement(
+            key=f"{plan.environment}/{plan.bad_generation}/rolled_back",
+            environment=plan.environment,
+            outcome=Outcome.ROLLED_BACK.value,
+            version=plan.bad_version,
+            checksum=plan.bad_checksum,
+            generation=plan.bad_generation,
+            effective_at=published.effective_at,
+            summary=plan.summary,
+            reason=reason,
+            approvers=self._authorised_by(plan),
+            change_request=plan.change_request,
+            workflow_id=me.workflow_id,
+            run_id=me.run_id,
+            restored_version=plan.version,
+            restored_checksum=published.checksum,
+            update_id=self._update_id,
+            answers=plan.bad_update_id,
+            restored_generation=published.generation,
+            unreachable=unreachable,
+            links=plan.links,
+            channel=plan.channel,
         )
+        return await self._books.announce(announcement, f"tell {plan.channel}: rolled back")
 
     async def _archive(
         self, plan: RollbackPlan, published: Published, proof: Proof | None, request: RollbackRequest
     ) -> Archived | None:
         seen = request.watch_evidence if workflow.info().parent is not None else None
-        try:
-            if proof is not None:
-                await self._confirm_siem(plan, proof)
-            made = "withdrawn" if plan.kind is Kind.WITHDRAW else "restored"
-            for generation, outcome in ((plan.bad_generation, "rolled_back"), (published.generation, made)):
-                if generation is None:
-                    continue
-                archived = await self._stepper.run(
-                    "archive",
-                    ArchiveRelease.archive_release,
-                    ArchiveInput(
-                        environment=plan.environment,
-                        generation=generation,
-                        outcome=outcome,
-                        verdict=self._verdict,
-                        reason=request.reason,
-                        watch_evidence=seen if outcome == "rolled_back" else None,
-                        approvers=self._authorised_by(plan),
-                    ),
-                    policies.GIT,
-                    summary=f"generation {generation} ({outcome}) into the legal archive",
-                    persistent=True,
-                )
-        except StepSkippedError:
-            return None
-        return archived
+        made = "withdrawn" if plan.kind is Kind.WITHDRAW else "restored"
+        inputs = [
+            (
+                ArchiveInput(
+                    environment=plan.environment,
+                    generation=generation,
+                    outcome=outcome,
+                    verdict=self._verdict,
+                    reason=request.reason,
+                    watch_evidence=seen if outcome == "rolled_back" else None,
+                    approvers=self._authorised_by(plan),
+                ),
+                f"generation {generation} ({outcome}) into the legal archive",
+            )
+            for generation, outcome in ((plan.bad_generation, "rolled_back"), (published.generation, made))
+            if generation is not None
+        ]
+        return await self._books.archive(proof, *inputs)
 
     async def _reject(self, failure: Failure, info: DeploymentInfo) -> NoReturn:
         """End as Rejected: nothing was changed; the refusal is told and audited."""
-        self._live = True
+        self._uninterruptible = True
         self._journal.step(self._journal.status.step or "request", "failed", error=failure.message)
         me = workflow.info()
         detail = f"rejected, nothing was changed: {failure.message}"
-        try:
-            await self._stepper.run(
-                "broadcast",
-                Broadcast.announce,
-                Announcement(
-                    key=f"{me.run_id}/rejected",
-                    environment=info.environment,
-                    outcome=Outcome.REJECTED.value,
-                    reason=f"rollback refused: {failure.message}",
-                    update_id=self._update_id,
-                    workflow_id=me.workflow_id,
-                    run_id=me.run_id,
-                    links=info.links,
-                    channel=info.channel,
-                ),
-                policies.SLACK,
-                summary=f"tell {info.channel}: rollback refused",
-                persistent=True,
-                deadline=policies.AUDIT_DEADLINE,
-            )
-        except (StepFailedError, StepSkippedError) as error:
-            self._journal.refused(f"not told: {error}")
-        await self._audit_outcome(
-            "broadcast",
-            "rollback.rejected",
-            success=False,
-            message=failure.message,
-            details={"code": failure.code, **({"denied_by": self._denial[0]} if self._denial else {})},
-            deadline=policies.AUDIT_DEADLINE,
+        announcement = Announcement(
+            key=f"{me.run_id}/rejected",
+            environment=info.environment,
+            outcome=Outcome.REJECTED.value,
+            reason=f"rollback refused: {failure.message}",
+            update_id=self._update_id,
+            workflow_id=me.workflow_id,
+            run_id=me.run_id,
+            links=info.links,
+            channel=info.channel,
         )
-        if self._denial is not None and self._plan is not None:
-            await self._archive_denial(
+        await self._books.refused(
+            announcement,
+            self._board,
+            what="rollback",
+            summary=f"tell {info.channel}: rollback refused",
+            message=failure.message,
+            details={"code": failure.code},
+        )
+        if self._plan is not None:
+            await self._books.archive_denial(
+                self._board,
                 what="rollback",
                 version=self._plan.bad_version,
                 checksum=self._plan.bad_checksum,

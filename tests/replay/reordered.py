@@ -4,6 +4,7 @@ from temporalio import workflow
 from temporalio.common import RawValue
 
 from workflows import family, policies
+from workflows.precondition_steps import PreconditionSteps
 from workflows.reading import NOTHING
 from workflows.update import ConstitutionUpdate
 
@@ -13,15 +14,10 @@ with workflow.unsafe.imports_passed_through():
     from constitution.messages import UpdateResult
 
 
-@workflow.defn(name=family.UPDATE, failure_exception_types=[TypeError])
-class GateBeforeSignatures(ConstitutionUpdate):
+class _GateFirst(PreconditionSteps):
     """Runs the regression gate before anybody's signature is verified."""
 
-    @workflow.run
-    async def run(self, raw: RawValue = NOTHING) -> UpdateResult:
-        return await super().run(raw)
-
-    async def _prepare(self, subject: Subject) -> GateResult:
+    async def prepare(self, subject: Subject) -> GateResult:
         await self._stepper.run(
             "gate",
             Preconditions.run_regression_gate,
@@ -29,4 +25,17 @@ class GateBeforeSignatures(ConstitutionUpdate):
             policies.gate(subject.deadlines.gate),
             summary="run the regression gate on these very bytes",
         )
-        return await super()._prepare(subject)
+        return await super().prepare(subject)
+
+
+@workflow.defn(name=family.UPDATE, failure_exception_types=[TypeError])
+class GateBeforeSignatures(ConstitutionUpdate):
+    """The update with that order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._preconditions = _GateFirst(self._stepper, self._journal)
+
+    @workflow.run
+    async def run(self, raw: RawValue = NOTHING) -> UpdateResult:
+        return await super().run(raw)

@@ -36,8 +36,9 @@ def copy(tmp_path: Path) -> Path:
         shutil.copytree(CHECKOUT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in LINKED:
         (tmp_path / name).symlink_to(CHECKOUT / name)
-    for file in ("tests/conftest.py", "tests/helpers.py", "tests/resources.py", "tests/workflow", "pyproject.toml"):
-        (tmp_path / file).symlink_to(CHECKOUT / file)
+    for path in (CHECKOUT / "pyproject.toml", *(CHECKOUT / "tests").iterdir()):
+        if path.name != "replay":
+            (tmp_path / path.relative_to(CHECKOUT)).symlink_to(path)
     return tmp_path
 
 

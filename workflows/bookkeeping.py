@@ -1,0 +1,236 @@
+"""What a run tells: the channel, the audit stream, the legal archive. Nothing here ever undoes a release."""
+
+from datetime import timedelta
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError
+
+from constitution.api import AuditEvent, WorkflowRef
+from workflows import policies
+from workflows.board import Board
+from workflows.calling import call
+from workflows.journal import SUMMARY, Journal, clipped
+from workflows.stepping import StepFailedError, Stepper, StepSkippedError, explain
+
+with workflow.unsafe.imports_passed_through():
+    from activities.archive import Archived, ArchiveInput, ArchiveRelease, RejectionInput, SiemInput
+    from activities.audit import Audit
+    from activities.broadcast import Announcement, Broadcast, Posted, ProgressInput
+    from activities.publish import Proof
+    from activities.subject import Subject
+
+
+class Bookkeeping:
+    """Tells about one run.
+
+    Args:
+        stepper: runs what must be told.
+        journal: what is known of the run; it shows what could not be told.
+    """
+
+    def __init__(self, stepper: Stepper, journal: Journal) -> None:
+        self._stepper = stepper
+        self._journal = journal
+        self._audited = 0
+        self._progress_at: Posted | None = None
+
+    # once, or for as long as it takes
+
+    async def announce(self, announcement: Announcement, summary: str) -> Posted | None:
+        """Tell the channel, for as long as it takes; None if a signed order skipped it."""
+        try:
+            return await self._stepper.run(
+                "broadcast", Broadcast.announce, announcement, policies.SLACK, summary=summary, persistent=True
+            )
+        except StepSkippedError:
+            return None
+
+    async def archive(self, proof: Proof | None, *inputs: tuple[ArchiveInput, str]) -> Archived | None:
+        """Put releases into the legal archive, in turn, each with its summary; None if a signed order skipped it.
+
+        First the SIEM must have the event that ``proof`` names; without one (a run that was reset) that is not asked.
+        """
+        archived = None
+        try:
+            if proof is not None:
+                await self._stepper.run(
+                    "archive",
+                    ArchiveRelease.confirm_siem,
+                    SiemInput(environment=self._journal.status.environment or "", events=proof.events),
+                    policies.SIEM,
+                    summary="the SIEM's group has passed the event's offset",
+                    persistent=True,
+                    manages_state=False,
+                )
+            for argument, summary in inputs:
+                archived = await self._stepper.run(
+                    "archive",
+                    ArchiveRelease.archive_release,
+                    argument,
+                    policies.GIT,
+                    summary=summary,
+                    persistent=True,
+                )
+        except StepSkippedError:
+            return None
+        return archived
+
+    async def audit(self, activity: str, *, success: bool, message: str, details: dict[str, object]) -> None:
+        """Put an event into the audit stream.
+
+        Raises:
+            ActivityError: constitution-service did not take it.
+        """
+        await call(
+            Audit.audit,
+            self._event(activity, success=success, message=message, details=details),
+            policies.WRITE,
+            f"audit: {activity}",
+        )
+
+    async def audit_outcome(
+        self,
+        step: str,
+        activity: str,
+        *,
+        success: bool,
+        message: str,
+        details: dict[str, object] | None = None,
+        deadline: timedelta | None = None,
+        event_id: str | None = None,
+    ) -> None:
+        """Audit how the run ends, for as long as it takes or until ``deadline``: an outage must not change the end.
+
+        ``event_id`` names what happened where several runs may come to tell it; the stream takes an id once.
+        """
+        event = self._event(activity, success=success, message=message, details=details or {})
+        try:
+            await self._stepper.run(
+                step,
+                Audit.audit,
+                event if event_id is None else event.model_copy(update={"id": event_id}),
+                policies.WRITE,
+                summary=f"audit: {activity}",
+                persistent=True,
+                deadline=deadline,
+            )
+        except (StepFailedError, StepSkippedError) as error:
+            self._journal.refused(f"{activity} not audited: {error}")
+
+    async def progress(self, subject: Subject, line: str, *, final: bool = False) -> None:
+        """Edit the run's one progress message; best effort: the outcome is what must be told.
+
+        The final one is tried again.
+        """
+        try:
+            self._progress_at = await call(
+                Broadcast.post_progress,
+                ProgressInput(
+                    subject=subject,
+                    ts=self._progress_at.ts if self._progress_at else None,
+                    channel_id=self._progress_at.channel_id if self._progress_at else None,
+                    lines=(line,),
+                ),
+                policies.SLACK if final else policies.SLACK_ONCE,
+                clipped(f"progress in {subject.channel}: {line}", SUMMARY),
+            )
+        except ActivityError as error:
+            self._journal.refused(f"progress not told: {explain(error).message}")
+
+    # a refusal: an outage must not keep a refused run open
+
+    async def refused(
+        self,
+        announcement: Announcement,
+        board: Board,
+        *,
+        what: str,
+        summary: str,
+        message: str,
+        details: dict[str, object],
+    ) -> None:
+        """Tell, audit and, where the board denied, archive that a run was refused; each until a deadline, visibly.
+
+        Args:
+            announcement: for the channel.
+            board: who denied, if anybody did.
+            what: ``update`` or ``rollback``.
+            summary: one line for Temporal's UI.
+            message: why, for the audit stream.
+            details: fields of the audit event.
+        """
+        try:
+            await self._stepper.run(
+                "broadcast",
+                Broadcast.announce,
+                announcement,
+                policies.SLACK,
+                summary=summary,
+                persistent=True,
+                deadline=policies.AUDIT_DEADLINE,
+            )
+        except (StepFailedError, StepSkippedError) as error:
+            self._journal.refused(f"not told: {error}")
+        await self.audit_outcome(
+            "broadcast",
+            f"{what}.rejected",
+            success=False,
+            message=message,
+            details=details | ({"denied_by": board.denial[0]} if board.denial else {}),
+            deadline=policies.AUDIT_DEADLINE,
+        )
+
+    async def archive_denial(
+        self, board: Board, *, what: str, version: str | None, checksum: str | None, change_request: str | None
+    ) -> None:
+        """Put a denial into the legal archive, or give up visibly; without one, nothing."""
+        if board.denial is None:
+            return
+        status, me, (person, envelope) = self._journal.status, workflow.info(), board.denial
+        try:
+            await self._stepper.run(
+                "archive",
+                ArchiveRelease.archive_denial,
+                RejectionInput(
+                    environment=status.environment or "",
+                    update_id=status.update_id or me.run_id,
+                    what=what,
+                    version=version,
+                    checksum=checksum,
+                    change_request=change_request,
+                    denied_by=person,
+                    reason=board.denied or "",
+                    at=workflow.now(),
+                    decisions=(*board.envelopes, envelope),
+                    workflow_id=me.workflow_id,
+                    run_id=me.run_id,
+                ),
+                policies.GIT,
+                summary=f"the denial of {person} into the legal archive",
+                persistent=True,
+                deadline=policies.AUDIT_DEADLINE,
+            )
+        except (StepFailedError, StepSkippedError) as error:
+            self._journal.refused(f"denial not archived: {error}")
+
+    async def message_refused(self, verb: str, code: str, why: str) -> None:
+        """Record and audit a message that was refused."""
+        self._journal.refused(f"{verb}: {why}")
+        try:
+            await self.audit(f"{verb}.refused", success=False, message=why, details={"code": code})
+        except ActivityError as error:
+            # The message is refused all the same, and visible in status and history; say that the stream lacks it.
+            self._journal.refused(f"{verb}: refusal not audited: {explain(error).message}")
+
+    def _event(self, activity: str, *, success: bool, message: str, details: dict[str, object]) -> AuditEvent:
+        self._audited += 1
+        info = workflow.info()
+        return AuditEvent(
+            id=f"{info.run_id}/{self._audited}/{activity}",
+            update_id=self._journal.status.update_id or info.run_id,
+            workflow=WorkflowRef(workflow_id=info.workflow_id, run_id=info.run_id),
+            activity=activity,
+            success=success,
+            message=clipped(message, 4000),
+            details=details,
+        )

@@ -1,0 +1,106 @@
+"""Steps before anything is leased: what is asked for, who signed it, and what the gate and the engines say of it."""
+
+from datetime import timedelta
+
+from temporalio import workflow
+
+from constitution.messages import UpdateRequest
+from workflows import policies
+from workflows.journal import Journal, command
+from workflows.stepping import Stepper
+
+with workflow.unsafe.imports_passed_through():
+    from activities.expected_change import ExpectedChange, PredictInput
+    from activities.preconditions import GateResult, Preconditions, ResolveInput
+    from activities.subject import Subject
+
+LONGEST_PREDICTED = 300  # characters of one of its lines
+MOST_PREDICTED = 12  # lines of the expected change in status and details; the evidence holds all
+
+
+class PreconditionSteps:
+    """Steps of one update that change nothing.
+
+    Args:
+        stepper: runs them.
+        journal: where they become visible.
+    """
+
+    def __init__(self, stepper: Stepper, journal: Journal) -> None:
+        self._stepper = stepper
+        self._journal = journal
+
+    async def resolve(self, request: UpdateRequest) -> Subject:
+        """Find out what the request is about, and every problem with it."""
+        info = workflow.info()
+        subject = await self._stepper.run(
+            "request",
+            Preconditions.resolve_subject,
+            ResolveInput(
+                request=request,
+                update_id=self._journal.status.update_id or "",
+                workflow_id=info.workflow_id,
+                run_id=info.run_id,
+            ),
+            policies.READ,
+            summary=f"what {request.change_request} asks for, and every problem with it",
+        )
+        self._stepper.person_deadline = timedelta(seconds=subject.deadlines.person)
+        self._journal.set(
+            checksum=subject.checksum,
+            version=subject.version,
+            previous=subject.previous.checksum if subject.previous else None,
+            strategy="a first release has no baseline: not watched"
+            if subject.first
+            else f"{subject.strategy_name}: {subject.strategy.words()}",
+            plan=subject.plan,
+        )
+        self._journal.identify()
+        return subject
+
+    async def prepare(self, subject: Subject) -> GateResult:
+        """Check the signatures, run the gate, and predict the change; return the evidence that the board signs."""
+        signatures = await self._stepper.run(
+            "signatures",
+            Preconditions.verify_signatures,
+            subject,
+            policies.READ,
+            summary="verify the maintainers' signatures",
+        )
+        self._journal.step("signatures", "done", detail="signed by " + ", ".join(signatures.signers))
+        gate = await self._stepper.run(
+            "gate",
+            Preconditions.run_regression_gate,
+            subject,
+            policies.gate(subject.deadlines.gate),
+            summary="run the regression gate on these very bytes",
+        )
+        predicted = await self._stepper.run(
+            "gate",
+            ExpectedChange.predict_shift,
+            PredictInput(subject=subject, evidence=gate.evidence),
+            policies.READ,
+            summary="replay recorded requests through the candidate: the expected change",
+            manages_state=False,
+        )
+        gate = gate.model_copy(update={"evidence": predicted.evidence})
+        self._journal.step("gate", "done", detail="; ".join((*gate.suites, predicted.lines[0])))
+        shown = tuple(line[:LONGEST_PREDICTED] for line in predicted.lines[:MOST_PREDICTED])
+        self._journal.set(evidence=gate.evidence, predicted=shown)
+        return gate
+
+    async def wait_until_effective(self, subject: Subject) -> None:
+        """Wait for the moment that the document and the board name.
+
+        Raises:
+            StepInterruptedError: abort or cancel.
+        """
+        moments = [moment for moment in (subject.effective_at, subject.not_before) if moment is not None]
+        if moments and max(moments) > workflow.now():
+            await self._stepper.wait(
+                "lease",
+                lambda: False,
+                for_=f"{max(moments).isoformat(timespec='seconds')}, when the release may take effect",
+                next_command=command("abort", "--reason", "'stopped by hand'"),
+                deadline=max(moments) - workflow.now(),
+            )

@@ -1,0 +1,211 @@
+"""The watch of a release: whether it could see (before publish), what it saw, and a hold for a person.
+
+A verdict becomes an action in ``_watch``, as the strategy declares it (``constitution.environment.Strategy.action``).
+What confirms is judged again, from stored evidence (activities/confirm.py): a report that reaches the workflow may
+have been made up.
+"""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from temporalio import workflow
+
+from constitution.messages import Phase
+from constitution.release import Verdict
+from workflows import policies
+from workflows.journal import Journal, command
+from workflows.steered import Steered
+from workflows.stepping import Failure, StepFailedError, Stepper, StepSkippedError
+
+with workflow.unsafe.imports_passed_through():
+    from activities.publish import Published
+    from activities.subject import Subject
+    from activities.watch import Watch, WatchInput, WatchReport
+
+
+class WatchStep:
+    """The step ``watch`` of one update.
+
+    Args:
+        stepper: runs it.
+        journal: where it becomes visible.
+        steered: what people say meanwhile.
+    """
+
+    def __init__(self, stepper: Stepper, journal: Journal, steered: Steered) -> None:
+        self._stepper = stepper
+        self._journal = journal
+        self._steered = steered
+        self.verdict: Verdict | None = None
+        self.evidence: str | None = None
+        """Digest of what the last watch stored."""
+        self.cut_short = False
+        """Whether a promote ended it before it could tell."""
+        self.tenants: tuple[str, ...] = ()
+        """Whose evaluations count; empty: everybody's."""
+        self.test_evidence: str | None = None
+        """Digest of what the board approved: its prediction is the expected change."""
+
+    async def preflight(self, subject: Subject) -> None:
+        """Find out before publish whether the watch could see; where it could not, do as the strategy declares.
+
+        Raises:
+            StepFailedError: nothing is published blind.
+        """
+        strategy = subject.strategy
+        if subject.first or strategy.watch_seconds == 0:
+            return
+        while True:
+            look = await self._stepper.run(
+                "watch",
+                Watch.check_watch,
+                self._input(subject, None, strategy.watch_seconds),
+                policies.READ,
+                summary="is the watched metric there, fresh, moving and calm",
+                manages_state=False,
+            )
+            self._journal.step("watch", "pending", detail=look.power)
+            if look.ready:
+                return
+            action = strategy.on_no_data if look.verdict is Verdict.NO_DATA else strategy.on_cannot_tell
+            if action == "continue":
+                return
+            verdict = look.verdict or Verdict.CANNOT_TELL
+            failure = Failure(verdict.value, f"not published blind: {look.detail}", permanent=True)
+            if not (action == "hold" and await self._stepper.ask("watch", failure)):
+                raise StepFailedError("watch", failure)
+
+    async def watch(self, subject: Subject, published: Published) -> None:
+        """Watch the release until it may be confirmed.
+
+        Raises:
+            StepFailedError: the strategy rolls it back, or nobody ended a hold in time.
+            StepInterruptedError: abort or cancel.
+        """
+        strategy = subject.strategy
+        if subject.first or strategy.watch_seconds == 0:
+            self.saw(Verdict.NOT_APPLICABLE if subject.first else Verdict.NOT_WATCHED)
+            self._journal.step("watch", "done", detail=self.verdict.value if self.verdict else "")
+        else:
+            await self._watch(subject, published)
+        await self._wait_while_held(subject)
+
+    def forget_evidence(self) -> None:
+        """Watch anew: what was reported has no evidence that backs it."""
+        self.evidence = None
+
+    def saw(self, verdict: Verdict) -> None:
+        """Take a verdict."""
+        self.verdict = verdict
+        self._journal.verdict(verdict)
+
+    async def _watch(self, subject: Subject, published: Published) -> None:
+        seconds, extended = float(subject.strategy.watch_seconds), False
+        while True:
+            report = await self._watch_for(subject, published, seconds)
+            if report is None:
+                return
+            action = subject.strategy.action(report.verdict)
+            if action == "extend_once" and not extended:
+                extended = True
+                seconds += subject.strategy.watch_seconds
+            elif action == "rollback":
+                self._journal.step("watch", "failed", detail=report.detail, error=report.detail)
+                raise StepFailedError("watch", Failure(report.verdict.value, report.detail, permanent=True))
+            elif action == "continue" and self._steered.held is None:
+                self._journal.step("watch", "done", detail=report.detail)
+                return
+            else:
+                await self._hold(subject, published, report)
+                return
+
+    async def _watch_for(
+        self, subject: Subject, published: Published, seconds: float, until: Callable[[], bool] | None = None
+    ) -> WatchReport | None:
+        """Watch until ``seconds`` after the publish; None when somebody promoted meanwhile, or ``until`` came true."""
+        steered = self._steered
+        try:
+            report = await self._stepper.run(
+                "watch",
+                Watch.watch_metric,
+                self._input(subject, published, seconds),
+                policies.watch(seconds),
+                summary=f"watch policy_engine_evaluations_total for {seconds:.0f} s",
+                until=until or (lambda: steered.promoted is not None),
+                manages_state=False,
+            )
+        except StepSkippedError:
+            if until is None:
+                self.saw(Verdict.CANNOT_TELL)
+                self.cut_short = True
+                self._journal.step("watch", "done", detail=f"promoted by {steered.promoted} before the watch had ended")
+            return None
+        self.saw(report.verdict)
+        self.cut_short = False
+        self.evidence = report.evidence
+        return report
+
+    async def _hold(self, subject: Subject, published: Published, report: WatchReport) -> None:
+        """Wait for a person while the watch goes on."""
+        steered, deadline = self._steered, workflow.now() + timedelta(seconds=subject.deadlines.hold)
+        why = steered.held or report.detail
+        steered.held = why
+        # One watch for the whole hold: slices of a minute make 10,000 events a day, and an alarm that is only observed
+        # ends each slice at once.
+        seen: WatchReport | None = report
+        while not steered.released():
+            if workflow.now() >= deadline:
+                raise _nobody_ended(why)
+            for_ = _a_person(why, deadline)
+            left = deadline - workflow.now()
+            if seen is not None and seen.verdict is Verdict.ANOMALY:
+                await self._stepper.wait(
+                    "watch", steered.released, for_=for_, next_command=command("resume"), deadline=left
+                )
+                continue
+            self._journal.waiting("watch", for_, command("resume"))
+            elapsed = (workflow.now() - published.effective_at).total_seconds()
+            seen = await self._watch_for(subject, published, elapsed + left.total_seconds(), until=steered.released)
+            if seen is not None and seen.verdict is Verdict.ANOMALY and subject.strategy.on_anomaly == "rollback":
+                raise StepFailedError("watch", Failure(Verdict.ANOMALY.value, seen.detail, permanent=True))
+        self._journal.set(waiting_for="", next_command="", phase=Phase.RUNNING)
+        by = f"promoted by {steered.promoted}" if steered.promoted else f"resumed: {steered.resumed}"
+        self._journal.step("watch", "done", detail=f"{by}; the watch had said {report.verdict.value}: {report.detail}")
+
+    async def _wait_while_held(self, subject: Subject) -> None:
+        """Keep the promise of ``hold`` also where nothing is watched, or where it came after the watch's end."""
+        steered = self._steered
+        if steered.released():
+            return
+        why = steered.held or ""
+        deadline = timedelta(seconds=subject.deadlines.hold)
+        if not await self._stepper.wait(
+            "watch",
+            steered.released,
+            for_=_a_person(why, workflow.now() + deadline),
+            next_command=command("resume"),
+            deadline=deadline,
+        ):
+            raise _nobody_ended(why)
+        detail = "resumed" if not steered.promoted else f"promoted by {steered.promoted}"
+        self._journal.step("watch", "done", detail=detail)
+
+    def _input(self, subject: Subject, published: Published | None, seconds: float) -> WatchInput:
+        return WatchInput(
+            environment=subject.environment,
+            update_id=subject.update_id,
+            generation=published.generation if published else None,
+            published_at=published.effective_at if published else None,
+            strategy=subject.strategy,
+            until_seconds=seconds,
+            tenants=self.tenants,
+            evidence=self.test_evidence,
+        )
+
+
+def _a_person(why: str, deadline: datetime) -> str:
+    return f"a person to resume, promote or abort ({why}) until {deadline.isoformat(timespec='seconds')}"
+
+
+def _nobody_ended(why: str) -> StepFailedError:
+    return StepFailedError("watch", Failure("hold-deadline", f"nobody ended the hold: {why}", permanent=True))
