@@ -1,7 +1,7 @@
 """The checksum: one string that names a document's exact bytes everywhere.
 
 It names the artifact in the store, the row in Postgres, the value in Redis, the event on Kafka and the policy
-hash that consumers report. Form: ``sha256:`` and 64 lower-case hex digits (docs/architecture.md, Words).
+hash that consumers report. Form: ``sha256:`` and 64 lower-case hex digits (docs/glossary.md).
 """
 
 import hashlib

@@ -17,7 +17,7 @@ RELEASE_PREDICATE = "urn:somaagenthub:constitution:release:v1"
 
 
 class Kind(StrEnum):
-    """What a release does (docs/architecture.md, Words)."""
+    """What a release does (docs/glossary.md)."""
 
     UPDATE = "update"
     ROLLBACK = "rollback"  # an earlier confirmed artifact as a new generation
