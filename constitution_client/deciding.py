@@ -19,7 +19,14 @@ from constitution.checksum import checksum_of
 from constitution.diff import diff
 from constitution.document import Constitution, parse
 from constitution.environment import Strategy, issues_of
-from constitution.errors import ConstitutionError, EvidenceError, NotApprovedError, NotYetError, UntrustedError
+from constitution.errors import (
+    ConflictError,
+    ConstitutionError,
+    EvidenceError,
+    NotApprovedError,
+    NotYetError,
+    UntrustedError,
+)
 from constitution.evidence_rules import Supported, problems
 from constitution.messages import DecideMessage, Status
 from constitution.plan import Plan
@@ -52,6 +59,7 @@ class Order:
     trust: Path | None
     print_only: bool
     yes: bool
+    wait: bool = True  # for the regression gate, whose evidence is what is signed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +82,8 @@ async def decide(order: Order, json: bool | None) -> None:
         UntrustedError: the key is no board member's, or what would be approved does not verify.
         NotApprovedError: the signer wrote the change request themself.
         EvidenceError: the evidence is of other bytes, or reports a failure.
-        NotYetError: the regression gate has not finished, so there is nothing to sign yet.
+        NotYetError: the regression gate has not finished, and it is not waited for.
+        ConflictError: the run has ended.
         MessageRefusedError: the run refused the decision, and says why.
     """
     configured = settings()
@@ -123,6 +132,10 @@ async def _subject(order: Order, configured: ClientSettings, policy: TrustPolicy
         )
     connected, workflow_id = await run_named(order.run, configured)
     status = await connected.status(workflow_id)
+    if order.wait and status.workflow != "ConstitutionRollback":
+        from constitution_client.follow import until_ready
+
+        status = await until_ready(connected, workflow_id, lambda said: _missing(said, order.verb) is None, "the gate")
     if status.environment not in {None, policy.environment}:
         raise UntrustedError(
             f"{workflow_id} is about {status.environment}, and this trust policy about {policy.environment}",
@@ -130,15 +143,14 @@ async def _subject(order: Order, configured: ClientSettings, policy: TrustPolicy
         )
     if status.workflow == "ConstitutionRollback":
         return workflow_id, _rollback_subject(workflow_id, status)
-    if status.checksum is None or status.change_request is None:
-        raise NotYetError(
-            f"{workflow_id} has not said yet what it is about", hint=f"constitution status {shlex.quote(workflow_id)}"
+    missing = _missing(status, order.verb)
+    if missing is not None and status.outcome is not None:
+        raise ConflictError(
+            f"{workflow_id} has ended, {status.outcome.value}, and {missing}",
+            hint=f"constitution status {shlex.quote(workflow_id)}",
         )
-    if (status.evidence is None or status.plan is None) and order.verb is Verb.APPROVE:
-        raise NotYetError(
-            f"{workflow_id} has no evidence yet: the regression gate has not finished",
-            hint=f"constitution watch {shlex.quote(workflow_id)}",
-        )
+    if missing is not None or status.checksum is None or status.change_request is None:
+        raise NotYetError(f"{workflow_id} {missing}", hint=f"constitution watch {shlex.quote(workflow_id)}")
     return workflow_id, _Subject(
         kind=Kind.UPDATE,
         checksum=status.checksum,
@@ -146,6 +158,15 @@ async def _subject(order: Order, configured: ClientSettings, policy: TrustPolicy
         evidence=status.evidence,
         plan=status.plan,
     )
+
+
+def _missing(status: Status, verb: Verb) -> str | None:
+    """Return what an update has not said yet that must be known before anybody decides."""
+    if status.checksum is None or status.change_request is None:
+        return "has not said yet what it is about"
+    if verb is Verb.APPROVE and (status.evidence is None or status.plan is None):
+        return "has no evidence yet: the regression gate has not finished"
+    return None
 
 
 def _by_hand(update_id: str, configured: ClientSettings) -> Plan:

@@ -8,7 +8,7 @@ import asyncio
 import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -139,6 +139,33 @@ async def follow(workflow_id: str, *, timeout: float | None, json: bool | None) 
                 progress(f"no longer watching; the run goes on; next: constitution watch {shlex.quote(workflow_id)}")
                 raise
     return _finish(workflow_id, end, json)
+
+
+async def until_ready(connected: Runs, workflow_id: str, ready: Callable[[Status], bool], what: str) -> Status:
+    """Show a run's steps until its status is ready, or the run has ended; return that status. Ctrl-C stops only this.
+
+    Args:
+        connected: the runs.
+        workflow_id: the run; the newest of that id.
+        ready: whether there is nothing more to wait for.
+        what: is waited for, for the person.
+
+    Raises:
+        ConstitutionError: there is no such run, or nobody answered the first question.
+    """
+    status = await connected.status(workflow_id)
+    if ready(status) or status.outcome is not None:
+        return status
+    progress(f"waiting for {what} of {workflow_id}; Ctrl-C stops the waiting only")
+    screen = _Screen(workflow_id, None)
+    while not ready(status) and status.outcome is None:
+        screen.show(status)
+        await asyncio.sleep(POLL_SECONDS)
+        try:
+            status = await connected.status(workflow_id)
+        except TransportError as error:
+            screen.silent(error)
+    return status
 
 
 async def _look(connected: Runs, workflow_id: str, screen: _Screen) -> Status | str | None:

@@ -47,12 +47,16 @@ def approve(
     trust: TrustOption = None,
     print_only: PrintOption = False,
     yes: YesOption = False,
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="Wait for the regression gate, whose evidence is signed.")
+    ] = True,
     json: JsonOption = None,
 ) -> None:
     """Approve an update (or a later rollback) as a member of the board.
 
-    Fetches the document, checks its bytes and signatures, shows the diff and the regression gate's evidence, asks,
-    signs, sends. It also pre-authorises the rollback to the version before.
+    Waits until the regression gate has ended, and shows how far the run is. Fetches the document, checks its bytes and
+    signatures, shows the diff and the gate's evidence, asks, signs, sends. It also pre-authorises the rollback to the
+    version before.
     """
     _decide(
         "approve",
@@ -67,6 +71,7 @@ def approve(
         trust=trust,
         print_only=print_only,
         yes=yes,
+        wait=wait,
         json=json,
     )
 
@@ -99,6 +104,7 @@ def deny(
         trust=trust,
         print_only=print_only,
         yes=yes,
+        wait=True,
         json=json,
     )
 
@@ -117,6 +123,7 @@ def _decide(
     trust: Path | None,
     print_only: bool,
     yes: bool,
+    wait: bool,
     json: bool | None,
 ) -> None:
     if evidence is not None and not print_only:
@@ -141,6 +148,7 @@ def _decide(
         trust=trust,
         print_only=print_only,
         yes=yes,
+        wait=wait,
     )
     asyncio.run(decide(order, json))
 

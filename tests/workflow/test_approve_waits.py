@@ -1,0 +1,74 @@
+"""An approval that is typed while the regression gate runs waits for it, and says so."""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from constitution.release import CurrentConstitution
+from tests.conftest import CHECKOUT
+from tests.workflow.town import GATE_CASE, Town, make_gate
+
+pytestmark = pytest.mark.timeout(240)
+
+HELD = """
+
+def test_the_gate_takes_as_long_as_it_is_held(tmp_path):
+    import time
+
+    deadline = time.monotonic() + 100
+    while not pathlib.Path({free!r}).exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+"""
+
+
+def held_gate(folder: Path, free: Path) -> Path:
+    """Return a gate that ends when the file ``free`` is there."""
+    make_gate(folder)
+    (folder / "policy" / "test_draft.py").write_text(GATE_CASE + HELD.format(free=str(free)))
+    return folder
+
+
+async def test_an_approval_typed_before_the_gate_has_ended_waits_for_it(
+    town: Town, live: CurrentConstitution, tmp_path: Path
+) -> None:
+    free = tmp_path / "free"
+    key = str(town.home / "keys" / "alva.tsk")
+    async with town.configured(gate=held_gate(tmp_path / "gate", free)):
+        proposal = await town.propose()
+        code, _, err = await town.constitution(
+            *("update", "--checksum", proposal.checksum, "--change-request", proposal.change_request)
+        )
+        assert code == 0, err
+        approve = ["approve", proposal.change_request, "--key", key, "--yes", "--text"]
+        code, _, err = await town.constitution(*approve, "--no-wait")
+        assert code == 4
+        assert "not" in err
+
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "constitution_client", *approve),
+            cwd=CHECKOUT,
+            env={**os.environ, "CONSTITUTION_ENV_FILE": str(town.directory / "stack.env")},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        assert process.stderr is not None
+        said: list[bytes] = []
+        async with asyncio.timeout(60):
+            while b"waiting for the gate" not in (line := await process.stderr.readline()):
+                assert line, said
+                said.append(line)
+        free.touch()
+        async with asyncio.timeout(60):
+            out, err_bytes = await process.communicate()
+        assert process.returncode == 0, err_bytes
+        assert b"approval of alva counted: 1 of 2" in out
+        code, _, err = await town.constitution("abort", proposal.change_request, "--reason", "the end of the test")
+        assert code == 0, err
+        # A run that has ended is not waited for.
+        code, _, err = await town.constitution(*approve)
+        assert code != 0
+    assert await town.current() == live
