@@ -38,7 +38,6 @@ from activities.callers import OnlyOurRuns
 from activities.confirm import Confirm
 from activities.deployment import DeploymentActivities
 from activities.expected_change import ExpectedChange
-from activities.family import Family
 from activities.preconditions import Preconditions
 from activities.publish import Publish
 from activities.reconcile import Reconcile
@@ -46,6 +45,7 @@ from activities.reconcile_places import Places
 from activities.reconcile_records import Records
 from activities.reconcile_runs import People
 from activities.restore import Restore
+from activities.run_group import RunGroup
 from activities.runs import RunsActivities
 from activities.stage import Stage
 from activities.sync import Sync
@@ -245,7 +245,7 @@ async def activities(configuration: Configuration, client: Client) -> AsyncItera
                 service=service, archive=configuration.archive, events=events, runs=runs, deployment=deployment
             ),
             Restore(service=service, deployment=deployment),
-            Family(service=service),
+            RunGroup(service=service),
             Audit(service=service),
             RunsActivities(runs=runs),
             Reconcile(service=service, deployment=deployment, runs=runs, search=search, names=names),

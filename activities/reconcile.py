@@ -1,7 +1,7 @@
 """Reconciliation, first look: what is live, and which runs have left it behind.
 
-A *family* is every run of one update id: the update, its rollback, and their guards. A family whose runs have all been
-closed for a while cannot finish anything any more; whatever it left is reconciliation's.
+A *run group* is every run of one update id: the update, its rollback, and their guards. A group whose runs have all
+been closed for a while cannot finish anything any more; whatever it left is reconciliation's.
 """
 
 import hashlib
@@ -70,7 +70,7 @@ class Survey(Model):
         highest: generation; 0 before the first release.
         live: what is current, lowest generation first.
         fallback: the confirmed document that a rollback would restore.
-        unguarded: runs that need their guard again, at most one of a family.
+        unguarded: runs that need their guard again, at most one of a group.
         orphans: update ids that hold the lease, or have an unconfirmed release live, with nobody left to act.
         findings: what needs a person's eye, or is told beside the repair.
     """
@@ -135,7 +135,7 @@ class Reconcile:
         )
 
     async def _unguarded(self, now: datetime, before: datetime) -> tuple[Unguarded, ...]:
-        """Return dead runs without an outcome whose guard is dead too, the oldest of each family."""
+        """Return dead runs without an outcome whose guard is dead too, the oldest of each group."""
         found: dict[str, Unguarded] = {}
         ended = await self._search.without_outcome(now - KNOWN_FOR)
         for run in sorted(ended, key=lambda run: run["start_time"]):
@@ -144,7 +144,7 @@ class Reconcile:
                 continue
             guard = await self._known(self._names.guard_id(run["workflow_id"], run["run_id"]), None)
             if guard is not None and (guard["status"] == COMPLETED or not _closed([guard], before)):
-                continue  # it was, or is being, answered; or a stranger has its id, and the family is an orphan
+                continue  # it was, or is being, answered; or a stranger has its id, and the group is an orphan
             if not _closed(await self._search.carrying(update_id), before):
                 continue
             parent = RunRef(workflow_id=run["workflow_id"], run_id=run["run_id"])
@@ -158,7 +158,7 @@ class Reconcile:
         before: datetime,
         guarded_now: set[str],
     ) -> tuple[tuple[str, ...], list[Finding]]:
-        """Return update ids whose family is closed, though their release is unconfirmed or they hold the lease."""
+        """Return update ids whose run group is closed, though their release is unconfirmed or they hold the lease."""
         orphans: set[str] = set()
         findings: list[Finding] = []
         for release, _ in live:
@@ -178,13 +178,13 @@ class Reconcile:
         return tuple(sorted(orphans)), findings
 
     async def _dead(self, update_id: str, workflow_id: str, before: datetime) -> bool | None:
-        """Say whether all of a family have been closed for long enough; None: Temporal knows none of them."""
-        family = await self._search.carrying(update_id)
+        """Say whether all of a group have been closed for long enough; None: Temporal knows none of them."""
+        group = await self._search.carrying(update_id)
         named = await self._known(workflow_id, None) if workflow_id else None
-        family += [named] if named is not None else []
-        guards = [await self._known(self._names.guard_id(run["workflow_id"], run["run_id"]), None) for run in family]
-        family += [guard for guard in guards if guard is not None and self._is_guard(guard)]
-        return _closed(family, before) if family else None
+        group += [named] if named is not None else []
+        guards = [await self._known(self._names.guard_id(run["workflow_id"], run["run_id"]), None) for run in group]
+        group += [guard for guard in guards if guard is not None and self._is_guard(guard)]
+        return _closed(group, before) if group else None
 
     def _is_guard(self, run: dict[str, Any]) -> bool:
         """Whether what runs under a guard's id is one: whoever reaches Temporal may start anything under any id."""

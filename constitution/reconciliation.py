@@ -23,7 +23,7 @@ CODES: Final = (
     "cannot-look",
     "document-expires",
     "event-unknown",
-    "family-closed",
+    "run-group-closed",
     "lease-by-hand",
     "lease-orphaned",
     "needs-a-person",

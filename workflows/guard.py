@@ -14,8 +14,8 @@ from temporalio.exceptions import ActivityError, ApplicationError
 from constitution.api import AuditEvent, WorkflowRef
 from constitution.errors import InvalidRequestError, NotFoundError
 from constitution.messages import Outcome, Phase, RollbackRequest, Status
-from workflows import family, policies
-from workflows.family import GuardRequest
+from workflows import child_runs, policies
+from workflows.child_runs import GuardRequest
 from workflows.journal import Journal
 from workflows.reading import NOTHING, read
 from workflows.stepping import StepFailedError, Stepper, explain
@@ -25,24 +25,24 @@ with workflow.unsafe.imports_passed_through():
     from activities.audit import Audit
     from activities.broadcast import Announcement, Broadcast
     from activities.deployment import DeploymentInfo
-    from activities.family import Family, FamilyInput, FamilyReleases
     from activities.publish import Publish, ReleaseLeaseInput
     from activities.restore import Fenced, FenceInput, Restore
+    from activities.run_group import RunGroup, RunGroupInput, RunGroupReleases
     from activities.runs import RunRef, RunState
 
 STEPS = ("guard", "fence", "rollback", "seal")
 
 
-@workflow.defn(name=family.GUARD, failure_exception_types=[TypeError])
+@workflow.defn(name=child_runs.GUARD, failure_exception_types=[TypeError])
 class ConstitutionGuard:
     """Waits for its parent's end; then makes sure that nothing unconfirmed stays live, and that the record is kept.
 
-    Started by its parent only; its input is ``workflows.family.GuardRequest``. It cannot be interrupted: a cancel
+    Started by its parent only; its input is ``workflows.child_runs.GuardRequest``. It cannot be interrupted: a cancel
     before its parent's end makes it wait for that end by asking.
     """
 
     def __init__(self) -> None:
-        self._journal = Journal(family.GUARD, STEPS)
+        self._journal = Journal(child_runs.GUARD, STEPS)
         self._stepper = Stepper(self._journal, lambda: None)
         self._stepper.persistent_phase = Phase.ROLLING_BACK
 
@@ -76,10 +76,10 @@ class ConstitutionGuard:
 
     async def _answer(self, request: GuardRequest) -> str:
         self._journal.going_on("guard", Phase.RUNNING)
-        state = await family.await_closed(request.parent, request.update_id)
+        state = await child_runs.await_closed(request.parent, request.update_id)
         ended = state.status if state else "unknown to Temporal"
         self._journal.step("guard", "done", detail=f"{request.parent.workflow_id} ended: {ended}")
-        info = await family.deployment(self._journal)
+        info = await child_runs.deployment(self._journal)
         said = f"{request.parent.workflow_id} ended: {ended}"
         if state is None or state.outcome is None:  # it ended in mid-step, without compensating by itself
             said += await self._undo_unconfirmed(request, info, ended)
@@ -116,7 +116,7 @@ class ConstitutionGuard:
             )
             return await self._tell(request, info, fenced, ended)
         self._journal.step("rollback", "running", detail=f"generation {fenced.generation}")
-        result = await family.roll_back(
+        result = await child_runs.roll_back(
             fenced.generation,
             RollbackRequest(
                 reason=f"{request.parent.workflow_id} ended without an outcome: {ended}",
@@ -194,11 +194,11 @@ class ConstitutionGuard:
         )
 
     async def _seal(self, request: GuardRequest, ended: RunState | None) -> str:
-        """Put the closed histories of the family into the archive, once each, by release."""
-        found: FamilyReleases = await self._stepper.run(
+        """Put the closed histories of the run group into the archive, once each, by release."""
+        found: RunGroupReleases = await self._stepper.run(
             "seal",
-            Family.releases_of,
-            FamilyInput(update_id=request.update_id),
+            RunGroup.releases_of,
+            RunGroupInput(update_id=request.update_id),
             policies.READ,
             summary="which releases did this family make",
             persistent=True,
@@ -236,7 +236,7 @@ class ConstitutionGuard:
 
     async def _closed(self, run: RunRef) -> bool:
         try:
-            return await family.await_closed(run) is not None
+            return await child_runs.await_closed(run) is not None
         except ActivityError as error:  # cannot be waited for: the record says what is known
             self._journal.refused(f"{run.workflow_id}: {explain(error).message}")
             return False

@@ -1,7 +1,7 @@
 """ConstitutionReconcile: looks whether everything is as it should be, mends what is safe, and names the rest.
 
 A short run, started every 30 s by a Temporal Schedule, and by ``constitution doctor``. It is the guard's guard: a run
-that was killed together with its guard gets its guard again, and a dead family's unconfirmed release is rolled back.
+that was killed together with its guard gets its guard again, and a dead run group's unconfirmed release is rolled back.
 What cannot be looked at is a finding, never a failure: the next run looks again. Rules: docs/operations.md.
 """
 
@@ -18,9 +18,9 @@ from constitution.errors import InvalidRequestError
 from constitution.messages import RollbackRequest
 from constitution.names import Names
 from constitution.reconciliation import RECONCILE, Finding, ReconcileReport, ReconcileRequest, remember
-from workflows import family
+from workflows import child_runs
 from workflows.calling import call
-from workflows.family import GuardRequest
+from workflows.child_runs import GuardRequest
 from workflows.policies import StepPolicy
 from workflows.reading import NOTHING, read
 from workflows.stepping import explain
@@ -109,7 +109,7 @@ class ConstitutionReconcile:
             self._findings.append(finding)
         for update_id in survey.orphans:
             finding = Finding(
-                code="family-closed",
+                code="run-group-closed",
                 where=f"update {update_id}",
                 message="it holds the lease or its unconfirmed release is live, and all its runs have been closed",
                 command=REPAIR,
@@ -130,7 +130,7 @@ class ConstitutionReconcile:
             awake=True,
         )
         summary = "guard of a run that was killed together with its guard"
-        await self._start(family.GUARD, request, guard_id, summary)
+        await self._start(child_runs.GUARD, request, guard_id, summary)
 
     async def _undo(self, update_id: str, info: DeploymentInfo) -> str:
         """Fence and look; then start the rollback of what is live and unconfirmed, or give the lease back."""
@@ -150,11 +150,11 @@ class ConstitutionReconcile:
             return "the lease was given back; nothing unconfirmed is live"
         reason = f"generation {fenced.generation} was unconfirmed, and its runs had been closed"
         request = RollbackRequest(reason=reason, bad_generation=fenced.generation, update_id=update_id)
-        ids = family.rollback_ids(info, fenced.generation)
+        ids = child_runs.rollback_ids(info, fenced.generation)
         while not await self._start(
-            family.ROLLBACK, request, rollback_id := next(ids), f"undo generation {fenced.generation}"
+            child_runs.ROLLBACK, request, rollback_id := next(ids), f"undo generation {fenced.generation}"
         ):
-            if not await family.stranger(info, rollback_id):
+            if not await child_runs.stranger(info, rollback_id):
                 return f"{rollback_id} runs already"
         return f"{rollback_id} was started"
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from temporalio import workflow
 
-from workflows import family, policies
-from workflows.family import GuardRequest
+from workflows import child_runs, policies
+from workflows.child_runs import GuardRequest
 from workflows.journal import Journal
 from workflows.stepping import Stepper
 
@@ -38,13 +38,13 @@ class ReleaseSteps:
         """Start the guard, and keep one for as long as the run lives; before anything that needs an undo."""
         started = asyncio.Event()
         request = GuardRequest(
-            parent=family.myself(),
+            parent=child_runs.myself(),
             update_id=self._update_id,
             environment=info.environment,
             namespace=info.namespace,
             seals=seals,
         )
-        self._keeping = asyncio.create_task(family.keep_guard(request, started), name="guard")
+        self._keeping = asyncio.create_task(child_runs.keep_guard(request, started), name="guard")
         await workflow.wait_condition(started.is_set)
 
     async def prove(self, published: Published, rings: Sequence[str], *, persistent: bool) -> Proof:

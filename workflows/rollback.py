@@ -34,11 +34,11 @@ from constitution.messages import (
     RollbackResult,
 )
 from constitution.release import Kind, Standing, Verdict
-from workflows import family, policies
+from workflows import child_runs, policies
 from workflows.calling import call
-from workflows.controls import Controls
 from workflows.journal import command
 from workflows.reading import NOTHING, read
+from workflows.steering import Steering
 from workflows.stepping import Failure, StepFailedError, StepInterruptedError
 
 with workflow.unsafe.imports_passed_through():
@@ -58,8 +58,8 @@ NONE: frozenset[str] = frozenset()
 HINT = 'the input is one JSON object: {"reason": "why it is undone"}, or with "to": 7, the generation to restore'
 
 
-@workflow.defn(name=family.ROLLBACK, failure_exception_types=[TypeError])
-class ConstitutionRollback(Controls):
+@workflow.defn(name=child_runs.ROLLBACK, failure_exception_types=[TypeError])
+class ConstitutionRollback(Steering):
     """Restores the newest confirmed artifact, or one that was asked for, as a new generation.
 
     Input: one JSON object, ``constitution.messages.RollbackRequest``. Completes with :class:`RollbackResult`; fails
@@ -70,7 +70,7 @@ class ConstitutionRollback(Controls):
     too_late: ClassVar[str] = "the rollback has begun"
 
     def __init__(self) -> None:
-        super().__init__(family.ROLLBACK, STEPS)
+        super().__init__(child_runs.ROLLBACK, STEPS)
         self._stepper.persistent_phase = Phase.ROLLING_BACK
         self._plan: RollbackPlan | None = None
         self._token = 0
@@ -83,11 +83,11 @@ class ConstitutionRollback(Controls):
         return await self._shielded(asyncio.create_task(self._run(raw), name="rollback"))
 
     async def _run(self, raw: RawValue) -> RollbackResult:
-        info = await family.deployment(self._journal)
+        info = await child_runs.deployment(self._journal)
         try:
             request = read(RollbackRequest, raw, hint=HINT)
             # Who starts a run by itself can write any update id; only a child of ours may act on its parent's word.
-            self._by_hand = request.update_id is None or not await family.is_child_of_ours(info)
+            self._by_hand = request.update_id is None or not await child_runs.is_child_of_ours(info)
             self._journal.set(update_id=request.update_id or str(workflow.uuid4()))
             self._journal.identify()
             if self._by_hand:

@@ -8,7 +8,7 @@ from temporalio import workflow
 
 from constitution.messages import RollbackRequest, RollbackResult
 from constitution.names import Names
-from workflows import family, policies
+from workflows import child_runs, policies
 from workflows.compensation import Compensations
 from workflows.journal import Journal, clipped
 from workflows.release_steps import ReleaseSteps
@@ -58,7 +58,7 @@ class Undo:
     async def unwind(self, info: DeploymentInfo) -> list[tuple[str, BaseException]]:
         """Undo everything that was registered, newest first; return what could not be undone, named."""
         self._info = info
-        if await family.was_reset():
+        if await child_runs.was_reset():
             await self._take_over(info)
         return [*await self.compensations.unwind()]
 
@@ -69,7 +69,7 @@ class Undo:
         if not self.compensations.knows("publish"):
             self.of_publish()
         if not self._steps.is_guarded:
-            await family.wake_former_guard(info.namespace)
+            await child_runs.wake_former_guard(info.namespace)
 
     async def _roll_back(self) -> None:
         """Undo of publish, safe if it never happened or happens late: take the lease, only then look."""
@@ -79,7 +79,7 @@ class Undo:
             return
         self._journal.step("publish", "undone", detail=f"generation {fenced} is undone by the rollback below")
         self._journal.set(rollback_workflow=Names(info.namespace).rollback_id(info.environment, fenced))
-        self.rollback = await family.roll_back(
+        self.rollback = await child_runs.roll_back(
             fenced,
             RollbackRequest(
                 reason=clipped(self.cause, 1000),

@@ -23,12 +23,12 @@ from constitution.messages import (
     UpdateResult,
 )
 from constitution.release import Standing
-from workflows import family, policies
+from workflows import child_runs, policies
 from workflows.calling import call
-from workflows.controls import Controls
 from workflows.journal import command
 from workflows.precondition_steps import PreconditionSteps
 from workflows.reading import NOTHING, read
+from workflows.steering import Steering
 from workflows.stepping import Failure, StepFailedError, StepInterruptedError, explain
 from workflows.undo import Undo
 from workflows.watch_step import WatchStep
@@ -75,8 +75,8 @@ WATCHES = 3  # so often is a watch asked whose report no evidence backs; it ends
 HINT = 'the input is one JSON object: {"checksum": "sha256:…", "change_request": "CR-142"}'
 
 
-@workflow.defn(name=family.UPDATE, failure_exception_types=[TypeError])
-class ConstitutionUpdate(Controls):
+@workflow.defn(name=child_runs.UPDATE, failure_exception_types=[TypeError])
+class ConstitutionUpdate(Steering):
     """Puts one signed, tested, approved document live, or leaves everything as it was.
 
     Input: one JSON object, ``constitution.messages.UpdateRequest``. Ends in exactly one outcome: completed
@@ -87,7 +87,7 @@ class ConstitutionUpdate(Controls):
     """
 
     def __init__(self) -> None:
-        super().__init__(family.UPDATE, STEPS)
+        super().__init__(child_runs.UPDATE, STEPS)
         self._subject: Subject | None = None
         self._evidence: str | None = None
         self._deciding = False
@@ -106,7 +106,7 @@ class ConstitutionUpdate(Controls):
 
     async def _run(self, raw: RawValue) -> UpdateResult:
         self._journal.set(update_id=str(workflow.uuid4()))
-        info = await family.deployment(self._journal)
+        info = await child_runs.deployment(self._journal)
         try:
             request = read(UpdateRequest, raw, hint=HINT)
             self._journal.set(change_request=request.change_request, checksum=request.checksum)

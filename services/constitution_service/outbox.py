@@ -99,13 +99,3 @@ async def mark_delivered(connection: Connection, rows: Sequence[Pending], positi
         """,
         [(row.id, position.partition, position.offset) for row, position in zip(rows, positions, strict=True)],
     )
-
-
-async def count_pending(connection: Connection, environment: str, stream: Stream) -> int:
-    """Return how many rows are not on Kafka yet."""
-    count: int = await connection.fetchval(
-        "SELECT count(*) FROM outbox WHERE environment = $1 AND stream = $2 AND delivered_at IS NULL",
-        environment,
-        stream,
-    )
-    return count

@@ -70,7 +70,7 @@ DEFENCES: Final = (
     ),
     Defence(
         name="shielded compensation",
-        file="workflows/controls.py",
+        file="workflows/steering.py",
         text="return await asyncio.shield(body)",
         without="return await body",
         cell=Cell("rollback_during_update", "publish", "temporal", "slow", "during"),

@@ -3,7 +3,7 @@
 from temporalio import workflow
 from temporalio.common import RawValue
 
-from workflows import family, policies
+from workflows import child_runs, policies
 from workflows.precondition_steps import PreconditionSteps
 from workflows.reading import NOTHING
 from workflows.update import ConstitutionUpdate
@@ -28,7 +28,7 @@ class _GateFirst(PreconditionSteps):
         return await super().prepare(subject)
 
 
-@workflow.defn(name=family.UPDATE, failure_exception_types=[TypeError])
+@workflow.defn(name=child_runs.UPDATE, failure_exception_types=[TypeError])
 class GateBeforeSignatures(ConstitutionUpdate):
     """The update with that order."""
 

@@ -45,7 +45,7 @@ RECORDS = ("broadcast", "archive")
 """Steps after the point of no return: the only ones that may be skipped, by a signed order."""
 
 
-class Controls:
+class Steering:
     """Base of the workflows that people steer. Subclasses say what a decision means to them."""
 
     too_late: ClassVar[str] = "the release is confirmed"

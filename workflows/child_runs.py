@@ -1,4 +1,4 @@
-"""A family of runs: an update, its guard, its rollback. How they start each other and wait for each other."""
+"""A run group: an update, its guard, its rollback. How they start each other and wait for each other."""
 
 import asyncio
 import itertools
@@ -233,7 +233,7 @@ async def roll_back(
 def rollback_ids(info: DeploymentInfo, bad_generation: int) -> Iterator[str]:
     """Yield the ids for the rollback of a generation, for as long as each one before is taken by something else.
 
-    The same ones for every run of a family, so that they find each other; in the end ones that nobody can foresee.
+    The same ones for every run of a group, so that they find each other; in the end ones that nobody can foresee.
     """
     first = Names(info.namespace).rollback_id(info.environment, bad_generation)
     yield first

@@ -9,13 +9,13 @@ from constitution.model import Model
 from constitution.release import Kind, Standing
 
 
-class FamilyInput(Model):
+class RunGroupInput(Model):
     """Whose releases."""
 
     update_id: str
 
 
-class FamilyRelease(Model):
+class RunGroupRelease(Model):
     """One release, and the run that made it (null if it was loaded by hand)."""
 
     generation: int
@@ -26,26 +26,26 @@ class FamilyRelease(Model):
     run: RunRef | None
 
 
-class FamilyReleases(Model):
+class RunGroupReleases(Model):
     """All releases of an update id, oldest first."""
 
-    releases: tuple[FamilyRelease, ...]
+    releases: tuple[RunGroupRelease, ...]
 
 
-class Family:
-    """Looks at the releases of a family; changes nothing."""
+class RunGroup:
+    """Looks at the releases of a run group; changes nothing."""
 
     def __init__(self, *, service: ConstitutionService) -> None:
         self._service = service
 
     @activity.defn
     @classified
-    async def releases_of(self, x: FamilyInput) -> FamilyReleases:
+    async def releases_of(self, x: RunGroupInput) -> RunGroupReleases:
         """Return the releases of an update id. Twice, killed half-way, or late: only reads."""
         mine = [release async for release in self._service.history() if release.update_id == x.update_id]
-        return FamilyReleases(
+        return RunGroupReleases(
             releases=tuple(
-                FamilyRelease(
+                RunGroupRelease(
                     generation=release.generation,
                     version=release.version,
                     kind=release.kind,
