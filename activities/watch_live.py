@@ -83,7 +83,7 @@ class LiveWatch:
     def reason(self, reading: FamilyReading) -> str:
         """Why, in words; of several quantities, which one."""
         name, leading = self.watch.leading(reading)
-        if reading.verdict is Verdict.OK and len(self.watched) > 1:
+        if reading.verdict is Verdict.OK:
             return reading.reason
         if leading.verdict is None:  # the average raised the alarm, none of them alone
             return reading.reason

@@ -9,7 +9,7 @@ from constitution.baseline import SHORTEST_SCRAPE_SECONDS
 from constitution.errors import MAX_ISSUES, InvalidRequestError, Issue, listed
 from constitution.model import Model
 from constitution.names import DEFAULT_RING
-from constitution.quantities import QuantityName
+from constitution.quantities import QUANTITIES, QuantityName, quantity_of
 from constitution.release import Verdict
 
 Identifier = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
@@ -48,6 +48,10 @@ class WatchedQuantity(Model):
     required: bool = True
 
 
+RATE_AND_SHARE = (WatchedQuantity(quantity="evaluations"), WatchedQuantity(quantity="deny_share", min_rate=0.01))
+"""How often agents ask, and how many are refused: either alone is blind to what the other shows."""
+
+
 class Strategy(Model):
     """How a release goes live (v1: all at once) and how it is watched.
 
@@ -55,7 +59,8 @@ class Strategy(Model):
         watch_seconds: length of the watch; 0 means no watch (verdict ``not_watched``).
         baseline_seconds: how much traffic before publish the watch compares with.
         scrape_seconds: the scrape interval of the watched metric; a tenth of a second at least.
-        measure: ``rate`` compares per second, ``share`` per evaluation (immune to load).
+        measure: of a strategy without ``quantities``: ``rate`` watches evaluations per second and nothing else,
+            ``share`` the refused among them (immune to load) and nothing else.
         alpha: budget of false rollbacks per release.
         delta: relative rise that is tolerated.
         min_rate: absolute slack in events per second (or share).
@@ -82,10 +87,11 @@ class Strategy(Model):
         """Return what the strategy does, in one line: what a signer reads."""
         if self.watch_seconds == 0:
             return "not watched: confirmed as soon as every target obeys"
-        measured = ", ".join(q.quantity for q in self.quantities)
+        names = [q.quantity for q in self.quantities] or [quantity_of(self.measure)]
+        measured = ", ".join(f"{name} ({QUANTITIES[name].measure})" for name in names)
         return (
             f"watched for {self.watch_seconds} s against the {self.baseline_seconds} s before: "
-            f"{measured or f'refusals ({self.measure})'}, alpha {self.alpha:g}, tolerance {self.delta:g}; "
+            f"{measured if len(names) > 1 else f'{measured} only'}, alpha {self.alpha:g}, tolerance {self.delta:g}; "
             f"on anomaly {self.on_anomaly}, without data {self.on_no_data}, undecided {self.on_cannot_tell}"
         )
 
@@ -134,7 +140,9 @@ class Environment(Model):
     inbox: str = "inbox"
     channel: str = "#release"
     targets: tuple[Target, ...] = ()
-    strategies: dict[Identifier, Strategy] = Field(default_factory=lambda: {"default": Strategy()})
+    strategies: dict[Identifier, Strategy] = Field(
+        default_factory=lambda: {"default": Strategy(quantities=RATE_AND_SHARE)}
+    )
     deadlines: Deadlines = Deadlines()
 
     @classmethod

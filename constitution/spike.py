@@ -60,6 +60,7 @@ START_SECONDS = 60.0
 IMMEDIATE_WEIGHT = 0.5
 MIN_COVERAGE = 0.8
 CACHE_ENTRIES = 2048
+NO_CHANGE = "no change beyond what is tolerated, and one would have been seen"
 MAX_SCRAPES = 1_000_000  # a week of scrapes, one a second, and some
 
 
@@ -373,7 +374,7 @@ class SpikeTest:
         lack = self._lack_of_baseline() or self._lack_of_power()
         if lack is not None:
             return Verdict.CANNOT_TELL, lack
-        return Verdict.OK, "no change beyond what is tolerated, and one would have been seen"
+        return Verdict.OK, f"watched: the {self.baseline.measure} only: {NO_CHANGE}"
 
     def _lack_of_data(self, whole_s: float) -> str | None:
         if self._u <= 0 and self._covered_s > 0:

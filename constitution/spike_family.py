@@ -16,7 +16,7 @@ from typing import Any
 
 from constitution.baseline import Baseline
 from constitution.release import Verdict
-from constitution.spike import Reading, SpikeParameters, SpikeTest, combine
+from constitution.spike import NO_CHANGE, Reading, SpikeParameters, SpikeTest, combine
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +112,7 @@ class SpikeFamily:
             for name, reading in readings.items():
                 if reading.verdict is verdict and name not in advisory:
                     return self._read(verdict, f"{name}: {reading.reason}", readings)
-        return self._read(
-            Verdict.OK, "no quantity changed beyond what is tolerated, and each would have shown", readings
-        )
+        return self._read(Verdict.OK, self._unchanged(readings), readings)
 
     def state(self) -> dict[str, Any]:
         """Everything, as JSON values; under 100 numbers a quantity."""
@@ -136,6 +134,21 @@ class SpikeFamily:
 
     def _alarmed(self) -> bool:
         return self._max_log_e >= self._limit or any(test.anomalous for test in self.tests.values())
+
+    def _unchanged(self, readings: Mapping[str, Reading]) -> str:
+        """Name exactly what would have shown a change, and what was watched but might not have."""
+        named = {name: f"{name} ({test.baseline.measure})" for name, test in self.tests.items()}
+        sure = [named[name] for name, reading in readings.items() if reading.verdict is Verdict.OK]
+        only = " only" if len(readings) == 1 else ""
+        said = [f"watched: {' and '.join(sure)}{only}: {NO_CHANGE}"] if sure else []
+        return "; ".join(
+            said
+            + [
+                f"{named[name]} raised no alarm, but might have missed a change ({reading.reason})"
+                for name, reading in readings.items()
+                if reading.verdict is not Verdict.OK
+            ]
+        )
 
     def _leading(self, readings: Mapping[str, Reading]) -> str:
         name = max(readings, key=lambda n: readings[n].max_log_e)

@@ -50,6 +50,7 @@ class Cell:
         rivals: whether the rivals run, too.
         slack: absolute slack of what is watched (``min_rate``).
         slack_total: for ``share``: the rate of all evaluations is watched besides, with this slack; 0: it is not.
+        weight_total: the part of the budget that it gets then.
     """
 
     group: Group
@@ -64,6 +65,7 @@ class Cell:
     rivals: bool = False
     slack: float = 0.0
     slack_total: float = 0.0
+    weight_total: float = 0.5
 
     @property
     def key(self) -> str:
@@ -76,6 +78,7 @@ class Cell:
         parts += [f"add{self.change.added:g}"] if self.change.added else []
         parts += [f"slack{self.slack:g}"] if self.slack else []
         parts += [f"beside{self.slack_total:g}"] if self.slack_total else []
+        parts += [f"weight{self.weight_total:g}"] if self.weight_total != 0.5 else []
         parts += [f"share{self.allowed_per_second:g}"] if self.allowed_per_second else []
         parts += [trace()[1]] if self.noise == "demo trace" else []
         parts += [f"i{self.interval_s:g}"] if self.interval_s != 5 else []
@@ -196,6 +199,7 @@ def slack_cells() -> list[Cell]:
             allowed_per_second=9 * rate,
             slack=SHARE_SLACK,
             slack_total=RATE_SLACK,
+            weight_total=0.9,
         )
         for before, after in PACES
         for rate in (0.2, 2.0, 20.0)

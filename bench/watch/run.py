@@ -70,14 +70,15 @@ def chunk(cell: Cell, index: int) -> dict[str, Any]:
 def _together(
     cell: Cell, base: twin.Baselines, share: list[streams.Array], totals: streams.Array, parameters: SpikeParameters
 ) -> streams.Array:
-    """Alarms of the refused share and of the rate of evaluations in one budget, half of it each, both ways."""
+    """Alarms of the refused share and of the rate of evaluations in one budget, both ways."""
     seconds = np.full_like(totals, cell.interval_s)
     rate = twin.baselines(totals[:, : cell.before], seconds[:, : cell.before], cell.interval_s)
     slack = parameters.model_copy(update={"min_rate": cell.slack_total})
     logs = [
         twin.log_e(direction, rate, totals[:, cell.before :], seconds[:, cell.before :], slack) for direction in BOTH
     ]
-    return twin.alarms_together([(base, share), (rate, logs)], parameters.limit)
+    weighted = [(base, share, 1.0 - cell.weight_total), (rate, logs, cell.weight_total)]
+    return twin.alarms_together(weighted, parameters.limit)
 
 
 def _counts(rng: np.random.Generator, cell: Cell, per_second: float, change: streams.Change) -> streams.Array:

@@ -209,16 +209,17 @@ def alarms_of(base: Baselines, evidence: Sequence[Array], limit: float) -> Array
     return np.where(base.changing, NEVER, found)
 
 
-def alarms_together(quantities: Sequence[tuple[Baselines, Sequence[Array]]], limit: float) -> Array:
-    """The alarms of several quantities in one budget, equal parts of it; each is given as its directions' e-processes.
+def alarms_together(quantities: Sequence[tuple[Baselines, Sequence[Array], float]], limit: float) -> Array:
+    """The alarms of several quantities in one budget; each is given as its directions' e-processes and its weight.
 
     A baseline that was itself changing is silenced: its e-value stays 1.
     """
     each = [
         np.where(base.changing[:, None], 0.0, np.logaddexp.reduce(np.stack(evidence), axis=0) - np.log(len(evidence)))
-        for base, evidence in quantities
+        + np.log(weight)
+        for base, evidence, weight in quantities
     ]
-    over = np.logaddexp.reduce(np.stack(each), axis=0) - np.log(len(each)) >= limit
+    over = np.logaddexp.reduce(np.stack(each), axis=0) >= limit
     return np.where(over.any(axis=1), over.argmax(axis=1) + 1.0, NEVER)
 
 

@@ -120,11 +120,21 @@ channel = "#release"
 [strategies.default]
 watch_seconds = 0
 
-# With traffic before and after publish; with less of it, a doubling may be undetectable.
+# With traffic before and after publish; with less of it, a doubling may be undetectable. In so few seconds too few are
+# refused to promise that a doubling of the share would be seen: it may raise the alarm, but no `ok` waits for it.
 [strategies.watched]
 watch_seconds = {pace.watch}
 baseline_seconds = {pace.baseline}
 scrape_seconds = 1.0
+
+[[strategies.watched.quantities]]
+quantity = "evaluations"
+weight = 9
+
+[[strategies.watched.quantities]]
+quantity = "deny_share"
+min_rate = 0.01
+required = false
 
 [deadlines]
 sync = {pace.sync}

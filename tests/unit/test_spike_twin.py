@@ -71,11 +71,13 @@ def test_the_twin_of_two_quantities_decides_as_the_family(noise: streams.Noise, 
         measure: SpikeParameters(direction="both", bake_s=900.0, min_rate=slack)
         for measure, (_, _, slack) in measured.items()
     }
+    weights = {"share": 0.1, "rate": 0.9}
     many = []
     for measure, (counts, exposures, _) in measured.items():
         base = twin.baselines(counts[:, :before], exposures[:, :before], 5.0)
         after = counts[:, before:], exposures[:, before:]
-        many.append((base, [twin.log_e(way, base, *after, parameters[measure]) for way in ("up", "down")]))
+        logs = [twin.log_e(way, base, *after, parameters[measure]) for way in ("up", "down")]
+        many.append((base, logs, weights[measure]))
     expected = twin.alarms_together(many, parameters["rate"].limit)
     for row in range(runs):
         family = SpikeFamily.start(
@@ -88,7 +90,7 @@ def test_the_twin_of_two_quantities_decides_as_the_family(noise: streams.Noise, 
                 )
                 for measure, (counts, exposures, _) in measured.items()
             },
-            dict.fromkeys(measured, 0.5),
+            weights,
             parameters["rate"],
             own=parameters,
         )
