@@ -2,7 +2,8 @@
 
 Whoever reaches Temporal can ask our task queue for any activity, with the worker's rights: as a standalone one
 (``temporal activity start``), or from a workflow of their own. The workflow's type is a name that anybody can give;
-that the run itself waits on our task queue, where only our workers answer, makes it ours. Temporal is asked once a run.
+that the run itself waits on our task queue makes it ours. Who can poll that queue can answer as our workers do, and is
+not told apart here (SECURITY.md). Temporal is asked once a run.
 """
 
 from collections import OrderedDict
