@@ -24,8 +24,9 @@ fifteenth of the samples that ``phi`` was learnt from. The anytime p-value is ``
 a confidence sequence for a constant ratio.
 
 Evidence of absence. ``ok`` needs all of: a baseline that is known, stands still and has moved; 80 % of the bake
-observed; and exposure enough that a change by the factor ``must_see`` would have raised the alarm. Otherwise
-``no_data`` or ``cannot_tell``, with the reason.
+observed; and exposure enough that a rise by the factor ``must_see`` (a fall, where only falls are watched) would have
+raised the alarm at the counts that are then expected, so about every second time. Otherwise ``no_data`` or
+``cannot_tell``, with the reason.
 
 Sources: Shin, Ramdas, Rinaldo, "E-detectors" (arXiv 2203.03532), for the sum over starts; Howard, Ramdas, McAuliffe,
 Sekhon, Annals of Statistics 2021 (1810.08240), for confidence sequences; bet.py and dispersion.py name theirs.
@@ -34,7 +35,7 @@ Pure: ``math`` only; no clock, no I/O. The state is under 100 numbers and surviv
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
 
@@ -60,7 +61,6 @@ START_SECONDS = 60.0
 IMMEDIATE_WEIGHT = 0.5
 MIN_COVERAGE = 0.8
 CACHE_ENTRIES = 2048
-NO_CHANGE = "no change beyond what is tolerated, and one would have been seen"
 MAX_SCRAPES = 1_000_000  # a week of scrapes, one a second, and some
 
 
@@ -374,7 +374,7 @@ class SpikeTest:
         lack = self._lack_of_baseline() or self._lack_of_power()
         if lack is not None:
             return Verdict.CANNOT_TELL, lack
-        return Verdict.OK, f"watched: the {self.baseline.measure} only: {NO_CHANGE}"
+        return Verdict.OK, f"watched: the {self.baseline.measure} only: {unchanged([self.parameters])}"
 
     def _lack_of_data(self, whole_s: float) -> str | None:
         if self._u <= 0 and self._covered_s > 0:
@@ -432,6 +432,13 @@ class SpikeTest:
             new_rate=rate,
             limit=parameters.limit + math.log(1 / IMMEDIATE_WEIGHT) + math.log(len(parameters.directions)),
         )
+
+
+def unchanged(watched: Collection[SpikeParameters]) -> str:
+    """What an ``ok`` says of tests with these parameters: the change that had to show, and no more than that."""
+    ways = " or ".join(sorted({"fall" if p.direction == "down" else "rise" for p in watched}))
+    factors = " or ".join(sorted({f"{p.must_see:g}" for p in watched}))
+    return f"no change beyond what is tolerated, and a {ways} by the factor {factors} would have been seen"
 
 
 def power(baseline: Baseline, parameters: SpikeParameters, ratios: Sequence[float] = (2.0, 1.2)) -> tuple[Power, ...]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from constitution.baseline import Baseline
 from constitution.release import Verdict
-from constitution.spike import NO_CHANGE, Reading, SpikeParameters, SpikeTest, combine
+from constitution.spike import Reading, SpikeParameters, SpikeTest, combine, unchanged
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,17 +138,18 @@ class SpikeFamily:
     def _unchanged(self, readings: Mapping[str, Reading]) -> str:
         """Name exactly what would have shown a change, and what was watched but might not have."""
         named = {name: f"{name} ({test.baseline.measure})" for name, test in self.tests.items()}
-        sure = [named[name] for name, reading in readings.items() if reading.verdict is Verdict.OK]
+        sure = [name for name, reading in readings.items() if reading.verdict is Verdict.OK]
         only = " only" if len(readings) == 1 else ""
-        said = [f"watched: {' and '.join(sure)}{only}: {NO_CHANGE}"] if sure else []
-        return "; ".join(
-            said
-            + [
-                f"{named[name]} raised no alarm, but might have missed a change ({reading.reason})"
-                for name, reading in readings.items()
-                if reading.verdict is not Verdict.OK
-            ]
-        )
+        said = []
+        if sure:
+            seen = unchanged([self.tests[name].parameters for name in sure])
+            said.append(f"watched: {' and '.join(named[name] for name in sure)}{only}: {seen}")
+        said += [
+            f"{named[name]} raised no alarm, but might have missed a change ({reading.reason})"
+            for name, reading in readings.items()
+            if name not in sure
+        ]
+        return "; ".join(said)
 
     def _leading(self, readings: Mapping[str, Reading]) -> str:
         name = max(readings, key=lambda n: readings[n].max_log_e)

@@ -158,7 +158,7 @@ def test_what_was_predicted_is_no_anomaly_and_what_is_beyond_it_is_one(strategie
         assert found.verdict is expected, found.reason
 
 
-NO_CHANGE = "no change beyond what is tolerated, and one would have been seen"
+NO_CHANGE = "no change beyond what is tolerated, and a rise by the factor 2 would have been seen"
 
 
 @pytest.mark.parametrize(
