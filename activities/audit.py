@@ -2,9 +2,13 @@
 
 from temporalio import activity
 
+from activities.ending import ended
 from activities.failures import classified
 from activities.ports import ConstitutionService
 from constitution.api import AuditEvent
+
+REJECTED = "update.rejected"
+"""What a run says of itself that ends without having published."""
 
 
 class Audit:
@@ -16,12 +20,16 @@ class Audit:
     @activity.defn
     @classified
     async def audit(self, x: AuditEvent) -> None:
-        """Record an event.
+        """Record an event; that a run was rejected ends its update in the service, too.
 
         Assumes: ``x.id`` was made deterministically by the caller (``<update_id>/<what>``).
-        Twice, or killed half-way: the id makes it one event. Run long after its caller died: it still only records.
+        Twice, or killed half-way: the id makes it one event, and an update ends once. Run long after its caller died:
+        it still only records, and an update that is live does not end by it.
 
         Raises:
             ForbiddenError: the worker's key lacks the scope ``audit:write``.
         """
         await self._service.audit(x)
+        request = x.details.get("change_request")
+        if x.activity == REJECTED and isinstance(request, str):
+            await ended(self._service, x.update_id, request, x.message)

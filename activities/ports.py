@@ -13,6 +13,9 @@ from constitution.api import (
     Artifact,
     AuditEvent,
     ChangeRequestRecord,
+    CloseRequest,
+    DecidedRequest,
+    DenialRecord,
     EvidenceRecord,
     Lease,
     LeaseRelease,
@@ -20,12 +23,13 @@ from constitution.api import (
     LoadRequest,
     LoadResult,
     StandingRequest,
+    UpdateRecord,
     ValidateResult,
 )
 from constitution.checksum import Checksum
 from constitution.environment import Environment, Target
 from constitution.prediction import PredictAnswer
-from constitution.release import CurrentConstitution, Release
+from constitution.release import CurrentConstitution, Envelope, Release
 from constitution.trust import TrustPolicy
 
 
@@ -36,6 +40,10 @@ class ConstitutionService(Protocol):
     async def artifact(self, checksum: str) -> bytes: ...
     async def artifact_signatures(self, checksum: str) -> list[bytes]: ...
     async def change_request(self, change_request_id: str) -> ChangeRequestRecord: ...
+    async def deny(self, change_request_id: str, envelope: Envelope) -> DenialRecord: ...
+    async def update(self, update_id: str) -> UpdateRecord: ...
+    async def decided(self, update_id: str, request: DecidedRequest) -> UpdateRecord: ...
+    async def abort_update(self, update_id: str, request: CloseRequest) -> UpdateRecord: ...
     async def validate(self, checksum: str) -> ValidateResult: ...
     async def validate_files(self, document: bytes, signatures: Sequence[bytes]) -> ValidateResult: ...
     async def put_evidence(self, evidence: EvidenceRecord) -> str: ...

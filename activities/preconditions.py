@@ -8,6 +8,7 @@ from temporalio import activity
 
 from activities.decisions import DecisionResult, judge_decision, judge_order, require_approved
 from activities.documents import subject_files
+from activities.ending import noted
 from activities.failures import classified
 from activities.history import history
 from activities.keys import require_environment
@@ -17,6 +18,7 @@ from activities.resolving import Resolver, require_succession
 from activities.subject import Subject
 from constitution import document as documents
 from constitution.api import EvidenceRecord
+from constitution.approval import Verb
 from constitution.approval_rules import Binding
 from constitution.checksum import Checksum
 from constitution.diff import diff
@@ -227,6 +229,7 @@ class Preconditions:
             gate_digest=report.gate_digest,
             suites=suites,
             diff=changes,
+            update_id=x.update_id,
         )
         return GateResult(
             evidence=await self._service.put_evidence(evidence),
@@ -240,15 +243,19 @@ class Preconditions:
     async def check_decision(self, x: DecisionInput) -> DecisionResult:
         """Check one signed decision about an update, and count it with those before it.
 
-        Twice, killed half-way, or late: computes; nothing is kept. The service counts again inside its transaction.
+        A denial closes the change request in the service, and the last approval that it takes is noted there, before
+        anybody is told that they count: whatever becomes of the run, both bind. The service verifies them itself.
+        Twice, killed half-way, or late: the service keeps each once.
 
         Raises:
+            ConflictError: a denial that comes after the confirmation.
+            UpdateClosedError: an approval of an update that has ended.
             NotApprovedError: it does not count, and why: not signed by a board member, by the author, expired, or about
                 another document, change request, environment or evidence.
         """
         subject = x.subject
         require_environment(self._deployment, subject.environment)
-        return await asyncio.to_thread(
+        said = await asyncio.to_thread(
             judge_decision,
             x.envelope,
             x.seen,
@@ -258,6 +265,11 @@ class Preconditions:
             needed=subject.approvals_needed,
             now=datetime.now(UTC),
         )
+        if said.decision is Verb.DENY:
+            await self._service.deny(subject.change_request, x.envelope)
+        elif said.satisfied:
+            await noted(self._service, subject.update_id, subject.change_request, (*x.seen, x.envelope))
+        return said
 
     @activity.defn
     @classified

@@ -1,6 +1,7 @@
 """The JSON of constitution-service's HTTP API: shared by the service and its clients. Routes: docs/architecture.md."""
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -76,7 +77,8 @@ class ValidateResult(Model):
 class EvidenceRecord(Model):
     """What the regression gate and the preparation found; stored under its own checksum (RFC 8785 bytes).
 
-    ``gate_digest`` is the digest of the gate's directory; ``suites`` count what ran.
+    ``gate_digest`` is the digest of the gate's directory; ``suites`` count what ran. ``update_id`` is of the run that
+    made it: a decision names the evidence, and with it this run and no other. Null where no run made it.
     """
 
     class Suite(Model):
@@ -100,6 +102,8 @@ class EvidenceRecord(Model):
     suites: tuple[Suite, ...]
     diff: tuple[str, ...] = ()
     prediction: dict[str, Any] | None = None
+    # Left out where it is null, so that the digest of a record from before there was this field stays what it was.
+    update_id: Annotated[UpdateId | None, Field(exclude_if=lambda said: said is None)] = None
 
 
 class LeaseRequest(Model):
@@ -176,6 +180,61 @@ class StandingRequest(Model):
     reason: Reason
     update_id: UpdateId
     fencing_token: int
+
+
+class UpdateState(StrEnum):
+    """Where an update is (docs/architecture.md, Releasing)."""
+
+    OPEN = "open"  # its evidence was stored
+    DECIDED = "decided"  # enough board members approved
+    LEASE = "lease"
+    LOADED = "loaded"  # live, unconfirmed
+    CONFIRMED = "confirmed"
+    UNDONE = "undone"  # a rollback or withdraw took it out of force
+    DENIED = "denied"  # a board member's signed word; closes the change request, too
+    ABORTED = "aborted"
+    EXPIRED = "expired"  # the board's deadline passed, by the service's clock
+
+
+class UpdateStep(Model):
+    """One step that an update took. ``actor`` is a person only where that person signed it, else a client's key id."""
+
+    state: UpdateState
+    actor: str
+    reason: str
+    at: datetime
+
+
+class UpdateRecord(Model):
+    """What constitution-service knows of an update: every step, oldest first. ``state`` is the last one's."""
+
+    update_id: UpdateId
+    change_request: ChangeRequestId
+    state: UpdateState
+    steps: tuple[UpdateStep, ...]
+
+
+class DecidedRequest(Model):
+    """Body of ``POST /v1/constitution/updates/{update_id}/decided``: the signed approvals that suffice."""
+
+    change_request: ChangeRequestId
+    approvals: Annotated[tuple[Envelope, ...], Field(min_length=1, max_length=64)]
+
+
+class CloseRequest(Model):
+    """Body of ``POST /v1/constitution/updates/{update_id}/abort`` and ``/expire``; names whose update it is."""
+
+    change_request: ChangeRequestId
+    reason: Reason
+
+
+class DenialRecord(Model):
+    """Answer of ``POST /v1/constitution/change-requests/{id}/denial``: the request is closed for ever."""
+
+    change_request: ChangeRequestId
+    denied_by: str
+    reason: str
+    closed_at: datetime
 
 
 class AuditEvent(Model):

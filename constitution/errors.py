@@ -14,6 +14,7 @@
     │   └── ConflictError         the world moved: another holder, another generation
     │       ├── LeaseHeldError    another update or rollback holds the lease
     │       ├── LeaseLostError    the fencing token is not the current one
+    │       │   └── UpdateClosedError  the update, or its change request, was closed for ever
     │       ├── StaleGenerationError  expected_generation is not the highest
     │       └── NotCurrentError   what the call is about is not what is live
     └── TransportError            transient: ask again
@@ -158,6 +159,12 @@ class LeaseLostError(ConflictError):
     """The fencing token is not the current one: somebody newer has taken the lease."""
 
     code = "lease-lost"
+
+
+class UpdateClosedError(LeaseLostError):
+    """The update was denied, aborted, expired or undone, or its change request was denied: it can never go live."""
+
+    code = "update-closed"
 
 
 class StaleGenerationError(ConflictError):

@@ -17,6 +17,7 @@ import httpx
 
 from constitution.api import (
     ChangeRequest,
+    DenialRecord,
     EvidenceRecord,
     Lease,
     LeaseRelease,
@@ -284,12 +285,34 @@ class Author:
         signed = ApprovalPredicate.model_validate(predicate)
         return tuple(sign_approval(signed, self.site.tsk(person)) for person in people)
 
+    def denial(self, change_request: str, checksum: str | None, person: str = "alva", **changes: Any) -> Envelope:
+        """A board member's signed no."""
+        now = datetime.now(UTC)
+        predicate = {
+            "kind": Kind.UPDATE,
+            "environment": ENVIRONMENT,
+            "checksum": checksum,
+            "version": "1.0.0",
+            "previous": None,
+            "change_request": change_request,
+            "evidence": None,
+            "decision": Verb.DENY,
+            "reason": "too lenient",
+            "issued_at": now,
+            "expires_at": now + timedelta(days=1),
+            **changes,
+        }
+        return sign_approval(ApprovalPredicate.model_validate(predicate), self.site.tsk(person))
+
+    async def deny(self, change_request: str, checksum: str | None, person: str = "alva") -> DenialRecord:
+        return await self.worker.deny(change_request, self.denial(change_request, checksum, person))
+
     async def prepared(self, document: bytes, *, expected_generation: int, update_id: str | None = None) -> LoadRequest:
         """Everything that a load of this document takes, but the lease."""
         checksum = await self.push(document)
         change_request = await self.ask(checksum)
-        evidence = await self.evidence(document, change_request)
         identity = update_id or str(uuid4())
+        evidence = await self.evidence(document, change_request, update_id=identity)
         return LoadRequest(
             update_id=identity,
             kind=Kind.UPDATE,

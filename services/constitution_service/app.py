@@ -21,7 +21,7 @@ from services.constitution_service.composition import make_context
 from services.constitution_service.metrics import ServiceMetrics
 from services.constitution_service.refusals import Refusals
 from services.constitution_service.relay import Relay
-from services.constitution_service.routes import artifacts, audit, current, evidence, lease, load, releases
+from services.constitution_service.routes import artifacts, audit, current, evidence, lease, load, releases, updates
 from services.constitution_service.settings import ServiceSettings
 from services.constitution_service.strangers import Strangers
 
@@ -87,6 +87,6 @@ def create(settings: ServiceSettings) -> FastAPI:
     app.state.context = context
     app.state.strangers = Strangers()
     app.state.on_refused = Refusals(context).refused
-    for part in (artifacts, lease, load, current, releases, evidence, audit):
+    for part in (artifacts, lease, load, updates, current, releases, evidence, audit):
         app.include_router(part.router)
     return app

@@ -12,7 +12,7 @@ from constitution.checksum import checksum_of
 from constitution.document import Constitution
 from constitution.errors import EvidenceError, Issue, NotFoundError
 from constitution.evidence_rules import Supported, problems
-from services.constitution_service import audit
+from services.constitution_service import audit, leases, updates
 from services.constitution_service.context import Context
 from services.constitution_service.errors import NotPossibleError
 
@@ -27,12 +27,16 @@ async def put(context: Context, record: EvidenceRecord, client: str) -> str:
 
     Raises:
         NotPossibleError: it is of another environment.
+        UpdateClosedError: it names an update of another change request.
     """
     if record.environment != context.environment:
         raise NotPossibleError(f"this is {context.environment}, the evidence is for {record.environment}")
     data = evidence_bytes(record)
     digest = checksum_of(data)
     async with context.database.transaction() as connection:
+        if record.update_id is not None:
+            await leases.lock(connection, context.environment)
+            await updates.opened(connection, record, client)
         added = await connection.fetchval(
             """
             INSERT INTO evidence (environment, digest, record) VALUES ($1, $2, $3)

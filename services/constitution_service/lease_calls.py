@@ -2,7 +2,7 @@
 
 from constitution.api import Lease, LeaseRelease, LeaseRequest
 from constitution.errors import UnavailableError
-from services.constitution_service import audit, idempotency, leases
+from services.constitution_service import audit, idempotency, leases, updates
 from services.constitution_service.context import Context
 
 
@@ -14,7 +14,7 @@ async def acquire(context: Context, request: LeaseRequest, key: str, client: str
 
     Raises:
         LeaseHeldError: 409 with the holder.
-        LeaseLostError: 409, the update was closed by a rollback.
+        UpdateClosedError: 409, the update has ended, or its change request was denied or is used up.
         NotCurrentError: 409, what the rollback undoes was replaced, and the holder keeps the lease.
         IdempotencyMismatchError: the key was used for another body.
         PostgresBehindError: the database has lost releases, and with them who was fenced and closed.
@@ -27,13 +27,17 @@ async def acquire(context: Context, request: LeaseRequest, key: str, client: str
     fingerprint = idempotency.fingerprint("lease", request)
     if request.kind in leases.UNDOING:
         async with context.database.transaction() as connection:
-            await leases.close(connection, context.environment, request.update_id)
+            held = (await leases.lock(connection, context.environment)).held
+            mine = held is not None and held.update_id == request.update_id
+            await updates.fenced(connection, context.environment, request.update_id, client, holds_lease=mine)
     async with context.database.transaction() as connection:
         await leases.lock(connection, context.environment)
         answer = await idempotency.stored_answer(connection, context.environment, key, fingerprint)
         if answer is not None:
             return Lease.model_validate_json(answer)
         lease, taken_from = await leases.acquire(connection, context.environment, request)
+        if request.kind not in leases.UNDOING:
+            await updates.leased(connection, context.environment, request.update_id, client)
         await idempotency.store_answer(connection, context.environment, key, fingerprint, lease.model_dump_json())
         whom = "" if taken_from is None else f", from {taken_from.kind} {taken_from.update_id}"
         await audit.decision(

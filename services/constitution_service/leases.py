@@ -4,8 +4,8 @@ The environment's one row is locked by every acquire, load, standing and release
 a sequence and only grow. A rollback or withdraw pre-empts an update or reissue, never another rollback; it does so
 also when it carries the update's own id, because it must fence that update's late load. One that says what it undoes
 pre-empts only while that is live: a rollback that was decided late must not stop the update that came in between.
-A rollback also closes the update id that it carries: an update that was undone can never take the lease late, and hold
-it for a run that is dead.
+A rollback also closes the update that it carries: one that was undone can never take the lease late, and hold it for a
+run that is dead (updates.py).
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from adapters.postgres import Connection
 from constitution.api import Lease, LeaseRelease, LeaseRequest
 from constitution.errors import LeaseHeldError, LeaseLostError, NotCurrentError
 from constitution.release import Kind
-from services.constitution_service import releases
+from services.constitution_service import releases, updates
 from services.constitution_service.context import now_of
 
 UNDOING = frozenset({Kind.ROLLBACK, Kind.WITHDRAW})
@@ -45,15 +45,6 @@ async def read(connection: Connection, environment: str) -> Lease | None:
     return _lease(await connection.fetchrow("SELECT * FROM leases WHERE environment = $1", environment))
 
 
-async def close(connection: Connection, environment: str, update_id: str) -> None:
-    """Close an update id for ever; in a transaction of its own, because a rollback that is refused closes it too."""
-    await connection.execute(
-        "INSERT INTO closed_updates (environment, update_id) VALUES ($1, $2) ON CONFLICT DO NOTHING",
-        environment,
-        UUID(update_id),
-    )
-
-
 async def acquire(connection: Connection, environment: str, request: LeaseRequest) -> tuple[Lease, Lease | None]:
     """Take the lease; return it, and whom it was taken from, if anybody.
 
@@ -61,19 +52,12 @@ async def acquire(connection: Connection, environment: str, request: LeaseReques
 
     Raises:
         LeaseHeldError: with the holder in ``current``.
-        LeaseLostError: a rollback has closed this update id.
+        UpdateClosedError: the update has ended, or its change request was denied or is used up.
         NotCurrentError: another update holds it, and what this rollback undoes is not live: the holder keeps it.
     """
     held = (await lock(connection, environment)).held
-    if request.kind not in UNDOING and await connection.fetchval(
-        "SELECT true FROM closed_updates WHERE environment = $1 AND update_id = $2",
-        environment,
-        UUID(request.update_id),
-    ):
-        raise LeaseLostError(
-            f"update {request.update_id} was closed by a rollback: it can publish nothing any more",
-            hint="start a new update",
-        )
+    if request.kind not in UNDOING:
+        await updates.require_open(connection, environment, request.update_id)
     if held is not None:
         if held.update_id == request.update_id and (held.kind in UNDOING) == (request.kind in UNDOING):
             return held, None

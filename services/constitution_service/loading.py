@@ -14,7 +14,16 @@ from constitution import events
 from constitution.api import LoadRequest, LoadResult
 from constitution.errors import ConflictError, StaleGenerationError
 from constitution.release import ReleasePredicate
-from services.constitution_service import audit, history, idempotency, leases, outbox, release_rows, releases
+from services.constitution_service import (
+    audit,
+    history,
+    idempotency,
+    leases,
+    outbox,
+    release_rows,
+    releases,
+    updates,
+)
 from services.constitution_service.authority import Authority, Situation, establish
 from services.constitution_service.context import Context, now_of
 from services.constitution_service.errors import NotPossibleError
@@ -35,6 +44,7 @@ async def load(context: Context, request: LoadRequest, key: str, client: str) ->
 
     Raises:
         LeaseLostError, StaleGenerationError, NotCurrentError: the world moved on; ``current`` says to what.
+        UpdateClosedError: the update has ended, or its change request was denied or is used up.
         PostgresBehindError: the database has lost releases; nothing goes live until it has them again.
         UnprovedError: nobody could be asked yet whether it has.
         IdempotencyMismatchError: the key was used for another body.
@@ -54,6 +64,7 @@ async def load(context: Context, request: LoadRequest, key: str, client: str) ->
                 f"the lease was taken for {held.kind}; it does not allow {request.kind}",
                 current=held.model_dump(mode="json", exclude={"fencing_token"}),
             )
+        await updates.require_loadable(connection, environment, request)
         highest = await releases.highest_generation(connection, environment)
         situation = await _situation(connection, context, request)
         if request.expected_generation != highest:
@@ -64,6 +75,7 @@ async def load(context: Context, request: LoadRequest, key: str, client: str) ->
             )
         authority = await establish(connection, context, request, situation)
         result = await _commit(connection, context, request, situation, authority, generation=highest + 1)
+        await updates.loaded(connection, environment, request, client)
         await idempotency.store_answer(connection, environment, key, fingerprint, result.model_dump_json())
         await audit.decision(
             connection,

@@ -13,7 +13,7 @@ from adapters.postgres import Connection
 from constitution.api import ChangeRequest, LeaseRelease
 from constitution.checksum import checksum_of
 from constitution.errors import ConflictError, InvalidRequestError, UntrustedError
-from services.constitution_service import audit, leases, outbox, release_rows, releases
+from services.constitution_service import audit, leases, outbox, release_rows, releases, updates
 from services.constitution_service.context import Context, now_of
 from services.constitution_service.recovery import Lost, OnTopic, Plan, latest_standings, that_follow
 from services.constitution_service.releases import Pointer
@@ -67,7 +67,7 @@ async def carry_out(context: Context, plan: Plan, *, gone: frozenset[int], reaso
         await _standings(connection, context, plan)
         holder = None if lease.held is None else lease.held.update_id
         if lease.held is not None:
-            await leases.close(connection, context.environment, lease.held.update_id)
+            await updates.close(connection, context.environment, lease.held.update_id)
             given_back = LeaseRelease(update_id=lease.held.update_id, fencing_token=lease.held.fencing_token)
             await leases.release(connection, context.environment, given_back)
         token = await connection.fetchval("SELECT max(nextval('fencing_tokens')) FROM generate_series(1, $1)", TOKENS)
@@ -129,7 +129,7 @@ async def _release(connection: Connection, context: Context, lost: Lost) -> None
             tenant=event.tenant,
         )
     if said.kind in leases.UNDOING:
-        await leases.close(connection, said.environment, said.update_id)
+        await updates.close(connection, said.environment, said.update_id)
 
 
 async def _artifact(connection: Connection, context: Context, lost: Lost) -> None:

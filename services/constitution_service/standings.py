@@ -6,7 +6,7 @@ from adapters.postgres import Connection
 from constitution.api import StandingRequest
 from constitution.errors import InvalidRequestError, NotCurrentError, NotFoundError
 from constitution.release import Release, Standing
-from services.constitution_service import audit, idempotency, leases, releases
+from services.constitution_service import audit, idempotency, leases, releases, updates
 from services.constitution_service.context import Context
 from services.constitution_service.errors import StandingConflictError
 
@@ -35,6 +35,7 @@ async def record(context: Context, generation: int, request: StandingRequest, ke
         NotFoundError: there is no such generation.
         LeaseLostError: the token is not the current one.
         NotCurrentError: only what is live can be confirmed.
+        UpdateClosedError: the board has denied what should be confirmed.
         StandingConflictError: another standing is recorded that this one cannot follow.
         PostgresBehindError: the database has lost releases; what it takes for live may not be.
     """
@@ -73,6 +74,8 @@ async def _append(
         raise NotCurrentError(
             f"generation {found.generation} is not what is live; only that can be confirmed", current={"rings": live}
         )
+    if request.standing is Standing.CONFIRMED:
+        await updates.confirmed(connection, context.environment, found.update_id, client)
     await connection.execute(
         """
         INSERT INTO standings (environment, generation, standing, verdict, reason, update_id)

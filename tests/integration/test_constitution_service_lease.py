@@ -6,7 +6,14 @@ from uuid import uuid4
 import pytest
 
 from constitution.api import LeaseRelease, LeaseRequest
-from constitution.errors import ConflictError, LeaseHeldError, LeaseLostError, NotCurrentError, StaleGenerationError
+from constitution.errors import (
+    ConflictError,
+    LeaseHeldError,
+    LeaseLostError,
+    NotCurrentError,
+    StaleGenerationError,
+    UpdateClosedError,
+)
 from constitution.release import Kind, Standing
 from tests.constitution_service_support import Author, following, key
 
@@ -53,12 +60,21 @@ async def test_a_rollback_preempts_an_update_even_its_own_but_no_other_rollback(
 
 async def test_a_rollback_closes_its_update_for_ever(author: Author) -> None:
     update = str(uuid4())
+    await author.lease(update)
     undo = await author.lease(update, Kind.ROLLBACK)
     await author.release_lease(undo)
 
-    with pytest.raises(LeaseLostError):
+    with pytest.raises(UpdateClosedError):
         await author.lease(update)
     assert await author.worker.lease() is None
+
+
+async def test_a_rollback_closes_no_update_that_nobody_knows(author: Author) -> None:
+    stranger = str(uuid4())
+    await author.release_lease(await author.lease(stranger, Kind.ROLLBACK))
+
+    held = await author.lease(stranger)
+    assert held.kind is Kind.UPDATE
 
 
 async def test_a_rollback_that_only_fences_its_own_takes_from_nobody_else(author: Author) -> None:
@@ -155,15 +171,13 @@ async def test_a_late_load_is_fenced_by_the_rollback_that_looked(author: Author)
 
 
 async def test_of_two_loads_with_the_same_expectation_exactly_one_wins(author: Author) -> None:
-    update = str(uuid4())
-    one = await author.prepared(author.draft("1.0.0"), expected_generation=0, update_id=update)
-    two = await author.prepared(author.draft("1.0.1"), expected_generation=0, update_id=update)
-    lease = await author.lease(update)
-    token = {"fencing_token": lease.fencing_token}
+    request = await author.prepared(author.draft("1.0.0"), expected_generation=0)
+    lease = await author.lease(request.update_id)
+    request = request.model_copy(update={"fencing_token": lease.fencing_token})
 
     results = await asyncio.gather(
-        author.load(one.model_copy(update=token), "load-one"),
-        author.load(two.model_copy(update=token), "load-two"),
+        author.load(request, "load-one"),
+        author.load(request, "load-two"),
         return_exceptions=True,
     )
 
@@ -171,7 +185,7 @@ async def test_of_two_loads_with_the_same_expectation_exactly_one_wins(author: A
     assert len(failed) == 1
     assert isinstance(failed[0], StaleGenerationError)
     assert [release.generation for release in await author.worker.releases()] == [1]
-    answer = await author.post_load(two.model_copy(update=token), "load-three")
+    answer = await author.post_load(request, "load-three")
     assert answer.status_code == 409
     assert answer.json()["current"]["generation"] == 1
 

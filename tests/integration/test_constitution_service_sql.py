@@ -27,6 +27,8 @@ APPEND_ONLY = (
     "outbox",
     "stored_records",
     "lost_generations",
+    "update_states",
+    "closed_change_requests",
 )
 REFUSED = (asyncpg.InsufficientPrivilegeError, asyncpg.IntegrityConstraintViolationError)
 
@@ -35,7 +37,11 @@ REFUSED = (asyncpg.InsufficientPrivilegeError, asyncpg.IntegrityConstraintViolat
 async def history(author: Author, database: Database) -> None:
     first = await author.confirmed(author.draft("1.0.0"), expected_generation=0)
     await author.confirmed(author.draft("1.1.0", following(first)), expected_generation=1)
-    await author.release_lease(await author.lease(str(uuid4()), Kind.ROLLBACK))
+    undone = str(uuid4())
+    await author.lease(undone)
+    await author.release_lease(await author.lease(undone, Kind.ROLLBACK))
+    denied = await author.ask(first.checksum or "")
+    await author.deny(denied, first.checksum)
     await author.delivered(2)
     owner = await asyncpg.connect(database.owner_url)
     try:
@@ -58,9 +64,9 @@ async def refused(url: str, statement: str, *arguments: Any) -> None:
 async def test_rows_of_history_can_be_neither_changed_nor_deleted(database: Database) -> None:
     for url in (database.url, database.owner_url):
         for table in APPEND_ONLY:
+            await refused(url, f"TRUNCATE {table} CASCADE")
             await refused(url, f"DELETE FROM {table}")  # noqa: S608 - one of the constants above
             await refused(url, f"UPDATE {table} SET environment = 'x'")  # noqa: S608 - the same
-    await refused(database.owner_url, "TRUNCATE releases CASCADE")
     await refused(database.owner_url, "UPDATE outbox SET value = '{}'")
     await refused(database.owner_url, "UPDATE outbox SET delivered_at = NULL")
     await refused(database.url, "UPDATE outbox SET kafka_offset = 7, delivered_at = now()")
