@@ -194,7 +194,8 @@ def predict(
     total = sum(c.requests for c in counts.values())
     span_s = max((c.span_s for c in counts.values() if c.requests), default=0.0)
     enough = total >= least
-    note = f"{total} recorded requests of the last {_hours(span_s)} were replayed"
+    # An engine answers, and records, whoever asks: agents hold no keys here. Who signs must know whose word this is.
+    note = f"{total} recorded requests of the last {_hours(span_s)} were replayed, of everybody who reaches an engine"
     if not enough:
         note = f"not predicted: {total} recorded requests, {least} are needed; the watch tests against no shift"
     quantities = {name: _sum(c.quantities.get(name, PairCounts()) for c in counts.values()) for name in PREDICTED}

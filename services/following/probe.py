@@ -1,4 +1,4 @@
-"""The probe scope: who may ask in the name of tenant ``runbook-probe``, and choose the hour."""
+"""The probe scope: who may ask in the name of tenant ``runbook-probe``, choose the hour, and force a refresh."""
 
 import structlog
 from fastapi import Request
@@ -14,7 +14,9 @@ _bearer = HTTPBearer(auto_error=False)
 _log = structlog.get_logger(__name__)
 
 
-async def require_probe(request: Request, site: Site, *, tenant: str, own_time: bool = False) -> None:
+async def require_probe(
+    request: Request, site: Site, *, tenant: str, own_time: bool = False, refreshes: bool = False
+) -> None:
     """Let pass, unless the request needs scope ``probe`` and its token does not have it.
 
     Args:
@@ -22,11 +24,12 @@ async def require_probe(request: Request, site: Site, *, tenant: str, own_time: 
         site: environment and trust policy.
         tenant: of the request.
         own_time: the request chooses the time that rules look at.
+        refreshes: the request makes this replica, and the engine that it asks, read the constitution anew.
 
     Raises:
         ForbiddenError: and an ``audit`` log entry is written.
     """
-    if tenant != PROBE_TENANT and not own_time:
+    if tenant != PROBE_TENANT and not own_time and not refreshes:
         return
     try:
         client = check_token(site, await _bearer(request), SCOPE)
@@ -36,6 +39,7 @@ async def require_probe(request: Request, site: Site, *, tenant: str, own_time: 
             audit=True,
             tenant=tenant,
             own_time=own_time,
+            refreshes=refreshes,
             peer=request.client.host if request.client else None,
         )
         raise

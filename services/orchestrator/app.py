@@ -66,7 +66,8 @@ def create(settings: OrchestratorSettings) -> FastAPI:
     @app.post("/v1/sessions/start")
     async def start(body: SessionRequest, request: Request) -> SessionAnswer:
         """Start a session, or refuse it. A refusal is an answer, not an error."""
-        await require_probe(request, site, tenant=body.tenant, own_time=body.time is not None)
+        debug = body.deployment_mode == "production-debug"
+        await require_probe(request, site, tenant=body.tenant, own_time=body.time is not None, refreshes=debug)
         if not running:
             raise UnavailableError("the orchestrator is not running")
         return await running[0].start(body, authorization=request.headers.get("authorization"))

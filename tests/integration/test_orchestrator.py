@@ -210,7 +210,11 @@ class TestFollowing:
         # A server that says "not modified" whatever happened: only a whole read finds the change.
         wire.answer(land.current(2, second), etag='"same"')
         assert (await session(http, orchestrator))["generation"] == 1
-        answer = await session(http, orchestrator, deployment_mode="production-debug")
+        url = f"{orchestrator.url}/v1/sessions/start"
+        stranger = await http.post(url, json={**READING, "deployment_mode": "production-debug"})
+        assert (stranger.status_code, stranger.json()["code"]) == (403, "forbidden")
+        assert (await engine.policy()).generation == 1
+        answer = await session(http, orchestrator, land.token("probe"), deployment_mode="production-debug")
         assert (answer["generation"], answer["policy_hash"]) == (2, checksum_of(second))
         assert (await engine.policy()).checksum == checksum_of(second)
 
@@ -222,7 +226,8 @@ class TestFollowing:
         orchestrator = await start("orchestrator", POLICY_ENGINE_URL=engine.url).ready()
         await engine.ready()
         before = len(wire.requests())
-        storm = [session(http, orchestrator, deployment_mode="production-debug") for _ in range(60)]
+        probe = land.token("probe")
+        storm = [session(http, orchestrator, probe, deployment_mode="production-debug") for _ in range(60)]
         answers = await asyncio.gather(*storm)
         assert {answer["generation"] for answer in answers} == {1}
         reads = len(wire.requests()) - before
@@ -238,7 +243,8 @@ class TestFollowing:
         await engine.ready()
         wire.answer(land.current(2, document("1.1.0"), signing_key=Ed25519PrivateKey.generate()), etag='"2"')
         url = f"{orchestrator.url}/v1/sessions/start"
-        answer = await http.post(url, json={**READING, "deployment_mode": "production-debug"})
+        debug = {**READING, "deployment_mode": "production-debug"}
+        answer = await http.post(url, json=debug, headers=land.token("probe"))
         assert answer.status_code == 503
         assert (await session(http, orchestrator))["policy_hash"] == checksum_of(text)
 
@@ -256,11 +262,13 @@ class TestFollowing:
             assert (answer["decision"], answer["policy_hash"]) == ("allow", checksum_of(text))
         assert "unavailable" in str((await orchestrator.policy()).last_error)
 
-    async def test_without_any_release_sessions_are_denied(self, start: Start, http: httpx.AsyncClient) -> None:
+    async def test_without_any_release_sessions_are_denied(
+        self, start: Start, land: Land, http: httpx.AsyncClient
+    ) -> None:
         engine = start("policy_engine")
         orchestrator = await start("orchestrator", POLICY_ENGINE_URL=engine.url).ready()
         for mode in ("production", "production-debug"):
-            answer = await session(http, orchestrator, deployment_mode=mode)
+            answer = await session(http, orchestrator, land.token("probe"), deployment_mode=mode)
             assert (answer["decision"], answer["reason"]) == ("deny", "no_constitution")
             assert answer["policy_hash"] is None
             assert answer["session_id"] is None
@@ -378,7 +386,8 @@ class TestWithConstitutionService:
 
                 second = document("1.1.0", [rule("none", "deny", "true")], previous=("1.0.0", checksum_of(first)))
                 await town.release(second)
-                answer = await session(http, orchestrator, deployment_mode="production-debug")
+                probe = town.land.token("probe")
+                answer = await session(http, orchestrator, probe, deployment_mode="production-debug")
                 assert (answer["decision"], answer["rule"], answer["generation"]) == ("deny", "none", 2)
                 assert (await engine.policy()).checksum == checksum_of(second)
                 assert orchestrator.stop() == 0

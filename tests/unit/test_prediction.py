@@ -181,5 +181,9 @@ def test_a_replay_counts_what_each_document_decides_and_nothing_of_the_requests(
     assert "public" not in told
 
 
+def test_a_prediction_says_whose_requests_it_is_made_of() -> None:
+    assert "of everybody who reaches an engine" in counted(200, 500, 200).note
+
+
 def test_the_level_of_a_bound_is_stated() -> None:
     assert counted(200, 500, 200).alpha == ALPHA == 0.01
