@@ -17,7 +17,7 @@ from activities.keys import require_environment
 from activities.ports import ConstitutionService, Deployment, Runs
 from activities.reconcile_ports import RunSearch
 from activities.runs import RunRef
-from constitution.api import Lease
+from constitution.api import LeaseHolder
 from constitution.checksum import Checksum
 from constitution.errors import InvalidRequestError, NotFoundError
 from constitution.messages import undo_command
@@ -154,7 +154,7 @@ class Reconcile:
     async def _orphans(
         self,
         live: Sequence[tuple[Past, tuple[str, ...]]],
-        lease: Lease | None,
+        lease: LeaseHolder | None,
         before: datetime,
         guarded_now: set[str],
     ) -> tuple[tuple[str, ...], list[Finding]]:
@@ -254,9 +254,9 @@ def _fallback(releases: Sequence[Past], live: Sequence[tuple[Past, tuple[str, ..
     return next((checksum for checksum in confirmed if checksum is not None and checksum not in now_live), None)
 
 
-def _mark(releases: Sequence[Past], lease: Lease | None) -> str:
+def _mark(releases: Sequence[Past], lease: LeaseHolder | None) -> str:
     said = [(r.generation, r.standing, r.delivered_at is not None) for r in releases]
-    return hashlib.sha256(repr((said, lease and lease.fencing_token)).encode()).hexdigest()
+    return hashlib.sha256(repr((said, lease and (lease.update_id, lease.acquired_at))).encode()).hexdigest()
 
 
 def _undelivered(releases: Sequence[Past], before: datetime) -> list[Finding]:
@@ -284,12 +284,12 @@ def _unconfirmed(release: Past) -> Finding:
     )
 
 
-def _by_hand(lease: Lease) -> Finding:
+def _by_hand(lease: LeaseHolder) -> Finding:
     return Finding(
         code="lease-by-hand",
         where=f"update {lease.update_id}",
         message=f"{lease.workflow_id or 'somebody'} has held the lease since"
         f" {lease.acquired_at.isoformat(timespec='seconds')}, and Temporal knows no such run",
-        command=f"constitution releases  # the load by hand is finished under --update-id {lease.update_id}; a rollback"
-        " that is started takes the lease from it",
+        command=f"constitution releases  # the load by hand is finished under --update-id {lease.update_id}; it ends by"
+        " itself when its holder gives no sign of life",
     )

@@ -120,14 +120,19 @@ class LeaseRequest(Model):
     undoes: int | None = None
 
 
-class Lease(Model):
-    """The lease, and the token that fences everyone who held it before."""
+class LeaseHolder(Model):
+    """Who holds the lease: what everybody may know of it."""
 
     update_id: UpdateId
     kind: Kind
-    fencing_token: int
     workflow_id: str = ""
     acquired_at: datetime
+
+
+class Lease(LeaseHolder):
+    """The lease, and the token that fences everyone who held it before: for callers with the scope ``lease:write``."""
+
+    fencing_token: int
 
 
 class LeaseRelease(Model):

@@ -207,7 +207,7 @@ class _Steps:
         try:
             await self._service.release_lease(released, self._key(f"release-{lease.fencing_token}"))
         except ConstitutionError as error:
-            progress(f"warning: the lease was not given back ({error.message}); a rollback pre-empts it")
+            progress(f"warning: the lease was not given back ({error.message}); it ends by itself")
 
 
 def _checked(make: Callable[[], _M]) -> _M:

@@ -29,6 +29,7 @@ from constitution.api import (
     DenialRecord,
     EvidenceRecord,
     Lease,
+    LeaseHolder,
     LeaseRelease,
     LeaseRequest,
     LoadRequest,
@@ -128,14 +129,20 @@ class ConstitutionServiceClient(Transport):
             NotFoundError: there is no such artifact.
         """
         answer = await self._call(
-            "POST", "/v1/constitution/validate", scope=self._if_known, body=ValidateRequest(checksum=checksum)
+            "POST",
+            "/v1/constitution/validate",
+            scope=self._if_has_key("artifacts:write"),
+            body=ValidateRequest(checksum=checksum),
         )
         return read(answer, ValidateResult)
 
     async def validate_files(self, document: bytes, signatures: Sequence[bytes]) -> ValidateResult:
         """Ask whether these files could go live now. Stores and changes nothing."""
         answer = await self._call(
-            "POST", "/v1/constitution/validate", scope=self._if_known, files=_multipart(document, signatures)
+            "POST",
+            "/v1/constitution/validate",
+            scope=self._if_has_key("artifacts:write"),
+            files=_multipart(document, signatures),
         )
         return read(answer, ValidateResult)
 
@@ -251,15 +258,17 @@ class ConstitutionServiceClient(Transport):
         """Give the lease back; with an old token nothing happens."""
         await self._call("DELETE", "/v1/constitution/lease", scope="lease:write", body=request, key=key)
 
-    async def lease(self) -> Lease | None:
-        """Return who holds the lease, or None while nobody does."""
-        answer, problem = await self._send_retrying("GET", "/v1/constitution/lease")
+    async def lease(self) -> LeaseHolder | None:
+        """Return who holds the lease, or None while nobody does; with its token if our key has the scope for it."""
+        answer, problem = await self._send_retrying(
+            "GET", "/v1/constitution/lease", scope=self._if_has_key("lease:write")
+        )
         if problem is not None:
             error, code = problem
             if answer.status == 404 and code:  # the service's own 404, not that of a wrong address
                 return None
             raise error
-        return read(answer, Lease)
+        return read(answer, Lease if b'"fencing_token"' in answer.body else LeaseHolder)
 
     # -- releases ----------------------------------------------------------------------------------------------
 

@@ -215,10 +215,9 @@ class Transport:
             return answer, None
         return answer, error_of(answer.status, answer.body, what=what)
 
-    @property
-    def _if_known(self) -> str | None:
-        """Scope of a call that is open to everybody: a token is sent only so as not to wait behind strangers."""
-        return None if self._key is None else "artifacts:write"
+    def _if_has_key(self, scope: str) -> str | None:
+        """Return the scope of a call that is open to everybody: a token is sent only so as to be treated better."""
+        return None if self._key is None else scope
 
     def _token(self, scope: str, what: str) -> str:
         if self._key is None:

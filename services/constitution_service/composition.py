@@ -3,6 +3,7 @@
 import os
 import secrets
 import socket
+from datetime import timedelta
 
 from redis.asyncio import Redis
 
@@ -46,5 +47,6 @@ def make_context(settings: ServiceSettings, metrics: ServiceMetrics) -> tuple[Co
         witness=Witness(
             site=site, names=names, database=database, cache=cache, store=store, kafka=settings.kafka_client()
         ),
+        lease_ttl=timedelta(seconds=settings.lease_seconds),
     )
     return context, redis

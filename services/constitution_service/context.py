@@ -1,7 +1,7 @@
 """What every part of the service is handed: the environment, the servers, the key. Built once in app.py."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from fastapi import Request
 
@@ -16,6 +16,9 @@ from services.constitution_service.spool import Spool
 from services.constitution_service.statement_key import StatementKey
 from services.constitution_service.witness import Witness
 
+LEASE_TTL = timedelta(minutes=15)
+"""Longer than any restart of a worker takes, and short enough to wait for; ``LEASE_SECONDS``."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
@@ -23,6 +26,7 @@ class Context:
 
     Args:
         process: names this process in leases, logs and delivery records.
+        lease_ttl: after so long without a sign of life a lease has ended.
     """
 
     site: Site
@@ -35,6 +39,7 @@ class Context:
     metrics: ServiceMetrics
     process: str
     witness: Witness
+    lease_ttl: timedelta = LEASE_TTL
 
     @property
     def environment(self) -> str:

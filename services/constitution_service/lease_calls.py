@@ -31,11 +31,14 @@ async def acquire(context: Context, request: LeaseRequest, key: str, client: str
             mine = held is not None and held.update_id == request.update_id
             await updates.fenced(connection, context.environment, request.update_id, client, holds_lease=mine)
     async with context.database.transaction() as connection:
-        await leases.lock(connection, context.environment)
+        held = (await leases.lock(connection, context.environment)).held
         answer = await idempotency.stored_answer(connection, context.environment, key, fingerprint)
         if answer is not None:
-            return Lease.model_validate_json(answer)
-        lease, taken_from = await leases.acquire(connection, context.environment, request)
+            answered = Lease.model_validate_json(answer)
+            if held is not None and held.fencing_token == answered.fencing_token:
+                await leases.renew(connection, context.environment)
+            return answered
+        lease, taken_from = await leases.acquire(connection, context.environment, request, context.lease_ttl)
         if request.kind not in leases.UNDOING:
             await updates.leased(connection, context.environment, request.update_id, client)
         await idempotency.store_answer(connection, context.environment, key, fingerprint, lease.model_dump_json())

@@ -4,12 +4,16 @@ The environment's one row is locked by every acquire, load, standing and release
 a sequence and only grow. A rollback or withdraw pre-empts an update or reissue, never another rollback; it does so
 also when it carries the update's own id, because it must fence that update's late load. One that says what it undoes
 pre-empts only while that is live: a rollback that was decided late must not stop the update that came in between.
+A lease ends by itself when its holder gives no sign of life for the time to live: then anybody may take it. Each call
+under its token is a sign of life. A lease whose release is live and unconfirmed does not end so: nothing may go live
+over it but its undo, which pre-empts. The token of a lease that ended so, and that nobody took, is still the newest, so
+its holder may go on.
 A rollback also closes the update that it carries: one that was undone can never take the lease late, and hold it for a
 run that is dead (updates.py).
 """
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import asyncpg
@@ -26,9 +30,10 @@ UNDOING = frozenset({Kind.ROLLBACK, Kind.WITHDRAW})
 
 @dataclass(frozen=True, slots=True)
 class LeaseRow:
-    """The locked row; ``held`` is None while nobody holds the lease."""
+    """The locked row; ``held`` is None while nobody holds the lease. ``renewed_at``: the holder's last sign of life."""
 
     held: Lease | None
+    renewed_at: datetime | None = None
 
 
 async def lock(connection: Connection, environment: str) -> LeaseRow:
@@ -37,15 +42,23 @@ async def lock(connection: Connection, environment: str) -> LeaseRow:
         "INSERT INTO leases (environment) VALUES ($1) ON CONFLICT (environment) DO NOTHING", environment
     )
     row = await connection.fetchrow("SELECT * FROM leases WHERE environment = $1 FOR UPDATE", environment)
-    return LeaseRow(held=_lease(row))
+    return _row(row)
 
 
-async def read(connection: Connection, environment: str) -> Lease | None:
-    """Return who holds the lease, without a lock."""
-    return _lease(await connection.fetchrow("SELECT * FROM leases WHERE environment = $1", environment))
+async def read(connection: Connection, environment: str, ttl: timedelta) -> Lease | None:
+    """Return who holds the lease, without a lock; None once it has ended by itself."""
+    row = _row(await connection.fetchrow("SELECT * FROM leases WHERE environment = $1", environment))
+    return None if await _ended(connection, environment, row, ttl) else row.held
 
 
-async def acquire(connection: Connection, environment: str, request: LeaseRequest) -> tuple[Lease, Lease | None]:
+async def renew(connection: Connection, environment: str) -> None:
+    """Note a sign of life of the holder, whose token was seen."""
+    await connection.execute("UPDATE leases SET renewed_at = clock_timestamp() WHERE environment = $1", environment)
+
+
+async def acquire(
+    connection: Connection, environment: str, request: LeaseRequest, ttl: timedelta
+) -> tuple[Lease, Lease | None]:
     """Take the lease; return it, and whom it was taken from, if anybody.
 
     The holder that asks again for the same kind gets the same token.
@@ -55,20 +68,23 @@ async def acquire(connection: Connection, environment: str, request: LeaseReques
         UpdateClosedError: the update has ended, or its change request was denied or is used up.
         NotCurrentError: another update holds it, and what this rollback undoes is not live: the holder keeps it.
     """
-    held = (await lock(connection, environment)).held
+    row = await lock(connection, environment)
+    held = row.held
     if request.kind not in UNDOING:
         await updates.require_open(connection, environment, request.update_id)
-    if held is not None:
-        if held.update_id == request.update_id and (held.kind in UNDOING) == (request.kind in UNDOING):
-            return held, None
+    same_side = held is not None and (held.kind in UNDOING) == (request.kind in UNDOING)
+    if held is not None and same_side and held.update_id == request.update_id:
+        await renew(connection, environment)
+        return held, None
+    if held is not None and not await _ended(connection, environment, row, ttl):
         foreign = request.own_only and held.update_id != request.update_id
         if request.kind not in UNDOING or held.kind in UNDOING or foreign:
             raise LeaseHeldError(
                 f"the lease of {environment} is held by {held.kind} {held.update_id}"
                 + (f" ({held.workflow_id})" if held.workflow_id else "")
                 + f" since {held.acquired_at.isoformat(timespec='seconds')}",
-                hint="wait until it ends; only a rollback or withdraw pre-empts an update",
-                current=held.model_dump(mode="json"),
+                hint=await _when_it_ends(connection, environment, row, ttl),
+                current=held.model_dump(mode="json", exclude={"fencing_token"}),
             )
         if request.undoes is not None and held.update_id != request.update_id:
             await _require_live(connection, environment, request.undoes, held)
@@ -76,7 +92,7 @@ async def acquire(connection: Connection, environment: str, request: LeaseReques
     token: int = await connection.fetchval(
         """
         UPDATE leases SET fencing_token = nextval('fencing_tokens'), update_id = $2, kind = $3, workflow_id = $4,
-            acquired_at = $5 WHERE environment = $1 RETURNING fencing_token
+            acquired_at = $5, renewed_at = $5 WHERE environment = $1 RETURNING fencing_token
         """,
         environment,
         UUID(request.update_id),
@@ -100,7 +116,10 @@ async def release(connection: Connection, environment: str, request: LeaseReleas
     if held is None or held.update_id != request.update_id or held.fencing_token != request.fencing_token:
         return None
     await connection.execute(
-        "UPDATE leases SET update_id = NULL, kind = NULL, workflow_id = '', acquired_at = NULL WHERE environment = $1",
+        """
+        UPDATE leases SET update_id = NULL, kind = NULL, workflow_id = '', acquired_at = NULL, renewed_at = NULL
+        WHERE environment = $1
+        """,
         environment,
     )
     return held
@@ -115,6 +134,37 @@ async def _require_live(connection: Connection, environment: str, generation: in
             hint="constitution current",
             current={"generation": max(live, default=0)},
         )
+
+
+async def _unconfirmed(connection: Connection, environment: str, held: Lease) -> int | None:
+    """Return the generation of the holder that is live and has no standing yet, or None."""
+    generation: int | None = await connection.fetchval(
+        """
+        SELECT max(r.generation) FROM current_releases c JOIN releases r USING (environment, generation)
+        WHERE c.environment = $1 AND r.update_id = $2 AND NOT EXISTS (
+            SELECT FROM standings s WHERE s.environment = r.environment AND s.generation = r.generation)
+        """,
+        environment,
+        UUID(held.update_id),
+    )
+    return generation
+
+
+async def _ended(connection: Connection, environment: str, row: LeaseRow, ttl: timedelta) -> bool:
+    if row.held is None:
+        return False
+    renewed_at = row.renewed_at or row.held.acquired_at
+    return await now_of(connection) - renewed_at > ttl and await _unconfirmed(connection, environment, row.held) is None
+
+
+async def _when_it_ends(connection: Connection, environment: str, row: LeaseRow, ttl: timedelta) -> str:
+    if row.held is None:
+        return ""
+    generation = await _unconfirmed(connection, environment, row.held)
+    if generation is not None:
+        return f"constitution status  # generation {generation} is live: it ends when that is confirmed or undone"
+    ends = (row.renewed_at or row.held.acquired_at) + ttl
+    return f"wait until it is given back; without a sign of life it ends at {ends.isoformat(timespec='seconds')}"
 
 
 def require(row: LeaseRow, *, update_id: str, fencing_token: int) -> Lease:
@@ -135,13 +185,14 @@ def require(row: LeaseRow, *, update_id: str, fencing_token: int) -> Lease:
     return held
 
 
-def _lease(row: asyncpg.Record | None) -> Lease | None:
+def _row(row: asyncpg.Record | None) -> LeaseRow:
     if row is None or row["update_id"] is None:
-        return None
-    return Lease(
+        return LeaseRow(held=None)
+    lease = Lease(
         update_id=str(row["update_id"]),
         kind=Kind(row["kind"]),
         fencing_token=row["fencing_token"],
         workflow_id=row["workflow_id"],
         acquired_at=row["acquired_at"],
     )
+    return LeaseRow(held=lease, renewed_at=row["renewed_at"])

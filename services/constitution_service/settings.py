@@ -1,11 +1,13 @@
 """Settings of constitution-service."""
 
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import SecretStr
+from pydantic import Field, SecretStr
 
 from adapters.kafka_settings import KafkaSettings
 from services.common.settings import Settings
+from services.constitution_service.context import LEASE_TTL
 
 
 class ServiceSettings(Settings, KafkaSettings):
@@ -17,6 +19,7 @@ class ServiceSettings(Settings, KafkaSettings):
         artifact_store_url: ``ARTIFACT_STORE_URL``: ``file:///…``, ``s3://…``, ``gs://…`` or ``az://…``.
         statement_key_file: ``STATEMENT_KEY_FILE``: the Ed25519 private key (JWK) that signs release statements.
         spool_directory: ``SPOOL_DIRECTORY``: where audit events wait while PostgreSQL is down; survives restarts.
+        lease_seconds: ``LEASE_SECONDS``: after so long without a sign of life of its holder a lease has ended.
     """
 
     database_url: SecretStr
@@ -24,3 +27,4 @@ class ServiceSettings(Settings, KafkaSettings):
     artifact_store_url: str
     statement_key_file: Path
     spool_directory: Path
+    lease_seconds: Annotated[float, Field(ge=1, le=86400)] = LEASE_TTL.total_seconds()

@@ -52,6 +52,7 @@ async def record(context: Context, generation: int, request: StandingRequest, ke
             return found
         if request.standing not in SAYS.get(found.standing, frozenset()):
             leases.require(lease, update_id=request.update_id, fencing_token=request.fencing_token)
+            await leases.renew(connection, environment)
             await _append(connection, context, found, request, client)
         await idempotency.store_answer(connection, environment, key, fingerprint, "{}")
         after = await releases.read_release(connection, environment, generation)

@@ -1,8 +1,11 @@
 """One release at a time: pre-emption, fencing, and who wins when two want the same."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
 from uuid import uuid4
 
+import asyncpg
 import pytest
 
 from constitution.api import LeaseRelease, LeaseRequest
@@ -15,7 +18,9 @@ from constitution.errors import (
     UpdateClosedError,
 )
 from constitution.release import Kind, Standing
-from tests.constitution_service_support import Author, following, key
+from tests.constitution_service_support import Author, ServiceProcess, following, key
+from tests.helpers import eventually
+from tests.resources import Database
 
 
 async def test_the_holder_asks_again_and_gets_the_same_token(author: Author) -> None:
@@ -200,3 +205,77 @@ async def test_the_same_call_ten_times_at_once_happens_once(author: Author) -> N
     assert len({result.event_id for result in results}) == 1
     assert len(await author.worker.releases()) == 1
     assert results[0].statement.signatures[0].keyid == "constitution-service"
+
+
+@pytest.fixture
+async def impatient(author: Author, service_settings: dict[str, str], tmp_path: Path) -> AsyncIterator[Author]:
+    """A second process of the service, for which a lease ends after a second without a sign of life."""
+    process = ServiceProcess({**service_settings, "LEASE_SECONDS": "1"}, tmp_path / "impatient.log").start()
+    other = Author(author.site, process.url)
+    yield other
+    await other.aclose()
+    assert process.stop() == 0
+
+
+async def test_a_lease_without_a_sign_of_life_ends_and_its_holder_is_fenced_once_it_is_taken(impatient: Author) -> None:
+    request = await impatient.prepared(impatient.draft("1.0.0"), expected_generation=0)
+    mine = await impatient.lease(request.update_id)
+    await eventually(lambda: is_free(impatient))
+
+    taken = await impatient.lease(str(uuid4()))
+    assert taken.fencing_token > mine.fencing_token
+    with pytest.raises(LeaseLostError):
+        await impatient.load(request.model_copy(update={"fencing_token": mine.fencing_token}))
+    await impatient.release_lease(mine)
+    assert await impatient.worker.lease() in (None, taken)  # it may have ended, too
+
+
+async def test_a_lease_that_ended_and_that_nobody_took_is_still_its_holders(impatient: Author) -> None:
+    request = await impatient.prepared(impatient.draft("1.0.0"), expected_generation=0)
+    mine = await impatient.lease(request.update_id, step="lease")
+    await eventually(lambda: is_free(impatient))
+
+    assert await impatient.lease(request.update_id, step="lease") == mine
+    assert await impatient.worker.lease() == mine
+    assert (await impatient.load(request.model_copy(update={"fencing_token": mine.fencing_token}))).generation == 1
+
+
+async def test_a_lease_does_not_end_while_its_release_is_live_and_unconfirmed(
+    impatient: Author, database: Database
+) -> None:
+    _, held = await impatient.publish(impatient.draft("1.0.0"), expected_generation=0)
+    connection = await asyncpg.connect(database.owner_url)
+    try:
+        await eventually(
+            lambda: connection.fetchval("SELECT clock_timestamp() - renewed_at > interval '1.2 seconds' FROM leases")
+        )
+    finally:
+        await connection.close()
+
+    assert await impatient.worker.lease() == held
+    with pytest.raises(LeaseHeldError) as refused:
+        await impatient.lease(str(uuid4()))
+    assert "generation 1 is live" in refused.value.hint
+    await impatient.stand(1, Standing.CONFIRMED, held)
+    await eventually(lambda: is_free(impatient))
+
+
+async def test_who_may_not_take_the_lease_never_sees_its_token(author: Author) -> None:
+    held = await author.lease(str(uuid4()))
+    open_to_all = await author.http.get("/v1/constitution/lease")
+    told = {"update_id": held.update_id, "kind": "update", "workflow_id": "test"}
+    assert {name: open_to_all.json()[name] for name in told} == told
+    assert "fencing_token" not in open_to_all.json()
+    token = {"Authorization": f"Bearer {author.site.token('gate', 'probe')}"}
+    assert "fencing_token" not in (await author.http.get("/v1/constitution/lease", headers=token)).json()
+
+    with pytest.raises(LeaseHeldError) as refused:
+        await author.lease(str(uuid4()))
+    assert refused.value.current is not None
+    assert refused.value.current["update_id"] == held.update_id
+    assert "fencing_token" not in refused.value.current
+    assert "without a sign of life it ends at" in refused.value.hint
+
+
+async def is_free(author: Author) -> bool:
+    return await author.worker.lease() is None

@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from uuid import uuid4
 
 import asyncpg
@@ -15,7 +16,8 @@ from constitution.errors import (
     UpdateClosedError,
 )
 from constitution.release import Kind, Standing
-from tests.constitution_service_support import Author, key
+from tests.constitution_service_support import Author, ServiceProcess, key
+from tests.helpers import eventually
 from tests.resources import Database
 
 STOP = "stopped by hand"
@@ -148,6 +150,33 @@ async def test_only_the_clock_expires_an_update_and_only_an_undecided_one(author
     await decided(author, request)
     with pytest.raises(ConflictError, match="decided"):
         await author.worker.expire_update(request.update_id, stop(request))
+
+
+async def test_past_the_boards_deadline_an_undecided_update_is_expired_whatever_it_is_called(
+    author: Author, service_settings: dict[str, str], tmp_path: Path
+) -> None:
+    hasty_file = author.site.directory / "hasty.toml"
+    hasty_file.write_text(author.site.environment_file.read_text() + "[deadlines]\ndecisions = 1\n")
+    process = ServiceProcess({**service_settings, "ENVIRONMENT_FILE": str(hasty_file)}, tmp_path / "hasty.log").start()
+    hasty = Author(author.site, process.url)
+    try:
+        for end in (hasty.worker.expire_update, hasty.worker.abort_update):
+            request = await author.prepared(author.draft("1.0.0"), expected_generation=0)
+            later = await author.prepared(author.draft("1.0.1"), expected_generation=0)
+            await eventually(lambda later=later: is_over(hasty, later))  # type: ignore[misc]
+            assert (await end(request.update_id, stop(request))).state is UpdateState.EXPIRED
+            with pytest.raises(UpdateClosedError, match="deadline"):
+                await author.lease(request.update_id)
+    finally:
+        await hasty.aclose()
+        assert process.stop() == 0
+
+
+async def is_over(author: Author, request: LoadRequest) -> bool:
+    try:
+        return (await author.worker.expire_update(request.update_id, stop(request))).state is UpdateState.EXPIRED
+    except ConflictError:
+        return False
 
 
 async def test_an_end_names_an_update_and_the_request_that_it_belongs_to(author: Author) -> None:

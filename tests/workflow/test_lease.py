@@ -20,7 +20,7 @@ STRANGER = str(uuid4())
 async def lose(town: Town) -> None:
     """Give back the lease of whoever holds it, unseen: as where Postgres came back from an older backup."""
     before = await town.service.lease()
-    assert before is not None
+    assert isinstance(before, Lease)
     await town.service.release_lease(
         LeaseRelease(update_id=before.update_id, fencing_token=before.fencing_token),
         f"{ENVIRONMENT}/{before.update_id}/taken-away",

@@ -4,9 +4,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Body, Depends, Request, Response
 
-from constitution.api import Lease, LeaseRelease, LeaseRequest
+from constitution.api import Lease, LeaseHolder, LeaseRelease, LeaseRequest
 from constitution.errors import NotFoundError
-from services.common.auth import require_scope
+from services.common.auth import known_by, require_scope
 from services.constitution_service import idempotency, lease_calls, leases
 from services.constitution_service.idempotency import KeyHeader
 from services.constitution_service.routes.common import ServiceContext, remember
@@ -16,13 +16,15 @@ Client = Annotated[str, Depends(require_scope("lease:write"))]
 
 
 @router.get("/lease")
-async def holder(context: ServiceContext) -> Lease:
-    """Who holds the lease; 404 while nobody does."""
+async def holder(
+    context: ServiceContext, client: Annotated[str | None, Depends(known_by("lease:write"))]
+) -> Lease | LeaseHolder:
+    """Who holds the lease, and its token for who may take it; 404 while nobody does."""
     async with context.database.connection() as connection:
-        held = await leases.read(connection, context.environment)
+        held = await leases.read(connection, context.environment, context.lease_ttl)
     if held is None:
         raise NotFoundError(f"nobody holds the lease of {context.environment}")
-    return held
+    return held if client is not None else LeaseHolder(**held.model_dump(exclude={"fencing_token"}))
 
 
 @router.post("/lease")
