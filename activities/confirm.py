@@ -96,6 +96,7 @@ class Confirm:
             reason=x.reason,
             update_id=x.update_id,
             fencing_token=x.fencing_token,
+            evidence=x.watch_evidence if standing is Standing.POISONED else None,
         )
         step = f"standing-{x.generation}-{standing.value}-{activity.info().workflow_run_id}"
         after = await self._service.record_standing(x.generation, request, step_key(x.environment, x.update_id, step))
@@ -159,13 +160,7 @@ class Confirm:
         if digest is None:
             raise EvidenceError(f"no evidence of a watch of generation {release.generation} is named")
         evidence = WatchEvidence.read(await self._service.blob(digest))
-        bound = (
-            ("environment", evidence.environment, release.environment),
-            ("update id", evidence.update_id, release.update_id),
-            ("generation", evidence.generation, release.generation),
-            ("time of publish", evidence.published_at, release.effective_at),
-        )
-        other = [f"its {name} is {found}, not {wanted}" for name, found, wanted in bound if found != wanted]
+        other = evidence.differences(release)
         if other:
             raise EvidenceError(f"the evidence {digest} is of another watch: {'; '.join(other)}")
         return evidence

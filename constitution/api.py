@@ -178,13 +178,19 @@ class LoadResult(Model):
 
 
 class StandingRequest(Model):
-    """Body of ``POST /v1/constitution/releases/{generation}/standing``; needs the current fencing token."""
+    """Body of ``POST /v1/constitution/releases/{generation}/standing``; needs the current fencing token.
+
+    ``evidence``: digest of a watch's evidence that says anomaly, for ``poisoned``. ``orders``: signed by board members,
+    to call a release withdrawn or poisoned though nothing has undone it.
+    """
 
     standing: Standing
     verdict: Verdict | None = None
     reason: Reason
     update_id: UpdateId
     fencing_token: int
+    evidence: Checksum | None = None
+    orders: Annotated[tuple[Envelope, ...], Field(max_length=64)] = ()
 
 
 class UpdateState(StrEnum):

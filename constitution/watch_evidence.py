@@ -15,7 +15,7 @@ from constitution.environment import Strategy, issues_of
 from constitution.errors import InvalidRequestError
 from constitution.model import Model
 from constitution.prediction import Expected
-from constitution.release import Verdict
+from constitution.release import Release, Verdict
 from constitution.spike import SpikeParameters
 
 Curve = tuple[tuple[float, float | None], ...]
@@ -81,6 +81,16 @@ class WatchEvidence(Model):
     leading: str
     quantities: dict[str, QuantityEvidence]
     samples: dict[str, list[dict[str, Any]] | str]
+
+    def differences(self, release: Release) -> tuple[str, ...]:
+        """Say in what this is evidence of another watch than that of a release; empty if it is of this one."""
+        bound = (
+            ("environment", self.environment, release.environment),
+            ("update id", self.update_id, release.update_id),
+            ("generation", self.generation, release.generation),
+            ("time of publish", self.published_at, release.effective_at),
+        )
+        return tuple(f"its {name} is {found}, not {wanted}" for name, found, wanted in bound if found != wanted)
 
     @classmethod
     def read(cls, data: bytes) -> "WatchEvidence":

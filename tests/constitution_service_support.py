@@ -27,16 +27,17 @@ from constitution.api import (
     StandingRequest,
     WorkflowRef,
 )
-from constitution.approval import ApprovalPredicate, Verb
+from constitution.approval import ApprovalPredicate, OrderPredicate, Verb
 from constitution.checksum import checksum_of
 from constitution.environment import Strategy
 from constitution.plan import Plan
 from constitution.release import Envelope, Kind, Previous, Release, Standing, Verdict
 from constitution.trust import TrustPolicy
+from constitution.watch_evidence import WatchEvidence
 from constitution_client.ceremony import make_trust
 from constitution_client.service import ConstitutionServiceClient
 from signatures.openpgp import sign_detached
-from signatures.statements import sign_approval, sign_change_request
+from signatures.statements import sign_approval, sign_change_request, sign_order
 from signatures.tokens import ClientKey, mint
 from signatures.trust_files import load_trust
 from tests.helpers import eventually, whole_lines
@@ -344,14 +345,62 @@ class Author:
         request = request.model_copy(update={"fencing_token": lease.fencing_token})
         return await self.worker.load(request, key(request.update_id, "load")), lease
 
-    async def stand(self, generation: int, standing: Standing, lease: Lease, step: str = "standing") -> Release:
-        """Record what became of a release, as the holder of a lease."""
+    async def anomaly(self, generation: int, **changes: Any) -> str:
+        """Evidence of a watch of this release that says anomaly; its digest."""
+        release = await self.worker.release(generation)
+        said = {
+            "environment": ENVIRONMENT,
+            "update_id": release.update_id,
+            "generation": generation,
+            "strategy": Strategy(),
+            "test_evidence": release.evidence,
+            "published_at": release.effective_at,
+            "ends_at": release.effective_at,
+            "alpha": 0.01,
+            "limit": 4.6,
+            "log_e": (),
+            "verdict": Verdict.ANOMALY,
+            "reason": "refusals doubled",
+            "decided_at": release.effective_at,
+            "leading": "deny_share",
+            "quantities": {},
+            "samples": {},
+            **changes,
+        }
+        return await self.worker.put_blob(WatchEvidence.model_validate(said).model_dump_json().encode())
+
+    async def orders(
+        self, generation: int, order: str, people: Sequence[str] = ("alva", "bruno"), **changes: Any
+    ) -> tuple[Envelope, ...]:
+        """Board members' orders about a release."""
+        release, now = await self.worker.release(generation), datetime.now(UTC)
+        said = {
+            "environment": ENVIRONMENT,
+            "workflow_id": release.workflow["workflow_id"],
+            "update_id": release.update_id,
+            "order": order,
+            "step": f"generation-{generation}",
+            "reason": "it must go",
+            "issued_at": now,
+            "expires_at": now + timedelta(hours=1),
+            **changes,
+        }
+        predicate = OrderPredicate.model_validate(said)
+        return tuple(sign_order(predicate, self.site.tsk(person)) for person in people)
+
+    async def stand(
+        self, generation: int, standing: Standing, lease: Lease, step: str = "standing", **said: Any
+    ) -> Release:
+        """Record what became of a release, as the holder of a lease; by default with evidence of what it says."""
+        if standing is Standing.POISONED and not said:
+            said = {"evidence": await self.anomaly(generation)}
         request = StandingRequest(
             standing=standing,
             verdict=Verdict.OK if standing is Standing.CONFIRMED else Verdict.ANOMALY,
             reason=f"the test says {standing}",
             update_id=lease.update_id,
             fencing_token=lease.fencing_token,
+            **said,
         )
         return await self.worker.record_standing(
             generation, request, key(lease.update_id, f"{step}-{standing}-{generation}")

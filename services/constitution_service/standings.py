@@ -5,8 +5,9 @@ from uuid import UUID
 from adapters.postgres import Connection
 from constitution.api import StandingRequest
 from constitution.errors import InvalidRequestError, NotCurrentError, NotFoundError
-from constitution.release import Release, Standing
-from services.constitution_service import audit, idempotency, leases, releases, updates
+from constitution.release import Kind, Release, Standing
+from constitution.watch_evidence import WatchEvidence
+from services.constitution_service import audit, idempotency, leases, releases, standing_rules, updates
 from services.constitution_service.context import Context
 from services.constitution_service.errors import StandingConflictError
 
@@ -36,12 +37,14 @@ async def record(context: Context, generation: int, request: StandingRequest, ke
         LeaseLostError: the token is not the current one.
         NotCurrentError: only what is live can be confirmed.
         UpdateClosedError: the board has denied what should be confirmed.
-        StandingConflictError: another standing is recorded that this one cannot follow.
+        StandingConflictError: another standing is recorded that this one cannot follow, or nothing has undone it.
+        EvidenceError: nothing shows the anomaly that poisons it.
         PostgresBehindError: the database has lost releases; what it takes for live may not be.
     """
     await context.witness.require(next_generation=False)
     environment = context.environment
     fingerprint = idempotency.fingerprint(f"standing/{generation}", request)
+    seen = await standing_rules.read_evidence(context, request)
     async with context.database.transaction() as connection:
         lease = await leases.lock(connection, environment)
         answer = await idempotency.stored_answer(connection, environment, key, fingerprint)
@@ -53,7 +56,7 @@ async def record(context: Context, generation: int, request: StandingRequest, ke
         if request.standing not in SAYS.get(found.standing, frozenset()):
             leases.require(lease, update_id=request.update_id, fencing_token=request.fencing_token)
             await leases.renew(connection, environment)
-            await _append(connection, context, found, request, client)
+            await _append(connection, context, found, request, seen, client)
         await idempotency.store_answer(connection, environment, key, fingerprint, "{}")
         after = await releases.read_release(connection, environment, generation)
     if after is None:
@@ -61,8 +64,13 @@ async def record(context: Context, generation: int, request: StandingRequest, ke
     return after
 
 
-async def _append(
-    connection: Connection, context: Context, found: Release, request: StandingRequest, client: str
+async def _append(  # noqa: PLR0917 - private
+    connection: Connection,
+    context: Context,
+    found: Release,
+    request: StandingRequest,
+    seen: WatchEvidence | None,
+    client: str,
 ) -> None:
     if request.standing not in FOLLOWS[found.standing]:
         raise StandingConflictError(
@@ -76,7 +84,11 @@ async def _append(
             f"generation {found.generation} is not what is live; only that can be confirmed", current={"rings": live}
         )
     if request.standing is Standing.CONFIRMED:
-        await updates.confirmed(connection, context.environment, found.update_id, client)
+        if found.kind is Kind.UPDATE:  # a rollback carries the id of the update that it undid
+            await updates.confirmed(connection, context.environment, found.update_id, client)
+        verdict = request.verdict
+    else:
+        verdict = await standing_rules.require_undone(connection, context, found, request, seen)
     await connection.execute(
         """
         INSERT INTO standings (environment, generation, standing, verdict, reason, update_id)
@@ -85,7 +97,7 @@ async def _append(
         context.environment,
         found.generation,
         request.standing.value,
-        None if request.verdict is None else request.verdict.value,
+        None if verdict is None else verdict.value,
         request.reason,
         UUID(request.update_id),
     )
@@ -100,6 +112,7 @@ async def _append(
             "generation": found.generation,
             "standing": request.standing.value,
             "checksum": found.checksum,
-            "verdict": None if request.verdict is None else request.verdict.value,
+            "verdict": None if verdict is None else verdict.value,
+            "evidence": request.evidence,
         },
     )

@@ -134,7 +134,8 @@ async def test_a_release_is_archived_whole_and_once(records: Records, author: Au
     assert readme.startswith("> Pledge: ")
     assert "evil.example" not in readme
     undo = await author.lease(str(uuid4()), Kind.ROLLBACK)
-    await author.stand(result.generation, Standing.WITHDRAWN, undo)
+    orders = await author.orders(1, "withdraw")
+    await author.stand(result.generation, Standing.WITHDRAWN, undo, orders=orders)
     other = await run(records.archive.archive_release, outcome(result, outcome="rolled_back"))
     assert other.commit != archived.commit
     assert await run(records.archive.archive_release, x) == other, "no commit was made: this one holds the folder"
@@ -168,7 +169,7 @@ async def test_what_nobody_has_archived_before_is_told_by_the_release(records: R
     result = await author.confirmed(author.draft("1.0.0"), expected_generation=0)
     await author.delivered(1)
     undo = await author.lease(str(uuid4()), Kind.ROLLBACK)
-    await author.stand(result.generation, Standing.POISONED, undo)
+    await author.stand(result.generation, Standing.POISONED, undo, orders=await author.orders(1, "poison"))
     folder = "docs/legal/constitution/1.0.0-1"
     torn = {f"{folder}/outcome-completed.json": b"{"}
     await records.repository.commit(torn, change_log_row=None, message="torn")
@@ -319,7 +320,8 @@ async def test_a_standing_that_nothing_undid_is_a_finding_and_no_row(
     await author.delivered(1)
     await run(records.archive.archive_release, outcome(result))
     undo = await author.lease(str(uuid4()), Kind.ROLLBACK)
-    await author.stand(result.generation, Standing.POISONED, undo)  # whoever holds the lease can say so
+    # Nothing undid it: the board has said so.
+    await author.stand(result.generation, Standing.POISONED, undo, orders=await author.orders(1, "poison"))
     look = reconcile_records.Records(
         service=author.worker,
         repository=records.repository,
