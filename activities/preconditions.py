@@ -139,6 +139,8 @@ class Preconditions:
         asked = await resolver.change_request(x.request.change_request, checksum)
         releases = await history(self._service)
         constitution = await asyncio.to_thread(resolver.constitution, data, releases)
+        if not resolver.problems:  # a document that is drafted anew has a request of its own
+            resolver.unused(x.request.change_request, releases)
         if resolver.problems or constitution is None or checksum is None or asked is None or strategy is None:
             raise resolver.refusal()
         environment = self._deployment.environment

@@ -24,7 +24,7 @@ from constitution.errors import (
     UntrustedError,
 )
 from constitution.messages import UpdateRequest
-from constitution.past import Past
+from constitution.past import Past, versions_before
 from constitution.release import Kind, Previous, Standing
 from constitution.version import Version
 from signatures.statements import verify_change_request
@@ -33,6 +33,7 @@ from signatures.statements import verify_change_request
 _NEXT = {
     "unknown-checksum": "push the document and its signature, then start the update anew",
     "unknown-change-request": "have its author file the change request, then start the update anew",
+    "used-change-request": "have its author file a new change request, then start the update anew",
     "unknown-strategy": "choose one of the strategies that environment.toml names",
     "inbox": "copy document and signatures into the inbox folder, and name them without a path",
 }
@@ -105,6 +106,15 @@ class Resolver:
             self._problem("other-document", "/change_request", said)
         return signed
 
+    def unused(self, change_request: str, releases: Sequence[Past]) -> None:
+        """Note a change request that has made its one release: the service takes it for no other."""
+        used = [r.generation for r in releases if r.change_request == change_request and r.kind is Kind.UPDATE]
+        if used:
+            said = (
+                f"{change_request} was published already, as generation {used[-1]}: a request is good for one release"
+            )
+            self._problem("used-change-request", "/change_request", said)
+
     def constitution(self, data: bytes | None, releases: Sequence[Past]) -> Constitution | None:
         """Return the parsed document, after asking whether it may follow what is live now."""
         if data is None:
@@ -144,7 +154,7 @@ def succession_issues(
     parsed: Constitution, checksum: str, releases: Sequence[Past], environment: str, now: datetime
 ) -> list[Issue]:
     """Return why a document may not go live after these releases; empty if it may."""
-    versions = [r.version for r in releases if r.version is not None]
+    versions = versions_before(releases, checksum)
     issues = list(
         validity.check(
             parsed,

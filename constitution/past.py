@@ -5,6 +5,7 @@ them more than once; what is kept here lets a process's memory hardly follow the
 """
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -52,6 +53,17 @@ class Past:
     def standing(self) -> Standing | None:
         """The latest standing, or None while the release is unconfirmed."""
         return self.standings[-1].standing if self.standings else None
+
+
+def versions_before(releases: Sequence[Past], checksum: str | None) -> list[str]:
+    """Return the versions that a document must be above: all that were live, but its own once it was withdrawn.
+
+    Undone for reasons outside of the document, it may be tried again as it is. The service looks in the same way
+    (services/constitution_service/history.py).
+    """
+    mine = max((r for r in releases if r.checksum == checksum), key=lambda r: r.generation, default=None)
+    again = mine is not None and mine.standing is Standing.WITHDRAWN
+    return [r.version for r in releases if r.version is not None and not (again and r.checksum == checksum)]
 
 
 def past(release: Release) -> Past:

@@ -1,10 +1,11 @@
 """Whether a document may follow what is live, by kind of release. Reads no clock, disk or network.
 
-*update*: environment, version higher than every version ever live, ``previous`` = current, not expired and not about
-to expire. *reissue*: the same bytes once more, so neither version order nor ``previous`` can be asked of it.
-*rollback*: only the environment: it restores what was confirmed, and says so; version order, ``previous`` and expiry
-are not applied. *withdraw* has no document. Why these rules: TUF specification 5.3-5.6 (rollback, freeze,
-mix-and-match). Signatures, evidence, approvals and "was confirmed before" are asked elsewhere.
+*update*: environment, version higher than every version ever live (its own does not count once it was withdrawn, that
+is undone for reasons outside of it), ``previous`` = current, not expired and not about to expire. *reissue*: the same
+bytes once more, so neither version order nor ``previous`` can be asked of it. *rollback*: only the environment: it
+restores what was confirmed, and says so; version order, ``previous`` and expiry are not applied. *withdraw* has no
+document. Why these rules: TUF specification 5.3-5.6 (rollback, freeze, mix-and-match). Signatures, evidence, approvals
+and "was confirmed before" are asked elsewhere.
 """
 
 from datetime import datetime, timedelta
@@ -34,7 +35,7 @@ def check(
         kind: of the release.
         environment: where it shall go live.
         current: what is live there; None before the first release and after a withdraw.
-        highest_version: of all that ever were live there; None if nothing was.
+        highest_version: of all that ever were live there, without this document's own once it was withdrawn; or None.
         now: aware.
     """
     if kind is Kind.WITHDRAW:

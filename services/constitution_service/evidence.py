@@ -27,7 +27,7 @@ async def put(context: Context, record: EvidenceRecord, client: str) -> str:
 
     Raises:
         NotPossibleError: it is of another environment.
-        UpdateClosedError: it names an update of another change request.
+        UpdateClosedError: it names an update of another change request, or of one that was denied or is used up.
     """
     if record.environment != context.environment:
         raise NotPossibleError(f"this is {context.environment}, the evidence is for {record.environment}")

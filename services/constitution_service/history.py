@@ -6,10 +6,30 @@ from adapters.postgres import Connection
 from constitution.version import Version
 
 
-async def highest_version(connection: Connection, environment: str) -> str | None:
-    """Return the highest version that was ever live, or None."""
+async def highest_version(connection: Connection, environment: str, checksum: str | None) -> str | None:
+    """Return the highest version that was ever live, or None; a document that was withdrawn is no rival of itself.
+
+    Args:
+        connection: to the database.
+        environment: where.
+        checksum: of the document that asks. Undone for reasons outside of it, it may be tried again as it is.
+    """
+    again = await connection.fetchval(
+        """
+        SELECT standing = 'withdrawn' FROM standings s WHERE s.environment = $1 AND s.generation = (
+            SELECT max(generation) FROM releases r WHERE r.environment = $1 AND r.checksum = $2)
+        ORDER BY s.id DESC LIMIT 1
+        """,
+        environment,
+        checksum,
+    )
     rows = await connection.fetch(
-        "SELECT DISTINCT version FROM releases WHERE environment = $1 AND version IS NOT NULL", environment
+        """
+        SELECT DISTINCT version FROM releases
+        WHERE environment = $1 AND version IS NOT NULL AND checksum IS DISTINCT FROM $2
+        """,
+        environment,
+        checksum if again else None,
     )
     return max((row["version"] for row in rows), key=Version.parse, default=None)
 

@@ -123,7 +123,7 @@ async def _situation(connection: Connection, context: Context, request: LoadRequ
         moment=await now_of(connection),
         pointers=ours,
         current=current,
-        highest_version=await history.highest_version(connection, context.environment),
+        highest_version=await history.highest_version(connection, context.environment, request.checksum),
     )
 
 

@@ -82,10 +82,10 @@ async def append(
 
 
 async def opened(connection: Connection, record: EvidenceRecord, client: str) -> None:
-    """Note the update that evidence names, once; evidence for a request that nobody filed, or is closed, opens none.
+    """Note the update that evidence names, once; evidence for a request that nobody filed opens none.
 
     Raises:
-        UpdateClosedError: the update belongs to another change request.
+        UpdateClosedError: the update belongs to another change request; or this one was denied, or is used up.
     """
     if record.update_id is None:
         return
@@ -98,7 +98,8 @@ async def opened(connection: Connection, record: EvidenceRecord, client: str) ->
         record.environment,
         record.change_request,
     )
-    if filed and await denial_of(connection, record.environment, record.change_request) is None:
+    if filed:
+        await require_request_open(connection, record.environment, record.change_request, record.update_id)
         await append(
             connection,
             record.environment,

@@ -21,7 +21,7 @@ async def validate(context: Context, data: bytes, signatures: Sequence[bytes]) -
     async with context.database.connection() as connection:
         moment = await now_of(connection)
         pointer = await releases.read_pointer(connection, context.environment, DEFAULT_RING)
-        highest = await highest_version(connection, context.environment)
+        highest = await highest_version(connection, context.environment, checksum)
     report = await artifacts.verify(context, data, signatures, moment)
     issues: list[Issue] = []
     version: str | None = None

@@ -88,6 +88,24 @@ async def test_every_problem_of_a_request_is_listed_at_once(preconditions: Preco
     assert "draft it anew" in failure.message
 
 
+async def test_a_withdrawn_document_is_asked_for_by_a_new_request_only(
+    preconditions: Preconditions, author: Author
+) -> None:
+    first = await author.confirmed(author.draft("1.0.0"), expected_generation=0)
+    document = author.draft("1.1.0", following(first))
+    _, held = await author.publish(document, expected_generation=1)
+    used = (await author.worker.release(2)).change_request or ""
+    undo = await author.lease(held.update_id, Kind.ROLLBACK)
+    await author.load(author.undoing(undo, 2, first.checksum), "undo")
+    await author.stand(2, Standing.WITHDRAWN, undo)
+
+    again = {"checksum": checksum_of(document)}
+    failure = await refused(preconditions.resolve_subject, asked(change_request=used, **again))
+    assert codes(failure) == {"used-change-request"}
+    fresh = await author.ask(checksum_of(document))
+    assert (await run(preconditions.resolve_subject, asked(change_request=fresh, **again))).version == "1.1.0"
+
+
 async def test_the_inbox_gives_only_plain_files_by_name(
     preconditions: Preconditions, author: Author, deployment: FileDeployment, tmp_path: Path
 ) -> None:

@@ -10,7 +10,14 @@ import pytest
 from activities.history import history
 from adapters.redis_cache import ConstitutionCache
 from constitution.checksum import checksum_of
-from constitution.errors import ConflictError, LeaseLostError, NotApprovedError, NotFoundError
+from constitution.errors import (
+    ConflictError,
+    InvalidDocumentError,
+    LeaseLostError,
+    NotApprovedError,
+    NotFoundError,
+    UpdateClosedError,
+)
 from constitution.release import CurrentConstitution, Kind, Standing
 from signatures.current import verify_current
 from tests.constitution_service_support import ENVIRONMENT, Author, ServiceProcess, following
@@ -287,3 +294,37 @@ async def test_a_reissue_needs_a_signed_override_and_repeats_what_is_live(author
     again = await author.load(request.model_copy(update={"approvals": signed}), "signed")
 
     assert (again.generation, again.checksum) == (2, first.checksum)
+
+
+@pytest.mark.parametrize("standing", [Standing.WITHDRAWN, Standing.POISONED])
+async def test_what_was_withdrawn_may_come_again_by_a_new_request_and_what_was_poisoned_may_not(
+    author: Author, standing: Standing
+) -> None:
+    first = await author.confirmed(author.draft("1.0.0"), expected_generation=0)
+    document = author.draft("1.1.0", following(first))
+    _, held = await author.publish(document, expected_generation=1)
+    undo = await author.lease(held.update_id, Kind.ROLLBACK)
+    await author.load(author.undoing(undo, 2, first.checksum), "undo")
+    request = await author.prepared(document, expected_generation=3)
+    rolled_back = request.checksum or ""
+    assert not (await author.worker.validate(rolled_back)).valid, "nobody has said yet why it was undone"
+    await author.stand(2, standing, undo)
+    await author.stand(3, Standing.CONFIRMED, undo)
+    await author.release_lease(undo)
+
+    lease = await author.lease(request.update_id)
+    request = request.model_copy(update={"fencing_token": lease.fencing_token})
+    if standing is Standing.POISONED:
+        with pytest.raises(InvalidDocumentError) as refused:
+            await author.load(request)
+        assert "poisoned" in {issue.code for issue in refused.value.issues}
+        return
+    assert (await author.worker.validate(rolled_back)).valid
+    again = await author.load(request)
+    assert (again.generation, again.version, again.checksum) == (4, "1.1.0", rolled_back)
+    await author.stand(4, Standing.CONFIRMED, lease)
+    await author.release_lease(lease)
+    other = await author.lease(str(uuid4()))
+    used = request.model_copy(update={"update_id": other.update_id, "fencing_token": other.fencing_token})
+    with pytest.raises(UpdateClosedError, match="generation 4"):
+        await author.load(used)

@@ -2,10 +2,11 @@
 
 import gc
 import tracemalloc
+from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import uuid4
 
-from constitution.past import past
+from constitution.past import past, versions_before
 from constitution.release import Envelope, Kind, Release, Standing, StandingRecord, Verdict
 
 RELEASES = 300
@@ -72,3 +73,19 @@ def test_what_is_kept_of_a_release_is_a_small_part_of_it() -> None:
 def test_a_run_that_nobody_named_is_empty() -> None:
     release = Release.model_validate_json(written(1)).model_copy(update={"workflow": {}})
     assert (past(release).workflow_id, past(release).run_id) == ("", "")
+
+
+def test_a_withdrawn_documents_own_version_does_not_stand_in_its_way_and_a_poisoned_ones_does() -> None:
+    said = [past(Release.model_validate_json(written(generation))) for generation in (1, 2, 3)]
+    checksum = said[1].checksum
+    for standing, expected in (
+        (Standing.WITHDRAWN, ["1.1.0", "1.3.0"]),
+        (Standing.POISONED, ["1.1.0", "1.2.0", "1.3.0"]),
+        (Standing.CONFIRMED, ["1.1.0", "1.2.0", "1.3.0"]),
+        (None, ["1.1.0", "1.2.0", "1.3.0"]),
+    ):
+        stood = () if standing is None else (replace(said[1].standings[0], standing=standing),)
+        releases = [said[0], replace(said[1], standings=stood), said[2]]
+        assert versions_before(releases, checksum) == expected
+    confirmed_since = [*releases[:1], replace(said[1], standings=()), replace(said[2], checksum=checksum)]
+    assert versions_before(confirmed_since, checksum) == ["1.1.0", "1.2.0", "1.3.0"]
