@@ -240,7 +240,7 @@ async def activities(configuration: Configuration, client: Client) -> AsyncItera
             Confirm(service=service, deployment=deployment, publish=publish, sync=sync),
             ExpectedChange(service=service, targets=targets, deployment=deployment),
             Watch(metrics=metrics, service=service, deployment=deployment),
-            Broadcast(channel=channel, ledger=ledger, deployment=deployment),
+            Broadcast(channel=channel, ledger=ledger, service=service, deployment=deployment),
             ArchiveRelease(
                 service=service, archive=configuration.archive, events=events, runs=runs, deployment=deployment
             ),

@@ -1,13 +1,14 @@
 """Audit and logging: the legal archive in git, the SIEM's position, the closed histories."""
 
 import asyncio
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 from pydantic import Field, ValidationError
 from temporalio import activity
 
 from activities.blocks import when
+from activities.decisions import require_signed_denial
 from activities.failures import classified
 from activities.folder import (
     change_log_key,
@@ -17,8 +18,10 @@ from activities.folder import (
     folder_of,
     readme,
     record_of,
+    require_backed,
     table_row,
 )
+from activities.history import undoing
 from activities.keys import require_environment
 from activities.ports import Archive, ConstitutionService, Deployment, EventLog, Runs
 from activities.runs import RunRef
@@ -136,6 +139,7 @@ class ArchiveRelease:
         died: a record more that is true.
 
         Raises:
+            ConflictError: the release was not confirmed, or not undone: the outcome is not what became of it.
             NotFoundError: no such release, or a part of it is missing from the store.
             NotYetError: its event is not on the topic yet.
             UnavailableError: the repository or the service does not answer.
@@ -145,7 +149,9 @@ class ArchiveRelease:
         release = await self._service.release(x.generation)
         folder = folder_of(release.version, release.generation)
         path = f"{folder}/outcome-{x.outcome}.json"
-        outcome = _outcome(x, release, read_outcome(path, await self._archive.read(path)))
+        require_backed(release, x.outcome)
+        undo = await undoing(self._service, x.generation) if x.outcome == "rolled_back" else None
+        outcome = _outcome(x, release, undo, read_outcome(path, await self._archive.read(path)))
         parts = {
             **await self._document(release),
             **await self._approval(release),
@@ -173,9 +179,19 @@ class ArchiveRelease:
         after its caller died: a record more that is true.
 
         Raises:
+            NotApprovedError: nothing that was signed is this person's denial.
             UnavailableError: the repository or the service does not answer.
         """
         require_environment(self._deployment, x.environment)
+        await asyncio.to_thread(
+            require_signed_denial,
+            x.decisions,
+            person=x.denied_by,
+            environment=x.environment,
+            checksum=x.checksum,
+            trust=self._deployment.trust,
+            now=datetime.now(UTC),
+        )
         folder = denial_folder(x.update_id)
         files = {
             "outcome-rejected.json": _json(x.model_copy(update={"decisions": ()})),
@@ -312,14 +328,14 @@ def read_outcome(path: str, data: bytes | None) -> Outcome | None:
         return None
 
 
-def _outcome(x: ArchiveInput, release: Release, before: Outcome | None) -> Outcome:
-    """What the release itself says became of it; what it does not say, the caller, or what was archived before."""
+def _outcome(x: ArchiveInput, release: Release, undo: Release | None, before: Outcome | None) -> Outcome:
+    """What the service's records say became of a release; a caller adds nothing but the watch's evidence."""
     record = record_of(release, x.outcome)
     return Outcome(
         outcome=x.outcome,
-        verdict=(record and record.verdict) or x.verdict or (before and before.verdict),
-        reason=record.reason if record else x.reason,
-        approvers=x.approvers or (before.approvers if before else ()) or release.approvers,
+        verdict=(record and record.verdict) or (before and before.verdict),
+        reason=record.reason if record else release.reason,
+        approvers=(undo or release).approvers,
         watch_evidence=x.watch_evidence or (before and before.watch_evidence),
     )
 

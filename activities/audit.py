@@ -30,6 +30,5 @@ class Audit:
             ForbiddenError: the worker's key lacks the scope ``audit:write``.
         """
         await self._service.audit(x)
-        request = x.details.get("change_request")
-        if x.activity == REJECTED and isinstance(request, str):
-            await ended(self._service, x.update_id, request, x.message)
+        if x.activity == REJECTED:
+            await ended(self._service, x.update_id, x.message)

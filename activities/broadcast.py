@@ -1,5 +1,6 @@
 """Runbook step 5: the channel is told, once per outcome."""
 
+import asyncio
 import contextlib
 from datetime import datetime
 
@@ -7,13 +8,19 @@ from pydantic import Field
 from temporalio import activity
 
 from activities import blocks
+from activities.ending import ended
 from activities.failures import classified
+from activities.folder import record_of, require_backed
+from activities.history import undoing
 from activities.keys import require_environment
-from activities.ports import Channel, Deployment, Ledger
+from activities.ports import Channel, ConstitutionService, Deployment, Ledger
 from activities.subject import Subject
 from activities.text import one_line, slack_text
+from constitution.api import UpdateRecord, UpdateState
 from constitution.checksum import Checksum
-from constitution.errors import NotFoundError
+from constitution.document import parse
+from constitution.errors import ConflictError, NotFoundError, UnavailableError
+from constitution.messages import Outcome
 from constitution.model import Model
 
 
@@ -35,7 +42,11 @@ class Posted(Model):
 
 
 class Announcement(Model):
-    """One outcome to tell. ``key`` is unique per outcome: ``<update_id>/<outcome>``. Texts may be hostile."""
+    """One outcome to tell. ``key`` is unique per outcome: ``<update_id>/<outcome>``. Texts may be hostile.
+
+    Of a ``generation`` everything is told as constitution-service has recorded it, whatever is said here. ``links`` are
+    read no more.
+    """
 
     key: str
     environment: str
@@ -64,7 +75,10 @@ class Announcement(Model):
 class Broadcast:
     """Tells people in the channel."""
 
-    def __init__(self, *, channel: Channel, ledger: Ledger, deployment: Deployment) -> None:
+    def __init__(
+        self, *, channel: Channel, ledger: Ledger, service: ConstitutionService, deployment: Deployment
+    ) -> None:
+        self._service = service
         self._channel = channel
         self._ledger = ledger
         self._deployment = deployment
@@ -89,7 +103,7 @@ class Broadcast:
                 blocks.header(title),
                 blocks.facts([("Change request", subject.change_request), ("Checksum", subject.checksum)]),
                 blocks.paragraph([one_line(line, 300) for line in x.lines]),
-                blocks.addresses(subject.links),
+                blocks.addresses(self._deployment.links),
             ]
         )
         text = slack_text(f"{title}: {x.lines[-1] if x.lines else 'started'}")
@@ -105,15 +119,19 @@ class Broadcast:
     async def announce(self, x: Announcement) -> Posted:
         """Tell one outcome: a message of its own; a reply to the progress message is shown in the channel too.
 
+        What became of a release is told in the words of constitution-service's record of it, and only what it says; an
+        update's rejection ends that update there first. Links are the deployment's.
         Once per key: under an advisory lock, what was posted is looked up by its metadata first, so that a call whose
         answer was lost, a retry, or a second worker finds it. Twice, or killed half-way: the same message. Late, after
         its caller died: tells what is true of that run all the same.
 
         Raises:
-            UnavailableError, NotYetError: Slack or the lock does not answer now; it may have been posted.
+            UnavailableError, NotYetError: Slack, the lock or the service does not answer now; it may have been posted.
+            ConflictError: the record says otherwise.
             NotFoundError, ForbiddenError: channel or token is wrong.
         """
         require_environment(self._deployment, x.environment)
+        x = await self._recorded(x)
         title = f"Constitution {x.version or ''} {blocks.TITLES.get(x.outcome, x.outcome)}".replace("  ", " ")
         restored = ""
         if x.restored_generation is not None:
@@ -138,12 +156,55 @@ class Broadcast:
                 blocks.paragraph([f"Reason: {one_line(x.reason, 1000)}" if x.reason else ""]),
                 blocks.paragraph(blocks.diff_lines(x.diff)),
                 blocks.facts([("Workflow", x.workflow_id), ("Run", x.run_id)]),
-                blocks.addresses(x.links),
+                blocks.addresses(self._deployment.links),
             ]
         )
         text = slack_text(f"{title} in {x.environment}: {x.checksum or ''} {x.reason or x.summary}", 600)
         channel_id, ts = await self._once(x.channel, x.key, text, shown, _progress_key(x.answers or x.update_id))
         return Posted(channel_id=channel_id, ts=ts, permalink=await self._channel.permalink(channel_id, ts))
+
+    async def _recorded(self, x: Announcement) -> Announcement:
+        """Return what is to be told, with everything that the service has a record of taken from there."""
+        if x.generation is None:
+            return await self._rejected(x)
+        release = await self._service.release(x.generation)
+        require_backed(release, x.outcome)
+        record = record_of(release, x.outcome)
+        undo = await undoing(self._service, x.generation) if x.outcome == Outcome.ROLLED_BACK else None
+        summary = ""
+        if release.checksum is not None:
+            document = await self._service.artifact(release.checksum)
+            summary = (await asyncio.to_thread(parse, document)).summary
+        return x.model_copy(
+            update={
+                "version": release.version,
+                "checksum": release.checksum,
+                "effective_at": (undo or release).effective_at,
+                "summary": summary,
+                "reason": record.reason if record else release.reason,
+                "approvers": (undo or release).approvers,
+                "change_request": release.change_request,
+                "restored_version": undo and undo.version,
+                "restored_checksum": undo and undo.checksum,
+                "restored_generation": undo and undo.generation,
+                "diff": (),
+            }
+        )
+
+    async def _rejected(self, x: Announcement) -> Announcement:
+        """Without a generation nothing can have gone live: only a refusal is told, and an update's ends that update."""
+        if x.outcome != Outcome.REJECTED:
+            raise ConflictError(f"what was {x.outcome} has a generation; none is named")
+        if x.key != f"{x.update_id}/{Outcome.REJECTED}":
+            return x  # a rollback's: its update is another
+        record: UpdateRecord | None = None
+        with contextlib.suppress(UnavailableError):  # the run's audit event ends it too; people are told meanwhile
+            record = await ended(self._service, x.update_id, x.reason)
+        if record is None:
+            return x
+        if record.state in {UpdateState.LOADED, UpdateState.CONFIRMED}:
+            raise ConflictError(f"update {x.update_id} is live: it was not rejected")
+        return x.model_copy(update={"change_request": record.change_request})
 
     async def _once(
         self, channel: str, key: str, text: str, shown: list[blocks.Block], head: str | None = None

@@ -11,7 +11,7 @@ from constitution.approval import ApprovalPredicate, OrderPredicate, Verb
 from constitution.approval_rules import Binding
 from constitution.errors import NotApprovedError, UntrustedError
 from constitution.model import Model
-from constitution.release import Envelope
+from constitution.release import Envelope, Kind
 from constitution.trust import TrustPolicy
 from signatures.statements import verify_approval, verify_order
 
@@ -85,6 +85,31 @@ def require_approved(
     """
     decisions = [_verified(envelope, trust, now) for envelope in envelopes]
     return approval_rules.count(decisions, binding=binding, trust=trust, threshold=needed, author=author, now=now)
+
+
+def require_signed_denial(
+    envelopes: Sequence[Envelope],
+    *,
+    person: str,
+    environment: str,
+    checksum: str | None,
+    trust: TrustPolicy,
+    now: datetime,
+) -> None:
+    """Demand that a board member's denial is among what was signed: nobody is named without their signature.
+
+    Raises:
+        NotApprovedError: it is not.
+    """
+    for envelope in envelopes:
+        try:
+            signer, said = verify_approval(envelope, trust, now)
+        except UntrustedError:
+            continue
+        about = said.environment == environment and (said.kind is not Kind.UPDATE or said.checksum == checksum)
+        if signer == person and said.decision is Verb.DENY and about and person in trust.with_role("board"):
+            return
+    raise NotApprovedError(f"nothing that was signed here is a denial of {person}'s about {checksum}")
 
 
 def judge_order(

@@ -10,10 +10,11 @@ from temporalio import activity
 
 from activities.ports import ConstitutionService
 from activities.text import one_line
-from constitution.api import CloseRequest, DecidedRequest, UpdateRecord
+from constitution.api import CloseRequest, DecidedRequest, UpdateRecord, UpdateState
 from constitution.errors import ConflictError, NotFoundError
 from constitution.release import Envelope
 
+_MAY_STOP = frozenset({UpdateState.OPEN, UpdateState.DECIDED, UpdateState.LEASE})
 LONGEST_REASON = 1000  # characters that the service takes
 
 
@@ -32,22 +33,23 @@ async def noted(
         activity.logger.info("update_not_known", extra={"update": update_id})
 
 
-async def ended(
-    service: ConstitutionService, update_id: str, change_request: str | None, reason: str
-) -> UpdateRecord | None:
-    """End an update whose run was rejected, and return how it ended; None of one that the service does not know.
+async def ended(service: ConstitutionService, update_id: str, reason: str) -> UpdateRecord | None:
+    """End an update whose run was rejected, and return where it is then; None of one that the service does not know.
 
-    An update that is live is left to its undo: stopping is safe in anybody's hands, so whoever calls this in vain
-    learns that from the answer.
+    What is live stays so, and is left to its undo: stopping is safe in anybody's hands.
 
     Raises:
         UnavailableError: the service does not answer.
     """
-    if change_request is None:
-        return None
-    request = CloseRequest(change_request=change_request, reason=one_line(reason, LONGEST_REASON) or "rejected")
     try:
-        return await service.abort_update(update_id, request)
-    except (NotFoundError, ConflictError) as error:
-        activity.logger.info("update_not_ended", extra={"update": update_id, "reason": error.message})
+        record = await service.update(update_id)
+        if record.state in _MAY_STOP:
+            said = one_line(reason, LONGEST_REASON) or "rejected"
+            request = CloseRequest(change_request=record.change_request, reason=said)
+            record = await service.abort_update(update_id, request)
+    except NotFoundError:
         return None
+    except ConflictError:  # it went live meanwhile
+        return await service.update(update_id)
+    else:
+        return record

@@ -4,7 +4,7 @@ import re
 
 from activities.blocks import when
 from activities.text import markdown_text
-from constitution.errors import InvalidRequestError
+from constitution.errors import ConflictError, InvalidRequestError
 from constitution.past import Past, Stood
 from constitution.release import Kind, Release, Standing, StandingRecord
 
@@ -59,6 +59,17 @@ def record_of(release: Release | Past, outcome: str) -> StandingRecord | Stood |
     """Return the newest standing that is this outcome: one release may be completed, and undone later."""
     found = [record for record in release.standings if outcome_of(release.kind, record.standing) == outcome]
     return found[-1] if found else None
+
+
+def require_backed(release: Release, outcome: str) -> None:
+    """Demand that the service's own record says this outcome, before anybody is told of it or it is archived.
+
+    Raises:
+        ConflictError: nothing confirmed the release, or nothing undid it.
+    """
+    if outcome in {"completed", "rolled_back"} and record_of(release, outcome) is None:
+        said = release.standing.value if release.standing else "unconfirmed"
+        raise ConflictError(f"generation {release.generation} is {said}: it is not {outcome.replace('_', ' ')}")
 
 
 def change_log_key(environment: str, what: int | str, outcome: str) -> str:

@@ -2,6 +2,21 @@
 
 from activities.ports import ConstitutionService
 from constitution.past import Past, past
+from constitution.release import Release
+
+
+async def undoing(service: ConstitutionService, generation: int) -> Release | None:
+    """Return the release that undoes a generation, or None; the newest, should there be several.
+
+    Raises:
+        UnavailableError: constitution-service does not answer.
+    """
+    async for release in service.history():
+        if release.generation <= generation:
+            return None
+        if release.rollback_of == generation:
+            return release
+    return None
 
 
 async def history(service: ConstitutionService) -> list[Past]:

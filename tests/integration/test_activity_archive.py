@@ -105,6 +105,11 @@ async def test_a_release_is_archived_whole_and_once(records: Records, author: Au
     lease = await author.lease(request.update_id)
     result = await author.load(request.model_copy(update={"fencing_token": lease.fencing_token}))
     await author.delivered(1)
+    failure = await refused(records.archive.archive_release, outcome(result))
+    assert (failure.type, failure.non_retryable) == ("conflict", True), "nothing has confirmed it"
+    await author.stand(1, Standing.CONFIRMED, lease)
+    failure = await refused(records.archive.archive_release, outcome(result, outcome="rolled_back"))
+    assert failure.type == "conflict", "nothing has undone it"
     watch = await author.worker.put_blob(b'{"e":1}')
     x = outcome(result, watch_evidence=watch)
     archived = await run(records.archive.archive_release, x)
@@ -146,7 +151,7 @@ async def test_a_release_is_archived_whole_and_once(records: Records, author: Au
     told = await author.worker.release(1)
     assert [row.split("|")[5].strip() for row in rows] == [told.change_request] * 2
     dates = [row.split("|")[7].split("<!--")[0].strip() for row in rows]
-    assert dates == [when(told.effective_at), when(told.standings[-1].recorded_at)], "each outcome has its own date"
+    assert dates == [when(stood.recorded_at) for stood in told.standings], "each outcome has its own date"
 
 
 async def test_a_later_call_that_knows_less_takes_nothing_from_an_outcome(records: Records, author: Author) -> None:
@@ -160,7 +165,7 @@ async def test_a_later_call_that_knows_less_takes_nothing_from_an_outcome(record
     said = await _said(records, archived.folder)
     (standing,) = (await author.worker.release(1)).standings
     assert (said.reason, said.verdict) == (standing.reason, standing.verdict), "one reason, in every record"
-    assert (said.approvers, said.watch_evidence) == (("alva",), watch)
+    assert (said.approvers, said.watch_evidence) == (("alva", "bruno"), watch)
     assert await run(records.archive.archive_release, x) == again, "no commit was made"
 
 
@@ -193,14 +198,17 @@ async def test_a_denial_is_archived_once_with_all_that_was_signed(records: Recor
         denied_by="bruno",
         reason="bruno denied: it | pays <b>everyone</b>",
         at=datetime(2026, 11, 22, 10, tzinfo=UTC),
-        decisions=request.approvals,
+        decisions=(*request.approvals, author.denial(request.change_request or "", checksum_of(document), "bruno")),
         workflow_id="w",
         run_id="r",
     )
+    for changes in ({"decisions": request.approvals}, {"denied_by": "alva"}, {"checksum": None}):
+        failure = await refused(records.archive.archive_denial, x.model_copy(update=changes))
+        assert (failure.type, failure.non_retryable) == ("not-approved", True)
     archived = await run(records.archive.archive_denial, x)
     assert await run(records.archive.archive_denial, x) == archived
     manifest = json.loads(await records.repository.read(f"{archived.folder}/manifest.json") or b"{}")["files"]
-    signed = {f"approvals/{n:02d}.dsse.json" for n in range(1, len(request.approvals) + 1)}
+    signed = {f"approvals/{n:02d}.dsse.json" for n in range(1, len(x.decisions) + 1)}
     assert set(manifest) == {"README.md", "change-request.json", "outcome-rejected.json", *signed}
     log = (await records.repository.read(CHANGE_LOG) or b"").decode()
     (row,) = [[cell.strip() for cell in line.split("|")[1:-1]] for line in log.splitlines() if "rejected" in line]
@@ -221,7 +229,7 @@ async def test_a_withdrawal_is_archived_without_a_document(records: Records, aut
     fence = await author.lease(lease.update_id, Kind.ROLLBACK)
     withdrawn = await author.load(author.undoing(fence, result.generation, None), step="restore")
     await author.delivered(withdrawn.generation)
-    archived = await run(records.archive.archive_release, outcome(withdrawn, outcome="rolled_back"))
+    archived = await run(records.archive.archive_release, outcome(withdrawn, outcome="withdrawn"))
     assert archived.folder == "docs/legal/constitution/withdrawn-2"
     manifest = json.loads(await records.repository.read(f"{archived.folder}/manifest.json") or b"{}")["files"]
     assert "document.json" not in manifest

@@ -12,10 +12,13 @@ from slack_sdk import WebClient
 from activities.broadcast import Announcement, Broadcast, ProgressInput
 from adapters.ledger import PostgresLedger
 from adapters.slack import EVENT_TYPE, IDS_FOR, SlackChannel
+from constitution.api import UpdateState
 from constitution.errors import ForbiddenError, NotFoundError
+from constitution.release import Kind, Standing
+from constitution_client.service import ConstitutionServiceClient
 from tests import resources
 from tests.activity_support import make_deployment, refused, run, subject_of, wire_to
-from tests.constitution_service_support import ENVIRONMENT, Author, Site, make_site
+from tests.constitution_service_support import ENVIRONMENT, Author, Site, following, make_site
 from tests.workflow.wire import Wire
 
 HOSTILE = "<!channel> <https://evil.example|click> @everyone\n*Approvers*\u202e www.evil.example | a & b"
@@ -29,17 +32,17 @@ def site(tmp_path: Path) -> Site:
 @pytest.fixture
 def broadcast(slack: resources.Slack, ledger: PostgresLedger, site: Site, tmp_path: Path) -> Broadcast:
     channel = SlackChannel(slack.token, slack.api_url)
-    return Broadcast(channel=channel, ledger=ledger, deployment=make_deployment(site, tmp_path))
+    nobody = ConstitutionServiceClient("http://127.0.0.1:9", None, ENVIRONMENT)  # a refusal is told without the service
+    return Broadcast(channel=channel, ledger=ledger, service=nobody, deployment=make_deployment(site, tmp_path))
 
 
 def announcement(slack: resources.Slack, **changes: Any) -> Announcement:
     return Announcement(
-        key="update-1/completed",
+        key="update-1/rejected",
         environment=ENVIRONMENT,
-        outcome="completed",
+        outcome="rejected",
         version="1.0.0",
         checksum="sha256:" + "0" * 64,
-        generation=1,
         summary="What changed",
         approvers=("alva", "bruno"),
         workflow_id="constitution-update/testing/CR-1",
@@ -65,8 +68,8 @@ async def test_an_outcome_is_told_once_however_often_and_however_many_at_once(
     assert told[0].permalink
     (message,) = messages(slack)
     assert message["metadata"]["event_type"] == EVENT_TYPE
-    assert message["metadata"]["event_payload"] == {"key": "update-1/completed"}
-    await run(broadcast.announce, announcement(slack, key="update-1/rolled_back", outcome="rolled_back"))
+    assert message["metadata"]["event_payload"] == {"key": "update-1/rejected"}
+    await run(broadcast.announce, announcement(slack, key="update-2/rejected"))
     assert len(messages(slack)) == 2
 
 
@@ -81,6 +84,7 @@ async def test_a_message_whose_answer_was_lost_is_found_and_not_posted_again(
         cut = Broadcast(
             channel=SlackChannel(slack.token, f"http://127.0.0.1:{wire.port}{address.path}"),
             ledger=broadcast._ledger,
+            service=broadcast._service,
             deployment=broadcast._deployment,
         )
         failure = await refused(cut.announce, announcement(slack))
@@ -106,6 +110,7 @@ async def test_a_name_that_is_given_to_another_channel_means_that_one(
     worker = Broadcast(
         channel=SlackChannel(slack.token, slack.api_url, ids_for),
         ledger=ledger,
+        service=ConstitutionServiceClient("http://127.0.0.1:9", None, ENVIRONMENT),
         deployment=make_deployment(site, tmp_path),
     )
     before = await run(worker.announce, announcement(slack))
@@ -119,9 +124,9 @@ async def test_a_name_that_is_given_to_another_channel_means_that_one(
         admin.conversations_archive(channel=slack.channel)
     new = admin.conversations_create(name=slack.channel_name)["channel"]["id"]
     if archived:
-        failure = await refused(worker.announce, announcement(slack, key="update-2/completed"))
+        failure = await refused(worker.announce, announcement(slack, key="update-2/rejected"))
         assert failure.type == "not-found"
-    after = await run(worker.announce, announcement(slack, key="update-2/completed"))
+    after = await run(worker.announce, announcement(slack, key="update-2/rejected"))
     assert after.channel_id == new
     if archived:  # a progress message that cannot be edited any more is posted anew
         edit = ProgressInput(subject=subject, ts=first.ts, channel_id="C0GONE", lines=("started", "done"))
@@ -180,6 +185,7 @@ async def test_an_update_is_told_in_few_calls(broadcast: Broadcast, slack: resou
         counted = Broadcast(
             channel=SlackChannel(slack.token, wire.url + address.path),
             ledger=broadcast._ledger,
+            service=broadcast._service,
             deployment=broadcast._deployment,
         )
         subject = subject_of(
@@ -247,6 +253,7 @@ async def test_a_slack_that_does_not_answer_is_transient(broadcast: Broadcast, s
     silent = Broadcast(
         channel=SlackChannel(slack.token, "http://127.0.0.1:9/api/"),
         ledger=broadcast._ledger,
+        service=broadcast._service,
         deployment=broadcast._deployment,
     )
     failure = await refused(silent.announce, announcement(slack))
@@ -257,3 +264,77 @@ async def test_another_environments_outcome_is_refused(broadcast: Broadcast, sla
     failure = await refused(broadcast.announce, announcement(slack, environment="production"))
     assert failure.type == "invalid-request"
     assert messages(slack) == []
+
+
+@pytest.fixture
+def recorded(slack: resources.Slack, ledger: PostgresLedger, author: Author, tmp_path: Path) -> Broadcast:
+    """Tells of the releases of a running service."""
+    channel, deployment = SlackChannel(slack.token, slack.api_url), make_deployment(author.site, tmp_path)
+    return Broadcast(channel=channel, ledger=ledger, service=author.worker, deployment=deployment)
+
+
+async def test_what_became_of_a_release_is_told_as_it_is_recorded_whatever_the_caller_says(
+    recorded: Broadcast, author: Author, slack: resources.Slack
+) -> None:
+    first = await author.confirmed(author.draft("1.0.0"), expected_generation=0)
+    _, held = await author.publish(author.draft("1.1.0", following(first)), expected_generation=1)
+    lie = announcement(
+        slack,
+        key="x/completed",
+        outcome="completed",
+        generation=1,
+        version="6.6.6",
+        summary="everything is allowed",
+        reason="see http://evil.example",
+        approvers=("mallory",),
+        restored_generation=7,
+        links={"Temporal UI": "https://evil.example/"},
+    )
+    await run(recorded.announce, lie)
+    (message,) = messages(slack)
+    told = str(message)
+    for word in ("evil", "6.6.6", "mallory", "everything is allowed"):
+        assert word not in told
+    for word in ("1.0.0", "What 1.0.0 says", "the test says confirmed", "alva, bruno"):
+        assert word in told
+
+    for changes in (
+        {"key": "x/2", "generation": 2},  # live, unconfirmed
+        {"key": "x/3", "generation": 2, "outcome": "rolled_back"},
+        {"key": "x/4", "generation": None},
+    ):
+        failure = await refused(recorded.announce, lie.model_copy(update=changes))
+        assert (failure.type, failure.non_retryable) == ("conflict", True)
+    failure = await refused(recorded.announce, lie.model_copy(update={"key": "x/5", "generation": 9}))
+    assert failure.type == "not-found"
+    assert len(messages(slack)) == 1
+
+    undo = await author.lease(held.update_id, Kind.ROLLBACK)
+    await author.load(author.undoing(undo, 2, first.checksum), "undo")
+    await author.stand(2, Standing.WITHDRAWN, undo)
+    await run(recorded.announce, lie.model_copy(update={"key": "x/3", "generation": 2, "outcome": "rolled_back"}))
+    told = str(messages(slack)[0])
+    assert "1.0.0 as generation 3" in told
+    assert "the test says withdrawn" in told
+
+
+async def test_telling_that_an_update_was_rejected_ends_it_and_one_that_is_live_is_not_told(
+    recorded: Broadcast, author: Author, slack: resources.Slack
+) -> None:
+    request = await author.prepared(author.draft("1.0.0"), expected_generation=0)
+    live = await author.prepared(author.draft("1.0.1"), expected_generation=0)
+    lease = await author.lease(live.update_id)
+    await author.load(live.model_copy(update={"fencing_token": lease.fencing_token}))
+
+    failure = await refused(
+        recorded.announce, announcement(slack, key=f"{live.update_id}/rejected", update_id=live.update_id)
+    )
+    assert failure.type == "conflict"
+    said = announcement(
+        slack, key=f"{request.update_id}/rejected", update_id=request.update_id, reason="aborted: by hand"
+    )
+    await run(recorded.announce, said)
+    record = await author.worker.update(request.update_id)
+    assert (record.state, record.steps[-1].reason) == (UpdateState.ABORTED, "aborted: by hand")
+    assert str(request.change_request) in str(messages(slack))
+    assert len(messages(slack)) == 1
