@@ -28,10 +28,11 @@ from constitution.environment import Strategy
 from constitution.errors import ContentError, InvalidRequestError, UnavailableError
 from constitution.model import Model
 from constitution.past import Past
+from constitution.power import describe_power
 from constitution.prediction import Expected, Prediction
 from constitution.quantities import QUANTITIES
 from constitution.release import Standing, Verdict
-from constitution.spike import Reading, SpikeTest, describe_power, power
+from constitution.spike import Reading, SpikeTest, power
 from constitution.watch_evidence import WatchEvidence
 from constitution.watching_family import FamilyWatch, Watched
 

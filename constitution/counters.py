@@ -49,7 +49,7 @@ GLITCH = 0.9  # a value that falls to no less than this share of the last one di
 RECENT_TICKS = 12  # a target silent for longer is not waited for
 ENOUGH_TARGETS: Mapping[Measure, float] = {"rate": 0.9, "share": 0.5}
 MOST_RESTARTED = 0.1  # share of the answering targets; beyond it a tick is no rate
-MOST_ALIKE = 1000  # series of one target among which a successor is looked for
+MOST_ALIKE = 1000  # series of one target; among more it is not searched which one goes on under new labels
 LARGEST_BURST = LARGEST_EFFECT  # times the target's events per scrape; at least so many events
 OUT_OF_PHASE = (0.6, 0.45)  # intervals before and after an instant: within them a series of another scrape has a sample
 LARGEST_COUNT = 2.0**53  # above it a float skips integers, and sums of powers overflow
@@ -91,7 +91,7 @@ class _Series:
     last_t: float = -math.inf
     last_v: float = math.nan
     born: bool = False
-    succeeded: bool = False  # another series went on from it
+    succeeded: bool = False  # another series went on from it, or it from an unknown one: its first sight is no event
 
 
 @dataclass(slots=True)
@@ -317,13 +317,17 @@ class CounterGrid:
     ) -> None:
         """Let each series that is new at this instant go on from the most alike one that has fallen silent."""
         new = [target.series[i] for i in scrape if not target.series[i].born]
-        if not new or not self._known_before(target, t) or len(target.series) > MOST_ALIKE:
+        if not new or not self._known_before(target, t):
             return
         silent = [
             series
             for i, series in enumerate(target.series)
             if series.born and i not in scrape and self._silent(target, series, t, coming[i])
         ]
+        if silent and len(target.series) > MOST_ALIKE:
+            for series in new:
+                series.succeeded = True  # which of so many it was is not searched: a reference only
+            return
         for series in new:
             alike = [old for old in silent if old.counted == series.counted]
             if not alike:

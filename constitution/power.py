@@ -10,6 +10,7 @@ Pure: no clock, no I/O.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from constitution.baseline import Baseline
@@ -85,3 +86,22 @@ def information_bound(baseline: Baseline, *, ratio: float, rho: float, alpha: fl
     if information <= 0:
         return math.inf
     return scrape_interval_s * max(1.0, math.log(1.0 / alpha) / information)
+
+
+def describe_power(powers: Sequence[Power], bake_s: float) -> str:
+    """One sentence for a person, e.g. "x2 is seen in about 40 s; x1.2 cannot be seen at this traffic"."""
+    parts = []
+    for found in powers:
+        if math.isinf(found.typical_s):
+            parts.append(f"x{found.ratio:g} cannot be seen at this traffic")
+        elif found.typical_s > bake_s:
+            parts.append(f"x{found.ratio:g} needs {_duration(found.typical_s)} and cannot be seen in this watch")
+        else:
+            parts.append(f"x{found.ratio:g} is seen in about {_duration(found.typical_s)}")
+    return "at today's traffic: " + "; ".join(parts)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

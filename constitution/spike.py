@@ -467,25 +467,6 @@ def power(baseline: Baseline, parameters: SpikeParameters, ratios: Sequence[floa
     return tuple(found)
 
 
-def describe_power(powers: Sequence[Power], bake_s: float) -> str:
-    """One sentence for a person, e.g. "x2 is seen in about 40 s; x1.2 cannot be seen at this traffic"."""
-    parts = []
-    for found in powers:
-        if math.isinf(found.typical_s):
-            parts.append(f"x{found.ratio:g} cannot be seen at this traffic")
-        elif found.typical_s > bake_s:
-            parts.append(f"x{found.ratio:g} needs {_duration(found.typical_s)} and cannot be seen in this watch")
-        else:
-            parts.append(f"x{found.ratio:g} is seen in about {_duration(found.typical_s)}")
-    return "at today's traffic: " + "; ".join(parts)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
 def combine(log_es: Sequence[float], weights: Sequence[float]) -> float:
     """Log of the weighted average of several e-values: one e-value, whatever their dependence.
 

@@ -38,6 +38,13 @@ def counts(matrix: list[dict[str, Any]]) -> list[float]:
     return [tick.count for tick in ticks(matrix)]
 
 
+def relabelled(entry: dict[str, Any], at: int) -> list[dict[str, Any]]:
+    """The same counter under one label more from a sample on; itself where it has fewer samples."""
+    values = entry["values"]
+    parts = [(entry["metric"], values[:at]), (entry["metric"] | {"team": "risk"}, values[at:])]
+    return [{"metric": labels, "values": part} for labels, part in parts if part]
+
+
 class TestIncrements:
     def test_are_the_differences_of_the_samples(self) -> None:
         assert counts([series([10, 13, 13, 20])]) == [0, 3, 0, 7]
@@ -123,6 +130,46 @@ class TestIncrements:
             assert total == sum(steps[1:])
 
 
+class TestNewLabels:
+    def test_are_the_same_counter(self) -> None:
+        for at in range(8):
+            assert counts(relabelled(series([5, 6, 9, 9, 12, 20, 21], instance="a"), at)) == [0, 1, 3, 0, 3, 8, 1]
+
+    def test_of_several_series_each_goes_on_as_the_one_most_alike(self) -> None:
+        matrix = [
+            *relabelled(series([100, 110, 120, 130], instance="a", decision="allow", severity="none"), 2),
+            *relabelled(series([7, 7, 8, 8], instance="a", decision="deny", severity="low"), 2),
+            *relabelled(series([50, 51, 51, 52], instance="a", decision="deny", severity="high"), 2),
+        ]
+        assert [(t.count, t.exposure) for t in ticks(matrix, measure="share")] == [(0, 0), (1, 11), (1, 11), (1, 11)]
+
+    def test_after_a_restart_count_from_zero(self) -> None:
+        matrix = [series([100, 110], instance="a"), series([None, None, 4, 9], instance="a", version="2")]
+        assert [t.count for t in ticks([*matrix], measure="share")] == [0, 10, 4, 5]
+        assert [t.void for t in ticks(matrix)] == [False, False, True, False]
+
+    def test_of_a_series_that_went_on_elsewhere_are_no_events_when_it_comes_back(self) -> None:
+        matrix = [
+            series([10, 11, None, 13], instance="a"),
+            series([None, None, 12, 13], instance="a", team="risk"),
+        ]
+        assert counts(matrix) == [0, 1, 1, 1]
+
+    def test_long_after_a_series_fell_silent_are_another_series(self) -> None:
+        alive = series([i * 10 for i in range(20)], instance="a", decision="allow")
+        old = series([0, 3], instance="a", decision="deny")
+        late = series([*[None] * 18, 2, 4], instance="a", decision="deny", team="risk")
+        assert [t.count for t in ticks([alive, old, late], measure="share")][-2:] == [2, 2]
+
+    @pytest.mark.parametrize(("number", "at_the_change"), [(500, 500), (2000, 0)])
+    def test_of_hundreds_are_one_by_one_the_same_counters_and_of_thousands_no_events(
+        self, number: int, at_the_change: int
+    ) -> None:
+        before = [series([i, i + 1, None, None], instance="a", rule=str(i)) for i in range(number)]
+        after = [series([None, None, i + 2, i + 3], instance="a", rule=str(i), team="x") for i in range(number)]
+        assert counts(before + after) == [0, number, at_the_change, number]
+
+
 class TestGaps:
     def test_no_sample_is_no_evidence_and_the_next_tick_has_the_longer_exposure(self) -> None:
         found = ticks([series([0, 5, None, None, 20])])
@@ -205,7 +252,8 @@ class TestLive:
                 restart = int(rng.integers(5, 35))
                 values[restart:] = [None if v is None else int(str(v)) // 3 for v in values[restart:]]
             decision = ("allow", "deny")[i % 2]
-            matrix.append(series(values, start=T0 + (i // 2) * 0.7, instance=str(i // 2), decision=decision))
+            entry = series(values, start=T0 + (i // 2) * 0.7, instance=str(i // 2), decision=decision)
+            matrix += relabelled(entry, int(rng.integers(0, 80)))
         grid = CounterGrid(origin_s=T0 + 2.5, interval_s=5.0, measure=measure, counted=refused)
         live: list[Tick] = []
         for now in range(0, 220, step):

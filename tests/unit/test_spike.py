@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from constitution.baseline import Baseline
+from constitution.power import describe_power
 from constitution.release import Verdict
-from constitution.spike import MAX_STARTS, SpikeParameters, SpikeTest, combine, describe_power, power
+from constitution.spike import MAX_STARTS, SpikeParameters, SpikeTest, combine, power
 
 
 def poisson(seed: int, means: Sequence[float]) -> list[float]:
