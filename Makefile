@@ -23,8 +23,9 @@ setup: sync  ## Install everything: Python packages, servers, builds (cached out
 sync:
 	@$(UV) sync --frozen --all-extras
 
+# make up EMBEDDED=postgres: the stack's own server again, where yours was given before.
 up: sync  ## Start the real servers and our services; a second time: nothing happens
-	@$(STACK) up
+	@$(STACK) up $(addprefix --embedded ,$(EMBEDDED))
 
 down:  ## Stop all of them; their data stays
 	@if [ -x $(PYTHON) ]; then $(STACK) down; fi

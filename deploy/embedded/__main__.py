@@ -41,9 +41,13 @@ def _stack(directory: Path) -> Stack:
 def up(
     directory: Directory = DEFAULT_DIRECTORY,
     infrastructure: Annotated[bool, typer.Option(help="Only the servers, not our services.")] = False,
+    embedded: Annotated[
+        list[str] | None, typer.Option(help="The stack's own server, although it was given yours before.")
+    ] = None,
 ) -> None:
     """Start every server that does not run yet, and return when each answers."""
     stack = _stack(directory)
+    stack.forget(*(embedded or ()))
     stack.start(*(INFRASTRUCTURE_NAMES if infrastructure else ALL_NAMES))
     _show(stack.status())
     typer.echo(f"settings: {stack.directory / 'stack.env'}")

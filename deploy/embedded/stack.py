@@ -24,7 +24,7 @@ from deploy.embedded.cache import locked
 from deploy.embedded.catalogue import ALL_NAMES
 from deploy.embedded.control import LOCK, NotRunning, StackError, call
 from deploy.embedded.envfile import read_settings
-from deploy.embedded.external import common_settings, external_settings
+from deploy.embedded.external import Remembered, common_settings, external_settings
 from deploy.embedded.leftovers import MARKER
 from deploy.embedded.postgres import outside
 from deploy.embedded.site import CHECKOUT
@@ -129,9 +129,22 @@ class Stack:
         return {
             "verb": verb,
             "names": list(names or self.servers),
-            "external": external_settings(self._environment, self.settings()),
+            "external": external_settings(self._environment, Remembered(self._run).ours(self.settings())),
             "settings": common_settings(self._environment) | self._overrides,
         }
+
+    def forget(self, *names: str) -> None:
+        """Use the stack's own servers from now on where the user's were given before.
+
+        Raises:
+            StackError: The stack runs with one of them.
+        """
+        remembered = Remembered(self._run)
+        known = remembered.read().keys() & set(names)
+        if known and self._answers():
+            raise StackError(f"the stack runs with your own {', '.join(sorted(known))}; make down")
+        if known:
+            remembered.forget(known)
 
     def stop(self) -> None:
         """Stop all servers and the supervisor; returns when no process is left. Nothing runs: nothing happens."""

@@ -23,6 +23,7 @@ from typing import IO, Any
 from deploy.embedded.catalogue import CATALOGUE
 from deploy.embedded.control import LOCK, NAME, NotRunning, call, listener
 from deploy.embedded.envfile import write_settings
+from deploy.embedded.external import REPLACED_BY, Remembered
 from deploy.embedded.guard import Guard
 from deploy.embedded.leftovers import end
 from deploy.embedded.server import ServerError
@@ -44,7 +45,8 @@ class Supervisor:
         self._loop = loop
         self._site = site
         self._units: dict[str, Unit] = {}
-        self._external: dict[str, dict[str, str]] = {}
+        self._remembered = Remembered(site.run)
+        self._external = self._remembered.read()
         self._overrides: dict[str, str] = {}
         self._starts: dict[str, asyncio.Task[None]] = {}
         self._listeners: set[Say] = set()
@@ -142,7 +144,7 @@ class Supervisor:
         self._loop.call_soon_threadsafe(self._report, name, text)
 
     def _take_settings(self, external: dict[str, dict[str, str]], overrides: dict[str, str]) -> None:
-        self._external |= {name: given for name, given in external.items() if name not in self._units}
+        self._external = self._remembered.take(external, self._units)
         self._overrides |= overrides
         self._write_settings()
 
@@ -217,14 +219,17 @@ class Supervisor:
     async def _status(self) -> list[dict[str, Any]]:
         own = await asyncio.gather(*(unit.status() for unit in self._units.values()))
         blank: dict[str, Any] = {
-            "detail": "your own server",
             "pid": None,
             "uptime_s": None,
             "rss_mb": None,
             "urls": {},
             "log": None,
         }
-        return [*own, *(blank | {"name": name, "state": str(State.EXTERNAL)} for name in self._external)]
+        theirs = {name: f"your own server, by {REPLACED_BY[name][0]}; not looked at" for name in self._external}
+        external = (
+            blank | {"name": name, "state": str(State.EXTERNAL), "detail": detail} for name, detail in theirs.items()
+        )
+        return [*own, *external]
 
     async def _stop_all(self) -> None:
         """Stop in reverse order of need; servers that do not need each other stop together."""

@@ -19,7 +19,7 @@ import pytest
 from tests.helpers import eventually
 
 
-@pytest.mark.timeout(1)
+@pytest.mark.timeout(0.2)
 class TestHanging:
     async def test_waits(self) -> None:
         def answer() -> list[str]:
@@ -41,7 +41,7 @@ async def test_comes_after() -> None:
     await asyncio.sleep(0)
 
 
-@pytest.mark.timeout(1)
+@pytest.mark.timeout(0.2)
 async def test_has_a_timeout_of_its_own() -> None:
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
