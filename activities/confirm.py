@@ -20,7 +20,7 @@ from constitution.checksum import Checksum
 from constitution.environment import Strategy
 from constitution.errors import ContentError, EvidenceError, NotApprovedError, NotYetError
 from constitution.model import Model
-from constitution.release import Envelope, Kind, Release, Standing, Verdict
+from constitution.release import Envelope, Release, Standing, Verdict
 from constitution.watch_evidence import WatchEvidence
 from signatures.approved import approved
 
@@ -125,7 +125,7 @@ class Confirm:
 
     async def _verdict(self, x: StandingInput, release: Release) -> Verdict:
         """Return the watch's verdict as its evidence says, if the strategy or a signed order confirms by it."""
-        if release.kind in (Kind.ROLLBACK, Kind.WITHDRAW):
+        if release.kind.undoes:
             return Verdict.NOT_WATCHED
         if await self._is_first(release):
             return Verdict.NOT_APPLICABLE
@@ -202,7 +202,7 @@ class Confirm:
                 effective_at=release.effective_at,
             )
         )
-        undoes = release.kind in (Kind.ROLLBACK, Kind.WITHDRAW)
+        undoes = release.kind.undoes
         await self._sync.sync_targets(
             SyncInput(
                 environment=x.environment,

@@ -25,7 +25,7 @@ from constitution.model import Model
 from constitution.names import Names
 from constitution.past import Past
 from constitution.reconciliation import Finding
-from constitution.release import Kind, Standing
+from constitution.release import Standing
 
 KNOWN_FOR = timedelta(hours=24)
 """Temporal must keep closed runs at least that long (retention); of older ones nothing is concluded."""
@@ -273,7 +273,7 @@ def _undelivered(releases: Sequence[Past], before: datetime) -> list[Finding]:
 
 
 def _unconfirmed(release: Past) -> Finding:
-    undoes = release.rollback_of if release.kind in (Kind.ROLLBACK, Kind.WITHDRAW) else None
+    undoes = release.rollback_of if release.kind.undoes else None
     what = f"it undoes generation {undoes}" if undoes else "it is live"
     return Finding(
         code="unconfirmed",

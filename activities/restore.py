@@ -18,8 +18,6 @@ from constitution.release import Envelope, Kind, Standing
 
 __all__ = ["FenceInput", "Fenced", "PlanInput", "Restore", "RestoreInput", "RollbackPlan"]
 
-_UNDOING = (Kind.ROLLBACK, Kind.WITHDRAW)
-
 
 class FenceInput(Model):
     """Who fences."""
@@ -85,14 +83,14 @@ class Restore:
                 await self._service.acquire_lease(request, step_key(x.environment, x.update_id, step))
             ).fencing_token
         except LeaseHeldError as error:
-            if error.current is None or Kind(error.current["kind"]) in _UNDOING:
+            if error.current is None or Kind(error.current["kind"]).undoes:
                 raise NotYetError(f"another rollback is under way: {error.message}", hint=error.hint) from error
         own = [r async for r in self._service.history() if r.update_id == x.update_id]
         newest = max(own, key=lambda r: r.generation, default=None)
         if newest is None:
             return Fenced(generation=None, version=None, checksum=None, fencing_token=token)
         confirmed = newest.standing is Standing.CONFIRMED
-        undoing = newest.kind in _UNDOING
+        undoing = newest.kind.undoes
         unconfirmed = newest.rollback_of if undoing else newest.generation
         return Fenced(
             generation=None if confirmed else unconfirmed,

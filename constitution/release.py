@@ -24,6 +24,11 @@ class Kind(StrEnum):
     REISSUE = "reissue"  # the same bytes again, by signed override
     WITHDRAW = "withdraw"  # no constitution: undo of a first release, and the emergency stop
 
+    @property
+    def undoes(self) -> bool:
+        """Whether it takes a release back rather than bringing one."""
+        return self in {Kind.ROLLBACK, Kind.WITHDRAW}
+
 
 class Standing(StrEnum):
     """What became of a release; append-only."""

@@ -22,10 +22,10 @@ async def acquire(context: Context, request: LeaseRequest, key: str, client: str
         ForbiddenError: 403, Kafka refuses this service's credentials.
     """
     await context.witness.require(next_generation=False)
-    if request.kind not in leases.UNDOING:
+    if not request.kind.undoes:
         await _require_servers(context)
     fingerprint = idempotency.fingerprint("lease", request)
-    if request.kind in leases.UNDOING:
+    if request.kind.undoes:
         async with context.database.transaction() as connection:
             held = (await leases.lock(connection, context.environment)).held
             mine = held is not None and held.update_id == request.update_id
@@ -39,7 +39,7 @@ async def acquire(context: Context, request: LeaseRequest, key: str, client: str
                 await leases.renew(connection, context.environment)
             return answered
         lease, taken_from = await leases.acquire(connection, context.environment, request, context.lease_ttl)
-        if request.kind not in leases.UNDOING:
+        if not request.kind.undoes:
             await updates.leased(connection, context.environment, request.update_id, client)
         await idempotency.store_answer(connection, context.environment, key, fingerprint, lease.model_dump_json())
         whom = "" if taken_from is None else f", from {taken_from.kind} {taken_from.update_id}"

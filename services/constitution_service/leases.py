@@ -25,8 +25,6 @@ from constitution.release import Kind
 from services.constitution_service import releases, updates
 from services.constitution_service.context import now_of
 
-UNDOING = frozenset({Kind.ROLLBACK, Kind.WITHDRAW})
-
 
 @dataclass(frozen=True, slots=True)
 class LeaseRow:
@@ -70,15 +68,15 @@ async def acquire(
     """
     row = await lock(connection, environment)
     held = row.held
-    if request.kind not in UNDOING:
+    if not request.kind.undoes:
         await updates.require_open(connection, environment, request.update_id)
-    same_side = held is not None and (held.kind in UNDOING) == (request.kind in UNDOING)
+    same_side = held is not None and held.kind.undoes == request.kind.undoes
     if held is not None and same_side and held.update_id == request.update_id:
         await renew(connection, environment)
         return held, None
     if held is not None and not await _ended(connection, environment, row, ttl):
         foreign = request.own_only and held.update_id != request.update_id
-        if request.kind not in UNDOING or held.kind in UNDOING or foreign:
+        if not request.kind.undoes or held.kind.undoes or foreign:
             raise LeaseHeldError(
                 f"the lease of {environment} is held by {held.kind} {held.update_id}"
                 + (f" ({held.workflow_id})" if held.workflow_id else "")

@@ -60,7 +60,7 @@ async def load(context: Context, request: LoadRequest, key: str, client: str) ->
             return LoadResult.model_validate_json(answer)
         held = leases.require(lease, update_id=request.update_id, fencing_token=request.fencing_token)
         await leases.renew(connection, environment)
-        if (held.kind in leases.UNDOING) != (request.kind in leases.UNDOING):
+        if held.kind.undoes != request.kind.undoes:
             raise ConflictError(
                 f"the lease was taken for {held.kind}; it does not allow {request.kind}",
                 current=held.model_dump(mode="json", exclude={"fencing_token"}),

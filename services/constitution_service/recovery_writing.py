@@ -128,7 +128,7 @@ async def _release(connection: Connection, context: Context, lost: Lost) -> None
             generation=said.generation,
             tenant=event.tenant,
         )
-    if said.kind in leases.UNDOING:
+    if said.kind.undoes:
         await updates.close(connection, said.environment, said.update_id)
 
 
