@@ -32,7 +32,7 @@ FIRST_SCRAPES_S: Final = 4.0
 WATCHED: Final = "watched"
 """The strategy of every release but the first."""
 VICTIM: Final = "orchestrator-2"
-"""The target that is killed in mid-sync."""
+"""The target that is killed before its sync is proved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ class Story:
         self._same_as(before)
 
     def _target_lost(self) -> None:
-        self._screen.chapter(f"1.3.0 meets a real fault: {VICTIM} is killed in mid-sync")
+        self._screen.chapter(f"1.3.0 meets a real fault: {VICTIM} is killed before its sync is proved")
         before = self._live()
         lost = self._ask("1.3.0", "escalation", "current", "CR-130", WATCHED)
         self._approve(lost)
