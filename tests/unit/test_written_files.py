@@ -295,3 +295,37 @@ def test_a_document_that_cannot_be_read_is_refused_in_words(
     ):
         assert run(command) in (1, 2), command
     assert "Traceback" not in capfd.readouterr().err
+
+
+JSON = {
+    "arrays in arrays": b"[" * 100_000,
+    "an integer of 5,000 digits": b'{"payload": ' + b"9" * 5000 + b"}",
+    "Latin-1": "{'é': 1}".encode("latin-1"),
+    "NUL": b"\0",
+    "one key twice": b'{"a": 1, "a": 2}',
+    "no number": b"NaN",
+    "a number beyond all": b'{"a": 1e999}',
+    "a list": b"[]",
+    "a large text": b'{"payload": "' + b"A" * 900_000 + b'"}',
+}
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("name", JSON)
+def test_json_that_cannot_be_used_is_refused_in_words(
+    name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRUST_FILE", str(_written(tmp_path / "trust", "certificates/alva.asc")))
+    path = tmp_path / "mine.json"
+    path.write_bytes(JSON[name])
+    checksum = "sha256:" + "a" * 64
+    load = ["load", "--checksum", checksum, "--change-request", "CR-1", "--evidence", checksum, "--reason", "x"]
+    usual = ["--version", "1.1.0", "--environment", "development", "--previous", "none"]
+    for command in (
+        [*load, "--update-id", "1b4e28ba-2fa1-41d2-883f-0016d3cca427", "--approval", str(path)],
+        ["watch", "show", "--file", str(path), "--text"],
+        ["watch", "backtest", "--input", str(path)],
+        ["draft", "--template", str(path), *usual, "--out", str(tmp_path / "out.json")],
+    ):
+        assert run(command) in (1, 2), command
+    assert "Traceback" not in capfd.readouterr().err
