@@ -26,9 +26,10 @@ from activities.keys import require_environment
 from activities.ports import Archive, ConstitutionService, Deployment, EventLog, Runs
 from activities.runs import RunRef
 from constitution.checksum import Checksum
-from constitution.errors import NotYetError
+from constitution.errors import ContentError, NotYetError
 from constitution.model import Model
 from constitution.release import DeliveredEvent, Envelope, Release, UpdateId, Verdict
+from constitution.watch_evidence import WatchEvidence
 from signatures.detect import detect
 
 SIEM_GROUP = "siem"
@@ -151,6 +152,7 @@ class ArchiveRelease:
         path = f"{folder}/outcome-{x.outcome}.json"
         require_backed(release, x.outcome)
         undo = await undoing(self._service, x.generation) if x.outcome == "rolled_back" else None
+        x = x.model_copy(update={"watch_evidence": await self._watched(release, x.watch_evidence)})
         outcome = _outcome(x, release, undo, read_outcome(path, await self._archive.read(path)))
         parts = {
             **await self._document(release),
@@ -303,6 +305,18 @@ class ArchiveRelease:
         if watch is not None:
             files[f"evidence/watch-{watch.removeprefix('sha256:')[:12]}.json"] = await self._service.blob(watch)
         return files
+
+    async def _watched(self, release: Release, watch: Checksum | None) -> Checksum | None:
+        """Return the digest of a watch's evidence if it is of this release; a caller may name anything."""
+        if watch is None:
+            return None
+        try:
+            other = WatchEvidence.read(await self._service.blob(watch)).differences(release)
+        except ContentError as error:
+            other = (error.message,)
+        if other:
+            activity.logger.warning("watch_evidence_left_out", extra={"digest": watch, "reason": "; ".join(other)})
+        return None if other else watch
 
     async def _event(self, release: Release) -> dict[str, bytes]:
         """Return the events as they are on the topic: the first of each tenant, as duplicates may come later."""

@@ -44,8 +44,8 @@ class Posted(Model):
 class Announcement(Model):
     """One outcome to tell. ``key`` is unique per outcome: ``<update_id>/<outcome>``. Texts may be hostile.
 
-    Of a ``generation`` everything is told as constitution-service has recorded it, whatever is said here. ``links`` are
-    read no more.
+    Of a ``generation`` everything is told as constitution-service has recorded it, whatever is said here. ``links`` and
+    ``channel`` are read no more: they are the deployment's.
     """
 
     key: str
@@ -111,7 +111,9 @@ class Broadcast:
             with contextlib.suppress(NotFoundError):  # deleted, or the channel is another one by now: posted anew
                 await self._channel.edit(x.channel_id, x.ts, text=text, blocks=shown)
                 return Posted(channel_id=x.channel_id, ts=x.ts)
-        channel_id, ts = await self._once(subject.channel, _progress_key(subject.update_id), text, shown)
+        channel_id, ts = await self._once(
+            self._deployment.environment.channel, _progress_key(subject.update_id), text, shown
+        )
         return Posted(channel_id=channel_id, ts=ts)
 
     @activity.defn
@@ -120,7 +122,7 @@ class Broadcast:
         """Tell one outcome: a message of its own; a reply to the progress message is shown in the channel too.
 
         What became of a release is told in the words of constitution-service's record of it, and only what it says; an
-        update's rejection ends that update there first. Links are the deployment's.
+        update's rejection ends that update there first. Links and channel are the deployment's.
         Once per key: under an advisory lock, what was posted is looked up by its metadata first, so that a call whose
         answer was lost, a retry, or a second worker finds it. Twice, or killed half-way: the same message. Late, after
         its caller died: tells what is true of that run all the same.
@@ -160,7 +162,9 @@ class Broadcast:
             ]
         )
         text = slack_text(f"{title} in {x.environment}: {x.checksum or ''} {x.reason or x.summary}", 600)
-        channel_id, ts = await self._once(x.channel, x.key, text, shown, _progress_key(x.answers or x.update_id))
+        channel_id, ts = await self._once(
+            self._deployment.environment.channel, x.key, text, shown, _progress_key(x.answers or x.update_id)
+        )
         return Posted(channel_id=channel_id, ts=ts, permalink=await self._channel.permalink(channel_id, ts))
 
     async def _recorded(self, x: Announcement) -> Announcement:

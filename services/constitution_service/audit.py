@@ -95,7 +95,8 @@ async def record(context: Context, event: AuditEvent, client: str) -> None:
             issues=[Issue(code="id", path="/id", message=f"an id has 1 to {MAX_ID} characters")],
         )
     told = event.model_copy(
-        update={"actor": event.actor or client, "details": {**event.details, "reported_by": client}}
+        # A client's word names nobody but the client: a person is named where the service saw their signature.
+        update={"actor": client, "details": {**event.details, "reported_by": client}}
     )
     if not await write(context, told):
         raise UnavailableError("the audit event could be written neither to PostgreSQL nor to the spool")

@@ -120,8 +120,9 @@ async def require_open(connection: Connection, environment: str, update_id: str)
     record = await read(connection, environment, update_id)
     if record is not None and record.state in ENDED:
         said = record.steps[-1]
+        when = said.at.isoformat(timespec="seconds")
         raise UpdateClosedError(
-            f"update {update_id} was {said.state} at {said.at.isoformat(timespec='seconds')}: {said.reason}", hint=NEXT
+            f"update {update_id} was {said.state} by {said.actor} at {when}: {said.reason}", hint=NEXT
         )
     if await connection.fetchval(
         "SELECT true FROM closed_updates WHERE environment = $1 AND update_id = $2", environment, UUID(update_id)

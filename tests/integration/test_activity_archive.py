@@ -110,7 +110,11 @@ async def test_a_release_is_archived_whole_and_once(records: Records, author: Au
     await author.stand(1, Standing.CONFIRMED, lease)
     failure = await refused(records.archive.archive_release, outcome(result, outcome="rolled_back"))
     assert failure.type == "conflict", "nothing has undone it"
-    watch = await author.worker.put_blob(b'{"e":1}')
+    watch = await author.anomaly(1, verdict=Verdict.OK)
+    for digest in (await author.worker.put_blob(b'{"e":1}'), await author.anomaly(1, update_id=str(uuid4()))):
+        left_out = await run(records.archive.archive_release, outcome(result, watch_evidence=digest))
+        file = f"{left_out.folder}/evidence/watch-{digest.removeprefix('sha256:')[:12]}.json"
+        assert await records.repository.read(file) is None, "it is no evidence of this release"
     x = outcome(result, watch_evidence=watch)
     archived = await run(records.archive.archive_release, x)
     assert archived.folder == "docs/legal/constitution/1.0.0-1"
@@ -158,7 +162,7 @@ async def test_a_later_call_that_knows_less_takes_nothing_from_an_outcome(record
     await author.worker.put_blob(b"<x/>")
     result = await author.confirmed(author.draft("1.0.0"), expected_generation=0)
     await author.delivered(1)
-    watch = await author.worker.put_blob(b'{"e":1}')
+    watch = await author.anomaly(1, verdict=Verdict.OK)
     archived = await run(records.archive.archive_release, outcome(result, approvers=("alva",), watch_evidence=watch))
     x = ArchiveInput(environment=ENVIRONMENT, generation=1, outcome="completed", reason="its run was terminated")
     again = await run(records.archive.archive_release, x)

@@ -10,6 +10,7 @@ import pytest
 from slack_sdk import WebClient
 
 from activities.broadcast import Announcement, Broadcast, ProgressInput
+from activities.ports import Deployment
 from adapters.ledger import PostgresLedger
 from adapters.slack import EVENT_TYPE, IDS_FOR, SlackChannel
 from constitution.api import UpdateState
@@ -29,11 +30,15 @@ def site(tmp_path: Path) -> Site:
     return make_site(tmp_path / "site")
 
 
+def deployed(site: Site, slack: resources.Slack, tmp_path: Path) -> Deployment:
+    return make_deployment(site, tmp_path, channel=f"#{slack.channel_name}")
+
+
 @pytest.fixture
 def broadcast(slack: resources.Slack, ledger: PostgresLedger, site: Site, tmp_path: Path) -> Broadcast:
     channel = SlackChannel(slack.token, slack.api_url)
     nobody = ConstitutionServiceClient("http://127.0.0.1:9", None, ENVIRONMENT)  # a refusal is told without the service
-    return Broadcast(channel=channel, ledger=ledger, service=nobody, deployment=make_deployment(site, tmp_path))
+    return Broadcast(channel=channel, ledger=ledger, service=nobody, deployment=deployed(site, slack, tmp_path))
 
 
 def announcement(slack: resources.Slack, **changes: Any) -> Announcement:
@@ -111,7 +116,7 @@ async def test_a_name_that_is_given_to_another_channel_means_that_one(
         channel=SlackChannel(slack.token, slack.api_url, ids_for),
         ledger=ledger,
         service=ConstitutionServiceClient("http://127.0.0.1:9", None, ENVIRONMENT),
-        deployment=make_deployment(site, tmp_path),
+        deployment=deployed(site, slack, tmp_path),
     )
     before = await run(worker.announce, announcement(slack))
     assert before.channel_id == slack.channel
@@ -239,9 +244,15 @@ async def test_a_thread_is_read_again_only_when_it_has_changed(slack: resources.
 
 
 async def test_a_channel_that_is_not_there_and_a_token_that_is_not_known_are_permanent(
-    broadcast: Broadcast, slack: resources.Slack
+    broadcast: Broadcast, slack: resources.Slack, site: Site, tmp_path: Path
 ) -> None:
-    failure = await refused(broadcast.announce, announcement(slack, channel="#no-such-channel"))
+    lost = Broadcast(
+        channel=SlackChannel(slack.token, slack.api_url),
+        ledger=broadcast._ledger,
+        service=broadcast._service,
+        deployment=make_deployment(site, tmp_path, channel="#no-such-channel"),
+    )
+    failure = await refused(lost.announce, announcement(slack))
     assert (failure.type, failure.non_retryable) == (NotFoundError.code, True)
     assert "/invite" in failure.message
     stranger = SlackChannel("", slack.api_url)
@@ -269,7 +280,7 @@ async def test_another_environments_outcome_is_refused(broadcast: Broadcast, sla
 @pytest.fixture
 def recorded(slack: resources.Slack, ledger: PostgresLedger, author: Author, tmp_path: Path) -> Broadcast:
     """Tells of the releases of a running service."""
-    channel, deployment = SlackChannel(slack.token, slack.api_url), make_deployment(author.site, tmp_path)
+    channel, deployment = SlackChannel(slack.token, slack.api_url), deployed(author.site, slack, tmp_path)
     return Broadcast(channel=channel, ledger=ledger, service=author.worker, deployment=deployment)
 
 
@@ -288,6 +299,7 @@ async def test_what_became_of_a_release_is_told_as_it_is_recorded_whatever_the_c
         reason="see http://evil.example",
         approvers=("mallory",),
         restored_generation=7,
+        channel="#somewhere-else",
         links={"Temporal UI": "https://evil.example/"},
     )
     await run(recorded.announce, lie)

@@ -10,9 +10,12 @@ from temporalio.client import WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError
 
+from constitution.api import LeaseRequest
 from constitution.approval import OrderPredicate, Verb
+from constitution.errors import UpdateClosedError
 from constitution.messages import Outcome, Phase, Status
-from constitution.release import CurrentConstitution, Envelope
+from constitution.release import CurrentConstitution, Envelope, Kind
+from deploy.embedded.development import ENVIRONMENT
 from signatures.openpgp import generate_key
 from signatures.statements import sign_approval, sign_order
 from tests.helpers import eventually
@@ -207,6 +210,22 @@ async def test_one_denial_rejects(waiting: Waiting, live: CurrentConstitution) -
     assert "update.rejected" in await eventually(lambda: town.reads.audited(waiting.handle.id))
     assert len(town.reads.told_about(waiting.proposal.version, "rejected", "not this one")) == 1
     await truth.of_rejected(town, waiting.handle, waiting.proposal, denied_by="bruno")
+    known = await town.service.update(status.update_id or "")
+    assert [(step.state.value, step.actor) for step in known.steps[1:]] == [("denied", "bruno")]
+    with pytest.raises(UpdateClosedError, match="denied by bruno"):  # whoever has the approvals, and the lease
+        await town.service.acquire_lease(
+            LeaseRequest(update_id=known.update_id, kind=Kind.UPDATE), f"{ENVIRONMENT}/{known.update_id}/lease-late"
+        )
+
+
+async def test_an_aborted_run_is_aborted_in_the_service_whoever_sends_its_approvals_later(waiting: Waiting) -> None:
+    town = waiting.town
+    await waiting.handle.execute_update("decide", waiting.decision("alva"))
+    await waiting.handle.execute_update("abort", {"reason": "not today"})
+    assert (await town.end(waiting.handle)).type == "Rejected"
+    update_id = (await town.status(waiting.handle)).update_id or ""
+    assert [step.state.value for step in (await town.service.update(update_id)).steps] == ["open", "aborted"]
+    assert "not today" in (await town.service.update(update_id)).steps[-1].reason
 
 
 async def test_a_message_to_a_closed_run_changes_nothing(waiting: Waiting, live: CurrentConstitution) -> None:
