@@ -34,7 +34,7 @@ class Shift:
         Args:
             asked: the candidate's checksum.
             view: what is obeyed now.
-            client: who asks, for the audit log.
+            client: who asks, for the log.
 
         Raises:
             ConflictError: no constitution is in force: there is nothing to compare with.

@@ -49,6 +49,13 @@ def test_every_template_makes_a_document_with_all_four_decisions(name: str) -> N
     assert {rule.principle for rule in read.rules} == {principle.id for principle in read.principles}
 
 
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_a_rule_over_free_text_says_in_its_message_what_it_finds_or_what_to_do(name: str) -> None:
+    over_text = [rule for rule in parse(filled(name)).rules if "prompt.matches" in rule.when]
+    assert over_text
+    assert [rule.id for rule in over_text if len(rule.message.split(". ")) < 2] == []
+
+
 @pytest.mark.parametrize("name", ["tool-use", "data-handling", "escalation"])
 def test_the_golden_vectors_hold_and_each_rule_decides_one(name: str) -> None:
     asked = vectors(name)
