@@ -15,6 +15,7 @@ import subprocess
 from importlib.util import find_spec
 from pathlib import Path
 
+from deploy.embedded.authorities import machine_trusted
 from deploy.embedded.cache import item
 from deploy.embedded.server import Command, NotAnswering, Server, ServerError, base_environment, guarded
 from deploy.embedded.site import write_private
@@ -51,7 +52,8 @@ class SlackEmulator(Server):
         # No package's scripts run; npm ci installs exactly the lock file or fails.
         install = (str(_node()), str(npm), "ci", "--ignore-scripts", "--no-audit", "--no-fund")
         command = guarded(install, signal.SIGKILL)
-        environment = os.environ | base_environment(self.site)  # the user's own registry settings hold
+        with machine_trusted():
+            environment = os.environ | base_environment(self.site)  # the user's own registry settings hold
         done = subprocess.run(command, cwd=target, env=environment, check=False, capture_output=True, text=True)
         if done.returncode != 0:
             raise ServerError(f"npm ci failed: {done.stderr.strip()[-500:]}")
