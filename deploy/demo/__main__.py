@@ -6,9 +6,13 @@ A wrong argument or setting is exit 2.
 is when the person typed ``make demo``.
 """
 
+import fcntl
 import json
+import shlex
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -50,7 +54,34 @@ def main(
 def _demonstrate(started: float, *, keep: bool, fast: bool) -> int:
     screen = Screen(started)
     screen.timings.append(("Python environment", screen.elapsed()))
-    Stack(DIRECTORY / "stack").stop()  # of an earlier KEEP=1
+    with the_only_demo(DIRECTORY) as refused:
+        if refused:
+            screen.say(refused, style="bold red")
+            return 1
+        return _tell(screen, keep=keep, fast=fast)
+
+
+@contextmanager
+def the_only_demo(directory: Path) -> Iterator[str]:
+    """Hold the place of the demo; yield why it cannot be had: another demo runs, or one was kept. Else nothing."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / "demo.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield f"another demo runs in {directory}; wait for it, or run this one in another checkout"
+            return
+        stack = directory / "stack"
+        kept = Stack(stack).answers()
+        yield f"a demo that was kept runs in {stack}; to end it: {stop_command(stack)}" if kept else ""
+
+
+def stop_command(directory: Path) -> str:
+    """What to type to stop the stack of a demo that was kept."""
+    return shlex.join([".venv/bin/python", "-m", "deploy.embedded", "down", "--directory", str(directory)])
+
+
+def _tell(screen: Screen, *, keep: bool, fast: bool) -> int:
     stack = Stack(
         fresh(DIRECTORY / "stack"),
         attached=not keep,
@@ -71,7 +102,7 @@ def _demonstrate(started: float, *, keep: bool, fast: bool) -> int:
         return 1
     finally:
         if keep:
-            screen.say(f"left running; stop it with: python -m deploy.embedded down --directory {stack.directory}")
+            screen.say(f"left running; stop it with: {stop_command(stack.directory)}")
         else:
             with screen.timed("every server stopped"):
                 stack.stop()

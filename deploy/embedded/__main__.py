@@ -16,6 +16,7 @@ from rich.table import Table
 from deploy.bootstrap import BootstrapError
 from deploy.embedded.catalogue import ALL_NAMES, INFRASTRUCTURE, INFRASTRUCTURE_NAMES
 from deploy.embedded.control import NotRunning, StackError
+from deploy.embedded.machine import check_machine
 from deploy.embedded.ports import Ports
 from deploy.embedded.server import Server, ServerError
 from deploy.embedded.site import CHECKOUT, Site
@@ -58,6 +59,7 @@ def up(
 @app.command()
 def fetch(directory: Directory = DEFAULT_DIRECTORY) -> None:
     """Download and build all servers into the cache, in parallel."""
+    check_machine()
     began = time.monotonic()
     site = Site(directory)
 

@@ -26,6 +26,7 @@ from deploy.embedded.control import LOCK, NotRunning, StackError, call
 from deploy.embedded.envfile import read_settings
 from deploy.embedded.external import Remembered, common_settings, external_settings
 from deploy.embedded.leftovers import MARKER
+from deploy.embedded.machine import check_machine
 from deploy.embedded.postgres import outside
 from deploy.embedded.site import CHECKOUT
 
@@ -141,7 +142,7 @@ class Stack:
         """
         remembered = Remembered(self._run)
         known = remembered.read().keys() & set(names)
-        if known and self._answers():
+        if known and self.answers():
             raise StackError(f"the stack runs with your own {', '.join(sorted(known))}; make down")
         if known:
             remembered.forget(known)
@@ -156,10 +157,27 @@ class Stack:
         self._until_the_supervisor_has_ended()
 
     def erase(self) -> None:
-        """Stop all servers and delete their data."""
-        self.stop()
+        """Stop all servers and delete their data; so too of the stacks below this directory (a kept demo).
+
+        Raises:
+            StackError: One below belongs to a program that still runs, such as a test run; nothing was deleted.
+        """
+        locks = [*self.directory.glob(f"*/run/{LOCK}"), *self.directory.glob(f"*/*/run/{LOCK}")]
+        below = [Stack(lock.parents[1], environment={}) for lock in locks]
+        for stack in below:
+            if stack.attached():
+                raise StackError(f"a program that still runs uses the servers in {stack.directory}; wait for it")
+        for stack in (self, *below):
+            stack.stop()
+            shutil.rmtree(outside(stack.directory), ignore_errors=True)
         shutil.rmtree(self.directory, ignore_errors=True)
-        shutil.rmtree(outside(self.directory), ignore_errors=True)
+
+    def attached(self) -> bool:
+        """Whether the servers run here and end with the program that started them."""
+        try:
+            return bool(self._call({"verb": "ping"})["attached"])
+        except (NotRunning, FileNotFoundError):
+            return False
 
     def status(self) -> list[ServerStatus]:
         """Every server's state, in order of name; running servers are asked whether they answer.
@@ -220,8 +238,9 @@ class Stack:
 
     def _launch(self) -> bool:
         """Start the supervisor if none answers; return whether this call did."""
-        if self._answers():
+        if self.answers():
             return False
+        check_machine()
         self.directory.mkdir(parents=True, exist_ok=True)
         logs = self.directory / "log"
         logs.mkdir(mode=0o700, exist_ok=True)
@@ -239,7 +258,7 @@ class Stack:
             )
         deadline = time.monotonic() + SUPERVISOR_DEADLINE
         while time.monotonic() < deadline:
-            if self._answers():
+            if self.answers():
                 break
             if supervisor.poll() not in {None, 0}:
                 raise StackError(f"the supervisor ended with exit code {supervisor.returncode}: see {log.name}")
@@ -252,7 +271,8 @@ class Stack:
         self._supervisor = supervisor
         return True
 
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
+        """Whether a supervisor runs here."""
         try:
             call(self._run, {"verb": "ping"}, lambda _: None)
         except (NotRunning, FileNotFoundError):

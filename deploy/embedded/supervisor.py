@@ -113,7 +113,7 @@ class Supervisor:
             case {"verb": "status"}:
                 return await self._status()
             case {"verb": "ping"}:
-                pass
+                return {"attached": self._attached}
             case {"verb": "detach"}:
                 self._attached = False
             case {"verb": "stop"}:

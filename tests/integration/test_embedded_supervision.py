@@ -245,7 +245,7 @@ class TestStarting:
         stopping.start()
         successor = Stack(stack.directory, ("valkey", "postgres"), environment={})
         try:
-            eventually_sync(lambda: not successor._answers() or None)
+            eventually_sync(lambda: not successor.answers() or None)
             successor.start()
             assert {status.state for status in successor.status()} == {"running"}
             assert successor.settings() == before
