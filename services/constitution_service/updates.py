@@ -20,7 +20,7 @@ PROGRESS = (UpdateState.OPEN, UpdateState.DECIDED, UpdateState.LEASE, UpdateStat
 STOPPED = frozenset({UpdateState.DENIED, UpdateState.ABORTED, UpdateState.EXPIRED})
 ENDED = STOPPED | {UpdateState.UNDONE}
 LIVE = frozenset({UpdateState.LOADED, UpdateState.CONFIRMED})
-NEXT = "constitution change-request  # a new request, decided anew"
+NEXT = "a new change request can be decided anew"
 
 
 async def read(connection: Connection, environment: str, update_id: str) -> UpdateRecord | None:
