@@ -1,8 +1,7 @@
 """Runbook step 4, second half: did ``policy_engine_evaluations_total`` change at or after publish?
 
-The judgement is constitution/watching_family.py's: anytime-valid tests on raw counter samples, several quantities
-within one budget of false alarms. Here is only the asking: what is read, how often, what is kept as evidence, and
-what happens while Prometheus is silent.
+The judgement is constitution/watching_family.py's: several quantities within one budget of false alarms. Here is only
+the asking: what is read, how often, what is kept as evidence, and what happens while Prometheus is silent.
 """
 
 import asyncio
