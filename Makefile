@@ -12,7 +12,7 @@ export UV_SYSTEM_CERTS ?= $(if $(wildcard /etc/ssl/certs/*.pem /etc/ssl/certs/*.
 PYTHON := .venv/bin/python
 STACK := $(PYTHON) -m deploy.embedded
 
-.PHONY: help setup sync up down status restart worker traffic demo test test-slow record-histories lint format chaos model load bench bench-watch clean
+.PHONY: help setup sync up down status restart worker traffic demo test check test-all test-environment test-slow record-histories lint format chaos model load bench bench-watch clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -68,6 +68,17 @@ test: sync  ## Linters, types, import contracts and every test
 	$(PYTHON) -m pytest tests/chaos; \
 	$(PYTHON) -m pytest --ignore tests/chaos $(PYTEST_ARGS); \
 	[ $$lint = passed ] || { echo "lint failed: see above the tests" >&2; exit 1; }
+
+# About a minute on two free cores, where mypy has its cache; no server is started.
+check: sync  ## Linters, types, import contracts and most unit tests, in about a minute; no server
+	@$(MAKE) --no-print-directory lint
+	@$(PYTHON) -m pytest -q -m "not slow and not simulation" --hypothesis-profile quick -n 2 tests/unit
+
+test-all: sync  ## Every test there is: test, test-slow, and set-up with a release on other machines and in other shells
+	@code=0; for tests in test test-slow test-environment; do $(MAKE) --no-print-directory $$tests || code=1; done; exit $$code
+
+test-environment: sync
+	@$(PYTHON) -m pytest -m environment tests/environment
 
 test-slow: sync  ## The tests that wait for long timeouts: workers killed in further steps
 	@$(PYTHON) -m pytest -m slow $(PYTEST_ARGS)

@@ -34,6 +34,24 @@ MIGRATIONS = CHECKOUT / "deploy" / "sql" / "migrations"
 
 LONGEST_FIRST = ("faults", "model", "workflow", "integration")
 
+# Unit tests that take seconds each: `make check` leaves them to `make test`.
+SIMULATIONS = {
+    "test_backtest",
+    "test_bet_slack",
+    "test_embedded_ports",
+    "test_limits",
+    "test_openpgp_selfsigs",
+    "test_outgoing_calls",
+    "test_prediction",
+    "test_setting_names",
+    "test_spike_bet",
+    "test_spike_family",
+    "test_spike_twin",
+    "test_watch_fleet",
+    "test_watch_show",
+    "test_watch_slack",
+}
+
 KEPT = timedelta(days=1)  # servers and logs of a failed run
 
 # The session fixture of each server.
@@ -49,6 +67,7 @@ FIXTURES = {
 
 # No example is judged by a clock: the machine may be busy with other work.
 settings.register_profile("no clock", deadline=None)
+settings.register_profile("quick", deadline=None, max_examples=15)  # of `make check`
 settings.load_profile("no clock")
 
 
@@ -58,7 +77,7 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the tests that take long: two at a time, none of them is waited for alone at the end. Limit each."""
+    """Begin with the tests that take long: two at a time, none is waited for alone at the end. Mark and limit each."""
 
     def rank(item: pytest.Item) -> int:
         folders = (number for number, folder in enumerate(LONGEST_FIRST) if folder in item.path.parts)
@@ -66,6 +85,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     items.sort(key=rank)
     for item in items:
+        if item.path.stem in SIMULATIONS:
+            item.add_marker("simulation")
         set_limit(item)
 
 

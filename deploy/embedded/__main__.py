@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from deploy.bootstrap import BootstrapError
+from deploy.bootstrap import BootstrapError, home
 from deploy.embedded.catalogue import ALL_NAMES, INFRASTRUCTURE, INFRASTRUCTURE_NAMES
 from deploy.embedded.control import NotRunning, StackError
 from deploy.embedded.machine import check_machine
@@ -157,7 +157,10 @@ def _show(statuses: list[ServerStatus]) -> None:
 def main() -> NoReturn:
     """Run the command line; exit 1 with a reason where something is wrong, 130 after Ctrl-C."""
     code = 0
+    if sys.stdout is None:  # closed by the caller: nothing is to be said
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - until the end
     try:
+        os.environ["HOME"] = str(home())  # what downloads here keeps things in it, too
         code = app(standalone_mode=False) or 0
     except (StackError, ServerError, NotRunning, BootstrapError) as error:
         typer.echo(f"error: {error}", err=True)

@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
+from deploy.bootstrap import home
 from deploy.embedded.catalogue import CATALOGUE
 from deploy.embedded.control import LOCK, NAME, NotRunning, call, listener
 from deploy.embedded.envfile import write_settings
@@ -266,6 +267,7 @@ def _lock(run: Path) -> IO[str] | None:
 
 def main() -> int:
     """Supervise the directory given as argument. Returns the exit code."""
+    os.environ["HOME"] = str(home())  # what downloads here keeps things in it, too
     site = Site(Path(sys.argv[1]))
     lock = _lock(site.run)
     if lock is None:

