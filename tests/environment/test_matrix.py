@@ -119,7 +119,7 @@ def test_with_a_persons_settings_of_uv_and_pip(folder: Path) -> None:
 
 
 def test_in_an_ascii_locale(folder: Path) -> None:
-    release(clone(folder, "Zoë"), shell(LC_ALL="C", LANG="C", PYTHONIOENCODING="ascii"))
+    release(clone(folder, "ascii"), shell(LC_ALL="C", LANG="C", PYTHONIOENCODING="ascii"))
 
 
 def test_with_closed_standard_output(folder: Path) -> None:
