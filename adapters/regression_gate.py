@@ -176,9 +176,9 @@ class _Suite:
         argv = [
             *(sys.executable, "-P", "-m", "pytest", str(self._gate / self.name)),
             # Nothing of whatever project the worker was started in: no ini file, no other conftest, no cache.
-            *("-c", os.devnull, "--rootdir", str(self._gate), "--confcutdir", str(self._gate / self.name)),
+            *("-c", os.devnull, "--rootdir", ".", "--confcutdir", str(self._gate / self.name)),
             *("-p", "no:cacheprovider", "--import-mode=importlib", "--strict-markers", "-o", "xfail_strict=true"),
-            *("-v", "--tb=short", "--color=no", f"--junit-xml={self._junit}"),
+            *("-v", "--tb=short", "--color=no", f"--junit-xml={os.path.relpath(self._junit, self._gate)}"),
         ]
         setpriv = shutil.which("setpriv")  # util-linux: the kernel kills the suite if the worker dies
         return [setpriv, "--pdeathsig", "KILL", "--", *argv] if setpriv else argv
