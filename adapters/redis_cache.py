@@ -138,13 +138,13 @@ class ConstitutionCache:
             UnsupportedServerError: it runs in cluster mode.
         """
         async with _translated():
-            await self._redis.get(self._names.redis_floor())
             try:
-                mode = await self._redis.info("cluster")
+                mode = await self._redis.info("cluster")  # first: a cluster that is not up yet refuses every key
             except NoPermissionError:
-                return  # who may not ask learns it from the first write
+                mode = {}  # who may not ask learns it from the first write
             if mode.get("cluster_enabled") == 1:
                 raise _cluster()
+            await self._redis.get(self._names.redis_floor())
 
     async def _get(self, key: str) -> bytes | None:
         async with _translated():

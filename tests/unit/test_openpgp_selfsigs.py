@@ -37,6 +37,11 @@ def judged(owner: Key, certificate: bytes, signature: bytes, now: datetime = NOW
     return verify_document(DOCUMENT, [signature], trust_in(certificate, "hand", owner.fingerprint), now)
 
 
+def _broken(packet: bytes) -> bytes:
+    """A signature packet with one bit of its last byte turned."""
+    return packet[:-1] + bytes([packet[-1] ^ 1])
+
+
 def test_the_packets_made_here_are_good_openpgp(owner: Key, signer: Key) -> None:
     """So what is refused below is refused for its reason: Sequoia itself takes certificate and signature."""
     data = owner.certificate(subkey(signer), owner.bind(signer, BORN))
@@ -53,7 +58,7 @@ def test_a_binding_that_does_not_count_hides_no_expiry(owner: Key, signer: Key, 
     signature = signer.document(DOCUMENT, SIGNED)
     appended = {
         "forged": owner.bind(signer, LATER, by=Key(BORN)),
-        "broken": owner.bind(signer, LATER)[:-1] + b"\0",
+        "broken": _broken(owner.bind(signer, LATER)),
         "future": owner.bind(signer, NOW + DAY),
         "forged and future": owner.bind(signer, NOW + DAY, by=Key(BORN)),
     }[what]
@@ -68,7 +73,7 @@ def test_a_revocation_that_does_not_count_blocks_nobody(owner: Key, signer: Key,
     other = Key(BORN)
     appended = {
         "forged": owner.revoke(signer, LATER, by=Key(BORN)),
-        "broken": owner.revoke(signer, LATER)[:-1] + b"\0",
+        "broken": _broken(owner.revoke(signer, LATER)),
         "future": owner.revoke(signer, NOW + DAY, soft=True),
         "of another subkey": owner.revoke(other, LATER),
     }[what]

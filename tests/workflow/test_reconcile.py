@@ -287,6 +287,7 @@ async def test_a_worker_of_another_deployment_on_the_queue_is_named(town: Town) 
             raise
     else:
         if task.task_token:  # it took a step from the town's own worker: give it back
+            town.excuse(task.workflow_execution.run_id)
             await town.client.workflow_service.respond_workflow_task_failed(
                 RespondWorkflowTaskFailedRequest(
                     namespace=town.client.namespace, task_token=task.task_token, identity=foreign
