@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from deploy.embedded import development
 from deploy.embedded.external import OF_OUR_PROCESSES
-from deploy.embedded.server import Command, NotAnswering, Server, run_tool
+from deploy.embedded.server import Command, NotAnswering, Server, ServerError, run_tool
 from deploy.embedded.site import CHECKOUT, Site, write_private
 
 KAFKA = ("KAFKA_BOOTSTRAP_SERVERS", "KAFKA_USERNAME", "KAFKA_PASSWORD", "KAFKA_SECURITY_PROTOCOL")
@@ -81,6 +81,28 @@ class Service(Server):
         return {self.name: self.url()}
 
 
+async def _require_schema(url: str) -> None:
+    """Refuse a database of a person's own that nobody has migrated; one that is away may come.
+
+    Raises:
+        ServerError: it has no table of ours; with the command that makes them.
+    """
+    import asyncpg  # noqa: PLC0415 - not needed where the stack has a database of its own
+
+    from adapters.postgres import MIGRATE  # noqa: PLC0415 - as above
+
+    try:
+        connection = await asyncpg.connect(url, timeout=5)
+    except (OSError, TimeoutError, asyncpg.PostgresError):
+        return
+    try:
+        known = await connection.fetchval("SELECT to_regclass('releases') IS NOT NULL")
+    finally:
+        await connection.close()
+    if not known:
+        raise ServerError(f"the database that DATABASE_URL names has no schema of ours: run {MIGRATE}")
+
+
 class ConstitutionService(Service):
     """Also makes the development environment and migrates the database, before it starts."""
 
@@ -100,6 +122,7 @@ class ConstitutionService(Service):
         url = self.site.settings.get("DATABASE_MIGRATION_URL")
         if url is None:
             self.say("the database is yours and DATABASE_MIGRATION_URL is not given: not migrated")
+            await _require_schema(self.site.settings["DATABASE_URL"])
             return
         migrate = (sys.executable, "-m", "services.constitution_service.migrate")
         await run_tool(self.site, Command(argv=migrate, environment={"DATABASE_MIGRATION_URL": url}, cwd=CHECKOUT))

@@ -1,12 +1,14 @@
 """What `make up` hands on of its own environment."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from deploy.embedded.control import StackError
 from deploy.embedded.stack import Stack
+from tests.machine import patience
 
 
 def test_namespace_and_log_level_reach_the_settings_of_our_processes(tmp_path: Path) -> None:
@@ -65,3 +67,12 @@ class TestAServerOfTheUser:
         stack.forget("valkey")
         with Stack(tmp_path / "stack", ["valkey"], environment={}) as stack:
             assert states(stack) == [("valkey", "running")]
+
+
+def test_a_database_that_nobody_migrated_is_refused_at_once_with_the_command(tmp_path: Path) -> None:
+    with Stack(tmp_path / "theirs", ["postgres"], environment={}) as theirs:
+        mine = {"DATABASE_URL": theirs.settings()["DATABASE_ADMIN_URL"]}
+        began = datetime.now(UTC)
+        with pytest.raises(StackError, match=r"no schema of ours: run DATABASE_MIGRATION_URL="):
+            Stack(tmp_path / "stack", ["constitution-service"], environment=mine).start()
+        assert datetime.now(UTC) - began < patience(timedelta(seconds=60))  # a service that is not ready waits for 90 s
