@@ -87,7 +87,9 @@ class Confirm:
         standing, verdict = x.standing, None
         if x.standing is not Standing.CONFIRMED:
             standing, verdict = await self._undone(x, release)
-        elif release.standing is not Standing.CONFIRMED and await self._newest() == x.generation:
+        elif (said := _said_before(x, release)) is not None:
+            return said
+        elif await self._newest() == x.generation:
             verdict = await self._verdict(x, release)
             await self._look_again(x, release)
         request = StandingRequest(
@@ -222,3 +224,15 @@ class Confirm:
                     rings=release.rings,
                 )
             )
+
+
+def _said_before(x: StandingInput, release: Release) -> StandingResult | None:
+    """Return what this update's confirmation was answered, if the answer was lost; also when it was undone since.
+
+    It happened, whatever became of the release afterwards, and it is not asked for a second time: by then evidence and
+    targets may say something else.
+    """
+    for record in release.standings:
+        if record.standing is Standing.CONFIRMED and record.update_id == x.update_id:
+            return StandingResult(generation=release.generation, standing=record.standing, verdict=record.verdict)
+    return None

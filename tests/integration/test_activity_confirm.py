@@ -114,4 +114,6 @@ async def test_only_the_watch_that_the_board_signed_confirms(author: Author, con
     result = await run(confirm.record_standing, await stored(_evidence(release)))
 
     assert (result.standing, result.verdict) == (Standing.CONFIRMED, Verdict.OK)
+    again = await run(confirm.record_standing, await stored(_evidence(release)))
+    assert again == result, "an answer that was lost is found again"
     assert (await author.worker.release(release.generation)).standings[-1].recorded_at <= datetime.now(UTC)
