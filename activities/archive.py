@@ -37,15 +37,16 @@ SIEM_POLL = timedelta(seconds=1)
 
 
 class ArchiveInput(Model):
-    """Which release to archive, and how its run ended."""
+    """Which outcome of which release to archive; what is said of it is constitution-service's record.
+
+    Args:
+        watch_evidence: digest of the watch's evidence; left out if it is of another release.
+    """
 
     environment: str
     generation: int
     outcome: str
-    verdict: Verdict | None = None
-    reason: str
     watch_evidence: Checksum | None = None
-    approvers: tuple[str, ...] = ()
 
 
 class Archived(Model):

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 from datetime import datetime
 
-from pydantic import Field
 from temporalio import activity
 
 from activities import blocks
@@ -44,8 +43,7 @@ class Posted(Model):
 class Announcement(Model):
     """One outcome to tell. ``key`` is unique per outcome: ``<update_id>/<outcome>``. Texts may be hostile.
 
-    Of a ``generation`` everything is told as constitution-service has recorded it, whatever is said here. ``links`` and
-    ``channel`` are read no more: they are the deployment's.
+    Of a ``generation`` everything is told as constitution-service has recorded it, whatever is said here.
     """
 
     key: str
@@ -66,10 +64,8 @@ class Announcement(Model):
     restored_generation: int | None = None
     unreachable: tuple[str, ...] = ()
     diff: tuple[str, ...] = ()
-    links: dict[str, str] = Field(default_factory=dict)
     update_id: str  # its progress message is what an outcome replies to
     answers: str = ""  # update id whose progress message it replies to instead: of the release that was undone
-    channel: str
 
 
 class Broadcast:

@@ -17,9 +17,9 @@ from activities.publish import ProveInput, Publish
 from activities.sync import GoldenInput, Sync, SyncInput
 from constitution.api import StandingRequest
 from constitution.checksum import Checksum
-from constitution.environment import Strategy
 from constitution.errors import ContentError, EvidenceError, NotApprovedError, NotYetError
 from constitution.model import Model
+from constitution.plan import Plan
 from constitution.release import Envelope, Release, Standing, Verdict
 from constitution.watch_evidence import WatchEvidence
 from signatures.approved import approved
@@ -131,14 +131,15 @@ class Confirm:
             return Verdict.NOT_WATCHED
         if await self._is_first(release):
             return Verdict.NOT_APPLICABLE
-        strategy = await self._signed_strategy(release)
+        plan = await self._signed_plan(release)
+        strategy = plan.watch
         if strategy.watch_seconds == 0:
             return Verdict.NOT_WATCHED
         promoted = self._is_promoted(x)
         if x.watch_evidence is None and promoted:
             return Verdict.CANNOT_TELL
         evidence = await self._evidence(x.watch_evidence, release)
-        if (evidence.strategy, evidence.test_evidence) != (strategy, release.evidence):
+        if not evidence.is_as_signed(plan, release):
             raise EvidenceError(
                 "this watch was not the one that the board signed: another strategy, or another expected change"
             )
@@ -151,12 +152,12 @@ class Confirm:
             raise EvidenceError(f"the watch's evidence says {evidence.verdict.value}, which its strategy rolls back")
         return evidence.verdict
 
-    async def _signed_strategy(self, release: Release) -> Strategy:
+    async def _signed_plan(self, release: Release) -> Plan:
         """Return how the board wished the release to be watched; whoever started the run is not asked."""
         predicate = await asyncio.to_thread(approved, release, self._deployment.trust)
         if predicate is None or predicate.plan is None:
             raise EvidenceError(f"no approval of generation {release.generation} says how it is to be watched")
-        return predicate.plan.watch
+        return predicate.plan
 
     async def _evidence(self, digest: Checksum | None, release: Release) -> WatchEvidence:
         if digest is None:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from temporalio import activity
 
-from activities.archive import ArchiveInput, Outcome, read_outcome
+from activities.archive import ArchiveInput, read_outcome
 from activities.failures import classified
 from activities.folder import ROOT, UNDONE, change_log_key, folder_of, outcome_of
 from activities.history import history
@@ -104,7 +104,7 @@ class Records:
                     continue
                 if not absent and _archived(folder, outcome, release, *await self._archive()):
                     continue  # its run has archived it, and closed, since we looked
-                missing.append(await self._again(folder, outcome, record, release))
+                missing.append(await self._again(folder, outcome, release))
         return ArchiveFound(missing=tuple(missing), findings=tuple(findings))
 
     @activity.defn
@@ -172,16 +172,15 @@ class Records:
         """Say whether the run that must archive this outcome itself is still there to do it."""
         return any(run["close_time"] is None for run in await self._search.carrying(update_id))
 
-    async def _again(self, folder: str, outcome: str, record: Stood, release: Past) -> ArchiveInput:
+    async def _again(self, folder: str, outcome: str, release: Past) -> ArchiveInput:
         path = f"{folder}/outcome-{outcome}.json"
-        said = read_outcome(path, await self._repository.read(path)) or Outcome(
+        said = read_outcome(path, await self._repository.read(path))
+        return ArchiveInput(
+            environment=release.environment,
+            generation=release.generation,
             outcome=outcome,
-            verdict=record.verdict,
-            reason=record.reason,
-            approvers=release.approvers,
-            watch_evidence=None,
+            watch_evidence=said.watch_evidence if said else None,
         )
-        return ArchiveInput(environment=release.environment, generation=release.generation, **said.model_dump())
 
 
 def _never_happened(release: Past, record: Stood) -> Finding:

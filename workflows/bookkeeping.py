@@ -148,6 +148,9 @@ class Bookkeeping:
         summary: str,
         message: str,
         details: dict[str, object],
+        version: str | None,
+        checksum: str | None,
+        change_request: str | None,
     ) -> None:
         """Tell, audit and, where the board denied, archive that a run was refused; each until a deadline, visibly.
 
@@ -158,6 +161,9 @@ class Bookkeeping:
             summary: one line for Temporal's UI.
             message: why, for the audit stream.
             details: fields of the audit event.
+            version: of the release that it was about; None where that was not known.
+            checksum: of the same.
+            change_request: of the same.
         """
         try:
             await self._stepper.run(
@@ -179,8 +185,9 @@ class Bookkeeping:
             details=details | ({"denied_by": board.denial[0]} if board.denial else {}),
             deadline=policies.AUDIT_DEADLINE,
         )
+        await self._archive_denial(board, what=what, version=version, checksum=checksum, change_request=change_request)
 
-    async def archive_denial(
+    async def _archive_denial(
         self, board: Board, *, what: str, version: str | None, checksum: str | None, change_request: str | None
     ) -> None:
         """Put a denial into the legal archive, or give up visibly; without one, nothing."""

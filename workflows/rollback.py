@@ -33,7 +33,7 @@ from constitution.messages import (
     RollbackRequest,
     RollbackResult,
 )
-from constitution.release import Kind, Standing, Verdict
+from constitution.release import Kind, Standing
 from workflows import child_runs, policies
 from workflows.calling import call
 from workflows.journal import command
@@ -44,7 +44,7 @@ from workflows.stepping import Failure, StepFailedError, StepInterruptedError
 with workflow.unsafe.imports_passed_through():
     from activities.archive import Archived, ArchiveInput
     from activities.broadcast import Announcement, Posted
-    from activities.confirm import Confirm, StandingInput, StandingResult
+    from activities.confirm import Confirm, StandingInput
     from activities.deployment import DeploymentInfo
     from activities.preconditions import DecisionResult, Preconditions, RollbackDecisionInput
     from activities.publish import LeaseInput, Proof, Publish, Published
@@ -75,7 +75,6 @@ class ConstitutionRollback(Steering):
         self._plan: RollbackPlan | None = None
         self._token = 0
         self._by_hand = False
-        self._verdict: Verdict | None = None
 
     @workflow.run
     async def run(self, raw: RawValue = NOTHING) -> RollbackResult:
@@ -287,7 +286,7 @@ class ConstitutionRollback(Steering):
         confirms = standing is Standing.CONFIRMED
         while True:
             try:
-                said: StandingResult = await self._stepper.run(
+                await self._stepper.run(
                     "confirm",
                     Confirm.record_standing,
                     StandingInput(
@@ -309,8 +308,6 @@ class ConstitutionRollback(Steering):
                 if error.failure.code == NotCurrentError.code:
                     return self._journal.refused(f"generation {generation} is not confirmed: {error.failure.message}")
             else:
-                if not confirms:
-                    self._verdict = said.verdict
                 return None
             await self._take_lease(undoes=None, raises=NONE)
 
@@ -328,7 +325,7 @@ class ConstitutionRollback(Steering):
         await self._steps.release_lease(self._token)
         self._stepper.persistent_phase = Phase.RECORDS_PENDING
         unreachable = report.unreachable if report else ()
-        posted = await self._broadcast(plan, published, unreachable, request.reason)
+        posted = await self._broadcast(plan, unreachable)
         archived = await self._archive(plan, published, proof, request)
         restored = f"{published.version} was restored" if published.version else "the constitution was withdrawn"
         detail = f"generation {plan.bad_generation} undone: {restored} as generation {published.generation}"
@@ -370,32 +367,18 @@ class ConstitutionRollback(Steering):
         """Return who authorised the undo: the board members asked, or those who did in advance, with the release."""
         return self._board.approvers or plan.approvers
 
-    async def _broadcast(
-        self, plan: RollbackPlan, published: Published, unreachable: tuple[str, ...], reason: str
-    ) -> Posted | None:
+    async def _broadcast(self, plan: RollbackPlan, unreachable: tuple[str, ...]) -> Posted | None:
         me = workflow.info()
         announcement = Announcement(
             key=f"{plan.environment}/{plan.bad_generation}/rolled_back",
             environment=plan.environment,
             outcome=Outcome.ROLLED_BACK.value,
-            version=plan.bad_version,
-            checksum=plan.bad_checksum,
             generation=plan.bad_generation,
-            effective_at=published.effective_at,
-            summary=plan.summary,
-            reason=reason,
-            approvers=self._authorised_by(plan),
-            change_request=plan.change_request,
             workflow_id=me.workflow_id,
             run_id=me.run_id,
-            restored_version=plan.version,
-            restored_checksum=published.checksum,
             update_id=self._update_id,
             answers=plan.bad_update_id,
-            restored_generation=published.generation,
             unreachable=unreachable,
-            links=plan.links,
-            channel=plan.channel,
         )
         return await self._books.announce(announcement, f"tell {plan.channel}: rolled back")
 
@@ -410,10 +393,7 @@ class ConstitutionRollback(Steering):
                     environment=plan.environment,
                     generation=generation,
                     outcome=outcome,
-                    verdict=self._verdict,
-                    reason=request.reason,
                     watch_evidence=seen if outcome == "rolled_back" else None,
-                    approvers=self._authorised_by(plan),
                 ),
                 f"generation {generation} ({outcome}) into the legal archive",
             )
@@ -436,8 +416,6 @@ class ConstitutionRollback(Steering):
             update_id=self._update_id,
             workflow_id=me.workflow_id,
             run_id=me.run_id,
-            links=info.links,
-            channel=info.channel,
         )
         await self._books.refused(
             announcement,
@@ -446,15 +424,10 @@ class ConstitutionRollback(Steering):
             summary=f"tell {info.channel}: rollback refused",
             message=failure.message,
             details={"code": failure.code},
+            version=self._plan.bad_version if self._plan else None,
+            checksum=self._plan.bad_checksum if self._plan else None,
+            change_request=self._plan.change_request if self._plan else None,
         )
-        if self._plan is not None:
-            await self._books.archive_denial(
-                self._board,
-                what="rollback",
-                version=self._plan.bad_version,
-                checksum=self._plan.bad_checksum,
-                change_request=self._plan.change_request,
-            )
         self._journal.close(Outcome.REJECTED, detail)
         await workflow.wait_condition(workflow.all_handlers_finished)
         raise ApplicationError(

@@ -5,6 +5,7 @@ is refused; only then does it look at what is live.
 """
 
 from temporalio import workflow
+from temporalio.exceptions import FailureError
 
 from constitution.messages import RollbackRequest, RollbackResult
 from constitution.names import Names
@@ -55,12 +56,12 @@ class Undo:
         """Register the undo of the publish; before the load."""
         self.compensations.register("publish", self._roll_back)
 
-    async def unwind(self, info: DeploymentInfo) -> list[tuple[str, BaseException]]:
+    async def unwind(self, info: DeploymentInfo) -> list[tuple[str, FailureError]]:
         """Undo everything that was registered, newest first; return what could not be undone, named."""
         self._info = info
         if await child_runs.was_reset():
             await self._take_over(info)
-        return [*await self.compensations.unwind()]
+        return await self.compensations.unwind()
 
     async def _take_over(self, info: DeploymentInfo) -> None:
         """After a reset: undo also what was done in the run that it cut off, and wake that run's guard."""

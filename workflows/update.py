@@ -324,9 +324,9 @@ class ConstitutionUpdate(Steering):
         why = self._why_confirmed()
         said = f"was confirmed as generation {generation}: {why}"  # the past: it stays true when it is undone later
         announcement = self._announcement(subject, Outcome.COMPLETED, why)
-        posted = await self._books.announce(announcement, f"tell {announcement.channel}: {announcement.outcome}")
+        posted = await self._books.announce(announcement, f"tell {subject.channel}: {announcement.outcome}")
         await self._progress(said, final=True)  # after the telling: only then Slack answers again after an outage
-        archived = await self._books.archive(self._proof, self._archive_input(generation, why))
+        archived = await self._books.archive(self._proof, self._archive_input(generation))
         detail = f"{subject.version} {said}"
         await self._books.audit_outcome(
             "archive", "update.completed", success=True, message=detail, details=self._facts(generation)
@@ -334,15 +334,12 @@ class ConstitutionUpdate(Steering):
         result = self._complete(subject, detail, posted, archived)
         return result.model_copy(update={"unreachable": self._report.unreachable if self._report else ()})
 
-    def _archive_input(self, generation: int, why: str) -> tuple[ArchiveInput, str]:
+    def _archive_input(self, generation: int) -> tuple[ArchiveInput, str]:
         said = ArchiveInput(
             environment=self._journal.status.environment or "",
             generation=generation,
             outcome=Outcome.COMPLETED.value,
-            verdict=self._watch.verdict,
-            reason=why,
             watch_evidence=self._watch.evidence,
-            approvers=self._journal.status.approvers,
         )
         return said, "document, signatures, approvals and evidence into the legal archive"
 
@@ -440,21 +437,15 @@ class ConstitutionUpdate(Steering):
                 reason=cause,
                 workflow_id=me.workflow_id,
                 run_id=me.run_id,
-                links=info.links,
-                channel=info.channel,
             )
         )
         await self._books.refused(
             announcement,
             self._board,
             what="update",
-            summary=f"tell {announcement.channel}: rejected",
+            summary=f"tell {info.channel}: rejected",
             message=cause,
             details=self._facts(None),
-        )
-        await self._books.archive_denial(
-            self._board,
-            what="update",
             version=status.version,
             checksum=status.checksum,
             change_request=status.change_request,
@@ -482,9 +473,7 @@ class ConstitutionUpdate(Steering):
             change_request=subject.change_request,
             workflow_id=subject.workflow_id,
             run_id=subject.run_id,
-            links=subject.links,
             update_id=self._update_id,
-            channel=subject.channel,
         )
 
     async def _progress(self, line: str, *, final: bool = False) -> None:

@@ -75,10 +75,8 @@ async def require_undone(
     other = list(seen.differences(found))
     signed = await asyncio.to_thread(approved, found, context.trust)
     plan = None if signed is None else signed.plan
-    if plan is not None and (seen.strategy, seen.test_evidence) != (plan.watch, found.evidence):
-        other.append(
-            "it was watched otherwise than the board signed"
-        )  # a watch that is sharp enough alarms at anything
+    if plan is not None and not seen.is_as_signed(plan, found):  # a watch that is sharp enough alarms at anything
+        other.append("it was watched otherwise than the board signed")
     if other or seen.verdict is not Verdict.ANOMALY:
         said = "; ".join(other) or f"its verdict is {seen.verdict}, not anomaly"
         raise EvidenceError(f"the evidence {request.evidence} poisons nothing of generation {found.generation}: {said}")

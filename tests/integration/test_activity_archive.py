@@ -91,9 +91,6 @@ def outcome(result: LoadResult, **changes: object) -> ArchiveInput:
         environment=ENVIRONMENT,
         generation=result.generation,
         outcome="completed",
-        verdict=Verdict.NOT_APPLICABLE,
-        reason="it | was <b>asked</b> for",
-        approvers=("alva", "bruno"),
     ).model_copy(update=changes)
 
 
@@ -163,8 +160,8 @@ async def test_a_later_call_that_knows_less_takes_nothing_from_an_outcome(record
     result = await author.confirmed(author.draft("1.0.0"), expected_generation=0)
     await author.delivered(1)
     watch = await author.anomaly(1, verdict=Verdict.OK)
-    archived = await run(records.archive.archive_release, outcome(result, approvers=("alva",), watch_evidence=watch))
-    x = ArchiveInput(environment=ENVIRONMENT, generation=1, outcome="completed", reason="its run was terminated")
+    archived = await run(records.archive.archive_release, outcome(result, watch_evidence=watch))
+    x = ArchiveInput(environment=ENVIRONMENT, generation=1, outcome="completed")
     again = await run(records.archive.archive_release, x)
     said = await _said(records, archived.folder)
     (standing,) = (await author.worker.release(1)).standings
@@ -183,7 +180,7 @@ async def test_what_nobody_has_archived_before_is_told_by_the_release(records: R
     torn = {f"{folder}/outcome-completed.json": b"{"}
     await records.repository.commit(torn, change_log_row=None, message="torn")
     for name, verdict in (("completed", Verdict.OK), ("rolled_back", Verdict.ANOMALY)):
-        x = ArchiveInput(environment=ENVIRONMENT, generation=1, outcome=name, reason="its run was terminated")
+        x = ArchiveInput(environment=ENVIRONMENT, generation=1, outcome=name)
         assert (await run(records.archive.archive_release, x)).folder == folder
         said = await _said(records, folder, name)
         assert (said.verdict, said.approvers, said.watch_evidence) == (verdict, ("alva", "bruno"), None)

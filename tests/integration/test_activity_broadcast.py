@@ -1,12 +1,14 @@
 """The channel is told once, whatever happens to the caller. Slack's API is an emulator here, and says so."""
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from pydantic import ValidationError
 from slack_sdk import WebClient
 
 from activities.broadcast import Announcement, Broadcast, ProgressInput
@@ -31,7 +33,8 @@ def site(tmp_path: Path) -> Site:
 
 
 def deployed(site: Site, slack: resources.Slack, tmp_path: Path) -> Deployment:
-    return make_deployment(site, tmp_path, channel=f"#{slack.channel_name}")
+    made = make_deployment(site, tmp_path, channel=f"#{slack.channel_name}")
+    return replace(made, links={**made.links, "evil": "javascript:alert(1)"})
 
 
 @pytest.fixture
@@ -41,7 +44,7 @@ def broadcast(slack: resources.Slack, ledger: PostgresLedger, site: Site, tmp_pa
     return Broadcast(channel=channel, ledger=ledger, service=nobody, deployment=deployed(site, slack, tmp_path))
 
 
-def announcement(slack: resources.Slack, **changes: Any) -> Announcement:
+def announcement(**changes: Any) -> Announcement:
     return Announcement(
         key="update-1/rejected",
         environment=ENVIRONMENT,
@@ -53,8 +56,6 @@ def announcement(slack: resources.Slack, **changes: Any) -> Announcement:
         workflow_id="constitution-update/testing/CR-1",
         run_id="run",
         update_id="00000000-0000-4000-8000-000000000001",
-        links={"Temporal UI": "http://127.0.0.1:1/", "evil": "javascript:alert(1)"},
-        channel=f"#{slack.channel_name}",
     ).model_copy(update=changes)
 
 
@@ -68,13 +69,13 @@ def messages(slack: resources.Slack) -> list[dict[str, Any]]:
 async def test_an_outcome_is_told_once_however_often_and_however_many_at_once(
     broadcast: Broadcast, slack: resources.Slack
 ) -> None:
-    told = await asyncio.gather(*(run(broadcast.announce, announcement(slack)) for _ in range(4)))
+    told = await asyncio.gather(*(run(broadcast.announce, announcement()) for _ in range(4)))
     assert len({(posted.channel_id, posted.ts) for posted in told}) == 1
     assert told[0].permalink
     (message,) = messages(slack)
     assert message["metadata"]["event_type"] == EVENT_TYPE
     assert message["metadata"]["event_payload"] == {"key": "update-1/rejected"}
-    await run(broadcast.announce, announcement(slack, key="update-2/rejected"))
+    await run(broadcast.announce, announcement(key="update-2/rejected"))
     assert len(messages(slack)) == 2
 
 
@@ -92,11 +93,11 @@ async def test_a_message_whose_answer_was_lost_is_found_and_not_posted_again(
             service=broadcast._service,
             deployment=broadcast._deployment,
         )
-        failure = await refused(cut.announce, announcement(slack))
+        failure = await refused(cut.announce, announcement())
         assert (failure.type, failure.non_retryable) == ("unavailable", False)
         assert wire.swallowed == 1
         (message,) = messages(slack)
-        posted = await run(cut.announce, announcement(slack))
+        posted = await run(cut.announce, announcement())
     assert posted.ts == message["ts"]
     assert len(messages(slack)) == 1
 
@@ -118,7 +119,7 @@ async def test_a_name_that_is_given_to_another_channel_means_that_one(
         service=ConstitutionServiceClient("http://127.0.0.1:9", None, ENVIRONMENT),
         deployment=deployed(site, slack, tmp_path),
     )
-    before = await run(worker.announce, announcement(slack))
+    before = await run(worker.announce, announcement())
     assert before.channel_id == slack.channel
     document = Author(site, "http://127.0.0.1:1").draft("1.0.0")
     subject = subject_of(document, "CR-1", channel=f"#{slack.channel_name}")
@@ -129,9 +130,9 @@ async def test_a_name_that_is_given_to_another_channel_means_that_one(
         admin.conversations_archive(channel=slack.channel)
     new = admin.conversations_create(name=slack.channel_name)["channel"]["id"]
     if archived:
-        failure = await refused(worker.announce, announcement(slack, key="update-2/rejected"))
+        failure = await refused(worker.announce, announcement(key="update-2/rejected"))
         assert failure.type == "not-found"
-    after = await run(worker.announce, announcement(slack, key="update-2/rejected"))
+    after = await run(worker.announce, announcement(key="update-2/rejected"))
     assert after.channel_id == new
     if archived:  # a progress message that cannot be edited any more is posted anew
         edit = ProgressInput(subject=subject, ts=first.ts, channel_id="C0GONE", lines=("started", "done"))
@@ -141,9 +142,7 @@ async def test_a_name_that_is_given_to_another_channel_means_that_one(
 async def test_hostile_text_calls_nobody_and_links_nowhere(broadcast: Broadcast, slack: resources.Slack) -> None:
     await run(
         broadcast.announce,
-        announcement(
-            slack, summary=HOSTILE, reason=HOSTILE, diff=(HOSTILE,), change_request=HOSTILE, approvers=(HOSTILE,)
-        ),
+        announcement(summary=HOSTILE, reason=HOSTILE, diff=(HOSTILE,), change_request=HOSTILE, approvers=(HOSTILE,)),
     )
     (message,) = messages(slack)
     assert "<!channel>" not in message["text"]
@@ -176,8 +175,8 @@ async def test_an_outcome_answers_the_progress_message_of_its_update(
     document = Author(site, "http://127.0.0.1:1").draft("1.0.0")
     subject = subject_of(document, "CR-1", channel=f"#{slack.channel_name}")
     first = await run(broadcast.post_progress, ProgressInput(subject=subject, lines=("started",)))
-    reply = await run(broadcast.announce, announcement(slack, update_id=subject.update_id))
-    assert await run(broadcast.announce, announcement(slack, update_id=subject.update_id)) == reply
+    reply = await run(broadcast.announce, announcement(update_id=subject.update_id))
+    assert await run(broadcast.announce, announcement(update_id=subject.update_id)) == reply
     client = WebClient(slack.token, base_url=slack.api_url)
     thread = client.conversations_replies(channel=slack.channel, ts=first.ts)["messages"]
     assert [message["ts"] for message in thread] == [first.ts, reply.ts]
@@ -199,7 +198,7 @@ async def test_an_update_is_told_in_few_calls(broadcast: Broadcast, slack: resou
         begun = await run(counted.post_progress, ProgressInput(subject=subject, lines=("started",)))
         edit = ProgressInput(subject=subject, ts=begun.ts, channel_id=begun.channel_id, lines=("published",))
         await run(counted.post_progress, edit)
-        await run(counted.announce, announcement(slack, update_id=subject.update_id))
+        await run(counted.announce, announcement(update_id=subject.update_id))
     finally:
         wire.close()
     assert {path.removeprefix(address.path): times for path, times in wire.asked.items()} == {
@@ -252,7 +251,7 @@ async def test_a_channel_that_is_not_there_and_a_token_that_is_not_known_are_per
         service=broadcast._service,
         deployment=make_deployment(site, tmp_path, channel="#no-such-channel"),
     )
-    failure = await refused(lost.announce, announcement(slack))
+    failure = await refused(lost.announce, announcement())
     assert (failure.type, failure.non_retryable) == (NotFoundError.code, True)
     assert "/invite" in failure.message
     stranger = SlackChannel("", slack.api_url)
@@ -267,12 +266,12 @@ async def test_a_slack_that_does_not_answer_is_transient(broadcast: Broadcast, s
         service=broadcast._service,
         deployment=broadcast._deployment,
     )
-    failure = await refused(silent.announce, announcement(slack))
+    failure = await refused(silent.announce, announcement())
     assert (failure.type, failure.non_retryable) == ("unavailable", False)
 
 
 async def test_another_environments_outcome_is_refused(broadcast: Broadcast, slack: resources.Slack) -> None:
-    failure = await refused(broadcast.announce, announcement(slack, environment="production"))
+    failure = await refused(broadcast.announce, announcement(environment="production"))
     assert failure.type == "invalid-request"
     assert messages(slack) == []
 
@@ -290,7 +289,6 @@ async def test_what_became_of_a_release_is_told_as_it_is_recorded_whatever_the_c
     first = await author.confirmed(author.draft("1.0.0"), expected_generation=0)
     _, held = await author.publish(author.draft("1.1.0", following(first)), expected_generation=1)
     lie = announcement(
-        slack,
         key="x/completed",
         outcome="completed",
         generation=1,
@@ -299,9 +297,10 @@ async def test_what_became_of_a_release_is_told_as_it_is_recorded_whatever_the_c
         reason="see http://evil.example",
         approvers=("mallory",),
         restored_generation=7,
-        channel="#somewhere-else",
-        links={"Temporal UI": "https://evil.example/"},
     )
+    for name, value in {"channel": "#elsewhere", "links": {"Temporal UI": "https://evil.example/"}}.items():
+        with pytest.raises(ValidationError, match=name):  # channel and links are the deployment's
+            Announcement.model_validate({**lie.model_dump(), name: value})
     await run(recorded.announce, lie)
     (message,) = messages(slack)
     told = str(message)
@@ -338,13 +337,9 @@ async def test_telling_that_an_update_was_rejected_ends_it_and_one_that_is_live_
     lease = await author.lease(live.update_id)
     await author.load(live.model_copy(update={"fencing_token": lease.fencing_token}))
 
-    failure = await refused(
-        recorded.announce, announcement(slack, key=f"{live.update_id}/rejected", update_id=live.update_id)
-    )
+    failure = await refused(recorded.announce, announcement(key=f"{live.update_id}/rejected", update_id=live.update_id))
     assert failure.type == "conflict"
-    said = announcement(
-        slack, key=f"{request.update_id}/rejected", update_id=request.update_id, reason="aborted: by hand"
-    )
+    said = announcement(key=f"{request.update_id}/rejected", update_id=request.update_id, reason="aborted: by hand")
     await run(recorded.announce, said)
     record = await author.worker.update(request.update_id)
     assert (record.state, record.steps[-1].reason) == (UpdateState.ABORTED, "aborted: by hand")
