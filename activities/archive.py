@@ -29,7 +29,7 @@ from constitution.checksum import Checksum
 from constitution.errors import ContentError, NotYetError
 from constitution.model import Model
 from constitution.release import DeliveredEvent, Envelope, Release, UpdateId, Verdict
-from constitution.watch_evidence import WatchEvidence
+from constitution.watch.evidence import WatchEvidence
 from signatures.detect import detect
 
 SIEM_GROUP = "siem"

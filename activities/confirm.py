@@ -21,7 +21,7 @@ from constitution.errors import ContentError, EvidenceError, NotApprovedError, N
 from constitution.model import Model
 from constitution.plan import Plan
 from constitution.release import Envelope, Release, Standing, Verdict
-from constitution.watch_evidence import WatchEvidence
+from constitution.watch.evidence import WatchEvidence
 from signatures.approved import approved
 
 ENDS_EARLY = timedelta(seconds=1)

@@ -1,7 +1,7 @@
 """Preconditions, the expected change: what the candidate would decide otherwise about the last day's requests.
 
 Every policy engine replays its own recorded requests and tells counts (services/policy_engine/shift.py); here they are
-summed, judged (constitution/prediction.py) and written into the evidence, so that the board sees the prediction and
+summed, judged (constitution/watch/prediction.py) and written into the evidence, so that the board sees the prediction and
 signs its digest, and the watch tests against it.
 """
 
@@ -17,7 +17,7 @@ from constitution.checksum import Checksum
 from constitution.environment import Target
 from constitution.errors import ConstitutionError
 from constitution.model import Model
-from constitution.prediction import PredictAnswer, ReplayCounts, predict
+from constitution.watch.prediction import PredictAnswer, ReplayCounts, predict
 
 
 class PredictInput(Model):

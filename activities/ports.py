@@ -29,9 +29,9 @@ from constitution.api import (
 )
 from constitution.checksum import Checksum
 from constitution.environment import Environment, Target
-from constitution.prediction import PredictAnswer
 from constitution.release import CurrentConstitution, Envelope, Release
 from constitution.trust import TrustPolicy
+from constitution.watch.prediction import PredictAnswer
 
 
 class ConstitutionService(Protocol):

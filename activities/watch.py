@@ -1,6 +1,6 @@
 """Runbook step 4, second half: did ``policy_engine_evaluations_total`` change at or after publish?
 
-The judgement is constitution/watching_family.py's: several quantities within one budget of false alarms. Here is only
+The judgement is constitution/watch/watching_family.py's: several quantities within one budget of false alarms. Here is only
 the asking: what is read, how often, what is kept as evidence, and what happens while Prometheus is silent.
 """
 
@@ -22,18 +22,18 @@ from activities.watch_live import LiveWatch, finite, shaped
 from activities.watch_plan import plan
 from activities.watch_query import history_seconds, resolved, selector
 from constitution.checksum import Checksum
-from constitution.counters import InvalidSeriesError, parse_matrix
 from constitution.environment import Strategy
 from constitution.errors import ContentError, InvalidRequestError, UnavailableError
 from constitution.model import Model
 from constitution.past import Past
-from constitution.power import describe_power
-from constitution.prediction import Expected, Prediction
-from constitution.quantities import QUANTITIES
 from constitution.release import Standing, Verdict
-from constitution.spike import Reading, SpikeTest, power
-from constitution.watch_evidence import WatchEvidence
-from constitution.watching_family import FamilyWatch, Watched
+from constitution.watch.counters import InvalidSeriesError, parse_matrix
+from constitution.watch.evidence import WatchEvidence
+from constitution.watch.power import describe_power
+from constitution.watch.prediction import Expected, Prediction
+from constitution.watch.quantities import QUANTITIES
+from constitution.watch.spike import Reading, SpikeTest, power
+from constitution.watch.watching_family import FamilyWatch, Watched
 
 OVERLAP = timedelta(minutes=2)  # each round reads this much again: a sample that Prometheus stored late is seen
 BEAT = timedelta(seconds=1)  # how long a round may be silent

@@ -6,12 +6,12 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from constitution.prediction import Expected
-from constitution.quantities import QUANTITIES
 from constitution.release import Verdict
-from constitution.spike_family import FamilyReading
-from constitution.watch_evidence import QuantityEvidence
-from constitution.watching_family import FamilyWatch, Watched
+from constitution.watch.evidence import QuantityEvidence
+from constitution.watch.prediction import Expected
+from constitution.watch.quantities import QUANTITIES
+from constitution.watch.spike_family import FamilyReading
+from constitution.watch.watching_family import FamilyWatch, Watched
 
 Matrices = dict[str, list[dict[str, Any]]]
 """Prometheus matrix entries by metric name."""

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 
 from constitution.environment import Strategy, WatchedQuantity
-from constitution.prediction import Expected
-from constitution.quantities import QUANTITIES, quantity_of
-from constitution.spike import SpikeParameters
-from constitution.watching_family import Watched
+from constitution.watch.prediction import Expected
+from constitution.watch.quantities import QUANTITIES, quantity_of
+from constitution.watch.spike import SpikeParameters
+from constitution.watch.watching_family import Watched
 
 
 def quantities(strategy: Strategy) -> tuple[WatchedQuantity, ...]:

@@ -8,9 +8,9 @@ from datetime import datetime, timedelta
 
 from constitution.consumer_api import PROBE_TENANT
 from constitution.environment import Strategy
-from constitution.quantities import QUANTITIES, Quantity
+from constitution.watch.quantities import QUANTITIES, Quantity
 
-LONG_HISTORY = timedelta(hours=6)  # tells the noise; what is needed of it is in constitution/baseline.py
+LONG_HISTORY = timedelta(hours=6)  # tells the noise; what is needed of it is in constitution/watch/baseline.py
 SHORT_BASELINE = timedelta(minutes=10)  # below it, what came before the baseline is a set-up phase, not traffic
 
 

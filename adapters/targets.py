@@ -15,7 +15,7 @@ from constitution.api import Problem
 from constitution.consumer_api import PROBE_TENANT, EvaluationAnswer, PolicyStatus, SessionAnswer, SessionRequest
 from constitution.environment import Target
 from constitution.errors import ForbiddenError, UnavailableError
-from constitution.prediction import PredictAnswer, PredictRequest
+from constitution.watch.prediction import PredictAnswer, PredictRequest
 from signatures.authorities import authorities
 from signatures.tokens import ClientKey, mint
 

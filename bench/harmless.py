@@ -23,8 +23,8 @@ from bench.machine import CHECKOUT
 from bench.results import DIRECTORY, load, measuring
 from bench.runs import BenchError
 from bench.watch.report import replaced, table
-from constitution.counters import CounterGrid, grid_origin
-from constitution.watch_evidence import WatchEvidence
+from constitution.watch.counters import CounterGrid, grid_origin
+from constitution.watch.evidence import WatchEvidence
 from constitution_client.exit import leave
 from deploy.demo.operator import CommandFailedError
 from deploy.demo.screen import Screen

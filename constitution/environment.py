@@ -5,12 +5,12 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints, ValidationError, field_validator
 
 from constitution import toml
-from constitution.baseline import SHORTEST_SCRAPE_SECONDS
 from constitution.errors import MAX_ISSUES, InvalidRequestError, Issue, listed
 from constitution.model import Model
 from constitution.names import DEFAULT_RING
-from constitution.quantities import QUANTITIES, QuantityName, quantity_of
 from constitution.release import Verdict
+from constitution.watch.baseline import SHORTEST_SCRAPE_SECONDS
+from constitution.watch.quantities import QUANTITIES, QuantityName, quantity_of
 
 Identifier = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 """A name that is safe in paths, labels, topics and workflow ids."""
@@ -32,7 +32,7 @@ class WatchedQuantity(Model):
     """One of several quantities that a strategy watches; what is null is taken from the strategy.
 
     Args:
-        quantity: which one (constitution/quantities.py); it brings its own measure.
+        quantity: which one (constitution/watch/quantities.py); it brings its own measure.
         weight: its part of the budget ``alpha``, relative to the others'.
         delta: relative change that is tolerated.
         min_rate: absolute slack in its unit: events per second, or a share of evaluations.

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from constitution.backtest import BacktestCase
-    from constitution.spike import SpikeParameters
+    from constitution.watch.backtest import BacktestCase
+    from constitution.watch.spike import SpikeParameters
 
 TIMEOUT_SECONDS = 60.0  # Prometheus' own query timeout is two minutes; a window's raw samples take well under a second
 LATEST = 4102444800.0  # 2100-01-01
@@ -60,8 +60,8 @@ def backtest(  # noqa: PLR0917 - typer reads the options from the signature
 
     Exit code 2 if the usage or a line of the input is wrong; each bad line is named and the others are judged.
     """
-    from constitution.backtest import run_case
     from constitution.errors import InvalidRequestError
+    from constitution.watch.backtest import run_case
     from constitution_client.settings import UsageError
 
     parameters = _parameters(alpha=alpha, delta=delta, min_rate=min_rate, direction=direction)
@@ -101,7 +101,7 @@ def _parameters(**chosen: Any) -> "SpikeParameters":
     from pydantic import ValidationError
 
     from constitution.environment import issues_of
-    from constitution.spike import SpikeParameters
+    from constitution.watch.spike import SpikeParameters
     from constitution_client.settings import UsageError
 
     try:
@@ -112,8 +112,8 @@ def _parameters(**chosen: Any) -> "SpikeParameters":
 
 def _cases_of_file(path: Path) -> Iterator[tuple[str, Any]]:
     """Each line's place and its case, or the error that it is none; blank lines are passed over."""
-    from constitution.backtest import read_case
     from constitution.errors import InvalidRequestError
+    from constitution.watch.backtest import read_case
     from constitution_client.settings import UsageError
 
     try:
@@ -136,8 +136,8 @@ def _cases_of_prometheus(
     import httpx
     from pydantic import ValidationError
 
-    from constitution.backtest import BacktestCase
     from constitution.environment import issues_of
+    from constitution.watch.backtest import BacktestCase
     from constitution_client.settings import UsageError
     from signatures.authorities import authorities
 

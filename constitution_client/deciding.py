@@ -30,9 +30,9 @@ from constitution.errors import (
 from constitution.evidence_rules import Supported, problems
 from constitution.messages import DecideMessage, Status
 from constitution.plan import Plan
-from constitution.prediction import Prediction
 from constitution.release import Kind, Previous
 from constitution.trust import Person, TrustPolicy
+from constitution.watch.prediction import Prediction
 from constitution_client.connections import run_named, runs, service_client, trust_policy, workflow_id_of
 from constitution_client.keys import PersonKey
 from constitution_client.output import one_line, progress, result

@@ -3,7 +3,7 @@
 import math
 from pathlib import Path
 
-from constitution.watch_evidence import QuantityEvidence, WatchEvidence
+from constitution.watch.evidence import QuantityEvidence, WatchEvidence
 from constitution_client.render import when
 from constitution_client.settings import UsageError
 

@@ -33,7 +33,7 @@ from constitution.environment import Strategy
 from constitution.plan import Plan
 from constitution.release import Envelope, Kind, Previous, Release, Standing, Verdict
 from constitution.trust import TrustPolicy
-from constitution.watch_evidence import WatchEvidence
+from constitution.watch.evidence import WatchEvidence
 from constitution_client.ceremony import make_trust
 from constitution_client.service import ConstitutionServiceClient
 from signatures.openpgp import sign_detached

@@ -14,7 +14,7 @@ import typer
 from bench.watch import cost, faults, report
 from bench.watch.cells import cells
 from bench.watch.run import RESULTS, simulate
-from constitution.baseline import Measure
+from constitution.watch.baseline import Measure
 
 FAULT_RUNS = 200  # by the class itself, about 0.3 s each: enough to see a fault that matters
 MEASURES: tuple[Measure, ...] = ("share", "rate")

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from bench.watch.streams import Change, Noise, trace
-from constitution.bet import Direction
+from constitution.watch.bet import Direction
 
 RATES = (0.5, 5.0, 50.0, 500.0)
 RATIOS = (1.2, 1.5, 2.0, 5.0)

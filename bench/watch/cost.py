@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from constitution.baseline import Baseline
-from constitution.spike import SpikeParameters, SpikeTest
+from constitution.watch.baseline import Baseline
+from constitution.watch.spike import SpikeParameters, SpikeTest
 
 
 def measure() -> dict[str, Any]:

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from bench.watch.run import SEEDS
-from constitution.backtest import BacktestCase, run_case
-from constitution.baseline import Measure
-from constitution.spike import SpikeParameters
+from constitution.watch.backtest import BacktestCase, run_case
+from constitution.watch.baseline import Measure
+from constitution.watch.spike import SpikeParameters
 
 PUBLISH_S = 1_700_000_000.0
 BEFORE, AFTER, INTERVAL_S = 720, 360, 5.0

@@ -14,8 +14,8 @@ import numpy as np
 from bench.watch import streams, twin
 from bench.watch.cells import Cell
 from bench.watch.rivals import all_rivals
-from constitution.bet import Direction
-from constitution.spike import SpikeParameters
+from constitution.watch.bet import Direction
+from constitution.watch.spike import SpikeParameters
 
 CHUNK = 100
 BOTH: tuple[Direction, ...] = ("up", "down")

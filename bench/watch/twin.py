@@ -1,4 +1,4 @@
-"""The test of constitution/spike.py once more, over thousands of streams at a time.
+"""The test of constitution/watch/spike.py once more, over thousands of streams at a time.
 
 Written apart from the class, in numpy, so that a slip in one shows as a difference: tests/unit/test_spike_twin.py
 compares their decisions. Restricted to what the simulations need: every scrape observed, no more later starts than
@@ -12,17 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from constitution.baseline import CHANGING_ALPHA, CHANGING_STARTS, CHANGING_TOLERANCE
-from constitution.bet import DOWN_RATIOS, POISSON_BELOW, UP_RATIOS, Direction
-from constitution.dispersion import (
-    BATCH_SECONDS,
-    MAX_DEGREE,
-    MAX_NU,
-    MIN_BATCHES,
-    SECONDS_PER_DEGREE,
-    reach,
-)
-from constitution.spike import IMMEDIATE_WEIGHT, MAX_STARTS, SpikeParameters
+from constitution.watch.baseline import CHANGING_ALPHA, CHANGING_STARTS, CHANGING_TOLERANCE
+from constitution.watch.bet import DOWN_RATIOS, POISSON_BELOW, UP_RATIOS, Direction
+from constitution.watch.dispersion import BATCH_SECONDS, MAX_DEGREE, MAX_NU, MIN_BATCHES, SECONDS_PER_DEGREE, reach
+from constitution.watch.spike import IMMEDIATE_WEIGHT, MAX_STARTS, SpikeParameters
 
 Array = NDArray[np.floating[Any]]
 NEVER = np.inf
@@ -30,7 +23,7 @@ NEVER = np.inf
 
 @dataclass(frozen=True)
 class Baselines:
-    """``constitution.baseline.Baseline`` of many streams: arrays of one length."""
+    """``constitution.watch.baseline.Baseline`` of many streams: arrays of one length."""
 
     n0: Array
     t0: Array

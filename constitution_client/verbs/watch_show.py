@@ -23,7 +23,7 @@ def show(
     json: JsonOption = None,
 ) -> None:
     """Plot a watch that has ended: the evidence over time, the limit, and what was counted."""
-    from constitution.watch_evidence import WatchEvidence
+    from constitution.watch.evidence import WatchEvidence
     from constitution_client.files import read_bytes
     from constitution_client.settings import UsageError
     from constitution_client.watch_plot import image, summary, terminal, text_lines

@@ -16,7 +16,7 @@ from constitution import approval_rules
 from constitution.api import StandingRequest, UpdateState
 from constitution.errors import ContentError, EvidenceError, Issue
 from constitution.release import Envelope, Release, Standing, Verdict
-from constitution.watch_evidence import WatchEvidence
+from constitution.watch.evidence import WatchEvidence
 from services.constitution_service import evidence, updates
 from services.constitution_service.context import Context, now_of
 from services.constitution_service.errors import StandingConflictError

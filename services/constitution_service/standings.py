@@ -6,7 +6,7 @@ from adapters.postgres import Connection
 from constitution.api import StandingRequest
 from constitution.errors import InvalidRequestError, NotCurrentError, NotFoundError
 from constitution.release import Kind, Release, Standing
-from constitution.watch_evidence import WatchEvidence
+from constitution.watch.evidence import WatchEvidence
 from services.constitution_service import audit, idempotency, leases, releases, standing_rules, updates
 from services.constitution_service.context import Context
 from services.constitution_service.errors import StandingConflictError

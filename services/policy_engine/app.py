@@ -9,7 +9,7 @@ from fastapi import Depends, FastAPI, Request, Response
 
 from constitution.consumer_api import PROBE_TENANT, EvaluationAnswer, PolicyStatus
 from constitution.evaluation import EvaluationRequest
-from constitution.prediction import PredictAnswer, PredictRequest
+from constitution.watch.prediction import PredictAnswer, PredictRequest
 from services.common.app import create_app
 from services.common.auth import require_scope
 from services.common.limits import BodyLimits

@@ -5,8 +5,8 @@ import asyncio
 import structlog
 
 from constitution.errors import ConflictError
-from constitution.prediction import PredictAnswer, PredictRequest, ReplayCounts, replay
 from constitution.rules import Policy
+from constitution.watch.prediction import PredictAnswer, PredictRequest, ReplayCounts, replay
 from services.following.view import View
 from services.policy_engine.candidate import Candidates
 from services.policy_engine.recording import Recording, Sample

@@ -15,7 +15,7 @@ from constitution.api import Lease, LoadResult
 from constitution.checksum import checksum_of
 from constitution.environment import Strategy
 from constitution.release import Release, Standing, Verdict
-from constitution.watch_evidence import WatchEvidence
+from constitution.watch.evidence import WatchEvidence
 from tests.activity_support import make_deployment, refused, run
 from tests.constitution_service_support import ENVIRONMENT, Author, Site, following
 

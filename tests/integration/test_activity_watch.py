@@ -20,8 +20,8 @@ from adapters.prometheus import PrometheusMetrics
 from constitution.environment import Strategy, Target
 from constitution.errors import InvalidRequestError, UnavailableError
 from constitution.release import Verdict
-from constitution.watch_evidence import WatchEvidence
-from constitution.watching import Watch as SampleWatch
+from constitution.watch.evidence import WatchEvidence
+from constitution.watch.watching import Watch as SampleWatch
 from tests.activity_support import make_deployment, now, refused, run
 from tests.constitution_service_support import ENVIRONMENT, Author, Site
 from tests.helpers import eventually

@@ -14,7 +14,7 @@ from constitution.checksum import checksum_of
 from constitution.environment import Target
 from constitution.errors import NotFoundError, UnavailableError, UntrustedError
 from constitution.evaluation import Decision
-from constitution.prediction import PairCounts, Prediction
+from constitution.watch.prediction import PairCounts, Prediction
 from services.common.site import load_site
 from services.policy_engine.candidate import Candidates
 from tests.activity_support import make_deployment, run, subject_of

@@ -29,8 +29,8 @@ from activities.watch_plan import plan
 from activities.watch_query import history_seconds, selector
 from adapters.prometheus import PrometheusMetrics
 from constitution.environment import Strategy
-from constitution.quantities import QUANTITIES
 from constitution.release import Verdict
+from constitution.watch.quantities import QUANTITIES
 from deploy.embedded.prometheus import programs
 from deploy.embedded.stack import Stack
 from tests.activity_support import now

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from constitution.backtest import BacktestCase, read_case, run_case
 from constitution.errors import InvalidRequestError
 from constitution.release import Verdict
-from constitution.spike import SpikeParameters
-from constitution.watching import Watch
+from constitution.watch.backtest import BacktestCase, read_case, run_case
+from constitution.watch.spike import SpikeParameters
+from constitution.watch.watching import Watch
 from constitution_client import backtest as backtest_verb
 from constitution_client.settings import UsageError
 

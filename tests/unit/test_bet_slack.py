@@ -10,9 +10,9 @@ import math
 
 import pytest
 
-from constitution.baseline import Baseline
-from constitution.bet import Direction, log_bet
-from constitution.spike import SpikeParameters, SpikeTest
+from constitution.watch.baseline import Baseline
+from constitution.watch.bet import Direction, log_bet
+from constitution.watch.spike import SpikeParameters, SpikeTest
 
 DIRECTIONS: tuple[Direction, ...] = ("up", "down")
 PHIS = (1.0, 1.5, 3.0)

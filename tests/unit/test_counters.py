@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from constitution.baseline import Measure
-from constitution.counters import CounterGrid, InvalidSeriesError, Tick, grid_origin, parse_matrix, refused
+from constitution.watch.baseline import Measure
+from constitution.watch.counters import CounterGrid, InvalidSeriesError, Tick, grid_origin, parse_matrix, refused
 
 T0 = 1_000_000.0
 

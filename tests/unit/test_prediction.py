@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from constitution.binomial import at_least, clopper_pearson, sign_test
 from constitution.document import parse
 from constitution.evaluation import Decision, EvaluationRequest
-from constitution.prediction import (
+from constitution.rules import Policy
+from constitution.watch.binomial import at_least, clopper_pearson, sign_test
+from constitution.watch.prediction import (
     ALPHA,
     MIN_REQUESTS,
     PairCounts,
@@ -25,7 +26,6 @@ from constitution.prediction import (
     predict_share,
     replay,
 )
-from constitution.rules import Policy
 from tests.consumers_support import RULES, document, rule
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)

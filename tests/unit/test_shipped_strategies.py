@@ -12,10 +12,10 @@ from activities.watch_plan import plan
 from bench.watch import cells
 from bench.watch.streams import Change, Noise, counts
 from constitution.environment import Environment, Strategy
-from constitution.prediction import Expected
 from constitution.release import Verdict
-from constitution.spike_family import FamilyReading
-from constitution.watching_family import FamilyWatch
+from constitution.watch.prediction import Expected
+from constitution.watch.spike_family import FamilyReading
+from constitution.watch.watching_family import FamilyWatch
 from deploy.demo.__main__ import FAST_PACE
 from deploy.embedded import development
 

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from constitution.baseline import Baseline
-from constitution.power import describe_power
 from constitution.release import Verdict
-from constitution.spike import MAX_STARTS, SpikeParameters, SpikeTest, combine, power
+from constitution.watch.baseline import Baseline
+from constitution.watch.power import describe_power
+from constitution.watch.spike import MAX_STARTS, SpikeParameters, SpikeTest, combine, power
 
 
 def poisson(seed: int, means: Sequence[float]) -> list[float]:

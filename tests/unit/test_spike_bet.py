@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from constitution.bet import (
+from constitution.watch.bet import (
     Direction,
     coefficients,
     counted_baseline,

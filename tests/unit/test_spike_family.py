@@ -3,10 +3,10 @@ import json
 import numpy as np
 import pytest
 
-from constitution.baseline import Baseline
 from constitution.release import Verdict
-from constitution.spike import SpikeParameters
-from constitution.spike_family import SpikeFamily
+from constitution.watch.baseline import Baseline
+from constitution.watch.spike import SpikeParameters
+from constitution.watch.spike_family import SpikeFamily
 
 RATES = {"refused": 10.0, "errors": 2.0, "escalated": 4.0}
 WEIGHTS = {"refused": 0.5, "errors": 0.25, "escalated": 0.25}

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from bench.watch import streams, twin
-from constitution.baseline import Baseline
-from constitution.spike import SpikeParameters, SpikeTest
-from constitution.spike_family import SpikeFamily
+from constitution.watch.baseline import Baseline
+from constitution.watch.spike import SpikeParameters, SpikeTest
+from constitution.watch.spike_family import SpikeFamily
 
 
 def decided(test: SpikeTest, counts: list[float], exposures: list[float]) -> float:

@@ -9,10 +9,10 @@ import math
 import numpy as np
 import pytest
 
-from constitution.backtest import BacktestCase, run_case
-from constitution.baseline import Baseline
 from constitution.release import Verdict
-from constitution.spike import SpikeParameters, SpikeTest
+from constitution.watch.backtest import BacktestCase, run_case
+from constitution.watch.baseline import Baseline
+from constitution.watch.spike import SpikeParameters, SpikeTest
 
 PUBLISH = 1_800_000_000
 SCRAPE = 5

@@ -17,11 +17,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from constitution.backtest import BacktestCase, BacktestResult, read_case, run_case
-from constitution.baseline import Measure
-from constitution.counters import CounterGrid
 from constitution.release import Verdict
-from constitution.spike import SpikeParameters
+from constitution.watch.backtest import BacktestCase, BacktestResult, read_case, run_case
+from constitution.watch.baseline import Measure
+from constitution.watch.counters import CounterGrid
+from constitution.watch.spike import SpikeParameters
 
 PUBLISH = 1_800_000_000
 BEFORE, AFTER, SCRAPE = 720, 360, 5

@@ -7,7 +7,7 @@ from activities.watch import pause
 from activities.watch_live import SLACK_S, LiveWatch, Matrices
 from activities.watch_plan import plan
 from constitution.environment import Strategy
-from constitution.quantities import QUANTITIES
+from constitution.watch.quantities import QUANTITIES
 
 STEP_S = 1.0
 BAKE_S = 30

@@ -11,9 +11,9 @@ import pytest
 from activities.watch_live import LiveWatch
 from activities.watch_plan import plan
 from constitution.environment import Strategy, WatchedQuantity
-from constitution.prediction import Expected
 from constitution.release import Verdict
-from constitution.watch_evidence import WatchEvidence
+from constitution.watch.evidence import WatchEvidence
+from constitution.watch.prediction import Expected
 from constitution_client.main import run
 
 METRIC = "policy_engine_evaluations_total"

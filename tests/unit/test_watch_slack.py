@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from constitution.backtest import BacktestCase, run_case
 from constitution.release import Verdict
-from constitution.spike import SpikeParameters
+from constitution.watch.backtest import BacktestCase, run_case
+from constitution.watch.spike import SpikeParameters
 
 PUBLISH = 1_800_000_000
 BAKE, BASELINE, SCRAPE = 1800, 3600, 5

@@ -11,7 +11,7 @@ and ``p0 = current / n``, ``pb = b / n``, ``pc = c / n`` the predicted ratio of 
     ratio = candidate / current = 1 + (pb - pc) / p0
 
 **Uncertainty.** ``pb``, ``pc`` and ``p0`` each get an exact Clopper-Pearson interval at level ``1 - alpha/3``
-(constitution/binomial.py); by the union bound all three hold together with at least ``1 - alpha``, so do::
+(constitution/watch/binomial.py); by the union bound all three hold together with at least ``1 - alpha``, so do::
 
     d_high = U(pb) - L(pc)        ratio <= 1 + d_high / (L(p0) if d_high >= 0 else U(p0))
     d_low  = L(pb) - U(pc)        ratio >= 1 + d_low  / (L(p0) if d_low < 0 else U(p0))
@@ -38,12 +38,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from constitution.binomial import clopper_pearson, sign_test
 from constitution.checksum import Checksum
 from constitution.evaluation import Decision, EvaluationRequest, PolicyDecision
 from constitution.model import Model
-from constitution.quantities import SEVERE
 from constitution.rules import Policy
+from constitution.watch.binomial import clopper_pearson, sign_test
+from constitution.watch.quantities import SEVERE
 
 ALPHA = 0.01
 MIN_REQUESTS = 200

@@ -7,7 +7,7 @@ Null hypothesis. ``rate(t) <= (1 + delta) * expected_up * baseline rate + min_ra
 ``rate(t) >= baseline rate * expected_down / (1 + delta) - min_rate`` ("down"). The baseline rate is unknown; its
 finite sample is paid for. ``delta`` absorbs tolerance and drift together.
 
-The e-process. Per direction, with the bet of constitution/bet.py (an average over 16 effect sizes)::
+The e-process. Per direction, with the bet of constitution/watch/bet.py (an average over 16 effect sizes)::
 
     e = 1/2 W(since publish) + sum over later starts k of w W(since k),      w = 1/2 / number of later starts
 
@@ -41,8 +41,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from constitution.baseline import SHORTEST_SCRAPE_SECONDS, Baseline
-from constitution.bet import (
+from constitution.model import Model
+from constitution.release import Verdict
+from constitution.watch.baseline import SHORTEST_SCRAPE_SECONDS, Baseline
+from constitution.watch.bet import (
     Coefficients,
     Direction,
     coefficients,
@@ -52,9 +54,7 @@ from constitution.bet import (
     log_sum_exp,
     pay_for_dispersion,
 )
-from constitution.model import Model
-from constitution.power import MUST_SEE_SHARE, Power, exposure_needed, information_bound
-from constitution.release import Verdict
+from constitution.watch.power import MUST_SEE_SHARE, Power, exposure_needed, information_bound
 
 MAX_STARTS = 30
 START_SECONDS = 60.0

@@ -14,10 +14,10 @@ Pure: no clock, no I/O.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from constitution.baseline import Baseline, Measure
-from constitution.counters import CounterGrid, Tick, everything, grid_origin, parse_matrix, refused
 from constitution.release import Verdict
-from constitution.spike import Reading, SpikeParameters, SpikeTest
+from constitution.watch.baseline import Baseline, Measure
+from constitution.watch.counters import CounterGrid, Tick, everything, grid_origin, parse_matrix, refused
+from constitution.watch.spike import Reading, SpikeParameters, SpikeTest
 
 Matrix = Sequence[Mapping[str, Any]]
 

@@ -39,9 +39,9 @@ from itertools import groupby, pairwise
 from operator import itemgetter
 from typing import Any
 
-from constitution.baseline import Measure
-from constitution.bet import LARGEST_EFFECT
 from constitution.errors import InvalidRequestError
+from constitution.watch.baseline import Measure
+from constitution.watch.bet import LARGEST_EFFECT
 
 Labels = Mapping[str, str]
 

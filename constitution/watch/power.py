@@ -13,8 +13,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from constitution.baseline import Baseline
-from constitution.bet import Direction, log_bet, pay_for_dispersion
+from constitution.watch.baseline import Baseline
+from constitution.watch.bet import Direction, log_bet, pay_for_dispersion
 
 MUST_SEE_SHARE = 0.05  # where nothing was refused before, one evaluation in twenty must be seen
 LONGEST = 1e4  # watch exposure in baselines: beyond it a finite baseline gives no more evidence

@@ -22,8 +22,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from constitution.baseline import Measure
-from constitution.counters import parse_matrix
+from constitution.watch.baseline import Measure
+from constitution.watch.counters import parse_matrix
 
 QuantityName = Literal["evaluations", "deny_share", "severe_share", "slow_share", "engine_errors"]
 QUANTITY_NAMES: tuple[QuantityName, ...] = get_args(QuantityName)

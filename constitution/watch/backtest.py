@@ -1,4 +1,4 @@
-"""The watch over the past: one case in, one verdict out, by the very code that runs live (constitution/watching.py).
+"""The watch over the past: one case in, one verdict out, by the very code that runs live (constitution/watch/watching.py).
 
 A case is a JSON object ``{"id", "publish_ts", "bake_s", "scrape_interval_s", "series", "measure" (optional)}``;
 ``series`` are the entries of a Prometheus matrix result. Samples before ``publish_ts`` are the baseline: the newest
@@ -14,13 +14,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError
 
-from constitution.baseline import SHORTEST_SCRAPE_SECONDS, Measure
 from constitution.environment import issues_of
 from constitution.errors import InvalidRequestError
 from constitution.model import Model
 from constitution.release import Verdict
-from constitution.spike import SpikeParameters
-from constitution.watching import Watch
+from constitution.watch.baseline import SHORTEST_SCRAPE_SECONDS, Measure
+from constitution.watch.spike import SpikeParameters
+from constitution.watch.watching import Watch
 
 
 class BacktestCase(Model):

@@ -9,15 +9,15 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from constitution.baseline import Measure
 from constitution.checksum import Checksum
 from constitution.environment import Strategy, issues_of
 from constitution.errors import InvalidRequestError
 from constitution.model import Model
 from constitution.plan import Plan
-from constitution.prediction import Expected
 from constitution.release import Release, Verdict
-from constitution.spike import SpikeParameters
+from constitution.watch.baseline import Measure
+from constitution.watch.prediction import Expected
+from constitution.watch.spike import SpikeParameters
 
 Curve = tuple[tuple[float, float | None], ...]
 """(unix seconds, natural log of an e-value) per scrape."""
@@ -30,7 +30,7 @@ class QuantityEvidence(Model):
         query: the resolved query of baseline and watch, as a person can paste it.
         parameters: of its test; ``alpha`` is its share of the budget.
         expected: the approved change that it was tested against.
-        baseline: n0, t0, phi, nu and the rest of constitution/baseline.py.
+        baseline: n0, t0, phi, nu and the rest of constitution/watch/baseline.py.
         ticks: (end in unix seconds, events, exposure, seconds observed, resets) per scrape since publish.
         log_e: the highest log e-value by each scrape.
         ci: confidence sequence of ``ratio``; null = unbounded.

@@ -1,6 +1,6 @@
 """Several quantities watched together, from samples to one verdict, within one budget of false alarms.
 
-constitution/watching.py for each of them, constitution/spike_family.py for all.
+constitution/watch/watching.py for each of them, constitution/watch/spike_family.py for all.
 One quantity alone (weight 1) decides exactly as ``Watch`` does.
 
 A quantity that is not ``required`` can raise the alarm like any other; its silence is asked for nothing. So a
@@ -13,11 +13,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from constitution.baseline import Measure
 from constitution.release import Verdict
-from constitution.spike import Reading, SpikeParameters
-from constitution.spike_family import FamilyReading, SpikeFamily
-from constitution.watching import Matrix, Watch
+from constitution.watch.baseline import Measure
+from constitution.watch.spike import Reading, SpikeParameters
+from constitution.watch.spike_family import FamilyReading, SpikeFamily
+from constitution.watch.watching import Matrix, Watch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +65,7 @@ class FamilyWatch:
         """Freeze the baselines.
 
         Args:
-            matrices: raw samples of each quantity, already shaped (constitution/quantities.py).
+            matrices: raw samples of each quantity, already shaped (constitution/watch/quantities.py).
             watched: how each is judged; at least one.
             publish_s: unix seconds of publish.
             level_s: how much of the end of the baselines gives the level.

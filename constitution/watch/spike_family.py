@@ -14,9 +14,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from constitution.baseline import Baseline
 from constitution.release import Verdict
-from constitution.spike import Reading, SpikeParameters, SpikeTest, combine, unchanged
+from constitution.watch.baseline import Baseline
+from constitution.watch.spike import Reading, SpikeParameters, SpikeTest, combine, unchanged
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 From counts and exposures per scrape, oldest first, ending at publish. The newest hour gives the level (``n0``
 events in ``t0`` exposure); everything handed in, six hours if there are, gives the dispersion
-(constitution/dispersion.py). Windows of releases that were rolled back are left out by the caller (exposure 0).
+(constitution/watch/dispersion.py). Windows of releases that were rolled back are left out by the caller (exposure 0).
 
 A baseline that is itself changing is no baseline. ``changing`` says so: the same bet as in the watch, with the
 first third of the newest hour as its baseline and the rest as its watch, tolerating 25 % and erring once in a
@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from constitution.bet import Direction, log_bet, log_sum_exp, pay_for_dispersion
-from constitution.dispersion import Dispersion, long_run_fano
+from constitution.watch.bet import Direction, log_bet, log_sum_exp, pay_for_dispersion
+from constitution.watch.dispersion import Dispersion, long_run_fano
 
 Measure = Literal["rate", "share"]
 

@@ -1,0 +1,1 @@
+"""The watch: its statistical test, what it is fed with, and the evidence that its verdict rests on. Pure."""
