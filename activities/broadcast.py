@@ -17,10 +17,10 @@ from activities.subject import Subject
 from activities.text import one_line, slack_text
 from constitution.api import UpdateRecord, UpdateState
 from constitution.checksum import Checksum
-from constitution.document import parse
 from constitution.errors import ConflictError, NotFoundError, UnavailableError
 from constitution.messages import Outcome
 from constitution.model import Model
+from constitution.policy.document import parse
 
 
 class ProgressInput(Model):

@@ -10,9 +10,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from constitution import toml
-from constitution.consumer_api import PROBE_TENANT
 from constitution.errors import EvidenceError, InvalidRequestError
-from constitution.evaluation import EvaluationRequest
+from constitution.policy.consumer_api import PROBE_TENANT
+from constitution.policy.evaluation import EvaluationRequest
 
 # What a case need not say.
 _DEFAULTS: dict[str, Any] = {"user": "user-1", "agent": "agent-1", "time": "2026-03-04T10:00:00Z"}

@@ -16,15 +16,15 @@ from activities.plan import RollbackPlan
 from activities.ports import ConstitutionService, Deployment, GateRunner
 from activities.resolving import Resolver, require_succession
 from activities.subject import Subject
-from constitution import document as documents
 from constitution.api import EvidenceRecord
 from constitution.approval import Verb
 from constitution.approval_rules import Binding
 from constitution.checksum import Checksum
-from constitution.diff import diff
 from constitution.errors import EvidenceError
 from constitution.messages import UpdateRequest
 from constitution.model import Model
+from constitution.policy import document as documents
+from constitution.policy.diff import diff
 from constitution.release import Envelope, Kind
 from signatures.verify import verify_document
 

@@ -17,12 +17,12 @@ from activities.keys import require_environment
 from activities.ports import ConstitutionService, Deployment, TargetClient
 from activities.reconcile import Live
 from activities.reconcile_ports import Topic
-from constitution import document as documents
 from constitution.checksum import Checksum
 from constitution.environment import Target
 from constitution.errors import ContentError, TransportError, UntrustedError
 from constitution.events import UpdatedEvent
 from constitution.model import Model
+from constitution.policy import document as documents
 from constitution.reconciliation import DRIFT_WATCH, Finding, expiry_step
 from constitution.untrusted import read_message
 from signatures.statements import verify_release

@@ -10,11 +10,8 @@ from datetime import UTC, datetime
 
 from activities.documents import inbox_file
 from activities.ports import ConstitutionService, Deployment
-from constitution import document as documents
-from constitution import validity
 from constitution.api import ChangeRequest
 from constitution.checksum import checksum_of
-from constitution.document import Constitution
 from constitution.environment import Strategy
 from constitution.errors import (
     InvalidDocumentError,
@@ -25,6 +22,9 @@ from constitution.errors import (
 )
 from constitution.messages import UpdateRequest
 from constitution.past import Past, versions_before
+from constitution.policy import document as documents
+from constitution.policy import validity
+from constitution.policy.document import Constitution
 from constitution.release import Kind, Previous, Standing
 from constitution.version import Version
 from signatures.statements import verify_change_request

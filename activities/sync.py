@@ -11,13 +11,13 @@ from activities.failures import NotConvergedError, classified
 from activities.golden import golden_requests
 from activities.keys import require_environment
 from activities.ports import ConstitutionService, Deployment, TargetClient
-from constitution import document as documents
 from constitution.checksum import Checksum
 from constitution.environment import Target
 from constitution.errors import ContentError, Issue, NotYetError, TransportError
-from constitution.evaluation import EvaluationRequest
 from constitution.model import Model
-from constitution.rules import Policy
+from constitution.policy import document as documents
+from constitution.policy.evaluation import EvaluationRequest
+from constitution.policy.rules import Policy
 
 BEAT = timedelta(seconds=1)
 ASK_AGAIN = timedelta(milliseconds=250)  # a target that follows the event is there after one or two of these

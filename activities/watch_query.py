@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from constitution.consumer_api import PROBE_TENANT
 from constitution.environment import Strategy
+from constitution.policy.consumer_api import PROBE_TENANT
 from constitution.watch.quantities import QUANTITIES, Quantity
 
 LONG_HISTORY = timedelta(hours=6)  # tells the noise; what is needed of it is in constitution/watch/baseline.py

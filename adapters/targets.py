@@ -12,9 +12,9 @@ from pydantic import BaseModel, ValidationError
 
 from constitution.addresses import host_of
 from constitution.api import Problem
-from constitution.consumer_api import PROBE_TENANT, EvaluationAnswer, PolicyStatus, SessionAnswer, SessionRequest
 from constitution.environment import Target
 from constitution.errors import ForbiddenError, UnavailableError
+from constitution.policy.consumer_api import PROBE_TENANT, EvaluationAnswer, PolicyStatus, SessionAnswer, SessionRequest
 from constitution.watch.prediction import PredictAnswer, PredictRequest
 from signatures.authorities import authorities
 from signatures.tokens import ClientKey, mint

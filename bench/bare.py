@@ -8,8 +8,8 @@ import sys
 import uvicorn
 from fastapi import FastAPI, Response
 
-from constitution.consumer_api import EvaluationAnswer
-from constitution.evaluation import Decision, EvaluationRequest
+from constitution.policy.consumer_api import EvaluationAnswer
+from constitution.policy.evaluation import Decision, EvaluationRequest
 
 ANSWER = EvaluationAnswer(
     decision=Decision.ALLOW, policy_hash="sha256:" + 64 * "0", constitution_version="1.0.0", generation=1

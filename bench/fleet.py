@@ -21,10 +21,10 @@ import httpx
 
 from bench.machine import CHECKOUT
 from bench.runs import BenchError, Runs
-from constitution.consumer_api import PolicyStatus
 from constitution.environment import Environment
 from constitution.messages import Status
 from constitution.names import Names
+from constitution.policy.consumer_api import PolicyStatus
 from constitution.release import Release
 from deploy.demo.operator import Operator
 from deploy.demo.screen import Screen

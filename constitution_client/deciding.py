@@ -16,8 +16,6 @@ from pydantic import ValidationError
 from constitution.api import EvidenceRecord
 from constitution.approval import ApprovalPredicate, Verb
 from constitution.checksum import checksum_of
-from constitution.diff import diff
-from constitution.document import Constitution, parse
 from constitution.environment import Strategy, issues_of
 from constitution.errors import (
     ConflictError,
@@ -30,6 +28,8 @@ from constitution.errors import (
 from constitution.evidence_rules import Supported, problems
 from constitution.messages import DecideMessage, Status
 from constitution.plan import Plan
+from constitution.policy.diff import diff
+from constitution.policy.document import Constitution, parse
 from constitution.release import Kind, Previous
 from constitution.trust import Person, TrustPolicy
 from constitution.watch.prediction import Prediction

@@ -15,8 +15,8 @@ from temporalio.testing import ActivityEnvironment
 from activities.subject import Subject
 from adapters.deployment import FileDeployment
 from constitution.checksum import checksum_of
-from constitution.document import parse
 from constitution.environment import Deadlines, Environment, Strategy, Target
+from constitution.policy.document import parse
 from constitution.release import Kind
 from tests.constitution_service_support import CHECKOUT, ENVIRONMENT, Site
 

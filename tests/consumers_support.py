@@ -16,7 +16,7 @@ import httpx
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from constitution.checksum import checksum_of
-from constitution.consumer_api import PolicyStatus
+from constitution.policy.consumer_api import PolicyStatus
 from constitution.release import CurrentConstitution, Kind, ReleasePredicate
 from constitution_client.ceremony import make_trust
 from signatures.openpgp import sign_detached

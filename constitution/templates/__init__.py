@@ -1,4 +1,4 @@
-"""Constitutions that ship as examples. `constitution.draft.fill` makes documents of them.
+"""Constitutions that ship as examples. `constitution.policy.draft.fill` makes documents of them.
 
 ``tool-use``, ``data-handling`` and ``escalation`` build on each other: a fleet can start with the first and grow.
 ``lockdown`` is a mistake of the kind that reviews miss: it passes every test that its authors thought of, and refuses

@@ -39,9 +39,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from constitution.checksum import Checksum
-from constitution.evaluation import Decision, EvaluationRequest, PolicyDecision
 from constitution.model import Model
-from constitution.rules import Policy
+from constitution.policy.evaluation import Decision, EvaluationRequest, PolicyDecision
+from constitution.policy.rules import Policy
 from constitution.watch.binomial import clopper_pearson, sign_test
 from constitution.watch.quantities import SEVERE
 

@@ -11,7 +11,7 @@ import typer
 from constitution_client.output import JsonOption, result
 
 if TYPE_CHECKING:
-    from constitution.document import Constitution
+    from constitution.policy.document import Constitution
     from constitution_client.settings import ClientSettings
 
 _SOURCE_HELP = "A file, a checksum (sha256:…), 'current' (what is live), or 'none'."
@@ -48,7 +48,7 @@ def draft(
 ) -> None:
     """Write a draft: a template filled with version, dates, environment and predecessor. Overwrites nothing."""
     from constitution.checksum import checksum_of
-    from constitution.draft import fill
+    from constitution.policy.draft import fill
     from constitution.release import Previous
     from constitution_client.files import read_bytes, write_new
     from constitution_client.settings import settings
@@ -59,7 +59,7 @@ def draft(
     replaced = asyncio.run(read_source_bytes(_predecessor(previous, configured)))
     before = None
     if replaced is not None:
-        from constitution.document import parse
+        from constitution.policy.document import parse
 
         before = Previous(version=parse(replaced).version, checksum=checksum_of(replaced))
     now = datetime.now(UTC)
@@ -117,7 +117,7 @@ def diff(
 
 
 async def _diff(old: str, new: str, json: bool | None) -> None:
-    from constitution.diff import diff as differences
+    from constitution.policy.diff import diff as differences
 
     lines = differences(await read_source(old), await read_source(new))
     result({"old": old, "new": new, "changes": list(lines)}, lines or ["no difference in meaning"], json)
@@ -129,7 +129,7 @@ async def read_source(source: str) -> "Constitution | None":
     Raises:
         ConstitutionError: it does not exist, cannot be read, or is not valid.
     """
-    from constitution.document import parse
+    from constitution.policy.document import parse
 
     data = await read_source_bytes(source)
     return None if data is None else parse(data)

@@ -103,7 +103,7 @@ async def _show(what: str, out: Path | None, json: bool | None) -> None:
 async def _show_artifact(
     service: "ConstitutionServiceClient", checksum: str, out: Path | None, json: bool | None
 ) -> None:
-    from constitution.document import parse
+    from constitution.policy.document import parse
     from constitution_client.files import write_new
 
     document = await service.artifact(checksum)
@@ -118,7 +118,7 @@ async def _show_artifact(
         f"previous {constitution.previous.version if constitution.previous else 'none'}",
         constitution.summary,
         *(f"  {p.id}: {p.text}" for p in constitution.principles),
-        *(f"  {r.effect} {r.id} ({r.severity}) when {r.when}" for r in constitution.rules),
+        *(f"  {r.effect} {r.id} ({r.severity}) when {r.when}" for r in constitution.policy.rules),
         f"  default: {constitution.default_effect}",
         f"next: constitution show {checksum} --out constitution_v{constitution.version}.json  # writes the exact bytes",
     ]

@@ -17,8 +17,8 @@ from adapters.artifact_store import document_path, signature_path
 from adapters.postgres import Connection
 from constitution.api import Artifact
 from constitution.checksum import checksum_of
-from constitution.document import parse
 from constitution.errors import InvalidDocumentError, Issue, NotFoundError, UnavailableError, UntrustedError
+from constitution.policy.document import parse
 from services.constitution_service import audit
 from services.constitution_service.context import Context, now_of
 from signatures.detect import detect

@@ -10,12 +10,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from adapters.postgres import Connection
-from constitution import approval_rules, validity
+from constitution import approval_rules
 from constitution.api import LoadRequest
 from constitution.approval import ApprovalPredicate, Verb
 from constitution.approval_rules import Binding
 from constitution.checksum import checksum_of
-from constitution.document import Constitution, parse
 from constitution.errors import (
     InvalidDocumentError,
     Issue,
@@ -25,6 +24,8 @@ from constitution.errors import (
     UntrustedError,
 )
 from constitution.plan import Plan
+from constitution.policy import validity
+from constitution.policy.document import Constitution, parse
 from constitution.release import Envelope, Kind, Release
 from constitution.trust import TrustPolicy
 from services.constitution_service import artifacts, change_requests, evidence, history, releases

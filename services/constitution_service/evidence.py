@@ -9,9 +9,9 @@ from adapters.gate_junit import UnreadableJUnitError, read_junit
 from adapters.postgres import Connection
 from constitution.api import EvidenceRecord, LoadRequest
 from constitution.checksum import checksum_of
-from constitution.document import Constitution
 from constitution.errors import EvidenceError, Issue, NotFoundError
 from constitution.evidence_rules import Supported, problems
+from constitution.policy.document import Constitution
 from services.constitution_service import audit, leases, updates
 from services.constitution_service.context import Context
 from services.constitution_service.errors import NotPossibleError

@@ -3,12 +3,12 @@
 import asyncio
 from collections.abc import Sequence
 
-from constitution import validity
 from constitution.api import ValidateResult
 from constitution.checksum import checksum_of
-from constitution.document import parse
 from constitution.errors import InvalidDocumentError, Issue, UntrustedError
 from constitution.names import DEFAULT_RING
+from constitution.policy import validity
+from constitution.policy.document import parse
 from constitution.release import Kind
 from services.constitution_service import artifacts, releases
 from services.constitution_service.context import Context, now_of

@@ -17,8 +17,8 @@ from datetime import UTC, datetime
 
 import structlog
 
-from constitution.consumer_api import FollowerState, PolicyStatus
 from constitution.errors import ConstitutionError, TransportError, UnavailableError, UntrustedError
+from constitution.policy.consumer_api import FollowerState, PolicyStatus
 from constitution.trust import TrustPolicy
 from services.following.fetch import Absent, ConstitutionSource, Fetched, Unchanged
 from services.following.hint import release_of

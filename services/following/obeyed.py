@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from constitution.checksum import Checksum
+from constitution.policy.rules import Policy
 from constitution.release import Kind
-from constitution.rules import Policy
 
 
 @dataclass(frozen=True, slots=True)

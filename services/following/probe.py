@@ -4,8 +4,8 @@ import structlog
 from fastapi import Request
 from fastapi.security import HTTPBearer
 
-from constitution.consumer_api import PROBE_TENANT
 from constitution.errors import ConstitutionError, ForbiddenError
+from constitution.policy.consumer_api import PROBE_TENANT
 from services.common.auth import check_token
 from services.common.site import Site
 

@@ -1,7 +1,7 @@
 """A forced refresh, as an HTTP answer: what the *service* answered wrongly is no fault of who asked us."""
 
-from constitution.consumer_api import PolicyStatus
 from constitution.errors import ContentError, UnavailableError
+from constitution.policy.consumer_api import PolicyStatus
 from services.following.follower import Follower
 
 

@@ -6,10 +6,10 @@ document's own meaning. Generations are compared by the caller, and only after t
 
 from datetime import datetime
 
-from constitution.document import parse
 from constitution.errors import UntrustedError
+from constitution.policy.document import parse
+from constitution.policy.rules import Policy
 from constitution.release import CurrentConstitution
-from constitution.rules import Policy
 from constitution.trust import TrustPolicy
 from services.following.obeyed import Obeyed
 from signatures.current import verify_current

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from constitution.evaluation import Decision, EvaluationRequest, PolicyDecision
+from constitution.policy.evaluation import Decision, EvaluationRequest, PolicyDecision
 from services.following.obeyed import Obeyed
 
 

@@ -5,8 +5,8 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request
 
-from constitution.consumer_api import PolicyStatus, SessionAnswer, SessionRequest
 from constitution.errors import UnavailableError
+from constitution.policy.consumer_api import PolicyStatus, SessionAnswer, SessionRequest
 from services.common.app import create_app
 from services.common.limits import BodyLimits
 from services.common.metrics import new_registry

@@ -10,9 +10,9 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from constitution.addresses import host_of
-from constitution.consumer_api import EvaluationAnswer, PolicyStatus
 from constitution.errors import UnavailableError
-from constitution.evaluation import EvaluationRequest
+from constitution.policy.consumer_api import EvaluationAnswer, PolicyStatus
+from constitution.policy.evaluation import EvaluationRequest
 from signatures.tokens import ClientKey, mint
 
 TIMEOUT = httpx.Timeout(1.5, connect=0.5)  # seconds an engine has; a decision takes milliseconds

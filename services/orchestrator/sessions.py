@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 import structlog
 from prometheus_client import CollectorRegistry, Counter
 
-from constitution.consumer_api import PROBE_TENANT, SessionAnswer, SessionReason, SessionRequest
 from constitution.errors import ConstitutionError
-from constitution.evaluation import Decision, EvaluationRequest, PolicyDecision
+from constitution.policy.consumer_api import PROBE_TENANT, SessionAnswer, SessionReason, SessionRequest
+from constitution.policy.evaluation import Decision, EvaluationRequest, PolicyDecision
 from services.following.follower import Follower
 from services.following.refresh import refreshed
 from services.following.view import Caution, View

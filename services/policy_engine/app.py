@@ -7,8 +7,8 @@ from typing import Annotated
 
 from fastapi import Depends, FastAPI, Request, Response
 
-from constitution.consumer_api import PROBE_TENANT, EvaluationAnswer, PolicyStatus
-from constitution.evaluation import EvaluationRequest
+from constitution.policy.consumer_api import PROBE_TENANT, EvaluationAnswer, PolicyStatus
+from constitution.policy.evaluation import EvaluationRequest
 from constitution.watch.prediction import PredictAnswer, PredictRequest
 from services.common.app import create_app
 from services.common.auth import require_scope

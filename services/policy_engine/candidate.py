@@ -16,9 +16,9 @@ from pydantic import ValidationError
 from constitution.addresses import host_of
 from constitution.api import ArtifactSignatures
 from constitution.checksum import checksum_of
-from constitution.document import parse
 from constitution.errors import NotFoundError, UnavailableError, UntrustedError
-from constitution.rules import Policy
+from constitution.policy.document import parse
+from constitution.policy.rules import Policy
 from services.common.site import Site
 from signatures.verify import verify_document
 

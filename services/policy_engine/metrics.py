@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from constitution.consumer_api import PROBE_TENANT
-from constitution.evaluation import PolicyDecision
+from constitution.policy.consumer_api import PROBE_TENANT
+from constitution.policy.evaluation import PolicyDecision
 
 OTHER_TENANT = "other"
 BUCKETS = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0)  # seconds; typical: 0.0001

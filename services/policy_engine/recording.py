@@ -33,7 +33,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from constitution.errors import InvalidRequestError
-from constitution.evaluation import EvaluationRequest
+from constitution.policy.evaluation import EvaluationRequest
 
 _log = structlog.get_logger(__name__)
 

@@ -5,7 +5,7 @@ import asyncio
 import structlog
 
 from constitution.errors import ConflictError
-from constitution.rules import Policy
+from constitution.policy.rules import Policy
 from constitution.watch.prediction import PredictAnswer, PredictRequest, ReplayCounts, replay
 from services.following.view import View
 from services.policy_engine.candidate import Candidates

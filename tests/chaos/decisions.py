@@ -10,7 +10,7 @@ from chaos.wire import FAILURES, Answer, Wire, call
 from policy.cases import load_cases, load_invariants
 from policy.drafts import Draft
 
-from constitution.evaluation import EvaluationRequest
+from constitution.policy.evaluation import EvaluationRequest
 
 CONCURRENCY = 4
 _PATH = "/v1/evaluate"

@@ -13,7 +13,7 @@ import asyncpg
 from chaos.signing import UPDATE_ID, Signing
 
 from constitution.checksum import checksum_of
-from constitution.document import parse
+from constitution.policy.document import parse
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 

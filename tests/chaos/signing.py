@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from constitution.checksum import checksum_of
-from constitution.document import parse
+from constitution.policy.document import parse
 from constitution.release import CurrentConstitution, Envelope, Kind, ReleasePredicate
 from constitution_client.ceremony import make_trust
 from signatures.openpgp import sign_detached

@@ -37,8 +37,8 @@ from chaos.wire import FAILURES, call
 from policy.drafts import Draft
 from pydantic import SecretStr
 
-from constitution.consumer_api import PolicyStatus
-from constitution.document import parse
+from constitution.policy.consumer_api import PolicyStatus
+from constitution.policy.document import parse
 from constitution.release import CurrentConstitution
 from services.constitution_service.migrate import MigrationSettings, migrate
 

@@ -11,7 +11,7 @@ from policy.drafts import Draft
 
 from constitution.api import ValidateRequest, ValidateResult
 from constitution.checksum import checksum_of
-from constitution.evaluation import Decision
+from constitution.policy.evaluation import Decision
 
 
 def _in_state(stack: Stack, name: str, state: str) -> bool:

@@ -13,8 +13,8 @@ from chaos.stack import ENGINES, STALE_SECONDS, Stack, wait_until
 from chaos.wire import call
 from policy.drafts import Draft
 
-from constitution.evaluation import Decision
 from constitution.names import Names
+from constitution.policy.evaluation import Decision
 from constitution.release import CurrentConstitution
 
 BURST = 24  # requests at the same time

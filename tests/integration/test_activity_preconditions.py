@@ -23,9 +23,9 @@ from adapters.deployment import FileDeployment
 from adapters.regression_gate import run_gate
 from constitution.approval import OrderPredicate, Verb
 from constitution.checksum import checksum_of
-from constitution.draft import fill
 from constitution.environment import Deadlines, Strategy
 from constitution.messages import UpdateRequest
+from constitution.policy.draft import fill
 from constitution.release import Envelope, Kind, Standing
 from signatures.statements import sign_order
 from tests.activity_support import make_deployment, now, refused, run, subject_of

@@ -16,9 +16,9 @@ from activities.sync import GoldenInput, Sync, SyncInput
 from adapters.targets import HttpTargets
 from constitution.api import LoadResult
 from constitution.checksum import checksum_of
-from constitution.consumer_api import PolicyStatus
 from constitution.environment import Target
 from constitution.names import Names
+from constitution.policy.consumer_api import PolicyStatus
 from tests.activity_support import make_deployment, refused, run
 from tests.constitution_service_support import ENVIRONMENT, Author, ServiceProcess, Site, following
 from tests.consumers_support import Service

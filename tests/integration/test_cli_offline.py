@@ -13,7 +13,7 @@ from typing import NamedTuple
 import pytest
 
 from constitution.checksum import checksum_of
-from constitution.document import parse
+from constitution.policy.document import parse
 from constitution.release import Previous
 
 CHECKOUT = Path(__file__).resolve().parents[2]

@@ -13,7 +13,7 @@ import pytest
 from adapters.targets import HttpTargets
 from constitution.environment import Target
 from constitution.errors import UnavailableError
-from constitution.evaluation import EvaluationRequest
+from constitution.policy.evaluation import EvaluationRequest
 from constitution_client.backtest import backtest
 from constitution_client.service import ConstitutionServiceClient
 from services.orchestrator.engines import Engines

@@ -13,7 +13,7 @@ from adapters.targets import HttpTargets
 from constitution.checksum import checksum_of
 from constitution.environment import Target
 from constitution.errors import NotFoundError, UnavailableError, UntrustedError
-from constitution.evaluation import Decision
+from constitution.policy.evaluation import Decision
 from constitution.watch.prediction import PairCounts, Prediction
 from services.common.site import load_site
 from services.policy_engine.candidate import Candidates

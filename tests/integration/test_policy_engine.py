@@ -15,11 +15,11 @@ from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-def
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from constitution.checksum import checksum_of
-from constitution.document import parse
-from constitution.evaluation import EvaluationRequest, PolicyDecision
 from constitution.names import Names
+from constitution.policy.document import parse
+from constitution.policy.evaluation import EvaluationRequest, PolicyDecision
+from constitution.policy.rules import Policy
 from constitution.release import CurrentConstitution
-from constitution.rules import Policy
 from tests.consumers_support import AnswerServer, Land, Service, document, rule
 from tests.consumers_town import VECTORS, running_town
 from tests.helpers import eventually

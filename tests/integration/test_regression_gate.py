@@ -12,8 +12,8 @@ import redis
 
 from adapters.regression_gate import GateReport, run_gate
 from constitution.checksum import checksum_of
-from constitution.document import parse
-from constitution.draft import fill
+from constitution.policy.document import parse
+from constitution.policy.draft import fill
 from constitution.release import Previous
 
 TESTS = Path(__file__).parents[1]

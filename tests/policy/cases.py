@@ -16,8 +16,8 @@ from pydantic import Field, ValidationError
 
 from constitution import toml
 from constitution.errors import InvalidRequestError
-from constitution.evaluation import Decision, EvaluationRequest
 from constitution.model import Model
+from constitution.policy.evaluation import Decision, EvaluationRequest
 
 HERE = Path(__file__).parent
 DEFAULT_RULE = "default"

@@ -10,10 +10,10 @@ from functools import cache, partial
 from pathlib import Path
 
 from constitution.checksum import Checksum, checksum_of
-from constitution.document import Constitution, Rule, parse
-from constitution.evaluation import Decision
+from constitution.policy.document import Constitution, Rule, parse
+from constitution.policy.evaluation import Decision
+from constitution.policy.rules import Policy
 from constitution.release import Previous
-from constitution.rules import Policy
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def under_test() -> tuple[Draft, ...]:
 
 def _shipped(name: str) -> Draft:
     """Return a template as 1.1.0, which replaces itself as 1.0.0: a normal test run has a previous document, too."""
-    from constitution.draft import fill
+    from constitution.policy.draft import fill
 
     now = datetime.now(UTC)
     make = partial(fill, name, environment="gate", issued_at=now, expires_at=now + timedelta(days=365))

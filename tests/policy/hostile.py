@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 from policy.cases import DEFAULTS
 
-from constitution.evaluation import EvaluationRequest
+from constitution.policy.evaluation import EvaluationRequest
 
 LONGEST_TEXT, LONGEST_PROMPT = 256, 16384
 

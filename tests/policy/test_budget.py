@@ -8,9 +8,9 @@ from policy.cases import load_cases
 from policy.drafts import Draft
 from policy.hostile import PROMPTS, REQUESTS
 
-from constitution.document import Rule
-from constitution.evaluation import EvaluationRequest
-from constitution.rules import Policy
+from constitution.policy.document import Rule
+from constitution.policy.evaluation import EvaluationRequest
+from constitution.policy.rules import Policy
 
 # CPU time of one rule on one request, in evaluations of a rule that asks nothing, measured beside it: a slower or
 # busier machine slows both. That one takes about 6 microseconds; the dearest rule of the shipped templates 40 times as

@@ -3,8 +3,8 @@
 from policy.cases import Case, load_cases
 from policy.drafts import Draft
 
-from constitution.document import Rule
-from constitution.evaluation import Decision
+from constitution.policy.document import Rule
+from constitution.policy.evaluation import Decision
 
 
 def test_golden_decision(draft: Draft, case: Case) -> None:

@@ -4,9 +4,9 @@ from policy.cases import load_cases, load_invariants
 from policy.drafts import Draft
 
 from constitution.checksum import checksum_of
-from constitution.document import parse
-from constitution.evaluation import Decision
-from constitution.rules import Policy
+from constitution.policy.document import parse
+from constitution.policy.evaluation import Decision
+from constitution.policy.rules import Policy
 
 
 def test_follows_the_previous_document(draft: Draft) -> None:

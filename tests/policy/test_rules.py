@@ -4,8 +4,8 @@ from policy.cases import load_cases, load_invariants
 from policy.drafts import Draft
 from policy.hostile import REQUESTS
 
-from constitution.document import Rule
-from constitution.evaluation import Decision
+from constitution.policy.document import Rule
+from constitution.policy.evaluation import Decision
 
 MIN_MESSAGE = 12  # characters: shorter is no sentence
 

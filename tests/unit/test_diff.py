@@ -3,8 +3,8 @@
 import json
 from typing import Any
 
-from constitution.diff import diff
-from constitution.document import Constitution, parse
+from constitution.policy.diff import diff
+from constitution.policy.document import Constitution, parse
 from tests.unit.keyring import document, rule
 
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from constitution.document import Constitution, parse, schema
 from constitution.errors import MAX_ISSUES, InvalidDocumentError, InvalidRequestError
+from constitution.policy.document import Constitution, parse, schema
 from tests.unit.keyring import document, rule
 
 

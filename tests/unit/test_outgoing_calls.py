@@ -23,8 +23,8 @@ from adapters.slack import SlackChannel
 from adapters.targets import HttpTargets
 from constitution.environment import Environment, Target
 from constitution.errors import ConstitutionError
-from constitution.evaluation import EvaluationRequest
 from constitution.names import Names
+from constitution.policy.evaluation import EvaluationRequest
 from constitution_client.backtest import _cases_of_prometheus
 from constitution_client.service import ConstitutionServiceClient
 from services.common.outgoing import http_client

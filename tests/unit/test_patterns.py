@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from constitution.document import parse
 from constitution.errors import InvalidDocumentError
-from constitution.patterns import expanded_size
+from constitution.policy.document import parse
+from constitution.policy.patterns import expanded_size
 from tests.machine import count, cpu_seconds
 from tests.unit.keyring import document, rule
 

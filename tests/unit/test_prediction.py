@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from constitution.document import parse
-from constitution.evaluation import Decision, EvaluationRequest
-from constitution.rules import Policy
+from constitution.policy.document import parse
+from constitution.policy.evaluation import Decision, EvaluationRequest
+from constitution.policy.rules import Policy
 from constitution.watch.binomial import at_least, clopper_pearson, sign_test
 from constitution.watch.prediction import (
     ALPHA,

@@ -11,7 +11,7 @@ from cryptography.exceptions import InvalidTag
 from prometheus_client import CollectorRegistry
 
 from constitution.errors import InvalidRequestError
-from constitution.evaluation import EvaluationRequest
+from constitution.policy.evaluation import EvaluationRequest
 from services.policy_engine.recording import Recording
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)

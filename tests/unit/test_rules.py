@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from constitution import rules as rules_module
-from constitution.document import Constitution, parse
 from constitution.errors import InvalidDocumentError
-from constitution.evaluation import Decision, EvaluationRequest
-from constitution.expressions import ENVIRONMENT, BudgetExceededError, compile_expression, run
-from constitution.rules import PRECEDENCE, Policy
+from constitution.policy import rules as rules_module
+from constitution.policy.document import Constitution, parse
+from constitution.policy.evaluation import Decision, EvaluationRequest
+from constitution.policy.expressions import ENVIRONMENT, BudgetExceededError, compile_expression, run
+from constitution.policy.rules import PRECEDENCE, Policy
 from tests.machine import count, cpu_seconds
 from tests.unit.keyring import document, rule
 

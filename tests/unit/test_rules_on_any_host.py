@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from constitution.document import parse
 from constitution.errors import InvalidDocumentError
-from constitution.expressions import ENVIRONMENT, check_expression, compile_expression, run
+from constitution.policy.document import parse
+from constitution.policy.expressions import ENVIRONMENT, check_expression, compile_expression, run
 from tests.unit.keyring import document, rule
 
 TEXTS = ("tenant", "user", "agent", "action", "tool", "currency", "data_class", "prompt")
@@ -96,7 +96,7 @@ def test_an_offset_means_what_it_says_for_every_part_of_a_time(sign: int) -> Non
 def test_every_answer_is_the_same_on_hosts_that_are_set_up_differently(host: dict[str, str]) -> None:
     """Every function that a rule may call, in a process of its own for each set-up of zone, zone files and locale."""
     program = (
-        "from datetime import *; from constitution.expressions import ENVIRONMENT\n"
+        "from datetime import *; from constitution.policy.expressions import ENVIRONMENT\n"
         "from tests.unit.test_rules_on_any_host import CALLS, activation\n"
         "at = activation(datetime(2026, 3, 29, 1, 30, tzinfo=UTC))\n"
         "print([repr(ENVIRONMENT.compile(c).eval(data=at).plain_value()) for c in CALLS])"

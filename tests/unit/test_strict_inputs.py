@@ -20,9 +20,9 @@ import typer
 from pydantic import AwareDatetime, BaseModel, ValidationError
 
 from constitution import times
-from constitution.evaluation import EvaluationRequest
 from constitution.messages import UpdateRequest
 from constitution.model import Model
+from constitution.policy.evaluation import EvaluationRequest
 from constitution_client.verbs.runs import moment
 
 PACKAGES = ("constitution", "signatures", "adapters", "activities", "workflows", "services", "constitution_client")

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from constitution import golden
-from constitution.document import Constitution, parse
-from constitution.draft import fill
 from constitution.errors import InvalidDocumentError, InvalidRequestError, NotFoundError
-from constitution.evaluation import Decision, EvaluationRequest
+from constitution.policy import golden
+from constitution.policy.document import Constitution, parse
+from constitution.policy.draft import fill
+from constitution.policy.evaluation import Decision, EvaluationRequest
+from constitution.policy.rules import Policy
 from constitution.release import Previous
-from constitution.rules import Policy
 from constitution.templates import TEMPLATES, template
 from tests.unit.keyring import DATA, NOW, document
 

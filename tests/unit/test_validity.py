@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from constitution.document import Constitution, parse
+from constitution.policy.document import Constitution, parse
+from constitution.policy.validity import check
 from constitution.release import Kind, Previous
-from constitution.validity import check
 from tests.unit.keyring import NOW, document
 
 LIVE = Previous(version="1.0.0", checksum="sha256:" + "a" * 64)

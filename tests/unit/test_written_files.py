@@ -12,9 +12,9 @@ import pytest
 from activities.golden import golden_requests
 from adapters.deployment import load_deployment
 from constitution import toml
-from constitution.draft import fill
 from constitution.environment import Environment
 from constitution.errors import ConstitutionError, InvalidRequestError
+from constitution.policy.draft import fill
 from constitution.trust import TrustPolicy
 from constitution_client.context import use_env_file
 from constitution_client.main import run

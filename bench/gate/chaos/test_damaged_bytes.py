@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from constitution.checksum import checksum_of
-from constitution.document import parse
 from constitution.errors import InvalidDocumentError
+from constitution.policy.document import parse
 
 DRAFT = Path(os.environ["CONSTITUTION_DRAFT"]).read_bytes()
 

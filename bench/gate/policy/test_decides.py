@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from constitution.checksum import checksum_of
-from constitution.document import parse
-from constitution.evaluation import EvaluationRequest
-from constitution.rules import Policy
+from constitution.policy.document import parse
+from constitution.policy.evaluation import EvaluationRequest
+from constitution.policy.rules import Policy
 
 DRAFT = Path(os.environ["CONSTITUTION_DRAFT"]).read_bytes()
 CASES = [

@@ -16,10 +16,10 @@ from constitution.api import (
     ValidateRequest,
     ValidateResult,
 )
-from constitution.document import schema
 from constitution.environment import issues_of
 from constitution.errors import InvalidRequestError, Issue
 from constitution.messages import ChangeRequestId
+from constitution.policy.document import schema
 from constitution.release import Envelope
 from constitution.strict_json import MAX_BYTES
 from services.common.auth import known_by, require_scope

@@ -16,9 +16,9 @@ from typing import Any
 from cel_expr_python import cel
 from google.protobuf.message import DecodeError
 
-from constitution import cel_ast
 from constitution.errors import Issue
-from constitution.patterns import expanded_size
+from constitution.policy import cel_ast
+from constitution.policy.patterns import expanded_size
 
 MAX_EXPRESSION = 4096
 MAX_LIST = 256

@@ -1,7 +1,7 @@
-"""Reads a constitution from exact bytes, and lists every problem at once. Its meaning: constitution/rules.py.
+"""Reads a constitution from exact bytes, and lists every problem at once. Its meaning: constitution/policy/rules.py.
 
 What it does not do: signatures (package signatures), and whether the document may follow the current one
-(constitution/validity.py). A validator of each schema version that was ever live stays here for ever.
+(constitution/policy/validity.py). A validator of each schema version that was ever live stays here for ever.
 """
 
 import json
@@ -19,9 +19,9 @@ from pydantic import AwareDatetime, ConfigDict, ValidationError
 from constitution import strict_json
 from constitution.environment import Identifier, issues_of
 from constitution.errors import MAX_ISSUES, InvalidDocumentError, InvalidRequestError, Issue
-from constitution.evaluation import Decision
-from constitution.expressions import check_expression
 from constitution.model import Model
+from constitution.policy.evaluation import Decision
+from constitution.policy.expressions import check_expression
 from constitution.release import Previous
 from constitution.version import Version
 
@@ -104,7 +104,7 @@ def parse(data: bytes) -> Constitution:
     Raises:
         InvalidDocumentError: with the problems found, at most ``MAX_ISSUES`` of the schema: size, UTF-8, JSON, nesting,
             duplicate keys, schema, ids, principles, dates, rules that do not compile or break the limits of
-            constitution/expressions.py. Nothing else is raised, whatever the bytes.
+            constitution/policy/expressions.py. Nothing else is raised, whatever the bytes.
     """
     try:
         value = strict_json.read(data)

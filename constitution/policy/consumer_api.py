@@ -11,8 +11,8 @@ from pydantic import AwareDatetime, Field, StringConstraints
 
 from constitution.checksum import Checksum
 from constitution.environment import Identifier
-from constitution.evaluation import Decision, PolicyDecision, Text
 from constitution.model import Model
+from constitution.policy.evaluation import Decision, PolicyDecision, Text
 
 PROBE_TENANT = "runbook-probe"
 """The tenant of the runbook's own questions: needs scope ``probe``; every watch query leaves it out."""

@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from constitution import strict_json
-from constitution.document import parse
 from constitution.errors import InvalidDocumentError
+from constitution.policy.document import parse
 from constitution.release import Previous
 from constitution.templates import template as shipped
 

@@ -16,10 +16,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from constitution.document import SEVERITIES, Constitution, Rule
 from constitution.errors import InvalidDocumentError, Issue
-from constitution.evaluation import Decision, EvaluationRequest, PolicyDecision
-from constitution.expressions import (
+from constitution.policy.document import SEVERITIES, Constitution, Rule
+from constitution.policy.evaluation import Decision, EvaluationRequest, PolicyDecision
+from constitution.policy.expressions import (
     ENVIRONMENT,
     BudgetExceededError,
     Outcome,
@@ -61,17 +61,17 @@ class Policy:
         """Compile every rule.
 
         Raises:
-            InvalidDocumentError: a rule does not compile or breaks a limit (`constitution.document.parse` refuses
+            InvalidDocumentError: a rule does not compile or breaks a limit (`constitution.policy.document.parse` refuses
                 such a document already).
         """
         issues: list[Issue] = []
-        for index, rule in enumerate(constitution.rules):
+        for index, rule in enumerate(constitution.policy.rules):
             issues += check_expression(rule.when, f"/rules/{index}/when")
         if issues:
             raise InvalidDocumentError("the rules do not compile", issues=issues)
         chunks = {}
         for effect in PRECEDENCE:
-            rules = [rule for rule in constitution.rules if rule.effect is effect]
+            rules = [rule for rule in constitution.policy.rules if rule.effect is effect]
             rules.sort(key=lambda rule: -SEVERITIES.index(rule.severity))  # stable: then document order
             compiled = [_Compiled(rule, compile_expression(rule.when)) for rule in rules]
             chunks[effect] = tuple(_chunks(compiled))

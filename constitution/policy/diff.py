@@ -1,6 +1,6 @@
 """What a document changes, in lines that a board member reads before signing. Pure."""
 
-from constitution.document import Constitution, Principle, Rule
+from constitution.policy.document import Constitution, Principle, Rule
 
 
 def diff(old: Constitution | None, new: Constitution | None) -> tuple[str, ...]:

@@ -11,9 +11,9 @@ from pydantic import Field, ValidationError
 from constitution import strict_json
 from constitution.environment import issues_of
 from constitution.errors import InvalidRequestError
-from constitution.evaluation import Decision, EvaluationRequest, PolicyDecision
 from constitution.model import Model
-from constitution.rules import Policy
+from constitution.policy.evaluation import Decision, EvaluationRequest, PolicyDecision
+from constitution.policy.rules import Policy
 
 
 class Vector(Model):

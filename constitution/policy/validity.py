@@ -10,8 +10,8 @@ and "was confirmed before" are asked elsewhere.
 
 from datetime import datetime, timedelta
 
-from constitution.document import Constitution
 from constitution.errors import Issue
+from constitution.policy.document import Constitution
 from constitution.release import Kind, Previous
 from constitution.version import Version
 
