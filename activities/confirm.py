@@ -19,8 +19,8 @@ from constitution.api import StandingRequest
 from constitution.checksum import Checksum
 from constitution.errors import ContentError, EvidenceError, NotApprovedError, NotYetError
 from constitution.model import Model
-from constitution.plan import Plan
 from constitution.release import Envelope, Release, Standing, Verdict
+from constitution.trust.plan import Plan
 from constitution.watch.evidence import WatchEvidence
 from signatures.approved import approved
 

@@ -1,18 +1,18 @@
 """Counts the board's signed decisions and orders. Pure; the time is handed in.
 
-The rules are constitution/approval_rules.py's. The service counts again, inside the transaction of the load.
+The rules are constitution/trust/approval_rules.py's. The service counts again, inside the transaction of the load.
 """
 
 from collections.abc import Sequence
 from datetime import datetime
 
-from constitution import approval_rules
-from constitution.approval import ApprovalPredicate, OrderPredicate, Verb
-from constitution.approval_rules import Binding
 from constitution.errors import NotApprovedError, UntrustedError
 from constitution.model import Model
 from constitution.release import Envelope, Kind
-from constitution.trust import TrustPolicy
+from constitution.trust import approval_rules
+from constitution.trust.approval import ApprovalPredicate, OrderPredicate, Verb
+from constitution.trust.approval_rules import Binding
+from constitution.trust.trust_policy import TrustPolicy
 from signatures.statements import verify_approval, verify_order
 
 

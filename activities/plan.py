@@ -10,7 +10,7 @@ from constitution.model import Model
 from constitution.past import Past
 from constitution.release import Kind, Standing
 from constitution.rollback_plan import bad_release, rollback_target, undone_by, why_not_preauthorised
-from constitution.trust import Thresholds
+from constitution.trust.trust_policy import Thresholds
 
 
 class PlanInput(Model):

@@ -30,7 +30,7 @@ from constitution.api import (
 from constitution.checksum import Checksum
 from constitution.environment import Environment, Target
 from constitution.release import CurrentConstitution, Envelope, Release
-from constitution.trust import TrustPolicy
+from constitution.trust.trust_policy import TrustPolicy
 from constitution.watch.prediction import PredictAnswer
 
 

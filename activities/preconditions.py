@@ -17,8 +17,6 @@ from activities.ports import ConstitutionService, Deployment, GateRunner
 from activities.resolving import Resolver, require_succession
 from activities.subject import Subject
 from constitution.api import EvidenceRecord
-from constitution.approval import Verb
-from constitution.approval_rules import Binding
 from constitution.checksum import Checksum
 from constitution.errors import EvidenceError
 from constitution.messages import UpdateRequest
@@ -26,6 +24,8 @@ from constitution.model import Model
 from constitution.policy import document as documents
 from constitution.policy.diff import diff
 from constitution.release import Envelope, Kind
+from constitution.trust.approval import Verb
+from constitution.trust.approval_rules import Binding
 from signatures.verify import verify_document
 
 __all__ = [

@@ -5,8 +5,8 @@ from datetime import datetime
 from constitution.checksum import Checksum
 from constitution.environment import Deadlines, Identifier, Strategy
 from constitution.model import Model
-from constitution.plan import Plan
 from constitution.release import Kind, Previous
+from constitution.trust.plan import Plan
 
 
 class Subject(Model):

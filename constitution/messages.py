@@ -9,8 +9,8 @@ from pydantic import AwareDatetime, Field, StringConstraints, model_validator
 from constitution.checksum import Checksum
 from constitution.environment import Identifier
 from constitution.model import Model
-from constitution.plan import Plan
 from constitution.release import Envelope, UpdateId, Verdict
+from constitution.trust.plan import Plan
 
 ChangeRequestId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$")]
@@ -63,7 +63,7 @@ def undo_command(generation: int) -> str:
 
 
 class DecideMessage(Model):
-    """A signed approval or denial (constitution.approval.ApprovalPredicate in a DSSE envelope)."""
+    """A signed approval or denial (constitution.trust.approval.ApprovalPredicate in a DSSE envelope)."""
 
     approval: Envelope
 

@@ -10,7 +10,7 @@ from typing import Annotated, Final
 from pydantic import Field
 
 from constitution.model import Model
-from constitution.trust import TrustPolicy
+from constitution.trust.trust_policy import TrustPolicy
 
 RECONCILE: Final = "ConstitutionReconcile"
 """Workflow type."""

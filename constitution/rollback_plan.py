@@ -6,11 +6,11 @@ The run and the command line's preview use these same rules, so that a person is
 from collections.abc import Sequence
 from datetime import datetime
 
-from constitution.approval_rules import PREAUTHORISED_FOR
 from constitution.errors import InvalidRequestError, Issue
 from constitution.messages import RollbackRequest
 from constitution.past import Past
 from constitution.release import Kind, Standing
+from constitution.trust.approval_rules import PREAUTHORISED_FOR
 
 
 def undone_by(bad: Past, releases: Sequence[Past]) -> int | None:

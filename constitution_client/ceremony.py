@@ -20,7 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from constitution.environment import Identifier
 from constitution.errors import ConflictError, InvalidRequestError
-from constitution.trust import Role, Scope
+from constitution.trust.trust_policy import Role, Scope
 from constitution_client.files import FileRefusedError
 from signatures.openpgp import generate_key
 from signatures.tokens import ClientKey

@@ -12,7 +12,7 @@ from constitution_client.settings import LOAD_STACK, ClientSettings, UsageError,
 if TYPE_CHECKING:
     from stamina.instrumentation import RetryDetails
 
-    from constitution.trust import TrustPolicy
+    from constitution.trust.trust_policy import TrustPolicy
     from constitution_client.service import ConstitutionServiceClient
     from constitution_client.temporal import Runs
 

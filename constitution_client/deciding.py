@@ -14,7 +14,6 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from constitution.api import EvidenceRecord
-from constitution.approval import ApprovalPredicate, Verb
 from constitution.checksum import checksum_of
 from constitution.environment import Strategy, issues_of
 from constitution.errors import (
@@ -25,13 +24,14 @@ from constitution.errors import (
     NotYetError,
     UntrustedError,
 )
-from constitution.evidence_rules import Supported, problems
 from constitution.messages import DecideMessage, Status
-from constitution.plan import Plan
 from constitution.policy.diff import diff
 from constitution.policy.document import Constitution, parse
 from constitution.release import Kind, Previous
-from constitution.trust import Person, TrustPolicy
+from constitution.trust.approval import ApprovalPredicate, Verb
+from constitution.trust.evidence_rules import Supported, problems
+from constitution.trust.plan import Plan
+from constitution.trust.trust_policy import Person, TrustPolicy
 from constitution.watch.prediction import Prediction
 from constitution_client.connections import run_named, runs, service_client, trust_policy, workflow_id_of
 from constitution_client.keys import PersonKey

@@ -14,7 +14,7 @@ from constitution_client.files import read_bytes
 from constitution_client.prompting import interruptible
 
 if TYPE_CHECKING:
-    from constitution.trust import Person, TrustPolicy
+    from constitution.trust.trust_policy import Person, TrustPolicy
 
 PASSPHRASE_VARIABLE = "CONSTITUTION_KEY_PASSPHRASE"  # noqa: S105 - the variable's name, not a secret
 

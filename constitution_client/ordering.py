@@ -4,9 +4,9 @@ import shlex
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from constitution.approval import OrderPredicate
 from constitution.errors import NotYetError, UntrustedError
 from constitution.messages import PromoteMessage, SkipMessage
+from constitution.trust.approval import OrderPredicate
 from constitution_client.connections import run_named, trust_policy
 from constitution_client.keys import PersonKey
 from constitution_client.output import progress, result

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from constitution.environment import Identifier
-from constitution.trust import Role, Thresholds
+from constitution.trust.trust_policy import Role, Thresholds
 from constitution_client.ceremony import PEOPLE, NewPerson, is_identifier
 from constitution_client.files import read_bytes
 from constitution_client.settings import UsageError

@@ -1,9 +1,9 @@
 """What the board signed about a release that went live: read from its signed statement, never from a row."""
 
-from constitution.approval import ApprovalPredicate
 from constitution.errors import UntrustedError
 from constitution.release import Release
-from constitution.trust import TrustPolicy
+from constitution.trust.approval import ApprovalPredicate
+from constitution.trust.trust_policy import TrustPolicy
 from signatures.dsse import envelope_digest
 from signatures.statements import verify_approval, verify_release
 

@@ -10,7 +10,7 @@ import binascii
 from constitution.checksum import checksum_of
 from constitution.errors import UntrustedError
 from constitution.release import CurrentConstitution, Kind, ReleasePredicate
-from constitution.trust import TrustPolicy
+from constitution.trust.trust_policy import TrustPolicy
 from signatures.statements import verify_release
 from signatures.verify import verify_document
 

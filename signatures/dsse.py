@@ -19,7 +19,7 @@ from constitution import strict_json
 from constitution.checksum import checksum_of
 from constitution.errors import InvalidRequestError, UntrustedError
 from constitution.release import Envelope
-from constitution.trust import TrustPolicy
+from constitution.trust.trust_policy import TrustPolicy
 from signatures import openpgp
 from signatures.detect import detect
 from signatures.verify import verify_bytes

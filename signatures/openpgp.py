@@ -18,7 +18,7 @@ import pysequoia
 from pysequoia.packet import HashAlgorithm, PacketPile, SignatureType, Tag
 
 from constitution.errors import InvalidRequestError, UntrustedError
-from constitution.trust import OpenPgpKey, Person, TrustPolicy
+from constitution.trust.trust_policy import OpenPgpKey, Person, TrustPolicy
 from signatures.detect import MAX_SIGNATURE
 from signatures.openpgp_selfsigs import CLOCK_SKEW, Key, ed25519_material, read_keys
 

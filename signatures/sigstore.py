@@ -17,7 +17,7 @@ from typing import Any
 
 from constitution import strict_json
 from constitution.errors import UntrustedError
-from constitution.trust import Person, TrustPolicy
+from constitution.trust.trust_policy import Person, TrustPolicy
 
 CLOCK_SKEW = timedelta(minutes=5)  # a log's clock may be this far ahead of ours
 

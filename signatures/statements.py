@@ -2,7 +2,7 @@
 
 The first three are in-toto Statements v1 (github.com/in-toto/attestation, spec/v1/statement.md) in RFC 8785 bytes
 inside a DSSE envelope; a change request is a plain object in the same encoding. Who may sign what, and how many it
-takes, is the domain's (constitution/approval_rules.py); here it is only proved who did.
+takes, is the domain's (constitution/trust/approval_rules.py); here it is only proved who did.
 """
 
 from datetime import datetime
@@ -12,12 +12,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import BaseModel, ValidationError
 
 from constitution.api import ChangeRequest
-from constitution.approval import APPROVAL_PREDICATE, ORDER_PREDICATE, ApprovalPredicate, OrderPredicate
 from constitution.checksum import checksum_of
 from constitution.environment import issues_of
 from constitution.errors import InvalidRequestError, UntrustedError
 from constitution.release import RELEASE_PREDICATE, Envelope, Kind, ReleasePredicate
-from constitution.trust import TrustPolicy
+from constitution.trust.approval import APPROVAL_PREDICATE, ORDER_PREDICATE, ApprovalPredicate, OrderPredicate
+from constitution.trust.trust_policy import TrustPolicy
 from signatures import dsse
 
 IN_TOTO = "application/vnd.in-toto+json"
@@ -65,7 +65,7 @@ def approval_bytes(predicate: ApprovalPredicate) -> bytes:
 
 
 def verify_approval(envelope: Envelope, trust: TrustPolicy, now: datetime) -> tuple[str, ApprovalPredicate]:
-    """Return who signed a decision, and the decision. Whether it counts: constitution/approval_rules.py.
+    """Return who signed a decision, and the decision. Whether it counts: constitution/trust/approval_rules.py.
 
     Raises:
         UntrustedError: nobody in the trust policy signed it, or it is no approval.

@@ -20,7 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from constitution.environment import Identifier
 from constitution.errors import ForbiddenError, InvalidRequestError
-from constitution.trust import TrustPolicy, decode_key
+from constitution.trust.trust_policy import TrustPolicy, decode_key
 from signatures.regular_file import read_regular
 
 ALGORITHM = "Ed25519"

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from constitution.errors import InvalidRequestError
-from constitution.trust import TrustPolicy, referenced_files
+from constitution.trust.trust_policy import TrustPolicy, referenced_files
 from signatures.openpgp import check_certificates
 from signatures.regular_file import read_regular, read_regular_text
 

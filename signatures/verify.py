@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from constitution.errors import Issue, UntrustedError
-from constitution.trust import Person, TrustPolicy
+from constitution.trust.trust_policy import Person, TrustPolicy
 from signatures import openpgp, sigstore
 from signatures.detect import SignatureKind, detect
 

@@ -27,12 +27,12 @@ from constitution.api import (
     StandingRequest,
     WorkflowRef,
 )
-from constitution.approval import ApprovalPredicate, OrderPredicate, Verb
 from constitution.checksum import checksum_of
 from constitution.environment import Strategy
-from constitution.plan import Plan
 from constitution.release import Envelope, Kind, Previous, Release, Standing, Verdict
-from constitution.trust import TrustPolicy
+from constitution.trust.approval import ApprovalPredicate, OrderPredicate, Verb
+from constitution.trust.plan import Plan
+from constitution.trust.trust_policy import TrustPolicy
 from constitution.watch.evidence import WatchEvidence
 from constitution_client.ceremony import make_trust
 from constitution_client.service import ConstitutionServiceClient

@@ -27,16 +27,16 @@ from constitution.api import (
     LoadResult,
     WorkflowRef,
 )
-from constitution.approval import ApprovalPredicate, Verb
 from constitution.checksum import checksum_of
 from constitution.environment import Strategy
 from constitution.errors import ConstitutionError
 from constitution.names import Names
-from constitution.plan import Plan
 from constitution.policy.document import parse
 from constitution.policy.golden import Vector
 from constitution.policy.rules import Policy
 from constitution.release import Kind
+from constitution.trust.approval import ApprovalPredicate, Verb
+from constitution.trust.plan import Plan
 from constitution_client.service import ConstitutionServiceClient
 from signatures.openpgp import sign_detached
 from signatures.statements import sign_approval, sign_change_request

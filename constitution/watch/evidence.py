@@ -13,8 +13,8 @@ from constitution.checksum import Checksum
 from constitution.environment import Strategy, issues_of
 from constitution.errors import InvalidRequestError
 from constitution.model import Model
-from constitution.plan import Plan
 from constitution.release import Release, Verdict
+from constitution.trust.plan import Plan
 from constitution.watch.baseline import Measure
 from constitution.watch.prediction import Expected
 from constitution.watch.spike import SpikeParameters

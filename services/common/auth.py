@@ -13,7 +13,7 @@ from starlette.datastructures import Headers
 from starlette.types import Scope as ASGIScope
 
 from constitution.errors import ForbiddenError
-from constitution.trust import Scope
+from constitution.trust.trust_policy import Scope
 from services.common.site import Site
 from signatures import tokens
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from constitution.environment import Environment
 from constitution.errors import InvalidRequestError
-from constitution.trust import TrustPolicy
+from constitution.trust.trust_policy import TrustPolicy
 from signatures.regular_file import read_regular_text
 from signatures.trust_files import MAX_FILE, load_trust
 

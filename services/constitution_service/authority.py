@@ -10,10 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from adapters.postgres import Connection
-from constitution import approval_rules
 from constitution.api import LoadRequest
-from constitution.approval import ApprovalPredicate, Verb
-from constitution.approval_rules import Binding
 from constitution.checksum import checksum_of
 from constitution.errors import (
     InvalidDocumentError,
@@ -23,11 +20,14 @@ from constitution.errors import (
     NotFoundError,
     UntrustedError,
 )
-from constitution.plan import Plan
 from constitution.policy import validity
 from constitution.policy.document import Constitution, parse
 from constitution.release import Envelope, Kind, Release
-from constitution.trust import TrustPolicy
+from constitution.trust import approval_rules
+from constitution.trust.approval import ApprovalPredicate, Verb
+from constitution.trust.approval_rules import Binding
+from constitution.trust.plan import Plan
+from constitution.trust.trust_policy import TrustPolicy
 from services.constitution_service import artifacts, change_requests, evidence, history, releases
 from services.constitution_service.context import Context
 from services.constitution_service.errors import NotPossibleError

@@ -9,7 +9,7 @@ from adapters.artifact_store import ArtifactStore
 from adapters.postgres import Connection, Database
 from adapters.redis_cache import ConstitutionCache
 from constitution.names import Names
-from constitution.trust import TrustPolicy
+from constitution.trust.trust_policy import TrustPolicy
 from services.common.site import Site
 from services.constitution_service.metrics import ServiceMetrics
 from services.constitution_service.spool import Spool

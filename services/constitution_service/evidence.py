@@ -10,8 +10,8 @@ from adapters.postgres import Connection
 from constitution.api import EvidenceRecord, LoadRequest
 from constitution.checksum import checksum_of
 from constitution.errors import EvidenceError, Issue, NotFoundError
-from constitution.evidence_rules import Supported, problems
 from constitution.policy.document import Constitution
+from constitution.trust.evidence_rules import Supported, problems
 from services.constitution_service import audit, leases, updates
 from services.constitution_service.context import Context
 from services.constitution_service.errors import NotPossibleError

@@ -16,7 +16,7 @@ from constitution.errors import UntrustedError
 from constitution.model import Model
 from constitution.names import Names
 from constitution.release import Envelope, ReleasePredicate, Standing, Verdict
-from constitution.trust import TrustPolicy
+from constitution.trust.trust_policy import TrustPolicy
 from constitution.untrusted import read_message
 from services.constitution_service.statement_key import StatementKey
 from signatures import dsse

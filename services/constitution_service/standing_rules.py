@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from adapters.postgres import Connection
-from constitution import approval_rules
 from constitution.api import StandingRequest, UpdateState
 from constitution.errors import ContentError, EvidenceError, Issue
 from constitution.release import Envelope, Release, Standing, Verdict
+from constitution.trust import approval_rules
 from constitution.watch.evidence import WatchEvidence
 from services.constitution_service import evidence, updates
 from services.constitution_service.context import Context, now_of

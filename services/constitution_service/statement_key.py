@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from constitution.errors import InvalidRequestError
 from constitution.release import Envelope, ReleasePredicate
-from constitution.trust import TrustPolicy
+from constitution.trust.trust_policy import TrustPolicy
 from signatures.statements import sign_release
 from signatures.tokens import ClientKey
 

@@ -18,11 +18,11 @@ from constitution.api import (
     UpdateRecord,
     UpdateState,
 )
-from constitution.approval import ApprovalPredicate, Verb
-from constitution.approval_rules import CLOCK_SKEW
 from constitution.errors import ConflictError, Issue, NotApprovedError, NotFoundError, UnavailableError, UntrustedError
 from constitution.messages import undo_command
 from constitution.release import Envelope, Kind
+from constitution.trust.approval import ApprovalPredicate, Verb
+from constitution.trust.approval_rules import CLOCK_SKEW
 from services.constitution_service import audit, change_requests, leases, updates
 from services.constitution_service.context import Context, now_of
 from signatures.statements import verify_approval
@@ -186,7 +186,7 @@ async def deny(context: Context, change_request: str, envelope: Envelope, client
 def _denial(
     context: Context, filed: ChangeRequestRecord, envelope: Envelope, moment: datetime
 ) -> tuple[str, ApprovalPredicate]:
-    """A denial counts however long ago it was given, and on whatever evidence (constitution/approval_rules.py)."""
+    """A denial counts however long ago it was given, and on whatever evidence (constitution/trust/approval_rules.py)."""
     try:
         person, predicate = verify_approval(envelope, context.trust, moment)
     except UntrustedError as error:

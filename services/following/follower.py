@@ -19,7 +19,7 @@ import structlog
 
 from constitution.errors import ConstitutionError, TransportError, UnavailableError, UntrustedError
 from constitution.policy.consumer_api import FollowerState, PolicyStatus
-from constitution.trust import TrustPolicy
+from constitution.trust.trust_policy import TrustPolicy
 from services.following.fetch import Absent, ConstitutionSource, Fetched, Unchanged
 from services.following.hint import release_of
 from services.following.metrics import FollowingMetrics

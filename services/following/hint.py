@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from constitution.errors import UntrustedError
 from constitution.release import Envelope, ReleasePredicate
 from constitution.strict_json import require_simple
-from constitution.trust import TrustPolicy
+from constitution.trust.trust_policy import TrustPolicy
 from signatures.statements import verify_release
 
 MAX_EVENT_BYTES = 1024 * 1024

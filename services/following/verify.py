@@ -10,7 +10,7 @@ from constitution.errors import UntrustedError
 from constitution.policy.document import parse
 from constitution.policy.rules import Policy
 from constitution.release import CurrentConstitution
-from constitution.trust import TrustPolicy
+from constitution.trust.trust_policy import TrustPolicy
 from services.following.obeyed import Obeyed
 from signatures.current import verify_current
 

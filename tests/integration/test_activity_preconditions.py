@@ -21,12 +21,12 @@ from activities.subject import Subject
 from activities.validate import Validate
 from adapters.deployment import FileDeployment
 from adapters.regression_gate import run_gate
-from constitution.approval import OrderPredicate, Verb
 from constitution.checksum import checksum_of
 from constitution.environment import Deadlines, Strategy
 from constitution.messages import UpdateRequest
 from constitution.policy.draft import fill
 from constitution.release import Envelope, Kind, Standing
+from constitution.trust.approval import OrderPredicate, Verb
 from signatures.statements import sign_order
 from tests.activity_support import make_deployment, now, refused, run, subject_of
 from tests.constitution_service_support import ENVIRONMENT, Author, Site, following

@@ -21,8 +21,8 @@ from slack_sdk import WebClient
 from temporalio.client import Client, WorkflowHandle
 from temporalio.contrib.pydantic import pydantic_data_converter
 
-from constitution.approval import Verb
 from constitution.messages import Phase
+from constitution.trust.approval import Verb
 from constitution_client.exit import leave
 from deploy.embedded.stack import Stack
 from tests.workflow.town import LEAF, Town

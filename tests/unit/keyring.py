@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from constitution.trust import TrustPolicy
+from constitution.trust.trust_policy import TrustPolicy
 from signatures.openpgp import generate_key
 from signatures.tokens import ClientKey
 

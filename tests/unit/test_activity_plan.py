@@ -11,7 +11,7 @@ from constitution.errors import InvalidRequestError
 from constitution.messages import RollbackRequest
 from constitution.past import past
 from constitution.release import Envelope, Kind, Release, Standing, StandingRecord
-from constitution.trust import Thresholds
+from constitution.trust.trust_policy import Thresholds
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 SIGNED = Envelope(payloadType="t", payload="", signatures=(Envelope.Signature(keyid="k", sig="s"),))

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from constitution.approval import ApprovalPredicate, OrderPredicate, Verb
-from constitution.approval_rules import Binding, check_order, count
 from constitution.environment import Strategy
 from constitution.errors import NotApprovedError
-from constitution.plan import Plan
 from constitution.release import Kind, Previous
+from constitution.trust.approval import ApprovalPredicate, OrderPredicate, Verb
+from constitution.trust.approval_rules import Binding, check_order, count
+from constitution.trust.plan import Plan
 from tests.unit.keyring import NOW, keyring
 
 CHECKSUM, EVIDENCE = "sha256:" + "a" * 64, "sha256:" + "e" * 64

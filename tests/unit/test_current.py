@@ -10,7 +10,7 @@ import pytest
 from constitution.checksum import checksum_of
 from constitution.errors import UntrustedError
 from constitution.release import CurrentConstitution, Kind, ReleasePredicate
-from constitution.trust import TrustPolicy
+from constitution.trust.trust_policy import TrustPolicy
 from signatures import statements
 from signatures.current import verify_current
 from signatures.openpgp import sign_detached

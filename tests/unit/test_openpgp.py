@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pysequoia.packet import PacketPile, Tag
 
 from constitution.errors import UntrustedError
-from constitution.trust import TrustPolicy
+from constitution.trust.trust_policy import TrustPolicy
 from signatures import openpgp
 from signatures.verify import SignatureReport, verify_document
 from tests.unit.keyring import DATA, NOW, keyring, toml_of

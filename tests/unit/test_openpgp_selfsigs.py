@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from constitution.errors import InvalidRequestError
-from constitution.trust import TrustPolicy
+from constitution.trust.trust_policy import TrustPolicy
 from signatures import openpgp
 from signatures.verify import SignatureReport, verify_document
 from tests.unit.keyring import keyring, toml_of

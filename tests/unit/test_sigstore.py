@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from constitution.errors import UntrustedError
-from constitution.trust import SigstoreIdentity, TrustPolicy
+from constitution.trust.trust_policy import SigstoreIdentity, TrustPolicy
 from signatures import dsse, sigstore
 from signatures.verify import verify_document
 from tests.unit.keyring import DATA, keyring, toml_of

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from constitution.api import ChangeRequest
-from constitution.approval import ApprovalPredicate, OrderPredicate, Verb
 from constitution.checksum import checksum_of
 from constitution.errors import InvalidRequestError, UntrustedError
 from constitution.release import Envelope, Kind, Previous, ReleasePredicate
+from constitution.trust.approval import ApprovalPredicate, OrderPredicate, Verb
 from signatures import dsse, statements
 from signatures.tokens import ClientKey
 from tests.unit.keyring import NOW, keyring

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from constitution.errors import InvalidRequestError
-from constitution.trust import Thresholds, TrustPolicy, referenced_files
+from constitution.trust.trust_policy import Thresholds, TrustPolicy, referenced_files
 from signatures.openpgp import check_certificates
 from signatures.tokens import ClientKey
 from signatures.trust_files import load_trust

@@ -15,7 +15,7 @@ from constitution import toml
 from constitution.environment import Environment
 from constitution.errors import ConstitutionError, InvalidRequestError
 from constitution.policy.draft import fill
-from constitution.trust import TrustPolicy
+from constitution.trust.trust_policy import TrustPolicy
 from constitution_client.context import use_env_file
 from constitution_client.main import run
 from services.common.site import load_site

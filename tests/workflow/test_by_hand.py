@@ -15,9 +15,9 @@ from temporalio.client import WorkflowFailureError, WorkflowUpdateFailedError
 from temporalio.exceptions import ActivityError, ApplicationError
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
-from constitution.approval import OrderPredicate, Verb
 from constitution.messages import Phase
 from constitution.release import CurrentConstitution, Standing, Verdict
+from constitution.trust.approval import OrderPredicate, Verb
 from deploy.embedded.development import ENVIRONMENT
 from signatures.statements import sign_order
 from tests.helpers import eventually

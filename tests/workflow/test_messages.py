@@ -11,10 +11,10 @@ from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError
 
 from constitution.api import LeaseRequest
-from constitution.approval import OrderPredicate, Verb
 from constitution.errors import UpdateClosedError
 from constitution.messages import Outcome, Phase, Status
 from constitution.release import CurrentConstitution, Envelope, Kind
+from constitution.trust.approval import OrderPredicate, Verb
 from deploy.embedded.development import ENVIRONMENT
 from signatures.openpgp import generate_key
 from signatures.statements import sign_approval, sign_order

@@ -31,12 +31,12 @@ from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError
 
 from constitution.api import ChangeRequest
-from constitution.approval import ApprovalPredicate, Verb
 from constitution.environment import Environment
 from constitution.messages import Phase, Status
 from constitution.names import Names
 from constitution.policy.draft import fill
 from constitution.release import CurrentConstitution, Envelope, Kind, Previous
+from constitution.trust.approval import ApprovalPredicate, Verb
 from constitution_client import ceremony
 from constitution_client.ceremony import make_trust
 from constitution_client.service import ConstitutionServiceClient

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from constitution.approval import ApprovalPredicate, OrderPredicate, Verb
 from constitution.errors import Issue, NotApprovedError
-from constitution.plan import Plan
 from constitution.release import Kind, Previous
-from constitution.trust import TrustPolicy
+from constitution.trust.approval import ApprovalPredicate, OrderPredicate, Verb
+from constitution.trust.plan import Plan
+from constitution.trust.trust_policy import TrustPolicy
 
 PREAUTHORISED_FOR = timedelta(hours=72)  # after the verdict, an update's approvals authorise its undo for so long
 DENIAL_MAY_DIFFER = frozenset({"evidence", "plan", "version", "previous"})

@@ -5,8 +5,8 @@ from enum import StrEnum
 
 from constitution.checksum import Checksum
 from constitution.model import Model
-from constitution.plan import Plan
 from constitution.release import Kind, Previous
+from constitution.trust.plan import Plan
 
 APPROVAL_PREDICATE = "urn:somaagenthub:constitution:approval:v1"
 """``predicateType`` of a decision about a release."""
