@@ -13,7 +13,7 @@ def approved(release: Release, trust: TrustPolicy) -> ApprovalPredicate | None:
 
     Signatures and thresholds were checked when it went live, at the time that its statement names; keys that have
     expired since take nothing away. None if it went live by no approval of its own, or was rebuilt when nothing but its
-    statement was left (services/constitution_service/recovery.py).
+    statement was left (services/constitution_service/recovery/plan.py).
 
     Raises:
         UntrustedError: the stored statement or approvals are not what was signed.

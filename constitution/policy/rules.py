@@ -71,7 +71,7 @@ class Policy:
             raise InvalidDocumentError("the rules do not compile", issues=issues)
         chunks = {}
         for effect in PRECEDENCE:
-            rules = [rule for rule in constitution.policy.rules if rule.effect is effect]
+            rules = [rule for rule in constitution.rules if rule.effect is effect]
             rules.sort(key=lambda rule: -SEVERITIES.index(rule.severity))  # stable: then document order
             compiled = [_Compiled(rule, compile_expression(rule.when)) for rule in rules]
             chunks[effect] = tuple(_chunks(compiled))

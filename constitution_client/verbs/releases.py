@@ -118,7 +118,7 @@ async def _show_artifact(
         f"previous {constitution.previous.version if constitution.previous else 'none'}",
         constitution.summary,
         *(f"  {p.id}: {p.text}" for p in constitution.principles),
-        *(f"  {r.effect} {r.id} ({r.severity}) when {r.when}" for r in constitution.policy.rules),
+        *(f"  {r.effect} {r.id} ({r.severity}) when {r.when}" for r in constitution.rules),
         f"  default: {constitution.default_effect}",
         f"next: constitution show {checksum} --out constitution_v{constitution.version}.json  # writes the exact bytes",
     ]

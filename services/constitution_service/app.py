@@ -15,15 +15,15 @@ from services.common.app import create_app
 from services.common.limits import BYTES, FORM, BodyLimits, Files
 from services.common.metrics import new_registry
 from services.common.tasks import end
-from services.constitution_service import presence, ready
-from services.constitution_service.audit_spool import Drain
+from services.constitution_service import process_heartbeat, ready
+from services.constitution_service.audit.drain import Drain
+from services.constitution_service.audit.refusals import Refusals
 from services.constitution_service.composition import make_context
+from services.constitution_service.delivery.relay import Relay
 from services.constitution_service.metrics import ServiceMetrics
-from services.constitution_service.refusals import Refusals
-from services.constitution_service.relay import Relay
 from services.constitution_service.routes import artifacts, audit, current, evidence, lease, load, releases, updates
+from services.constitution_service.routes.anonymous_limits import Strangers
 from services.constitution_service.settings import ServiceSettings
-from services.constitution_service.strangers import Strangers
 
 LIMITS = BodyLimits(
     by_path={
@@ -65,7 +65,7 @@ def create(settings: ServiceSettings) -> FastAPI:
             for work in (
                 context.witness.run(),
                 Relay(background, settings.kafka_client()).run(),
-                presence.keep_telling(background),
+                process_heartbeat.keep_telling(background),
                 Drain(background).run(),
             ):
                 stack.push_async_callback(end, asyncio.create_task(work))

@@ -13,11 +13,11 @@ from adapters.redis_cache import ConstitutionCache, connect
 from constitution.names import Names
 from services.common.site import load_site
 from services.constitution_service.context import Context
+from services.constitution_service.generations.guard import Witness
 from services.constitution_service.metrics import ServiceMetrics
 from services.constitution_service.settings import ServiceSettings
 from services.constitution_service.spool import Spool
 from services.constitution_service.statement_key import load_statement_key
-from services.constitution_service.witness import Witness
 
 
 def make_context(settings: ServiceSettings, metrics: ServiceMetrics) -> tuple[Context, Redis]:

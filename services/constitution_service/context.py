@@ -11,10 +11,10 @@ from adapters.redis_cache import ConstitutionCache
 from constitution.names import Names
 from constitution.trust.trust_policy import TrustPolicy
 from services.common.site import Site
+from services.constitution_service.generations.guard import Witness
 from services.constitution_service.metrics import ServiceMetrics
 from services.constitution_service.spool import Spool
 from services.constitution_service.statement_key import StatementKey
-from services.constitution_service.witness import Witness
 
 LEASE_TTL = timedelta(minutes=15)
 """Longer than any restart of a worker takes, and short enough to wait for; ``LEASE_SECONDS``."""

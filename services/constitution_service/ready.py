@@ -7,7 +7,7 @@ from datetime import timedelta
 from constitution.api import ReadyReport
 from constitution.errors import UnavailableError
 from services.constitution_service.context import Context
-from services.constitution_service.witness import COMMAND
+from services.constitution_service.generations.guard import COMMAND
 
 TIMEOUT = timedelta(seconds=2)
 LATE = timedelta(seconds=5)  # an event that waits longer means that Kafka or the relay is not well

@@ -39,7 +39,7 @@ class Defence:
 DEFENCES: Final = (
     Defence(
         name="fencing",
-        file="services/constitution_service/leases.py",
+        file="services/constitution_service/tables/leases.py",
         text="    held = row.held\n    if held is None:",
         without=(
             "    held = row.held or Lease(update_id=update_id, kind=Kind.UPDATE, fencing_token=fencing_token,"
@@ -49,7 +49,7 @@ DEFENCES: Final = (
     ),
     Defence(
         name="idempotency key",
-        file="services/constitution_service/idempotency.py",
+        file="services/constitution_service/tables/idempotency.py",
         text="    if row is None:\n        return None",
         without="    return None",
         cell=Cell("first_release", "publish", "worker", "killed", "after"),
@@ -63,7 +63,7 @@ DEFENCES: Final = (
     ),
     Defence(
         name="outbox",
-        file="services/constitution_service/outbox.py",
+        file="services/constitution_service/tables/outbox.py",
         text="delivered_at IS NULL ORDER BY",
         without="delivered_at IS NULL AND created_at > clock_timestamp() - interval '1 second' ORDER BY",
         cell=Cell("update", "publish", "kafka", "down", "before"),

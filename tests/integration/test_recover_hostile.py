@@ -17,7 +17,7 @@ from confluent_kafka.cimpl import NewTopic
 
 from constitution.errors import ConflictError, UnavailableError
 from constitution.release import Delivery, Kind, Standing
-from services.constitution_service.records import StandingFile, sign_record
+from services.constitution_service.generations.records import StandingFile, sign_record
 from services.constitution_service.statement_key import StatementKey, load_statement_key
 from tests.constitution_service_support import Author, ServiceProcess, Site, following
 from tests.disaster import Disaster, refuses, story

@@ -14,7 +14,7 @@ from adapters.redis_cache import ConstitutionCache
 from constitution.names import Names
 from services.common.site import load_site
 from services.constitution_service.errors import BehindError, PostgresBehindError
-from services.constitution_service.witness import Witness
+from services.constitution_service.generations.guard import Witness
 from tests.constitution_service_support import Site
 from tests.resources import Database
 

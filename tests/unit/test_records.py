@@ -11,7 +11,7 @@ import pytest
 from constitution.checksum import checksum_of
 from constitution.errors import UntrustedError
 from constitution.release import Envelope, Kind, ReleasePredicate, Standing
-from services.constitution_service.records import (
+from services.constitution_service.generations.records import (
     RELEASE_RECORD,
     EventRecord,
     ReleaseRecord,

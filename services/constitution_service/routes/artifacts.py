@@ -25,10 +25,11 @@ from constitution.strict_json import MAX_BYTES
 from services.common.auth import known_by, require_scope
 from services.common.limits import FORM, BodyTooLargeError
 from services.common.problems import UnreadableRequestError
-from services.constitution_service import artifacts, change_requests, validation
+from services.constitution_service.artifacts import artifacts, change_requests
 from services.constitution_service.context import Context
+from services.constitution_service.releasing import validation
+from services.constitution_service.routes.anonymous_limits import Strangers
 from services.constitution_service.routes.common import ChecksumPath, ServiceContext
-from services.constitution_service.strangers import Strangers
 from signatures.verify import MAX_SIGNATURES
 
 router = APIRouter(prefix="/v1/constitution", tags=["artifacts"])

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Header, Query, Response
 
 from constitution.names import DEFAULT_RING
 from constitution.release import CurrentConstitution
-from services.constitution_service import current
+from services.constitution_service.releasing import current
 from services.constitution_service.routes.common import MAX_GENERATION, Ring, ServiceContext
 
 router = APIRouter(prefix="/v1", tags=["current"])

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from constitution.api import EvidenceRecord
 from constitution.errors import InvalidRequestError
 from services.common.auth import require_scope
-from services.constitution_service import evidence
+from services.constitution_service.artifacts import evidence
 from services.constitution_service.routes.common import ChecksumPath, ServiceContext
 
 router = APIRouter(prefix="/v1/constitution", tags=["evidence"])

@@ -7,9 +7,10 @@ from fastapi import APIRouter, Body, Depends, Request, Response
 from constitution.api import Lease, LeaseHolder, LeaseRelease, LeaseRequest
 from constitution.errors import NotFoundError
 from services.common.auth import known_by, require_scope
-from services.constitution_service import idempotency, lease_calls, leases
-from services.constitution_service.idempotency import KeyHeader
+from services.constitution_service.releasing import lease_calls
 from services.constitution_service.routes.common import ServiceContext, remember
+from services.constitution_service.tables import idempotency, leases
+from services.constitution_service.tables.idempotency import KeyHeader
 
 router = APIRouter(prefix="/v1/constitution", tags=["lease"])
 Client = Annotated[str, Depends(require_scope("lease:write"))]

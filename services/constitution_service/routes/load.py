@@ -8,9 +8,10 @@ from constitution.api import LoadRequest, LoadResult, StandingRequest
 from constitution.errors import ConstitutionError
 from constitution.release import Release
 from services.common.auth import require_scope
-from services.constitution_service import idempotency, loading, standings
-from services.constitution_service.idempotency import KeyHeader
+from services.constitution_service.releasing import loading, standings
 from services.constitution_service.routes.common import Generation, ServiceContext, remember
+from services.constitution_service.tables import idempotency
+from services.constitution_service.tables.idempotency import KeyHeader
 
 router = APIRouter(prefix="/v1/constitution", tags=["releases"])
 

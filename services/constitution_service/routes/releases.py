@@ -6,8 +6,8 @@ from fastapi import APIRouter, Query
 
 from constitution.errors import NotFoundError
 from constitution.release import Release
-from services.constitution_service import releases
 from services.constitution_service.routes.common import MAX_GENERATION, Generation, ServiceContext
+from services.constitution_service.tables import releases
 
 router = APIRouter(prefix="/v1/constitution/releases", tags=["releases"])
 

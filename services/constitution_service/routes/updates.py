@@ -8,7 +8,7 @@ from constitution.api import CloseRequest, DecidedRequest, DenialRecord, UpdateR
 from constitution.messages import ChangeRequestId
 from constitution.release import Envelope, UpdateId
 from services.common.auth import require_scope
-from services.constitution_service import update_calls
+from services.constitution_service.releasing import update_calls
 from services.constitution_service.routes.common import ServiceContext, remember
 
 router = APIRouter(prefix="/v1/constitution", tags=["updates"])

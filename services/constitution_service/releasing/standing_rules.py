@@ -17,9 +17,10 @@ from constitution.errors import ContentError, EvidenceError, Issue
 from constitution.release import Envelope, Release, Standing, Verdict
 from constitution.trust import approval_rules
 from constitution.watch.evidence import WatchEvidence
-from services.constitution_service import evidence, updates
+from services.constitution_service.artifacts import evidence
 from services.constitution_service.context import Context, now_of
 from services.constitution_service.errors import StandingConflictError
+from services.constitution_service.tables import updates
 from signatures.approved import approved
 from signatures.statements import verify_order
 

@@ -19,8 +19,8 @@ from constitution.errors import Issue, UnavailableError
 from constitution.events import ocsf_event
 from constitution.model import Model
 from services.common.problems import UnreadableRequestError
-from services.constitution_service import outbox
 from services.constitution_service.context import Context, now_of
+from services.constitution_service.tables import outbox
 
 NO_WORKFLOW = WorkflowRef(workflow_id="", run_id="")
 AUDIT_TYPE = "constitution.audit.v1"

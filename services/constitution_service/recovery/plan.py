@@ -22,10 +22,9 @@ from constitution.checksum import checksum_of
 from constitution.errors import ContentError, Issue, UntrustedError
 from constitution.release import CurrentConstitution, Envelope, ReleasePredicate, Standing
 from constitution.untrusted import read_message
-from services.constitution_service import releases
 from services.constitution_service.context import Context
-from services.constitution_service.current import parse_value
-from services.constitution_service.records import (
+from services.constitution_service.generations.guard import BEGINNING
+from services.constitution_service.generations.records import (
     EventRecord,
     ReleaseRecord,
     StandingFile,
@@ -34,8 +33,9 @@ from services.constitution_service.records import (
     read_standing,
     record_path,
 )
-from services.constitution_service.standings import FOLLOWS
-from services.constitution_service.witness import BEGINNING
+from services.constitution_service.releasing.current import parse_value
+from services.constitution_service.releasing.standings import FOLLOWS
+from services.constitution_service.tables import releases
 from signatures.statements import verify_release
 
 STORE_AT_ONCE = 32  # reads of the artifact store under way

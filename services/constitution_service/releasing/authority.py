@@ -28,10 +28,11 @@ from constitution.trust.approval import ApprovalPredicate, Verb
 from constitution.trust.approval_rules import Binding
 from constitution.trust.plan import Plan
 from constitution.trust.trust_policy import TrustPolicy
-from services.constitution_service import artifacts, change_requests, evidence, history, releases
+from services.constitution_service.artifacts import artifacts, change_requests, evidence
 from services.constitution_service.context import Context
 from services.constitution_service.errors import NotPossibleError
-from services.constitution_service.releases import Pointer
+from services.constitution_service.tables import history, releases
+from services.constitution_service.tables.releases import Pointer
 from signatures.approved import approved
 from signatures.statements import verify_approval, verify_release
 

@@ -19,10 +19,11 @@ import structlog
 
 from adapters.kafka_producer import FencedProducer, ProducerFencedError, ensure_topics
 from constitution.errors import UnavailableError
-from services.constitution_service import outbox, record_keeper, relay_lease, releases
-from services.constitution_service.cache_keeper import CacheKeeper
 from services.constitution_service.context import Context
+from services.constitution_service.delivery import record_writer
+from services.constitution_service.delivery.cache_writer import CacheKeeper
 from services.constitution_service.errors import RecordConflictError
+from services.constitution_service.tables import outbox, relay_lease, releases
 
 POLL = timedelta(milliseconds=500)  # how long a lost NOTIFY can delay
 LOOK = timedelta(seconds=1)  # how long a deleted or forged Redis value can stay, while nobody reads it
@@ -140,7 +141,7 @@ class Relay:
 
     async def _record(self) -> None:
         while self.leading and self._context.witness.behind is None:
-            if not await record_keeper.round_of_records(self._context):
+            if not await record_writer.round_of_records(self._context):
                 return
 
     # --- Kafka
@@ -184,7 +185,7 @@ class Relay:
         """Have the store keep the release before anybody is told of it; a silent store is tried again apart."""
         try:
             async with asyncio.timeout(STORE_HEAD_START.total_seconds()):
-                await record_keeper.store(self._context, generation)
+                await record_writer.store(self._context, generation)
         except (UnavailableError, RecordConflictError, TimeoutError) as error:
             _log.warning("event_before_record", generation=generation, reason=str(error) or "no answer in time")
 

@@ -10,9 +10,10 @@ from constitution.names import DEFAULT_RING
 from constitution.policy import validity
 from constitution.policy.document import parse
 from constitution.release import Kind
-from services.constitution_service import artifacts, releases
+from services.constitution_service.artifacts import artifacts
 from services.constitution_service.context import Context, now_of
-from services.constitution_service.history import highest_version
+from services.constitution_service.tables import releases
+from services.constitution_service.tables.history import highest_version
 
 
 async def validate(context: Context, data: bytes, signatures: Sequence[bytes]) -> ValidateResult:

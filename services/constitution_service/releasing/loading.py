@@ -14,20 +14,12 @@ from constitution import events
 from constitution.api import LoadRequest, LoadResult
 from constitution.errors import ConflictError, StaleGenerationError
 from constitution.release import ReleasePredicate
-from services.constitution_service import (
-    audit,
-    history,
-    idempotency,
-    leases,
-    outbox,
-    release_rows,
-    releases,
-    updates,
-)
-from services.constitution_service.authority import Authority, Situation, establish
+from services.constitution_service.audit import events
 from services.constitution_service.context import Context, now_of
 from services.constitution_service.errors import NotPossibleError
-from services.constitution_service.releases import Pointer
+from services.constitution_service.releasing.authority import Authority, Situation, establish
+from services.constitution_service.tables import history, idempotency, leases, outbox, release_rows, releases, updates
+from services.constitution_service.tables.releases import Pointer
 from signatures.dsse import envelope_digest
 
 _log = structlog.get_logger(__name__)
@@ -78,7 +70,7 @@ async def load(context: Context, request: LoadRequest, key: str, client: str) ->
         result = await _commit(connection, context, request, situation, authority, generation=highest + 1)
         await updates.loaded(connection, environment, request, client)
         await idempotency.store_answer(connection, environment, key, fingerprint, result.model_dump_json())
-        await audit.decision(
+        await events.decision(
             connection,
             context,
             activity="release.loaded",

@@ -13,10 +13,9 @@ import structlog
 from adapters.postgres import Connection
 from constitution.errors import UntrustedError
 from constitution.release import Envelope, Release, Standing
-from services.constitution_service import releases
 from services.constitution_service.context import Context
 from services.constitution_service.errors import RecordConflictError
-from services.constitution_service.records import (
+from services.constitution_service.generations.records import (
     EventRecord,
     ReleaseRecord,
     StandingFile,
@@ -25,6 +24,7 @@ from services.constitution_service.records import (
     record_path,
     sign_record,
 )
+from services.constitution_service.tables import releases
 
 RECORDS_A_ROUND = 50
 

@@ -30,9 +30,9 @@ from constitution.names import Names
 from constitution.release import CurrentConstitution, ReleasePredicate
 from constitution.untrusted import read_message
 from services.common.site import Site
-from services.constitution_service import releases
 from services.constitution_service.errors import BehindError, PostgresBehindError, UnprovedError
-from services.constitution_service.records import listed, read_release_record, record_path
+from services.constitution_service.generations.records import listed, read_release_record, record_path
+from services.constitution_service.tables import releases
 from signatures.statements import verify_release
 
 LOOK = timedelta(seconds=1)
@@ -45,7 +45,7 @@ STORE_WAIT = timedelta(seconds=3)  # a load waits no longer for the store
 BEGINNING = datetime(1971, 1, 1, tzinfo=UTC)
 COMMITTED_HERE = "this process saw it in PostgreSQL"
 RECORDED = "its signed record is in the artifact store"
-COMMAND = "python -m services.constitution_service.recover releases"
+COMMAND = "python -m services.constitution_service.recovery.command releases"
 
 _log = structlog.get_logger(__name__)
 

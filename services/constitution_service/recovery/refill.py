@@ -13,9 +13,11 @@ from adapters.kafka_producer import FencedProducer, ensure_topics
 from constitution.api import EvidenceRecord
 from constitution.checksum import checksum_of
 from constitution.errors import ConflictError
-from services.constitution_service import audit, outbox, record_keeper, relay_lease, releases
+from services.constitution_service.audit import events
 from services.constitution_service.context import Context
-from services.constitution_service.witness import BEGINNING
+from services.constitution_service.delivery import record_writer
+from services.constitution_service.generations.guard import BEGINNING
+from services.constitution_service.tables import outbox, relay_lease, releases
 
 ARCHIVE_ROOT = "docs/legal/constitution"
 _ATTACHMENT = re.compile(r"/evidence/([0-9]+\.junit\.xml|watch-[0-9a-f]{12}\.json)$")
@@ -102,7 +104,7 @@ async def _send(context: Context, producer: FencedProducer, rows: list[outbox.Pe
             "INSERT INTO redeliveries (outbox_id, kafka_partition, kafka_offset) VALUES ($1, $2, $3)",
             [(row.id, place.partition, place.offset) for row, place in zip(rows, positions, strict=True)],
         )
-        await audit.decision(
+        await events.decision(
             connection,
             context,
             activity="event.redelivered",
@@ -151,7 +153,7 @@ async def refill_store(context: Context, archive: Path | None, *, apply: bool) -
             if apply:
                 await context.store.put(path, data)
     for generation in range(1, highest + 1):
-        written += await record_keeper.restore(context, generation, apply=apply)
+        written += await record_writer.restore(context, generation, apply=apply)
     return Refilled(written, tuple(lacking))
 
 

@@ -7,9 +7,11 @@ from constitution.api import StandingRequest
 from constitution.errors import InvalidRequestError, NotCurrentError, NotFoundError
 from constitution.release import Kind, Release, Standing
 from constitution.watch.evidence import WatchEvidence
-from services.constitution_service import audit, idempotency, leases, releases, standing_rules, updates
+from services.constitution_service.audit import events
 from services.constitution_service.context import Context
 from services.constitution_service.errors import StandingConflictError
+from services.constitution_service.releasing import standing_rules
+from services.constitution_service.tables import idempotency, leases, releases, updates
 
 # What may follow what; a release that was undone never counts as confirmed again.
 FOLLOWS: dict[Standing | None, frozenset[Standing]] = {
@@ -101,7 +103,7 @@ async def _append(  # noqa: PLR0917 - private
         request.reason,
         UUID(request.update_id),
     )
-    await audit.decision(
+    await events.decision(
         connection,
         context,
         activity="standing.recorded",

@@ -12,9 +12,10 @@ from constitution.checksum import checksum_of
 from constitution.errors import EvidenceError, Issue, NotFoundError
 from constitution.policy.document import Constitution
 from constitution.trust.evidence_rules import Supported, problems
-from services.constitution_service import audit, leases, updates
+from services.constitution_service.audit import events
 from services.constitution_service.context import Context
 from services.constitution_service.errors import NotPossibleError
+from services.constitution_service.tables import leases, updates
 
 
 def evidence_bytes(record: EvidenceRecord) -> bytes:
@@ -47,7 +48,7 @@ async def put(context: Context, record: EvidenceRecord, client: str) -> str:
             data,
         )
         if added is not None:
-            await audit.decision(
+            await events.decision(
                 connection,
                 context,
                 activity="evidence.stored",

@@ -10,10 +10,11 @@ import structlog
 from constitution.checksum import checksum_of
 from constitution.errors import UntrustedError
 from constitution.release import CurrentConstitution
-from services.constitution_service import audit, releases
+from services.constitution_service.audit import events
 from services.constitution_service.context import Context
-from services.constitution_service.current import parse_value, verify
-from services.constitution_service.releases import Pointer
+from services.constitution_service.releasing.current import parse_value, verify
+from services.constitution_service.tables import releases
+from services.constitution_service.tables.releases import Pointer
 
 _log = structlog.get_logger(__name__)
 
@@ -127,7 +128,7 @@ class CacheKeeper:
         if digest in self._told:
             return
         async with self._context.database.transaction() as connection:
-            await audit.decision(
+            await events.decision(
                 connection,
                 self._context,
                 activity="cache.forged",

@@ -23,8 +23,10 @@ from constitution.messages import undo_command
 from constitution.release import Envelope, Kind
 from constitution.trust.approval import ApprovalPredicate, Verb
 from constitution.trust.approval_rules import CLOCK_SKEW
-from services.constitution_service import audit, change_requests, leases, updates
+from services.constitution_service.artifacts import change_requests
+from services.constitution_service.audit import events
 from services.constitution_service.context import Context, now_of
+from services.constitution_service.tables import leases, updates
 from signatures.statements import verify_approval
 
 _MAX_REASON = 1000
@@ -164,7 +166,7 @@ async def deny(context: Context, change_request: str, envelope: Envelope, client
                         actor=person,
                         reason=reason,
                     )
-            await audit.decision(
+            await events.decision(
                 connection,
                 context,
                 activity="change_request.denied",
@@ -296,7 +298,7 @@ async def _audit(  # noqa: PLR0917 - private
     client: str,
     reason: str,
 ) -> None:
-    await audit.decision(
+    await events.decision(
         connection,
         context,
         activity=activity,

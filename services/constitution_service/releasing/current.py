@@ -11,10 +11,10 @@ import structlog
 from constitution.errors import UnavailableError, UntrustedError
 from constitution.release import CurrentConstitution
 from constitution.untrusted import read_message
-from services.constitution_service import releases
 from services.constitution_service.context import Context
 from services.constitution_service.errors import NoConstitutionError
-from services.constitution_service.releases import Pointer
+from services.constitution_service.tables import releases
+from services.constitution_service.tables.releases import Pointer
 from signatures.current import verify_current
 
 _log = structlog.get_logger(__name__)

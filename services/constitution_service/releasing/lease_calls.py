@@ -2,8 +2,9 @@
 
 from constitution.api import Lease, LeaseRelease, LeaseRequest
 from constitution.errors import UnavailableError
-from services.constitution_service import audit, idempotency, leases, updates
+from services.constitution_service.audit import events
 from services.constitution_service.context import Context
+from services.constitution_service.tables import idempotency, leases, updates
 
 
 async def acquire(context: Context, request: LeaseRequest, key: str, client: str) -> Lease:
@@ -43,7 +44,7 @@ async def acquire(context: Context, request: LeaseRequest, key: str, client: str
             await updates.leased(connection, context.environment, request.update_id, client)
         await idempotency.store_answer(connection, context.environment, key, fingerprint, lease.model_dump_json())
         whom = "" if taken_from is None else f", from {taken_from.kind} {taken_from.update_id}"
-        await audit.decision(
+        await events.decision(
             connection,
             context,
             activity="lease.acquired" if taken_from is None else "lease.pre-empted",
@@ -70,7 +71,7 @@ async def release(context: Context, request: LeaseRelease, client: str) -> None:
     async with context.database.transaction() as connection:
         held = await leases.release(connection, context.environment, request)
         if held is not None:
-            await audit.decision(
+            await events.decision(
                 connection,
                 context,
                 activity="lease.released",

@@ -14,7 +14,7 @@ from adapters.postgres import Connection
 from constitution.api import DenialRecord, EvidenceRecord, LoadRequest, UpdateRecord, UpdateState, UpdateStep
 from constitution.errors import UpdateClosedError
 from constitution.release import Kind
-from services.constitution_service import releases
+from services.constitution_service.tables import releases
 
 PROGRESS = (UpdateState.OPEN, UpdateState.DECIDED, UpdateState.LEASE, UpdateState.LOADED)
 STOPPED = frozenset({UpdateState.DENIED, UpdateState.ABORTED, UpdateState.EXPIRED})

@@ -1,0 +1,1 @@
+"""What is filed before a release: artifacts, change requests and evidence."""

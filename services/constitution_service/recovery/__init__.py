@@ -1,0 +1,1 @@
+"""Rebuilding what a system lost, from the signed evidence of the others."""
