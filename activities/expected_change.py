@@ -1,8 +1,8 @@
 """Preconditions, the expected change: what the candidate would decide otherwise about the last day's requests.
 
 Every policy engine replays its own recorded requests and tells counts (services/policy_engine/shift.py); here they are
-summed, judged (constitution/watch/prediction.py) and written into the evidence, so that the board sees the prediction and
-signs its digest, and the watch tests against it.
+summed, judged (constitution/watch/prediction.py) and written into the evidence: the board sees the prediction and signs
+its digest, and the watch tests against it.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """Runbook step 4, second half: did ``policy_engine_evaluations_total`` change at or after publish?
 
-The judgement is constitution/watch/watching_family.py's: several quantities within one budget of false alarms. Here is only
-the asking: what is read, how often, what is kept as evidence, and what happens while Prometheus is silent.
+The judgement is constitution/watch/watching_family.py's: several quantities within one budget of false alarms. This
+module asks: what is read, how often, what is kept as evidence, and what happens while Prometheus is silent.
 """
 
 import asyncio

@@ -76,7 +76,7 @@ class Disaster:
     def begin_recover(self, *arguments: str) -> subprocess.Popen[str]:
         """Start the operator's command."""
         return subprocess.Popen(  # noqa: S603 - our own module
-            [sys.executable, "-m", "services.constitution_service.recovery.command", *arguments],
+            [sys.executable, "-m", "services.constitution_service.recovery", *arguments],
             env={**self.settings, "PATH": os.environ["PATH"]},
             cwd=CHECKOUT,
             stdout=subprocess.PIPE,

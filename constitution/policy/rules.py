@@ -61,11 +61,11 @@ class Policy:
         """Compile every rule.
 
         Raises:
-            InvalidDocumentError: a rule does not compile or breaks a limit (`constitution.policy.document.parse` refuses
-                such a document already).
+            InvalidDocumentError: a rule does not compile or breaks a limit (`policy.document.parse` refuses such
+                a document already).
         """
         issues: list[Issue] = []
-        for index, rule in enumerate(constitution.policy.rules):
+        for index, rule in enumerate(constitution.rules):
             issues += check_expression(rule.when, f"/rules/{index}/when")
         if issues:
             raise InvalidDocumentError("the rules do not compile", issues=issues)

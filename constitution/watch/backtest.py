@@ -1,4 +1,4 @@
-"""The watch over the past: one case in, one verdict out, by the very code that runs live (constitution/watch/watching.py).
+"""The watch over the past: one case in, one verdict out, by the very code that runs live (watching.py).
 
 A case is a JSON object ``{"id", "publish_ts", "bake_s", "scrape_interval_s", "series", "measure" (optional)}``;
 ``series`` are the entries of a Prometheus matrix result. Samples before ``publish_ts`` are the baseline: the newest

@@ -61,9 +61,9 @@ def create(settings: ServiceSettings) -> FastAPI:
                 await database.open()
                 stack.push_async_callback(database.close)
             stack.push_async_callback(redis.aclose)
-            await context.witness.start()
+            await context.generation_guard.start()
             for work in (
-                context.witness.run(),
+                context.generation_guard.run(),
                 Relay(background, settings.kafka_client()).run(),
                 process_heartbeat.keep_telling(background),
                 Drain(background).run(),

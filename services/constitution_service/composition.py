@@ -13,7 +13,7 @@ from adapters.redis_cache import ConstitutionCache, connect
 from constitution.names import Names
 from services.common.site import load_site
 from services.constitution_service.context import Context
-from services.constitution_service.generations.guard import Witness
+from services.constitution_service.generations.guard import GenerationGuard
 from services.constitution_service.metrics import ServiceMetrics
 from services.constitution_service.settings import ServiceSettings
 from services.constitution_service.spool import Spool
@@ -44,7 +44,7 @@ def make_context(settings: ServiceSettings, metrics: ServiceMetrics) -> tuple[Co
         spool=Spool(settings.spool_directory),
         metrics=metrics,
         process=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}",
-        witness=Witness(
+        generation_guard=GenerationGuard(
             site=site, names=names, database=database, cache=cache, store=store, kafka=settings.kafka_client()
         ),
         lease_ttl=timedelta(seconds=settings.lease_seconds),

@@ -1,17 +1,17 @@
 """What every part of the service is handed: the environment, the servers, the key. Built once in app.py."""
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from fastapi import Request
 
 from adapters.artifact_store import ArtifactStore
-from adapters.postgres import Connection, Database
+from adapters.postgres import Database
 from adapters.redis_cache import ConstitutionCache
 from constitution.names import Names
 from constitution.trust.trust_policy import TrustPolicy
 from services.common.site import Site
-from services.constitution_service.generations.guard import Witness
+from services.constitution_service.generations.guard import GenerationGuard
 from services.constitution_service.metrics import ServiceMetrics
 from services.constitution_service.spool import Spool
 from services.constitution_service.statement_key import StatementKey
@@ -38,7 +38,7 @@ class Context:
     spool: Spool
     metrics: ServiceMetrics
     process: str
-    witness: Witness
+    generation_guard: GenerationGuard
     lease_ttl: timedelta = LEASE_TTL
 
     @property
@@ -56,9 +56,3 @@ def context(request: Request) -> Context:
     """FastAPI dependency: the service's context."""
     found: Context = request.app.state.context
     return found
-
-
-async def now_of(connection: Connection) -> datetime:
-    """Return the database's clock: one clock for all processes, read after whatever lock was waited for."""
-    moment: datetime = await connection.fetchval("SELECT clock_timestamp()")
-    return moment

@@ -74,5 +74,5 @@ async def _relay(context: Context) -> str:
 
 
 async def _generations(context: Context) -> str:
-    lost = context.witness.behind
+    lost = context.generation_guard.behind
     return "ok" if lost is None else f"PostgreSQL was restored from an older backup: {lost.message}; next: {COMMAND}"

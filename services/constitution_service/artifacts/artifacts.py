@@ -19,8 +19,9 @@ from constitution.api import Artifact
 from constitution.checksum import checksum_of
 from constitution.errors import InvalidDocumentError, Issue, NotFoundError, UnavailableError, UntrustedError
 from constitution.policy.document import parse
-from services.constitution_service.audit import events
-from services.constitution_service.context import Context, now_of
+from services.constitution_service.audit import audit_events
+from services.constitution_service.context import Context
+from services.constitution_service.tables.clock import now_of
 from signatures.detect import detect
 from signatures.verify import MAX_SIGNATURES, SignatureReport, verify_document
 
@@ -98,7 +99,7 @@ async def push(context: Context, data: bytes, signatures: Sequence[bytes], clien
         )
         signers = tuple(sorted(frozenset().union(*(s.persons for s in [*known, *added]))))
         if created is not None or added:
-            await events.decision(
+            await audit_events.decision(
                 connection,
                 context,
                 activity="artifact.pushed",

@@ -6,9 +6,10 @@ from adapters.postgres import Connection
 from constitution.api import ChangeRequest, ChangeRequestRecord
 from constitution.errors import NotFoundError
 from constitution.release import Envelope
-from services.constitution_service.audit import events
-from services.constitution_service.context import Context, now_of
+from services.constitution_service.audit import audit_events
+from services.constitution_service.context import Context
 from services.constitution_service.errors import ChangeRequestTakenError
+from services.constitution_service.tables.clock import now_of
 from signatures.statements import verify_change_request
 
 
@@ -35,7 +36,7 @@ async def create(context: Context, envelope: Envelope, client: str) -> tuple[Cha
             envelope.model_dump_json(),
         )
         if added is not None:
-            await events.decision(
+            await audit_events.decision(
                 connection,
                 context,
                 activity="change_request.created",

@@ -12,7 +12,7 @@ from constitution.checksum import checksum_of
 from constitution.errors import EvidenceError, Issue, NotFoundError
 from constitution.policy.document import Constitution
 from constitution.trust.evidence_rules import Supported, problems
-from services.constitution_service.audit import events
+from services.constitution_service.audit import audit_events
 from services.constitution_service.context import Context
 from services.constitution_service.errors import NotPossibleError
 from services.constitution_service.tables import leases, updates
@@ -48,7 +48,7 @@ async def put(context: Context, record: EvidenceRecord, client: str) -> str:
             data,
         )
         if added is not None:
-            await events.decision(
+            await audit_events.decision(
                 connection,
                 context,
                 activity="evidence.stored",

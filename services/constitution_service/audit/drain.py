@@ -7,7 +7,7 @@ import structlog
 from pydantic import ValidationError
 
 from constitution.errors import UnavailableError
-from services.constitution_service.audit import events
+from services.constitution_service.audit import audit_events
 from services.constitution_service.context import Context
 
 EVERY = timedelta(seconds=1)
@@ -46,12 +46,12 @@ class Drain:
             if text is None:
                 continue
             try:
-                spooled = events.SpooledEvent.model_validate_json(text)
+                spooled = audit_events.SpooledEvent.model_validate_json(text)
             except ValidationError:
                 _log.error("spool_file_unreadable", file=path.name)  # kept aside for a person, not retried for ever
                 path.rename(path.with_suffix(".unreadable"))
                 continue
             async with self._context.database.transaction() as connection:
-                await events.enqueue(connection, self._context, spooled.event, spooled.time)
+                await audit_events.enqueue(connection, self._context, spooled.event, spooled.time)
             spool.taken(path)
         self._context.metrics.spooled.set(len(spool))

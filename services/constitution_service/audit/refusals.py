@@ -12,7 +12,7 @@ from fastapi import Request
 
 from constitution.api import AuditEvent
 from constitution.errors import ConstitutionError
-from services.constitution_service.audit import events
+from services.constitution_service.audit import audit_events
 from services.constitution_service.context import Context
 
 STRANGERS_A_SECOND = 5.0
@@ -44,7 +44,7 @@ class Refusals:
         event = _event(request, error, client)
         _log.info("refused", activity=event.activity, code=error.code, client=client, event_id=event.id)
         try:
-            await events.write(self._context, event)
+            await audit_events.write(self._context, event)
         except Exception:  # noqa: BLE001 - a defect here must not turn a refusal into a 500; it is logged
             _log.exception("refusal_not_audited", event_id=event.id)
 
@@ -65,7 +65,7 @@ def _event(request: Request, error: ConstitutionError, client: str | None) -> Au
     return AuditEvent(
         id=str(uuid4()),
         update_id=str(subject.pop("update_id", "") or ""),
-        workflow=events.NO_WORKFLOW,
+        workflow=audit_events.NO_WORKFLOW,
         activity=f"{steps[-1] if steps else 'request'}.refused",
         success=False,
         actor=client or "unknown",

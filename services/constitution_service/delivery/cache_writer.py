@@ -10,7 +10,7 @@ import structlog
 from constitution.checksum import checksum_of
 from constitution.errors import UntrustedError
 from constitution.release import CurrentConstitution
-from services.constitution_service.audit import events
+from services.constitution_service.audit import audit_events
 from services.constitution_service.context import Context
 from services.constitution_service.releasing.current import parse_value, verify
 from services.constitution_service.tables import releases
@@ -128,7 +128,7 @@ class CacheKeeper:
         if digest in self._told:
             return
         async with self._context.database.transaction() as connection:
-            await events.decision(
+            await audit_events.decision(
                 connection,
                 self._context,
                 activity="cache.forged",

@@ -134,13 +134,13 @@ class Relay:
     # --- Redis
 
     async def _keep(self) -> None:
-        if self.leading and self._context.witness.behind is None:
+        if self.leading and self._context.generation_guard.behind is None:
             await self._keeper.round()
 
     # --- artifact store
 
     async def _record(self) -> None:
-        while self.leading and self._context.witness.behind is None:
+        while self.leading and self._context.generation_guard.behind is None:
             if not await record_writer.round_of_records(self._context):
                 return
 
@@ -156,7 +156,7 @@ class Relay:
 
     async def _send_updates(self) -> bool:
         context = self._context
-        if context.witness.behind is not None:
+        if context.generation_guard.behind is not None:
             return True  # what waits here may be on the topic already, before releases that this database has lost
         async with context.database.connection() as connection:
             rows = await outbox.pending(connection, context.environment, "updated", GENERATIONS_A_ROUND)

@@ -45,7 +45,7 @@ STORE_WAIT = timedelta(seconds=3)  # a load waits no longer for the store
 BEGINNING = datetime(1971, 1, 1, tzinfo=UTC)
 COMMITTED_HERE = "this process saw it in PostgreSQL"
 RECORDED = "its signed record is in the artifact store"
-COMMAND = "python -m services.constitution_service.recovery.command releases"
+COMMAND = "python -m services.constitution_service.recovery releases"
 
 _log = structlog.get_logger(__name__)
 
@@ -65,7 +65,7 @@ class Seen:
         return f"generation {self.generation} was live ({self.where})"
 
 
-class Witness:
+class GenerationGuard:
     """See the module.
 
     Args:

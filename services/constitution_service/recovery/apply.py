@@ -13,10 +13,11 @@ from adapters.postgres import Connection
 from constitution.api import ChangeRequest, LeaseRelease
 from constitution.checksum import checksum_of
 from constitution.errors import ConflictError, InvalidRequestError, UntrustedError
-from services.constitution_service.audit import events
-from services.constitution_service.context import Context, now_of
+from services.constitution_service.audit import audit_events
+from services.constitution_service.context import Context
 from services.constitution_service.recovery.plan import Lost, OnTopic, Plan, latest_standings, that_follow
 from services.constitution_service.tables import leases, outbox, release_rows, releases, updates
+from services.constitution_service.tables.clock import now_of
 from services.constitution_service.tables.releases import Pointer
 from signatures import dsse
 from signatures.statements import CHANGE_REQUEST
@@ -72,7 +73,7 @@ async def carry_out(context: Context, plan: Plan, *, gone: frozenset[int], reaso
             given_back = LeaseRelease(update_id=lease.held.update_id, fencing_token=lease.held.fencing_token)
             await leases.release(connection, context.environment, given_back)
         token = await connection.fetchval("SELECT max(nextval('fencing_tokens')) FROM generate_series(1, $1)", TOKENS)
-        await events.decision(
+        await audit_events.decision(
             connection,
             context,
             activity="service.recovered",

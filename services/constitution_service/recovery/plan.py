@@ -4,7 +4,7 @@ Believed is only what a pinned service key has signed: the record in the artifac
 else the statement in an event on Kafka or in a Redis value, with what can be said without the rest. Rows are appended,
 in order, under their old generation, event id and effective time. A standing is taken from its signed record alone.
 Nothing is written unless all of it can be: a gap must be named by a person as lost. Whatever makes the service refuse
-(witness.py) is heard here too, or an operator would be told to type a command that finds nothing to do.
+(guard.py) is heard here too, or an operator would be told to type a command that finds nothing to do.
 """
 
 import asyncio
@@ -106,7 +106,7 @@ class _Heard:
 
 
 class Recovery:
-    """Hears every witness, and says what can be rebuilt.
+    """Reads the signed evidence of every system, and says what can be rebuilt.
 
     Args:
         context: of the service.

@@ -13,7 +13,7 @@ from adapters.kafka_producer import FencedProducer, ensure_topics
 from constitution.api import EvidenceRecord
 from constitution.checksum import checksum_of
 from constitution.errors import ConflictError
-from services.constitution_service.audit import events
+from services.constitution_service.audit import audit_events
 from services.constitution_service.context import Context
 from services.constitution_service.delivery import record_writer
 from services.constitution_service.generations.guard import BEGINNING
@@ -104,7 +104,7 @@ async def _send(context: Context, producer: FencedProducer, rows: list[outbox.Pe
             "INSERT INTO redeliveries (outbox_id, kafka_partition, kafka_offset) VALUES ($1, $2, $3)",
             [(row.id, place.partition, place.offset) for row, place in zip(rows, positions, strict=True)],
         )
-        await events.decision(
+        await audit_events.decision(
             connection,
             context,
             activity="event.redelivered",

@@ -32,7 +32,7 @@ async def pointer_of(context: Context, ring: str) -> Pointer:
         NoConstitutionError: before the ring's first release.
         BehindError: PostgreSQL has lost releases, so it does not know; consumers keep what they obey.
     """
-    context.witness.refuse_to_serve()
+    context.generation_guard.refuse_to_serve()
     async with context.database.connection() as connection:
         pointer = await releases.read_pointer(connection, context.environment, ring)
     if pointer is None:

@@ -2,7 +2,7 @@
 
 from constitution.api import Lease, LeaseRelease, LeaseRequest
 from constitution.errors import UnavailableError
-from services.constitution_service.audit import events
+from services.constitution_service.audit import audit_events
 from services.constitution_service.context import Context
 from services.constitution_service.tables import idempotency, leases, updates
 
@@ -22,7 +22,7 @@ async def acquire(context: Context, request: LeaseRequest, key: str, client: str
         UnsupportedServerError: 422, a server that the release would go to cannot be used.
         ForbiddenError: 403, Kafka refuses this service's credentials.
     """
-    await context.witness.require(next_generation=False)
+    await context.generation_guard.require(next_generation=False)
     if not request.kind.undoes:
         await _require_servers(context)
     fingerprint = idempotency.fingerprint("lease", request)
@@ -44,7 +44,7 @@ async def acquire(context: Context, request: LeaseRequest, key: str, client: str
             await updates.leased(connection, context.environment, request.update_id, client)
         await idempotency.store_answer(connection, context.environment, key, fingerprint, lease.model_dump_json())
         whom = "" if taken_from is None else f", from {taken_from.kind} {taken_from.update_id}"
-        await events.decision(
+        await audit_events.decision(
             connection,
             context,
             activity="lease.acquired" if taken_from is None else "lease.pre-empted",
@@ -58,7 +58,7 @@ async def acquire(context: Context, request: LeaseRequest, key: str, client: str
 
 async def _require_servers(context: Context) -> None:
     """Refuse a release that could only fail once it is live; a server that is away now may be there by then."""
-    for ask in (context.cache.ping, context.witness.require_kafka):
+    for ask in (context.cache.ping, context.generation_guard.require_kafka):
         try:
             await ask()
         except UnavailableError as error:
@@ -71,7 +71,7 @@ async def release(context: Context, request: LeaseRelease, client: str) -> None:
     async with context.database.transaction() as connection:
         held = await leases.release(connection, context.environment, request)
         if held is not None:
-            await events.decision(
+            await audit_events.decision(
                 connection,
                 context,
                 activity="lease.released",

@@ -14,11 +14,12 @@ from constitution import events
 from constitution.api import LoadRequest, LoadResult
 from constitution.errors import ConflictError, StaleGenerationError
 from constitution.release import ReleasePredicate
-from services.constitution_service.audit import events
-from services.constitution_service.context import Context, now_of
+from services.constitution_service.audit import audit_events
+from services.constitution_service.context import Context
 from services.constitution_service.errors import NotPossibleError
 from services.constitution_service.releasing.authority import Authority, Situation, establish
 from services.constitution_service.tables import history, idempotency, leases, outbox, release_rows, releases, updates
+from services.constitution_service.tables.clock import now_of
 from services.constitution_service.tables.releases import Pointer
 from signatures.dsse import envelope_digest
 
@@ -44,7 +45,7 @@ async def load(context: Context, request: LoadRequest, key: str, client: str) ->
     """
     environment = context.environment
     fingerprint = idempotency.fingerprint("load", request)
-    await context.witness.require(next_generation=True)
+    await context.generation_guard.require(next_generation=True)
     async with context.database.transaction() as connection:
         lease = await leases.lock(connection, environment)
         answer = await idempotency.stored_answer(connection, environment, key, fingerprint)
@@ -70,7 +71,7 @@ async def load(context: Context, request: LoadRequest, key: str, client: str) ->
         result = await _commit(connection, context, request, situation, authority, generation=highest + 1)
         await updates.loaded(connection, environment, request, client)
         await idempotency.store_answer(connection, environment, key, fingerprint, result.model_dump_json())
-        await events.decision(
+        await audit_events.decision(
             connection,
             context,
             activity="release.loaded",
@@ -90,7 +91,7 @@ async def load(context: Context, request: LoadRequest, key: str, client: str) ->
                 "rollback_of": request.rollback_of,
             },
         )
-    context.witness.committed(result.generation)
+    context.generation_guard.committed(result.generation)
     _log.info("release_committed", generation=result.generation, checksum=result.checksum, kind=request.kind.value)
     return result
 

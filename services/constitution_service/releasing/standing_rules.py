@@ -18,9 +18,10 @@ from constitution.release import Envelope, Release, Standing, Verdict
 from constitution.trust import approval_rules
 from constitution.watch.evidence import WatchEvidence
 from services.constitution_service.artifacts import evidence
-from services.constitution_service.context import Context, now_of
+from services.constitution_service.context import Context
 from services.constitution_service.errors import StandingConflictError
 from services.constitution_service.tables import updates
+from services.constitution_service.tables.clock import now_of
 from signatures.approved import approved
 from signatures.statements import verify_order
 

@@ -7,7 +7,7 @@ from constitution.api import StandingRequest
 from constitution.errors import InvalidRequestError, NotCurrentError, NotFoundError
 from constitution.release import Kind, Release, Standing
 from constitution.watch.evidence import WatchEvidence
-from services.constitution_service.audit import events
+from services.constitution_service.audit import audit_events
 from services.constitution_service.context import Context
 from services.constitution_service.errors import StandingConflictError
 from services.constitution_service.releasing import standing_rules
@@ -43,7 +43,7 @@ async def record(context: Context, generation: int, request: StandingRequest, ke
         EvidenceError: nothing shows the anomaly that poisons it.
         PostgresBehindError: the database has lost releases; what it takes for live may not be.
     """
-    await context.witness.require(next_generation=False)
+    await context.generation_guard.require(next_generation=False)
     environment = context.environment
     fingerprint = idempotency.fingerprint(f"standing/{generation}", request)
     seen = await standing_rules.read_evidence(context, request)
@@ -103,7 +103,7 @@ async def _append(  # noqa: PLR0917 - private
         request.reason,
         UUID(request.update_id),
     )
-    await events.decision(
+    await audit_events.decision(
         connection,
         context,
         activity="standing.recorded",

@@ -24,9 +24,10 @@ from constitution.release import Envelope, Kind
 from constitution.trust.approval import ApprovalPredicate, Verb
 from constitution.trust.approval_rules import CLOCK_SKEW
 from services.constitution_service.artifacts import change_requests
-from services.constitution_service.audit import events
-from services.constitution_service.context import Context, now_of
+from services.constitution_service.audit import audit_events
+from services.constitution_service.context import Context
 from services.constitution_service.tables import leases, updates
+from services.constitution_service.tables.clock import now_of
 from signatures.statements import verify_approval
 
 _MAX_REASON = 1000
@@ -166,7 +167,7 @@ async def deny(context: Context, change_request: str, envelope: Envelope, client
                         actor=person,
                         reason=reason,
                     )
-            await events.decision(
+            await audit_events.decision(
                 connection,
                 context,
                 activity="change_request.denied",
@@ -188,7 +189,7 @@ async def deny(context: Context, change_request: str, envelope: Envelope, client
 def _denial(
     context: Context, filed: ChangeRequestRecord, envelope: Envelope, moment: datetime
 ) -> tuple[str, ApprovalPredicate]:
-    """A denial counts however long ago it was given, and on whatever evidence (constitution/trust/approval_rules.py)."""
+    """A denial counts however long ago it was given, and on whatever evidence (approval_rules.py)."""
     try:
         person, predicate = verify_approval(envelope, context.trust, moment)
     except UntrustedError as error:
@@ -298,7 +299,7 @@ async def _audit(  # noqa: PLR0917 - private
     client: str,
     reason: str,
 ) -> None:
-    await events.decision(
+    await audit_events.decision(
         connection,
         context,
         activity=activity,

@@ -11,8 +11,9 @@ from constitution.policy import validity
 from constitution.policy.document import parse
 from constitution.release import Kind
 from services.constitution_service.artifacts import artifacts
-from services.constitution_service.context import Context, now_of
+from services.constitution_service.context import Context
 from services.constitution_service.tables import releases
+from services.constitution_service.tables.clock import now_of
 from services.constitution_service.tables.history import highest_version
 
 

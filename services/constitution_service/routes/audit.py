@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Response
 
 from constitution.api import AuditEvent
 from services.common.auth import require_scope
-from services.constitution_service.audit import events
+from services.constitution_service.audit import audit_events
 from services.constitution_service.routes.common import ServiceContext
 
 router = APIRouter(prefix="/v1/constitution", tags=["audit"])
@@ -17,5 +17,5 @@ async def record(
     context: ServiceContext, client: Annotated[str, Depends(require_scope("audit:write"))], event: AuditEvent
 ) -> Response:
     """Record an event in the audit stream; the same id again changes nothing. Kept on disk while PostgreSQL is down."""
-    await events.record(context, event, client)
+    await audit_events.record(context, event, client)
     return Response(status_code=202)

@@ -22,8 +22,8 @@ from adapters.postgres import Connection
 from constitution.api import Lease, LeaseRelease, LeaseRequest
 from constitution.errors import LeaseHeldError, LeaseLostError, NotCurrentError
 from constitution.release import Kind
-from services.constitution_service.context import now_of
 from services.constitution_service.tables import releases, updates
+from services.constitution_service.tables.clock import now_of
 
 
 @dataclass(frozen=True, slots=True)

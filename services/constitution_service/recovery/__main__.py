@@ -1,4 +1,4 @@
-"""``python -m services.constitution_service.recovery.command``: what an operator types after a system was lost.
+"""``python -m services.constitution_service.recovery``: what an operator types after a system was lost.
 
 Runs with the settings of constitution-service. Without ``--apply`` it looks, says what it would do, and changes
 nothing. Exit 0: nothing is left to do; 1: something is, or it was refused; 2: a setting is missing; 3: a system does
@@ -26,7 +26,7 @@ from services.constitution_service.recovery.plan import Plan, Recovery
 from services.constitution_service.recovery.refill import refill_store, resend
 from services.constitution_service.settings import ServiceSettings
 
-MODULE = "python -m services.constitution_service.recovery.command"
+MODULE = "python -m services.constitution_service.recovery"
 EXIT_LEFT, EXIT_SETTINGS, EXIT_UNAVAILABLE = 1, 2, 3
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)

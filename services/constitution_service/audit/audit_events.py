@@ -1,7 +1,7 @@
 """Audit events: every decision and every refusal, as OCSF, through the same outbox as the releases.
 
 A decision's event commits with the decision. A refusal's event, and one that a client reports, is written at once, or
-to the spool while PostgreSQL is down (refusals.py, audit_spool.py).
+to the spool while PostgreSQL is down (refusals.py, drain.py).
 """
 
 import json
@@ -19,8 +19,9 @@ from constitution.errors import Issue, UnavailableError
 from constitution.events import ocsf_event
 from constitution.model import Model
 from services.common.problems import UnreadableRequestError
-from services.constitution_service.context import Context, now_of
+from services.constitution_service.context import Context
 from services.constitution_service.tables import outbox
+from services.constitution_service.tables.clock import now_of
 
 NO_WORKFLOW = WorkflowRef(workflow_id="", run_id="")
 AUDIT_TYPE = "constitution.audit.v1"

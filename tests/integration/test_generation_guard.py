@@ -1,4 +1,4 @@
-"""What the witness says while releases are committed beside it: never that PostgreSQL has lost one that it has."""
+"""What the guard says while releases are committed beside it: never that PostgreSQL has lost one that it has."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -14,7 +14,7 @@ from adapters.redis_cache import ConstitutionCache
 from constitution.names import Names
 from services.common.site import load_site
 from services.constitution_service.errors import BehindError, PostgresBehindError
-from services.constitution_service.generations.guard import Witness
+from services.constitution_service.generations.guard import GenerationGuard
 from tests.constitution_service_support import Site
 from tests.resources import Database
 
@@ -26,8 +26,8 @@ ASKING = 8
 class Town:
     """Two processes' witnesses over one database."""
 
-    one: Witness
-    other: Witness
+    one: GenerationGuard
+    other: GenerationGuard
     owner: asyncpg.Connection
 
 
@@ -54,7 +54,7 @@ async def town(
     owner = await asyncpg.connect(database.owner_url)
     async with pool(database.url) as first, pool(database.url) as second:
         one, other = (
-            Witness(
+            GenerationGuard(
                 site=load_site(service_site.environment_file),
                 names=names,
                 database=used,
@@ -74,15 +74,15 @@ async def test_a_release_committed_while_somebody_looks_is_not_taken_for_a_lost_
     over = asyncio.Event()
     refused: list[str] = []
 
-    async def ask(witness: Witness) -> None:
+    async def ask(guard: GenerationGuard) -> None:
         while not over.is_set():
             try:
-                await witness.require(next_generation=False)
-                witness.refuse_to_serve()
+                await guard.require(next_generation=False)
+                guard.refuse_to_serve()
             except (PostgresBehindError, BehindError) as error:
                 refused.append(error.message)
 
-    asking = [asyncio.create_task(ask(witness)) for witness in (town.one, town.other) for _ in range(ASKING)]
+    asking = [asyncio.create_task(ask(guard)) for guard in (town.one, town.other) for _ in range(ASKING)]
     for generation in range(1, GENERATIONS + 1):
         # A lost generation counts as given out, and takes no more than a row.
         await town.owner.execute(
