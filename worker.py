@@ -40,17 +40,17 @@ from activities.deployment import DeploymentActivities
 from activities.expected_change import ExpectedChange
 from activities.preconditions import Preconditions
 from activities.publish import Publish
-from activities.reconcile import Reconcile
-from activities.reconcile_places import Places
-from activities.reconcile_records import Records
-from activities.reconcile_runs import People
+from activities.reconcile.archive_checks import ArchiveChecks
+from activities.reconcile.reconcile import Reconcile
+from activities.reconcile.run_checks import RunChecks
+from activities.reconcile.target_checks import TargetChecks
 from activities.restore import Restore
 from activities.run_group import RunGroup
 from activities.runs import RunsActivities
 from activities.stage import Stage
 from activities.sync import Sync
 from activities.validate import Validate
-from activities.watch import Watch
+from activities.watch.watch import Watch
 from adapters import memory
 from adapters.archive import GitArchive
 from adapters.deployment import FileDeployment, load_deployment
@@ -74,13 +74,13 @@ from constitution_client.exit import leave
 from constitution_client.service import ConstitutionServiceClient
 from services.common.logs import configure_logging
 from signatures.tokens import ClientKey
-from workflows.arguments import OneArgument
 from workflows.conversion import data_converter
 from workflows.guard import ConstitutionGuard
-from workflows.journal import SEARCH_ATTRIBUTES
+from workflows.one_argument import OneArgument
 from workflows.reconcile import ConstitutionReconcile
 from workflows.rollback import ConstitutionRollback
 from workflows.sandbox import workflow_runner
+from workflows.status import SEARCH_ATTRIBUTES
 from workflows.update import ConstitutionUpdate
 
 WORKFLOWS: Sequence[type] = (ConstitutionUpdate, ConstitutionRollback, ConstitutionGuard, ConstitutionReconcile)
@@ -249,11 +249,11 @@ async def activities(configuration: Configuration, client: Client) -> AsyncItera
             Audit(service=service),
             RunsActivities(runs=runs),
             Reconcile(service=service, deployment=deployment, runs=runs, search=search, names=names),
-            Places(service=service, targets=targets, topic=events, deployment=deployment),
-            Records(
+            TargetChecks(service=service, targets=targets, topic=events, deployment=deployment),
+            ArchiveChecks(
                 service=service, repository=configuration.archive, told=channel, search=search, deployment=deployment
             ),
-            People(search=search),
+            RunChecks(search=search),
         )
         yield [method for holder in holders for method in _methods(holder)]
 

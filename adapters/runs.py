@@ -64,7 +64,7 @@ class TemporalRuns:
 
 
 class TemporalSearch:
-    """Finds runs by what they say about themselves: implements ``activities.reconcile_ports.RunSearch``.
+    """Finds runs by what they say about themselves: implements ``activities.reconcile.ports.RunSearch``.
 
     Answers come from Temporal's visibility store, which may lag behind by some seconds; so nothing is concluded from
     them about runs that were alive within the last minute.

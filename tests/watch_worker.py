@@ -17,7 +17,7 @@ from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
 from temporalio.worker import Worker
 
 with workflow.unsafe.imports_passed_through():
-    from activities.watch import Watch, WatchInput, WatchReport
+    from activities.watch.watch import Watch, WatchInput, WatchReport
     from workflows import policies
 
 HEARTBEAT = timedelta(seconds=3)  # a killed worker is missed soon

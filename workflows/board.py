@@ -9,7 +9,7 @@ from temporalio import workflow
 
 from constitution.errors import NotApprovedError
 from constitution.release import Envelope
-from workflows.journal import Journal, command
+from workflows.status import Journal, command
 from workflows.stepping import Failure, StepFailedError, Stepper
 
 with workflow.unsafe.imports_passed_through():

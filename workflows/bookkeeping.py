@@ -9,7 +9,7 @@ from constitution.api import AuditEvent, WorkflowRef
 from workflows import policies
 from workflows.board import Board
 from workflows.calling import call
-from workflows.journal import SUMMARY, Journal, clipped
+from workflows.status import SUMMARY, Journal, clipped
 from workflows.stepping import StepFailedError, Stepper, StepSkippedError, explain
 
 with workflow.unsafe.imports_passed_through():

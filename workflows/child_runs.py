@@ -15,7 +15,7 @@ from constitution.names import Names
 from constitution.reconciliation import RECONCILE
 from workflows import policies
 from workflows.calling import call
-from workflows.journal import Journal
+from workflows.status import Journal
 from workflows.stepping import explain
 
 with workflow.unsafe.imports_passed_through():

@@ -16,8 +16,8 @@ from constitution.errors import InvalidRequestError, NotFoundError
 from constitution.messages import Outcome, Phase, RollbackRequest, Status
 from workflows import child_runs, policies
 from workflows.child_runs import GuardRequest
-from workflows.journal import Journal
-from workflows.reading import NOTHING, read
+from workflows.input import NOTHING, read
+from workflows.status import Journal
 from workflows.stepping import StepFailedError, Stepper, explain
 
 with workflow.unsafe.imports_passed_through():

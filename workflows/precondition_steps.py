@@ -6,7 +6,7 @@ from temporalio import workflow
 
 from constitution.messages import UpdateRequest
 from workflows import policies
-from workflows.journal import Journal, command
+from workflows.status import Journal, command
 from workflows.stepping import Stepper
 
 with workflow.unsafe.imports_passed_through():

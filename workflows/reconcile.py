@@ -21,8 +21,8 @@ from constitution.reconciliation import RECONCILE, Finding, ReconcileReport, Rec
 from workflows import child_runs
 from workflows.calling import call
 from workflows.child_runs import GuardRequest
+from workflows.input import NOTHING, read
 from workflows.policies import StepPolicy
-from workflows.reading import NOTHING, read
 from workflows.stepping import explain
 
 with workflow.unsafe.imports_passed_through():
@@ -30,10 +30,10 @@ with workflow.unsafe.imports_passed_through():
     from activities.audit import Audit
     from activities.deployment import DeploymentActivities, DeploymentInfo, DeploymentQuestion
     from activities.publish import ProveInput, Publish, ReleaseLeaseInput
-    from activities.reconcile import Live, Reconcile, ReconcileInput, Survey, Unguarded
-    from activities.reconcile_places import DocumentsInput, Found, Places, TargetsInput, TopicInput
-    from activities.reconcile_records import ArchiveLook, ChannelInput, Records
-    from activities.reconcile_runs import People, RunsInput, TellInput
+    from activities.reconcile.archive_checks import ArchiveChecks, ArchiveLook, ChannelInput
+    from activities.reconcile.reconcile import Live, Reconcile, ReconcileInput, Survey, Unguarded
+    from activities.reconcile.run_checks import RunChecks, RunsInput, TellInput
+    from activities.reconcile.target_checks import DocumentsInput, Found, TargetChecks, TargetsInput, TopicInput
     from activities.restore import FenceInput, Restore
 
 HINT = 'constitution doctor  # its input by hand is one JSON object: {"repair": false}'
@@ -185,7 +185,7 @@ class ConstitutionReconcile:
                 self._unchecked.append(f"generation {live.generation} in Redis, Kafka and SIEM: it is too young")
         if survey.live:
             topic = TopicInput(environment=info.environment, highest=survey.highest, since=survey.live[-1].effective_at)
-            self._add(await self._look("topic", Places.check_topic, topic, "events that Postgres does not know"))
+            self._add(await self._look("topic", TargetChecks.check_topic, topic, "events that Postgres does not know"))
         await self._targets(survey.live, info, request)
         if any(not finding.repaired for finding in self._findings[start:]):
             again = await self._survey(info, request)
@@ -198,7 +198,7 @@ class ConstitutionReconcile:
     async def _targets(self, live: tuple[Live, ...], info: DeploymentInfo, request: ReconcileRequest) -> None:
         """Ask every target; without a release to compare with, only whether it answers."""
         targets = TargetsInput(environment=info.environment, live=live, refresh=request.repair)
-        self._add(await self._look("targets", Places.check_targets, targets, "what every target obeys"))
+        self._add(await self._look("targets", TargetChecks.check_targets, targets, "what every target obeys"))
 
     async def _release(self, live: Live, info: DeploymentInfo, request: ReconcileRequest) -> None:
         where = f"generation {live.generation}"
@@ -241,13 +241,15 @@ class ConstitutionReconcile:
     async def _documents(self, survey: Survey, info: DeploymentInfo) -> None:
         question = DocumentsInput(environment=info.environment, live=survey.live, fallback=survey.fallback)
         summary = "documents in force, and to fall back to"
-        self._add(await self._look("artifact store", Places.check_documents, question, summary))
+        self._add(await self._look("artifact store", TargetChecks.check_documents, question, summary))
 
     # records and people
 
     async def _archive(self, info: DeploymentInfo, request: ReconcileRequest) -> None:
         question = ArchiveLook(environment=info.environment, closed_seconds=request.closed_seconds)
-        found = await self._look("archive", Records.check_archive, question, "is every outcome in the legal archive")
+        found = await self._look(
+            "archive", ArchiveChecks.check_archive, question, "is every outcome in the legal archive"
+        )
         if found is None:
             return
         self._findings += found.findings
@@ -268,16 +270,16 @@ class ConstitutionReconcile:
 
     async def _channel_and_runs(self, info: DeploymentInfo, request: ReconcileRequest) -> None:
         channel = ChannelInput(environment=info.environment, repair=request.repair)
-        self._add(await self._look("channel", Records.check_channel, channel, "was each outcome told once"))
+        self._add(await self._look("channel", ArchiveChecks.check_channel, channel, "was each outcome told once"))
         runs = RunsInput(environment=info.environment)
-        self._add(await self._look("runs", People.check_runs, runs, "who waits for a person"))
+        self._add(await self._look("runs", RunChecks.check_runs, runs, "who waits for a person"))
 
     # telling
 
     async def _report(self, info: DeploymentInfo, request: ReconcileRequest) -> ReconcileReport:
         findings = tuple(self._findings)
         tell = TellInput(environment=info.environment, findings=findings, drifting=self._drifting)
-        await self._look("telling", People.tell_findings, tell, f"{len(findings)} findings to log and metrics")
+        await self._look("telling", RunChecks.tell_findings, tell, f"{len(findings)} findings to log and metrics")
         last = workflow.get_last_completion_result(ReconcileReport)
         report = ReconcileReport(
             environment=info.environment,

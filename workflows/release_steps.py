@@ -7,7 +7,7 @@ from temporalio import workflow
 
 from workflows import child_runs, policies
 from workflows.child_runs import GuardRequest
-from workflows.journal import Journal
+from workflows.status import Journal
 from workflows.stepping import Stepper
 
 with workflow.unsafe.imports_passed_through():

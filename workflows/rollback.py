@@ -36,8 +36,8 @@ from constitution.messages import (
 from constitution.release import Kind, Standing
 from workflows import child_runs, policies
 from workflows.calling import call
-from workflows.journal import command
-from workflows.reading import NOTHING, read
+from workflows.input import NOTHING, read
+from workflows.status import command
 from workflows.steering import Steering
 from workflows.stepping import Failure, StepFailedError, StepInterruptedError
 

@@ -30,9 +30,9 @@ from workflows import policies
 from workflows.board import Board
 from workflows.bookkeeping import Bookkeeping
 from workflows.calling import call
-from workflows.journal import Journal, command
-from workflows.reading import NOTHING, read
+from workflows.input import NOTHING, read
 from workflows.release_steps import ReleaseSteps
+from workflows.status import Journal, command
 from workflows.steered import Steered
 from workflows.stepping import Stepper, explain
 

@@ -18,8 +18,8 @@ from temporalio.exceptions import ActivityError, ApplicationError, FailureError,
 from constitution.messages import Phase
 from workflows import policies
 from workflows.calling import call
-from workflows.journal import Journal, clipped, command
 from workflows.policies import StepPolicy
+from workflows.status import Journal, clipped, command
 
 ArgumentT = TypeVar("ArgumentT")
 ResultT = TypeVar("ResultT")

@@ -11,8 +11,8 @@ from constitution.messages import RollbackRequest, RollbackResult
 from constitution.names import Names
 from workflows import child_runs, policies
 from workflows.compensation import Compensations
-from workflows.journal import Journal, clipped
 from workflows.release_steps import ReleaseSteps
+from workflows.status import Journal, clipped
 from workflows.stepping import Stepper
 
 with workflow.unsafe.imports_passed_through():

@@ -25,9 +25,9 @@ from constitution.messages import (
 from constitution.release import Standing
 from workflows import child_runs, policies
 from workflows.calling import call
-from workflows.journal import command
+from workflows.input import NOTHING, read
 from workflows.precondition_steps import PreconditionSteps
-from workflows.reading import NOTHING, read
+from workflows.status import command
 from workflows.steering import Steering
 from workflows.stepping import Failure, StepFailedError, StepInterruptedError, explain
 from workflows.undo import Undo
@@ -82,7 +82,7 @@ class ConstitutionUpdate(Steering):
     Input: one JSON object, ``constitution.messages.UpdateRequest``. Ends in exactly one outcome: completed
     (:class:`UpdateResult`), or failed with type ``Rejected`` (nothing live was touched) or ``RolledBack``.
 
-    ``TypeError`` fails the run, because a worker without ``workflows.arguments`` raises it at a start with two
+    ``TypeError`` fails the run, because a worker without ``workflows.one_argument`` raises it at a start with two
     arguments, and the workflow task would be retried for ever.
     """
 

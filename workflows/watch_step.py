@@ -13,14 +13,14 @@ from temporalio import workflow
 from constitution.messages import Phase
 from constitution.release import Verdict
 from workflows import policies
-from workflows.journal import Journal, command
+from workflows.status import Journal, command
 from workflows.steered import Steered
 from workflows.stepping import Failure, StepFailedError, Stepper, StepSkippedError
 
 with workflow.unsafe.imports_passed_through():
     from activities.publish import Published
     from activities.subject import Subject
-    from activities.watch import Watch, WatchInput, WatchReport
+    from activities.watch.watch import Watch, WatchInput, WatchReport
 
 
 class WatchStep:

@@ -16,11 +16,11 @@ from temporalio import workflow
 from temporalio.client import Client, WorkflowHistory
 from temporalio.worker import Replayer, UnsandboxedWorkflowRunner, Worker
 
-from activities import reconcile_records
 from activities.archive import ArchiveInput, ArchiveRelease, Outcome, RejectionInput, SealInput, SiemInput
 from activities.blocks import when
 from activities.ports import Deployment
-from activities.reconcile_records import ArchiveLook
+from activities.reconcile import archive_checks
+from activities.reconcile.archive_checks import ArchiveLook
 from activities.runs import RunRef, RunsActivities
 from adapters.archive import CHANGE_LOG, GitArchive
 from adapters.event_log import KafkaEventLog
@@ -331,7 +331,7 @@ async def test_a_standing_that_nothing_undid_is_a_finding_and_no_row(
     undo = await author.lease(str(uuid4()), Kind.ROLLBACK)
     # Nothing undid it: the board has said so.
     await author.stand(result.generation, Standing.POISONED, undo, orders=await author.orders(1, "poison"))
-    look = reconcile_records.Records(
+    look = archive_checks.ArchiveChecks(
         service=author.worker,
         repository=records.repository,
         told=SlackChannel(slack_settings["SLACK_BOT_TOKEN"], slack_settings["SLACK_API_URL"]),
@@ -365,7 +365,7 @@ async def test_an_outcome_that_is_archived_while_one_looks_is_not_missing(
     async def found(then: Callable[[], Awaitable[object]]) -> list[int]:
         search = ArchivedMeanwhile(temporal_client, then)
         channel = SlackChannel(slack_settings["SLACK_BOT_TOKEN"], slack_settings["SLACK_API_URL"])
-        look = reconcile_records.Records(
+        look = archive_checks.ArchiveChecks(
             service=author.worker,
             repository=records.repository,
             told=channel,

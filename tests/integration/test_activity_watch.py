@@ -14,8 +14,8 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter, start_http_server
 from temporalio.testing import ActivityEnvironment
 
-from activities.watch import Watch, WatchInput
-from activities.watch_query import selector
+from activities.watch.query import selector
+from activities.watch.watch import Watch, WatchInput
 from adapters.prometheus import PrometheusMetrics
 from constitution.environment import Strategy, Target
 from constitution.errors import InvalidRequestError, UnavailableError

@@ -23,10 +23,10 @@ import numpy as np
 import psutil
 import pytest
 
-from activities.watch import WatchInput, WatchReport
-from activities.watch_live import LiveWatch
-from activities.watch_plan import plan
-from activities.watch_query import history_seconds, selector
+from activities.watch.live import LiveWatch
+from activities.watch.plan import plan
+from activities.watch.query import history_seconds, selector
+from activities.watch.watch import WatchInput, WatchReport
 from adapters.prometheus import PrometheusMetrics
 from constitution.environment import Strategy
 from constitution.release import Verdict

@@ -17,8 +17,8 @@ import httpx
 import pytest
 from temporalio.testing import ActivityEnvironment
 
-from activities.watch import Watch, WatchInput, WatchReport
-from activities.watch_query import selector
+from activities.watch.query import selector
+from activities.watch.watch import Watch, WatchInput, WatchReport
 from adapters.prometheus import PrometheusMetrics
 from constitution.environment import Strategy, Target
 from constitution.release import Verdict

@@ -4,8 +4,8 @@ from temporalio import workflow
 from temporalio.common import RawValue
 
 from workflows import child_runs, policies
+from workflows.input import NOTHING
 from workflows.precondition_steps import PreconditionSteps
-from workflows.reading import NOTHING
 from workflows.update import ConstitutionUpdate
 
 with workflow.unsafe.imports_passed_through():

@@ -11,9 +11,9 @@ from temporalio.workflow import NondeterminismError
 
 from tests.replay.record import HISTORIES, texts
 from tests.replay.reordered import GateBeforeSignatures
-from workflows.arguments import OneArgument
 from workflows.conversion import data_converter
 from workflows.guard import ConstitutionGuard
+from workflows.one_argument import OneArgument
 from workflows.rollback import ConstitutionRollback
 from workflows.sandbox import workflow_runner
 from workflows.update import ConstitutionUpdate

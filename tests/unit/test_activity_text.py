@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from activities import blocks
 from activities.folder import folder_of
 from activities.text import is_web_address, markdown_text, one_line, slack_text
-from activities.watch_query import history_seconds, selector
+from activities.watch.query import history_seconds, selector
 from constitution.environment import Strategy
 from constitution.errors import InvalidRequestError
 

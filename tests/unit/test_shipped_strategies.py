@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from activities.watch_plan import plan
+from activities.watch.plan import plan
 from bench.watch import cells
 from bench.watch.streams import Change, Noise, counts
 from constitution.environment import Environment, Strategy

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from temporalio.testing import ActivityEnvironment
 
-from activities.watch import beating
+from activities.watch.watch import beating
 
 
 async def test_it_heartbeats_until_the_work_is_done() -> None:

@@ -3,9 +3,9 @@
 import math
 import time
 
-from activities.watch import pause
-from activities.watch_live import SLACK_S, LiveWatch, Matrices
-from activities.watch_plan import plan
+from activities.watch.live import SLACK_S, LiveWatch, Matrices
+from activities.watch.plan import plan
+from activities.watch.watch import pause
 from constitution.environment import Strategy
 from constitution.watch.quantities import QUANTITIES
 

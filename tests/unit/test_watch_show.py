@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from activities.watch_live import LiveWatch
-from activities.watch_plan import plan
+from activities.watch.live import LiveWatch
+from activities.watch.plan import plan
 from constitution.environment import Strategy, WatchedQuantity
 from constitution.release import Verdict
 from constitution.watch.evidence import WatchEvidence

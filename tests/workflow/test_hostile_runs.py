@@ -17,7 +17,7 @@ from deploy.embedded.development import ENVIRONMENT
 from tests.helpers import eventually
 from tests.workflow import outcomes
 from tests.workflow.town import LEAF, Town
-from workflows.journal import OUTCOME
+from workflows.status import OUTCOME
 
 pytestmark = pytest.mark.timeout(240)
 

@@ -7,8 +7,8 @@ from temporalio import activity
 
 from activities.decisions import DecisionResult
 from activities.failures import classified
-from activities.reconcile_places import Found
-from activities.reconcile_ports import RunSearch
+from activities.reconcile.ports import RunSearch
+from activities.reconcile.target_checks import Found
 from constitution.messages import Phase
 from constitution.model import Model
 from constitution.reconciliation import CODES, Finding
@@ -31,7 +31,7 @@ class TellInput(Model):
     drifting: int
 
 
-class People:
+class RunChecks:
     """Looks at open runs; changes nothing."""
 
     def __init__(self, *, search: RunSearch) -> None:

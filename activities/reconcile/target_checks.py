@@ -15,8 +15,8 @@ from temporalio import activity
 from activities.failures import classified
 from activities.keys import require_environment
 from activities.ports import ConstitutionService, Deployment, TargetClient
-from activities.reconcile import Live
-from activities.reconcile_ports import Topic
+from activities.reconcile.ports import Topic
+from activities.reconcile.reconcile import Live
 from constitution.checksum import Checksum
 from constitution.environment import Target
 from constitution.errors import ContentError, TransportError, UntrustedError
@@ -65,7 +65,7 @@ class DocumentsInput(Model):
     fallback: Checksum | None
 
 
-class Places:
+class TargetChecks:
     """Looks at targets, topic and artifact store; changes only what a target itself refreshes."""
 
     def __init__(

@@ -11,8 +11,8 @@ from activities.folder import ROOT, UNDONE, change_log_key, folder_of, outcome_o
 from activities.history import history
 from activities.keys import require_environment
 from activities.ports import ConstitutionService, Deployment
-from activities.reconcile_places import Found
-from activities.reconcile_ports import Repository, RunSearch, Told
+from activities.reconcile.ports import Repository, RunSearch, Told
+from activities.reconcile.target_checks import Found
 from constitution.checksum import checksum_of
 from constitution.model import Model
 from constitution.past import Past, Stood
@@ -46,7 +46,7 @@ class ChannelInput(Model):
     repair: bool
 
 
-class Records:
+class ArchiveChecks:
     """Looks at archive and channel; deletes nothing but the later of two equal messages of ours."""
 
     def __init__(

@@ -15,7 +15,7 @@ from activities.failures import classified
 from activities.history import history
 from activities.keys import require_environment
 from activities.ports import ConstitutionService, Deployment, Runs
-from activities.reconcile_ports import RunSearch
+from activities.reconcile.ports import RunSearch
 from activities.runs import RunRef
 from constitution.api import LeaseHolder
 from constitution.checksum import Checksum

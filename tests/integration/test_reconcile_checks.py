@@ -13,8 +13,8 @@ from temporalio.client import Client
 from temporalio.common import SearchAttributePair, TypedSearchAttributes
 from temporalio.worker import Worker
 
-from activities.reconcile_places import DocumentsInput, Places, TopicInput
-from activities.reconcile_runs import People, RunsInput
+from activities.reconcile.run_checks import RunChecks, RunsInput
+from activities.reconcile.target_checks import DocumentsInput, TargetChecks, TopicInput
 from adapters.event_log import KafkaEventLog
 from adapters.runs import TemporalSearch
 from adapters.targets import HttpTargets
@@ -24,8 +24,8 @@ from tests.constitution_service_support import ENVIRONMENT, Author, Site, follow
 from tests.helpers import eventually
 from tests.integration.conftest import Topics
 from tests.resources import Database
-from workflows.journal import UPDATE_ID
 from workflows.reconcile import ConstitutionReconcile
+from workflows.status import UPDATE_ID
 
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -33,8 +33,8 @@ BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 @pytest.fixture
 def places(
     *, author: Author, service_site: Site, kafka_configuration: dict[str, str | int], names: Names, tmp_path: Path
-) -> Places:
-    return Places(
+) -> TargetChecks:
+    return TargetChecks(
         service=author.worker,
         targets=HttpTargets(service_site.key("worker"), ENVIRONMENT),
         topic=KafkaEventLog({name: str(value) for name, value in kafka_configuration.items()}, names),
@@ -50,7 +50,7 @@ async def delivered(topics: Topics, generation: int) -> None:
 
 
 async def test_an_event_that_postgres_does_not_know_is_told_as_lost_or_as_forged(
-    *, places: Places, author: Author, topics: Topics, kafka_configuration: dict[str, str | int], names: Names
+    *, places: TargetChecks, author: Author, topics: Topics, kafka_configuration: dict[str, str | int], names: Names
 ) -> None:
     first = await author.confirmed(author.draft("1.0.0"), expected_generation=0)
     await author.confirmed(author.draft("1.1.0", following(first)), expected_generation=1)
@@ -75,7 +75,7 @@ async def test_an_event_that_postgres_does_not_know_is_told_as_lost_or_as_forged
 
 
 async def test_a_document_that_store_and_postgres_have_lost_is_named_until_it_is_pushed_again(
-    *, places: Places, author: Author, database: Database, tmp_path: Path
+    *, places: TargetChecks, author: Author, database: Database, tmp_path: Path
 ) -> None:
     document = author.draft("1.0.0")
     checksum = await author.push(document)
@@ -113,7 +113,7 @@ async def test_a_document_that_store_and_postgres_have_lost_is_named_until_it_is
 @pytest.mark.slow  # Temporal reports it after five failed tasks, which takes a minute
 async def test_a_run_whose_workflow_task_fails_again_and_again_is_named(temporal_client: Client, names: Names) -> None:
     queue = names.task_queue()
-    people = People(search=TemporalSearch(temporal_client, queue))
+    people = RunChecks(search=TemporalSearch(temporal_client, queue))
     handle = await temporal_client.start_workflow("OfAnotherTime", id=f"{queue}/stalls", task_queue=queue)
     try:
         async with Worker(temporal_client, task_queue=queue, workflows=[ConstitutionReconcile]):

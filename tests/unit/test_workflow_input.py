@@ -10,7 +10,7 @@ from temporalio.common import RawValue
 from constitution.errors import InvalidRequestError
 from constitution.messages import RollbackRequest, UpdateRequest
 from tests.machine import cpu_seconds
-from workflows.reading import MAX_BYTES, read
+from workflows.input import MAX_BYTES, read
 
 SHORT = 8_000  # characters; a status holds some dozens of such texts and must stay far below Temporal's 2 MiB
 

@@ -18,9 +18,9 @@ from activities.failures import classified
 from activities.history import history
 from activities.keys import require_environment
 from activities.ports import ConstitutionService, Deployment, Metrics
-from activities.watch_live import LiveWatch, finite, shaped
-from activities.watch_plan import plan
-from activities.watch_query import history_seconds, resolved, selector
+from activities.watch.live import LiveWatch, finite, shaped
+from activities.watch.plan import plan
+from activities.watch.query import history_seconds, resolved, selector
 from constitution.checksum import Checksum
 from constitution.environment import Strategy
 from constitution.errors import ContentError, InvalidRequestError, UnavailableError

@@ -19,7 +19,7 @@ from temporalio.worker import (
     WorkflowInterceptorClassInput,
 )
 
-from workflows.reading import several
+from workflows.input import several
 
 
 class OneArgument(Interceptor):
