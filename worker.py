@@ -57,13 +57,14 @@ from adapters.deployment import FileDeployment, load_deployment
 from adapters.event_log import KafkaEventLog
 from adapters.ledger import PostgresLedger
 from adapters.postgres import Database
+from adapters.process_settings import read_settings
 from adapters.prometheus import PrometheusMetrics
 from adapters.redis_cache import ConstitutionCache
 from adapters.redis_cache import connect as connect_redis
 from adapters.regression_gate import run_gate
 from adapters.runs import TemporalRuns, TemporalSearch
 from adapters.schedule import schedule_reconciliation
-from adapters.settings import WorkerSettings, read_settings
+from adapters.settings import WorkerSettings
 from adapters.slack import SlackChannel
 from adapters.targets import HttpTargets
 from constitution.addresses import link_of

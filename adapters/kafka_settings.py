@@ -4,10 +4,11 @@ import os
 from typing import Literal
 
 from pydantic import SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from adapters.process_settings import FrozenSettings
 
 
-class KafkaSettings(BaseSettings):
+class KafkaSettings(FrozenSettings):
     """Mixed into the settings of every process that talks to Kafka.
 
     Args:
@@ -16,8 +17,6 @@ class KafkaSettings(BaseSettings):
         kafka_password: ``KAFKA_PASSWORD``.
         kafka_security_protocol: ``KAFKA_SECURITY_PROTOCOL``; default by whether there is a username.
     """
-
-    model_config = SettingsConfigDict(env_ignore_empty=True, frozen=True, extra="ignore", hide_input_in_errors=True)
 
     kafka_bootstrap_servers: str
     kafka_username: str = ""

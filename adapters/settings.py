@@ -1,38 +1,23 @@
-"""The worker's settings: environment variables, read once, blank = unset, every problem listed at once.
+"""The worker's settings.
 
 Temporal's own (``TEMPORAL_ADDRESS``, profiles, TLS, API key) are read by ``temporalio.envconfig``, as its CLI does.
 """
 
-import os
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated
 
-from pydantic import (
-    DirectoryPath,
-    Field,
-    FilePath,
-    SecretStr,
-    StringConstraints,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-)
-from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+from pydantic import Field, SecretStr, StringConstraints, ValidationInfo, field_validator
 
 from adapters.kafka_settings import KafkaSettings
-from adapters.setting_names import unread
-from constitution.errors import InvalidRequestError, Issue
+from adapters.process_settings import ExistingFile, ExistingFolder, ProcessSettings
 
 Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/]+\S*$")]
 
 
-class WorkerSettings(KafkaSettings):
-    """Everything the worker is told from outside.
+class WorkerSettings(ProcessSettings, KafkaSettings):
+    """Everything the worker is told from outside, beside the common ones (``adapters.process_settings``).
 
     Args:
-        namespace: ``NAMESPACE``, prefix in shared servers; empty in production.
-        environment_file: ``ENVIRONMENT_FILE``.
-        log_level: ``LOG_LEVEL``.
         database_reader_url: ``DATABASE_READER_URL``, a role that may only read.
         redis_url: ``REDIS_URL``.
         prometheus_url: ``PROMETHEUS_URL``.
@@ -43,8 +28,7 @@ class WorkerSettings(KafkaSettings):
         archive_repository: ``ARCHIVE_REPOSITORY``, a git repository, better bare: with a working tree each commit
             reads and writes git's index, which has an entry of every file.
         evidence_directory: ``EVIDENCE_DIRECTORY``, private scratch folder; made when missing.
-        host: ``HOST`` that the metrics listen on.
-        metrics_port: ``METRICS_PORT``.
+        metrics_port: ``METRICS_PORT`` that the metrics listen on.
         temporal_ui_url: ``TEMPORAL_UI_URL``, for links in messages.
         temporal_deployment_name: ``TEMPORAL_DEPLOYMENT_NAME``: this worker is a build of that worker deployment; unset:
             worker versioning is off, and any worker may go on with any run.
@@ -55,21 +39,15 @@ class WorkerSettings(KafkaSettings):
             reconciliation finishes what they left.
     """
 
-    model_config = SettingsConfigDict(env_ignore_empty=True, frozen=True, extra="ignore", hide_input_in_errors=True)
-
-    namespace: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]{0,32}$")] = ""
-    environment_file: FilePath
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     database_reader_url: SecretStr
     redis_url: SecretStr
     prometheus_url: Url
     slack_bot_token: SecretStr
     slack_api_url: Url | None = None
     constitution_service_url: Url
-    client_key_file: FilePath
-    archive_repository: DirectoryPath
+    client_key_file: ExistingFile
+    archive_repository: ExistingFolder
     evidence_directory: Path
-    host: str = "127.0.0.1"
     metrics_port: Annotated[int, Field(ge=1, le=65535)]
     temporal_ui_url: Url | None = None
     # Temporal's own names (its worker controller sets them). No '.': it separates name and build.
@@ -99,37 +77,3 @@ class WorkerSettings(KafkaSettings):
         if not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
             raise ValueError("must begin with redis:// or rediss://")
         return value
-
-
-_S = TypeVar("_S", bound=BaseSettings)
-
-
-def read_settings(kind: type[_S]) -> _S:
-    """Read settings from the process's environment.
-
-    Raises:
-        InvalidRequestError: with every problem, each under the name of its variable, also of those nobody reads;
-            no value is repeated.
-    """
-    unknown = unread(os.environ)
-    try:
-        found = kind()
-    except ValidationError as error:
-        issues = unknown + tuple(
-            Issue(
-                code=item["type"],
-                path="_".join(str(part) for part in item["loc"]).upper() or "settings",
-                message=item["msg"],
-            )
-            for item in error.errors(include_url=False, include_input=False, include_context=False)
-        )
-        raise InvalidRequestError(
-            "the worker's settings are not complete",
-            issues=issues,
-            hint="make up  # writes all of them to var/stack.env",
-        ) from None
-    except SettingsError as error:
-        raise InvalidRequestError(f"the settings cannot be read: {error}") from error
-    if unknown:
-        raise InvalidRequestError("there are settings that nobody reads", issues=unknown)
-    return found

@@ -10,10 +10,11 @@ import uvicorn
 from fastapi import FastAPI
 
 from adapters import memory
+from adapters.process_settings import read_settings
 from constitution.errors import ConstitutionError
 from services.common.deadlines import DeadlinedProtocol
 from services.common.logs import configure_logging
-from services.common.settings import Settings, read_settings
+from services.common.settings import Settings
 
 GRACE_SECONDS = 10  # requests in flight at SIGTERM may take this long; supervisors kill after more
 EXIT_SETTINGS = 2

@@ -11,23 +11,20 @@ import sysconfig
 from pathlib import Path
 
 from pydantic import SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from adapters.process_settings import FrozenSettings, read_settings
 from constitution.errors import ConstitutionError
-from services.common.settings import read_settings
 
 _TIMEOUT_SECONDS = 300
 
 
-class MigrationSettings(BaseSettings):
+class MigrationSettings(FrozenSettings):
     """Settings of the migration alone.
 
     Args:
         database_migration_url: ``DATABASE_MIGRATION_URL`` of the schema's owner.
         migrations_directory: ``MIGRATIONS_DIRECTORY``; default: the checkout's.
     """
-
-    model_config = SettingsConfigDict(env_ignore_empty=True, frozen=True, extra="ignore", hide_input_in_errors=True)
 
     database_migration_url: SecretStr
     migrations_directory: Path = Path(__file__).resolve().parents[2] / "deploy" / "sql" / "migrations"

@@ -6,6 +6,7 @@ from typing import Annotated
 from pydantic import Field, SecretStr
 
 from adapters.kafka_settings import KafkaSettings
+from adapters.process_settings import ExistingFile
 from services.common.settings import Settings
 from services.constitution_service.context import LEASE_TTL
 
@@ -25,6 +26,6 @@ class ServiceSettings(Settings, KafkaSettings):
     database_url: SecretStr
     redis_url: SecretStr
     artifact_store_url: str
-    statement_key_file: Path
+    statement_key_file: ExistingFile
     spool_directory: Path
     lease_seconds: Annotated[float, Field(ge=1, le=86400)] = LEASE_TTL.total_seconds()

@@ -1,9 +1,8 @@
 """Settings of the orchestrator."""
 
-from pathlib import Path
-
 from pydantic import field_validator
 
+from adapters.process_settings import ExistingFile
 from services.following.settings import FollowingSettings
 
 
@@ -16,7 +15,7 @@ class OrchestratorSettings(FollowingSettings):
     """
 
     policy_engine_url: str
-    client_key_file: Path
+    client_key_file: ExistingFile
 
     @field_validator("policy_engine_url")
     @classmethod

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from adapters.process_settings import read_settings
 from constitution.errors import InvalidRequestError
-from services.common.settings import read_settings
 from services.constitution_service.settings import ServiceSettings
 from services.constitution_service.spool import Spool
 
@@ -64,13 +64,15 @@ def test_a_migration_without_its_address_says_so() -> None:
 
 
 def test_blank_is_unset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "environment.toml").touch()
+    (tmp_path / "key.jwk").touch()
     given = {
         "ENVIRONMENT_FILE": str(tmp_path / "environment.toml"),
         "PORT": "8080",
         "DATABASE_URL": "postgresql://x",
         "REDIS_URL": "redis://x",
         "ARTIFACT_STORE_URL": "file:///x",
-        "STATEMENT_KEY_FILE": "/x",
+        "STATEMENT_KEY_FILE": str(tmp_path / "key.jwk"),
         "SPOOL_DIRECTORY": "/x",
         "KAFKA_BOOTSTRAP_SERVERS": "localhost:1",
         "NAMESPACE": "",

@@ -15,9 +15,9 @@ from typing import Annotated, Any
 import typer
 from prometheus_client import CollectorRegistry
 
+from adapters.process_settings import read_settings
 from constitution.errors import ConstitutionError, TransportError
 from services.common.logs import configure_logging
-from services.common.settings import read_settings
 from services.constitution_service.composition import make_context
 from services.constitution_service.context import Context
 from services.constitution_service.metrics import ServiceMetrics
