@@ -53,6 +53,7 @@ PEOPLE = (
     NewPerson("chen", "Chen Wei", ("board",)),
 )
 SERVICES = ("constitution-service",)
+ASSESSORS = ("assessor",)
 CLIENTS = (
     NewClient(
         "worker",
@@ -67,7 +68,9 @@ CLIENTS = (
             "probe",
         ),
     ),
-    # An operator can do by hand what the worker does, but cannot make evidence: that is the regression gate's word.
+    # It stores what it saw, and asks targets; it can publish nothing.
+    NewClient("assessor-client", ("evidence:write", "policy:refresh", "probe")),
+    # An operator can do by hand what the worker does, but cannot make evidence: that is the assessor's word.
     NewClient(
         "operator",
         (
@@ -94,7 +97,7 @@ class Ceremony:
         directory: the folder with ``trust/`` and ``keys/``.
         trust: path of ``trust.toml``.
         fingerprints: OpenPGP fingerprint per person id.
-        keys: public key (raw Ed25519, base64url) per service and client id.
+        keys: public key (raw Ed25519, base64url) per service, assessor and client id.
     """
 
     directory: Path
@@ -109,6 +112,7 @@ def make_trust(
     *,
     people: Sequence[NewPerson] = PEOPLE,
     services: Sequence[str] = SERVICES,
+    assessors: Sequence[str] = ASSESSORS,
     clients: Sequence[NewClient] = CLIENTS,
     thresholds: Mapping[str, int] | None = None,
 ) -> Ceremony:
@@ -119,6 +123,7 @@ def make_trust(
         environment: its name, bound into everything that is ever signed.
         people: who stands in the policy; who brings no certificate gets an OpenPGP key.
         services: who gets a key that signs release statements.
+        assessors: who gets a key that signs attestations.
         clients: who gets a key that mints service tokens.
         thresholds: those that differ from ``THRESHOLDS``.
 
@@ -148,6 +153,7 @@ def make_trust(
             environment,
             people=people,
             services=services,
+            assessors=assessors,
             clients=clients,
             thresholds={**THRESHOLDS, **(thresholds or {})},
         )
@@ -186,6 +192,7 @@ def _fill(
     *,
     people: Sequence[NewPerson],
     services: Sequence[str],
+    assessors: Sequence[str],
     clients: Sequence[NewClient],
     thresholds: Mapping[str, int],
 ) -> Ceremony:
@@ -202,7 +209,7 @@ def _fill(
         _write(root / "trust" / _certificate(person), certificate)
         fingerprints[person.id] = fingerprint
     public = {}
-    for identifier in (*services, *(client.id for client in clients)):
+    for identifier in (*services, *assessors, *(client.id for client in clients)):
         client_key = ClientKey.generate(identifier)
         _write(keys / f"{identifier}.jwk", client_key.to_json().encode() + b"\n", secret=True)
         public[identifier] = client_key.public_text()
@@ -212,6 +219,7 @@ def _fill(
             environment,
             people=people,
             services=services,
+            assessors=assessors,
             clients=clients,
             fingerprints=fingerprints,
             public=public,
@@ -232,6 +240,7 @@ def _trust_toml(
     *,
     people: Sequence[NewPerson],
     services: Sequence[str],
+    assessors: Sequence[str],
     clients: Sequence[NewClient],
     fingerprints: dict[str, str],
     public: dict[str, str],
@@ -261,6 +270,8 @@ def _trust_toml(
         ]
     for service in services:
         lines += ["", "[[services]]", f'id = "{service}"', f'public_key = "{public[service]}"']
+    for assessor in assessors:
+        lines += ["", "[[assessors]]", f'id = "{assessor}"', f'public_key = "{public[assessor]}"']
     for client in clients:
         scopes = ", ".join(f'"{scope}"' for scope in client.scopes)
         lines += [

@@ -7,7 +7,7 @@ of what was signed is found and an envelope has one digest.
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -19,7 +19,7 @@ from constitution import strict_json
 from constitution.checksum import checksum_of
 from constitution.errors import InvalidRequestError, UntrustedError
 from constitution.release import Envelope
-from constitution.trust.trust_policy import TrustPolicy
+from constitution.trust.trust_policy import ServiceKey, TrustPolicy
 from signatures import openpgp
 from signatures.detect import detect
 from signatures.verify import verify_bytes
@@ -128,16 +128,29 @@ def verify_service(envelope: Envelope, trust: TrustPolicy) -> str:
     Raises:
         UntrustedError: an unknown key id, or the signature does not verify.
     """
+    return _verify_pinned(envelope, trust.service, "statement")
+
+
+def verify_assessor(envelope: Envelope, trust: TrustPolicy) -> str:
+    """Return the id of the assessor whose pinned key signed the envelope.
+
+    Raises:
+        UntrustedError: an unknown key id, or the signature does not verify.
+    """
+    return _verify_pinned(envelope, trust.assessor, "attestation")
+
+
+def _verify_pinned(envelope: Envelope, pinned: Callable[[str], ServiceKey | None], what: str) -> str:
     keyid, signature = _only_signature(envelope)
-    service = trust.service(keyid)
-    if service is None:
-        raise UntrustedError(f"the statement is signed by {keyid[:64]!r}, which the trust policy does not know")
+    key = pinned(keyid)
+    if key is None:
+        raise UntrustedError(f"the {what} is signed by {keyid[:64]!r}, which the trust policy does not know")
     message = pae(envelope.payloadType, decode_base64(envelope.payload, "payload"))
     try:
-        Ed25519PublicKey.from_public_bytes(service.raw()).verify(signature, message)
+        Ed25519PublicKey.from_public_bytes(key.raw()).verify(signature, message)
     except (InvalidSignature, ValueError) as error:
-        raise UntrustedError(f"the signature of {service.id} on the statement does not verify") from error
-    return service.id
+        raise UntrustedError(f"the signature of {key.id} on the {what} does not verify") from error
+    return key.id
 
 
 def verify_person(envelope: Envelope, trust: TrustPolicy, now: datetime) -> str:

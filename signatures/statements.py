@@ -5,6 +5,7 @@ inside a DSSE envelope; a change request is a plain object in the same encoding.
 takes, is the domain's (constitution/trust/approval_rules.py); here it is only proved who did.
 """
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -34,7 +35,7 @@ def sign_release(predicate: ReleasePredicate, keyid: str, private_key: Ed25519Pr
     Raises:
         InvalidRequestError: a withdrawal that does not name the withdrawn document in ``previous``.
     """
-    payload = _statement(RELEASE_PREDICATE, _release_subject(predicate), predicate)
+    payload = statement(RELEASE_PREDICATE, _release_subject(predicate), predicate)
     return dsse.sign_ed25519(payload, IN_TOTO, keyid, private_key)
 
 
@@ -45,8 +46,7 @@ def verify_release(envelope: Envelope, trust: TrustPolicy) -> ReleasePredicate:
         UntrustedError: not signed by such a key, or no release statement.
     """
     dsse.verify_service(envelope, trust)
-    predicate = _read(envelope, RELEASE_PREDICATE, ReleasePredicate)
-    return _bound(envelope, _release_subject, predicate)
+    return read_bound(envelope, RELEASE_PREDICATE, ReleasePredicate, _release_subject)
 
 
 def sign_approval(predicate: ApprovalPredicate, tsk: bytes, password: str | None = None) -> Envelope:
@@ -61,7 +61,7 @@ def sign_approval(predicate: ApprovalPredicate, tsk: bytes, password: str | None
 
 def approval_bytes(predicate: ApprovalPredicate) -> bytes:
     """Return the payload of an approval, for signers that hold their key elsewhere (sign `dsse.pae` of it)."""
-    return _statement(APPROVAL_PREDICATE, _approval_subject(predicate), predicate)
+    return statement(APPROVAL_PREDICATE, _approval_subject(predicate), predicate)
 
 
 def verify_approval(envelope: Envelope, trust: TrustPolicy, now: datetime) -> tuple[str, ApprovalPredicate]:
@@ -71,8 +71,7 @@ def verify_approval(envelope: Envelope, trust: TrustPolicy, now: datetime) -> tu
         UntrustedError: nobody in the trust policy signed it, or it is no approval.
     """
     person = dsse.verify_person(envelope, trust, now)
-    predicate = _read(envelope, APPROVAL_PREDICATE, ApprovalPredicate)
-    return person, _bound(envelope, _approval_subject, predicate)
+    return person, read_bound(envelope, APPROVAL_PREDICATE, ApprovalPredicate, _approval_subject)
 
 
 def sign_order(predicate: OrderPredicate, tsk: bytes, password: str | None = None) -> Envelope:
@@ -81,7 +80,7 @@ def sign_order(predicate: OrderPredicate, tsk: bytes, password: str | None = Non
     Raises:
         UntrustedError: the key cannot sign.
     """
-    payload = _statement(ORDER_PREDICATE, _order_subject(predicate), predicate)
+    payload = statement(ORDER_PREDICATE, _order_subject(predicate), predicate)
     return dsse.sign_openpgp(payload, IN_TOTO, tsk, password)
 
 
@@ -92,8 +91,7 @@ def verify_order(envelope: Envelope, trust: TrustPolicy, now: datetime) -> tuple
         UntrustedError: nobody in the trust policy signed it, or it is no order.
     """
     person = dsse.verify_person(envelope, trust, now)
-    predicate = _read(envelope, ORDER_PREDICATE, OrderPredicate)
-    return person, _bound(envelope, _order_subject, predicate)
+    return person, read_bound(envelope, ORDER_PREDICATE, OrderPredicate, _order_subject)
 
 
 def sign_change_request(request: ChangeRequest, tsk: bytes, password: str | None = None) -> Envelope:
@@ -123,7 +121,8 @@ def verify_change_request(envelope: Envelope, trust: TrustPolicy, now: datetime)
     return request
 
 
-def _statement(predicate_type: str, subject: dict[str, Any], predicate: BaseModel) -> bytes:
+def statement(predicate_type: str, subject: dict[str, Any], predicate: BaseModel) -> bytes:
+    """Return the canonical bytes of a statement."""
     return dsse.statement_bytes(
         {
             "_type": STATEMENT_TYPE,
@@ -134,13 +133,33 @@ def _statement(predicate_type: str, subject: dict[str, Any], predicate: BaseMode
     )
 
 
-def _read(envelope: Envelope, predicate_type: str, model: type[_Predicate]) -> _Predicate:
-    statement = dsse.payload_of(envelope, IN_TOTO)
-    if set(statement) != {"_type", "subject", "predicateType", "predicate"}:
+def read_bound(
+    envelope: Envelope, predicate_type: str, model: type[_Predicate], subject: Callable[[Any], dict[str, Any]]
+) -> _Predicate:
+    """Return a statement's predicate; says nothing about who signed it.
+
+    Args:
+        envelope: that holds it.
+        predicate_type: the only one taken.
+        model: of the predicate.
+        subject: the one that a predicate is about; the statement must name it.
+
+    Raises:
+        UntrustedError: another kind of statement, or one of another subject than its predicate.
+    """
+    found = dsse.payload_of(envelope, IN_TOTO)
+    if set(found) != {"_type", "subject", "predicateType", "predicate"}:
         raise UntrustedError("the payload is no in-toto statement: it has other fields")
-    if statement["_type"] != STATEMENT_TYPE or statement["predicateType"] != predicate_type:
+    if found["_type"] != STATEMENT_TYPE or found["predicateType"] != predicate_type:
         raise UntrustedError(f"the statement is no {predicate_type}")
-    return _model(statement["predicate"], model, "statement")
+    predicate = _model(found["predicate"], model, "statement")
+    try:
+        expected = subject(predicate)
+    except InvalidRequestError as error:
+        raise UntrustedError(error.message) from error
+    if found["subject"] != [expected]:
+        raise UntrustedError("the statement's subject is not what its predicate is about")
+    return predicate
 
 
 def _model(value: Any, model: type[_Predicate], what: str) -> _Predicate:
@@ -155,18 +174,12 @@ def _model(value: Any, model: type[_Predicate], what: str) -> _Predicate:
     return read
 
 
-def _bound(envelope: Envelope, subject: Any, predicate: _Predicate) -> _Predicate:
-    """Demand that the statement's subject is the one that its predicate is about."""
-    try:
-        expected = subject(predicate)
-    except InvalidRequestError as error:
-        raise UntrustedError(error.message) from error
-    if dsse.payload_of(envelope, IN_TOTO)["subject"] != [expected]:
-        raise UntrustedError("the statement's subject is not what its predicate is about")
-    return predicate
+def document_subject(checksum: str | None) -> dict[str, Any]:
+    """Name a document.
 
-
-def _document_subject(checksum: str | None) -> dict[str, Any]:
+    Raises:
+        InvalidRequestError: there is none.
+    """
     if checksum is None:
         raise InvalidRequestError("a withdrawal must name the withdrawn document in previous")
     return {"name": SUBJECT, "digest": {"sha256": checksum.removeprefix("sha256:")}}
@@ -175,7 +188,7 @@ def _document_subject(checksum: str | None) -> dict[str, Any]:
 def _release_subject(predicate: ReleasePredicate) -> dict[str, Any]:
     if predicate.kind is not Kind.WITHDRAW and predicate.checksum is None:
         raise InvalidRequestError(f"a release of kind {predicate.kind} must name a document")
-    return _document_subject(predicate.checksum or predicate.previous)
+    return document_subject(predicate.checksum or predicate.previous)
 
 
 def _approval_subject(predicate: ApprovalPredicate) -> dict[str, Any]:
@@ -185,7 +198,7 @@ def _approval_subject(predicate: ApprovalPredicate) -> dict[str, Any]:
         generation = f"{predicate.environment}\n{predicate.rollback_of}"
         digest = checksum_of(generation.encode()).removeprefix("sha256:")
         return {"name": f"generation {predicate.rollback_of}", "digest": {"sha256": digest}}
-    return _document_subject(checksum)
+    return document_subject(checksum)
 
 
 def _order_subject(predicate: OrderPredicate) -> dict[str, Any]:

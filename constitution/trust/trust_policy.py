@@ -103,6 +103,10 @@ class ServiceKey(Model):
         return decode_key(self.public_key)
 
 
+class AssessorKey(ServiceKey):
+    """A key that signs attestations: what the gate, the sync and the watch saw."""
+
+
 class ClientKeyEntry(Model):
     """A key that mints service tokens, and what those may do."""
 
@@ -140,6 +144,7 @@ class TrustPolicy(Model):
     people: Annotated[tuple[Person, ...], Field(min_length=1)]
     sigstore: SigstoreRoot | None = None
     services: Annotated[tuple[ServiceKey, ...], Field(min_length=1)]
+    assessors: tuple[AssessorKey, ...] = ()
     clients: tuple[ClientKeyEntry, ...] = ()
     files: Mapping[str, bytes] = Field(default_factory=dict, repr=False)
 
@@ -186,6 +191,10 @@ class TrustPolicy(Model):
         """Return a service key by id, or None."""
         return next((s for s in self.services if s.id == service_id), None)
 
+    def assessor(self, assessor_id: str) -> AssessorKey | None:
+        """Return an assessor's key by id, or None."""
+        return next((a for a in self.assessors if a.id == assessor_id), None)
+
     def client(self, client_id: str) -> ClientKeyEntry | None:
         """Return a client key by id, or None."""
         return next((c for c in self.clients if c.id == client_id), None)
@@ -231,7 +240,13 @@ def _person_issues(policy: TrustPolicy) -> list[Issue]:
         for person in policy.people
         if not person.openpgp and not person.sigstore
     ]
-    for kind, entries in (("people", policy.people), ("services", policy.services), ("clients", policy.clients)):
+    named = (
+        ("people", policy.people),
+        ("services", policy.services),
+        ("assessors", policy.assessors),
+        ("clients", policy.clients),
+    )
+    for kind, entries in named:
         ids = [entry.id for entry in entries]
         issues += [
             Issue(code="duplicate-id", path=f"/{kind}", message=f"the id {twice} stands twice")
@@ -257,7 +272,11 @@ def _key_issues(policy: TrustPolicy) -> list[Issue]:
         for identity in person.sigstore:
             key_name = f"sigstore {identity.identity} {identity.issuer}"
             claim(key_name, f"person {person.id}", f"/people/{person.id}/sigstore")
-    holders = [("service", service) for service in policy.services] + [("client", c) for c in policy.clients]
+    holders: list[tuple[str, ServiceKey | ClientKeyEntry]] = [
+        *(("service", service) for service in policy.services),
+        *(("assessor", assessor) for assessor in policy.assessors),
+        *(("client", client) for client in policy.clients),
+    ]
     for kind, entry in holders:
         path = f"/{kind}s/{entry.id}/public_key"
         try:

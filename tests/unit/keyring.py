@@ -33,6 +33,7 @@ class Keyring:
     tsk: dict[str, bytes]
     service: ClientKey
     worker: ClientKey
+    assessor: ClientKey
 
 
 def toml_of(
@@ -40,6 +41,7 @@ def toml_of(
     service: ClientKey,
     worker: ClientKey,
     extra: str = "",
+    assessor: ClientKey | None = None,
 ) -> str:
     lines = ["schema_version = 1", 'environment = "development"', "version = 1", extra]
     for person, roles, keys in people:
@@ -47,6 +49,8 @@ def toml_of(
         lines += ["[[people]]", f'id = "{person}"', f'name = "{person.title()}"', f"roles = {list(roles)!r}"]
         lines += [f"openpgp = [{entries}]"]
     lines += ["[[services]]", f'id = "{service.id}"', f'public_key = "{service.public_text()}"']
+    if assessor is not None:
+        lines += ["[[assessors]]", f'id = "{assessor.id}"', f'public_key = "{assessor.public_text()}"']
     lines += ["[[clients]]", 'id = "worker"', f'public_key = "{worker.public_text()}"']
     lines += ['scopes = ["load:write", "lease:write"]']
     return "\n".join(lines)
@@ -66,8 +70,9 @@ def keyring() -> Keyring:
             keys.append((fingerprint, f"certificates/{name}.asc"))
         people.append((person, roles, keys))
     service, worker = ClientKey.generate("constitution-service"), ClientKey.generate("worker")
-    toml = toml_of(people, service, worker)
-    return Keyring(TrustPolicy.parse(toml, files), toml, files, tsk, service, worker)
+    assessor = ClientKey.generate("assessor")
+    toml = toml_of(people, service, worker, assessor=assessor)
+    return Keyring(TrustPolicy.parse(toml, files), toml, files, tsk, service, worker, assessor)
 
 
 def document(**changes: Any) -> dict[str, Any]:

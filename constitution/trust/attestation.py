@@ -1,0 +1,177 @@
+"""Attestations: what the assessor signs about what it saw. In-toto Statements v1 in DSSE, as approvals are.
+
+The gate's is a test result (github.com/in-toto/attestation, spec/predicates/test-result.md) with fields of ours beside
+the specified ones, which that specification allows. Its subject is the document; that of a sync or watch is a release.
+They say what was seen, not what follows: that is decided where the effect happens, in constitution-service.
+"""
+
+from collections.abc import Collection, Sequence
+from typing import Literal
+
+from pydantic import AwareDatetime
+
+from constitution.api import EvidenceRecord
+from constitution.checksum import Checksum
+from constitution.environment import Identifier, Strategy
+from constitution.model import Model
+from constitution.release import Release, UpdateId, Verdict
+from constitution.trust.plan import Plan
+
+GATE_PREDICATE = "https://in-toto.io/attestation/test-result/v0.1"
+"""``predicateType`` of the regression gate's result."""
+
+SYNC_PREDICATE = "urn:somaagenthub:constitution:sync:v1"
+"""``predicateType`` of what every target of a release was seen to obey."""
+
+WATCH_PREDICATE = "urn:somaagenthub:constitution:watch:v1"
+"""``predicateType`` of a watch's verdict."""
+
+
+class GatePredicate(Model):
+    """What the regression gate found, and in which evidence it stands.
+
+    Args:
+        result: PASSED, or FAILED if any case did not pass.
+        configuration: the gate's folder, by its digest.
+        passedTests: the suites without a failure.
+        failedTests: the others.
+        evidence: digest of the whole record: the board's decisions name it.
+    """
+
+    class Resource(Model):
+        """An in-toto resource descriptor."""
+
+        name: str
+        digest: dict[str, str]
+
+    result: Literal["PASSED", "FAILED"]
+    configuration: tuple[Resource, ...]
+    passedTests: tuple[str, ...]  # noqa: N815 - the specification's name
+    failedTests: tuple[str, ...]  # noqa: N815 - the specification's name
+    environment: Identifier
+    checksum: Checksum
+    version: str
+    previous: Checksum | None
+    change_request: str
+    update_id: UpdateId | None
+    suites: tuple[EvidenceRecord.Suite, ...]
+    evidence: Checksum
+
+    @classmethod
+    def of(cls, record: EvidenceRecord, evidence: Checksum) -> "GatePredicate":
+        """Return what there is to say about a record of this digest."""
+        passed = tuple(s.name for s in record.suites if s.tests and not (s.failures or s.errors or s.skipped))
+        failed = tuple(s.name for s in record.suites if s.name not in passed)
+        gate = cls.Resource(name="gate", digest={"sha256": record.gate_digest.removeprefix("sha256:")})
+        return cls(
+            result="FAILED" if failed else "PASSED",
+            configuration=(gate,),
+            passedTests=passed,
+            failedTests=failed,
+            environment=record.environment,
+            checksum=record.checksum,
+            version=record.version,
+            previous=record.previous,
+            change_request=record.change_request,
+            update_id=record.update_id,
+            suites=record.suites,
+            evidence=evidence,
+        )
+
+
+class TargetReport(Model):
+    """What one target said last; null: it did not say."""
+
+    id: Identifier
+    state: Literal["converged", "lagging", "unreachable"]
+    generation: int | None
+    checksum: Checksum | None
+
+
+class GoldenReport(Model):
+    """How many golden requests each of these engines decided as the domain does; a mismatch is never attested."""
+
+    engines: tuple[Identifier, ...]
+    vectors: int
+
+
+class _OfRelease(Model):
+    environment: Identifier
+    generation: int
+    update_id: UpdateId
+
+    def differences(self, release: Release) -> tuple[str, ...]:
+        """Say in what this is about another release; empty if it is about this one."""
+        bound = (
+            ("environment", self.environment, release.environment),
+            ("generation", self.generation, release.generation),
+            ("update id", self.update_id, release.update_id),
+        )
+        return tuple(f"its {name} is {found}, not {wanted}" for name, found, wanted in bound if found != wanted)
+
+
+class SyncPredicate(_OfRelease):
+    """What every target of a release's rings was seen to obey at one time."""
+
+    checksum: Checksum | None
+    rings: tuple[Identifier, ...]
+    targets: tuple[TargetReport, ...]
+    golden: GoldenReport | None
+    seen_at: AwareDatetime
+
+    def problems(self, release: Release, targets: Collection[str], *, golden: bool) -> tuple[str, ...]:
+        """Return every reason why this does not show that a release is obeyed.
+
+        Args:
+            release: which.
+            targets: ids of all targets in its rings.
+            golden: its engines must have been asked the golden requests.
+        """
+        found = list(self.differences(release))
+        if (self.checksum, sorted(self.rings)) != (release.checksum, sorted(release.rings)):
+            found.append("it is about another document, or other rings")
+        if self.seen_at < release.effective_at:
+            found.append("it is older than the release")
+        if missing := sorted(set(targets) - {target.id for target in self.targets}):
+            found.append(f"{', '.join(missing)} was not asked")
+        for target in self.targets:
+            wrong = (target.generation, target.checksum) != (release.generation, release.checksum)
+            if target.state == "converged" and wrong:
+                found.append(f"{target.id} reported generation {target.generation}, {target.checksum}")
+            # An undo is proved by everybody who answers; the silent are named, and catch up (invariant 4).
+            elif target.state == "lagging" or (target.state == "unreachable" and not release.kind.undoes):
+                found.append(f"{target.id} is {target.state}")
+        if golden and self.golden is None:
+            found.append("no engine was asked the golden requests")
+        return tuple(found)
+
+
+class WatchPredicate(_OfRelease):
+    """What one watch came to; ``strategy`` is its whole resolved content, ``evidence`` all that the verdict rests on.
+
+    ``test_evidence`` names the gate's evidence, whose prediction was the expected change.
+    """
+
+    strategy: Strategy
+    test_evidence: Checksum | None
+    published_at: AwareDatetime
+    ends_at: AwareDatetime
+    decided_at: AwareDatetime
+    verdict: Verdict
+    evidence: Checksum
+
+    def problems(self, release: Release, plan: Plan) -> tuple[str, ...]:
+        """Return every reason why this is no watch of a release as its board signed it."""
+        found = list(self.differences(release))
+        if self.published_at != release.effective_at:
+            found.append(f"its time of publish is {self.published_at}, not {release.effective_at}")
+        if self.strategy != plan.watch:
+            found.append("it was watched by another strategy than the board signed")
+        if self.test_evidence != release.evidence:
+            found.append("it was judged against another expected change than the board signed")
+        return tuple(found)
+
+
+def deciding(watches: Sequence[WatchPredicate]) -> WatchPredicate | None:
+    """Return the watch that counts: one that saw an anomaly, else the one that looked longest; None of none."""
+    return max(watches, key=lambda watch: (watch.verdict is Verdict.ANOMALY, watch.ends_at), default=None)
