@@ -27,7 +27,7 @@ from deploy.demo.traffic import SESSIONS_PER_SECOND
 from deploy.embedded import development
 from deploy.embedded.control import StackError
 from deploy.embedded.services import TARGETS
-from deploy.embedded.stack import Stack
+from deploy.embedded.stack import IN_USE, Stack
 
 FAST_PACE = development.Pace(baseline=18, watch=8, sync=5)
 FAST_SESSIONS_PER_SECOND = 40.0
@@ -65,7 +65,7 @@ def _demonstrate(started: float, *, keep: bool, fast: bool) -> int:
 def the_only_demo(directory: Path) -> Iterator[str]:
     """Hold the place of the demo; yield why it cannot be had: another demo runs, or one was kept. Else nothing."""
     directory.mkdir(parents=True, exist_ok=True)
-    with (directory / "demo.lock").open("w") as lock:
+    with (directory / IN_USE).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -7,6 +7,7 @@ All methods block; `async with` runs the start and the stop in a thread.
 """
 
 import asyncio
+import fcntl
 import json
 import os
 import shutil
@@ -63,6 +64,20 @@ class ServerStatus:
     def healthy(self) -> bool:
         """Whether it runs and answers."""
         return self.state in HEALTHY
+
+
+IN_USE = "in-use.lock"
+"""Held by a program that uses the stacks below its folder for as long as it runs, also those that outlive it."""
+
+
+def _is_held(lock: Path) -> bool:
+    """Whether a program holds this lock file."""
+    with lock.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 class Stack:
@@ -160,8 +175,10 @@ class Stack:
         """Stop all servers and delete their data; so too of the stacks below this directory (a kept demo).
 
         Raises:
-            StackError: One below belongs to a program that still runs, such as a test run; nothing was deleted.
+            StackError: One below belongs to a program that still runs (a test run, a demo); nothing was deleted.
         """
+        for held in filter(_is_held, self.directory.glob(f"*/{IN_USE}")):
+            raise StackError(f"a program that still runs uses {held.parent}; wait for it")
         locks = [*self.directory.glob(f"*/run/{LOCK}"), *self.directory.glob(f"*/*/run/{LOCK}")]
         below = [Stack(lock.parents[1], environment={}) for lock in locks]
         for stack in below:

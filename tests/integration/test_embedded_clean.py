@@ -12,7 +12,7 @@ from deploy.demo.__main__ import stop_command, the_only_demo
 from deploy.embedded.control import StackError
 from deploy.embedded.leftovers import marked
 from deploy.embedded.site import CHECKOUT
-from deploy.embedded.stack import Stack
+from deploy.embedded.stack import IN_USE, Stack
 from tests.integration.test_embedded_supervision import stack_id
 
 
@@ -48,6 +48,14 @@ def test_clean_takes_nothing_from_a_program_that_still_runs(tmp_path: Path) -> N
     assert clean(tmp_path / "var").returncode == 0
 
 
+def test_clean_takes_nothing_from_a_demo_that_still_runs(tmp_path: Path, kept: Stack) -> None:
+    with the_only_demo(tmp_path / "var" / "demo"):
+        done = clean(tmp_path / "var")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"a program that still runs uses {tmp_path / 'var' / 'demo'}; wait for it" in done.stderr
+    assert [status.state for status in kept.status()] == ["running"]
+
+
 def test_a_demo_does_not_end_one_that_was_kept(tmp_path: Path, kept: Stack) -> None:
     with the_only_demo(tmp_path / "var" / "demo") as refused:
         assert refused.endswith(f"to end it: {stop_command(kept.directory)}")
@@ -55,7 +63,7 @@ def test_a_demo_does_not_end_one_that_was_kept(tmp_path: Path, kept: Stack) -> N
 
 
 def test_two_demos_do_not_run_in_one_checkout(tmp_path: Path) -> None:
-    with (tmp_path / "demo.lock").open("w") as other:
+    with (tmp_path / IN_USE).open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         with the_only_demo(tmp_path) as refused:
             assert refused.startswith(f"another demo runs in {tmp_path}")
