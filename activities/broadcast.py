@@ -13,8 +13,8 @@ from activities.folder import record_of, require_backed
 from activities.history import undoing
 from activities.keys import require_environment
 from activities.ports import Channel, ConstitutionService, Deployment, Ledger
-from activities.subject import Subject
 from activities.text import one_line, slack_text
+from activities.update_plan import UpdatePlan
 from constitution.api import UpdateRecord, UpdateState
 from constitution.checksum import Checksum
 from constitution.errors import ConflictError, NotFoundError, UnavailableError
@@ -26,7 +26,7 @@ from constitution.policy.document import parse
 class ProgressInput(Model):
     """The progress message's content; ``ts`` and ``channel_id`` are null for the first call."""
 
-    subject: Subject
+    update: UpdatePlan
     ts: str | None = None
     channel_id: str | None = None
     lines: tuple[str, ...]
@@ -91,13 +91,13 @@ class Broadcast:
         Raises:
             UnavailableError: Slack does not answer. NotFoundError, ForbiddenError: channel, message or token is wrong.
         """
-        subject = x.subject
-        require_environment(self._deployment, subject.environment)
-        title = f"Constitution {subject.version} for {subject.environment}"
+        update = x.update
+        require_environment(self._deployment, update.environment)
+        title = f"Constitution {update.version} for {update.environment}"
         shown = blocks.present(
             [
                 blocks.header(title),
-                blocks.facts([("Change request", subject.change_request), ("Checksum", subject.checksum)]),
+                blocks.facts([("Change request", update.change_request), ("Checksum", update.checksum)]),
                 blocks.paragraph([one_line(line, 300) for line in x.lines]),
                 blocks.addresses(self._deployment.links),
             ]
@@ -108,7 +108,7 @@ class Broadcast:
                 await self._channel.edit(x.channel_id, x.ts, text=text, blocks=shown)
                 return Posted(channel_id=x.channel_id, ts=x.ts)
         channel_id, ts = await self._once(
-            self._deployment.environment.channel, _progress_key(subject.update_id), text, shown
+            self._deployment.environment.channel, _progress_key(update.update_id), text, shown
         )
         return Posted(channel_id=channel_id, ts=ts)
 

@@ -10,7 +10,7 @@ from constitution.errors import NotApprovedError, UntrustedError
 from constitution.model import Model
 from constitution.release import Envelope, Kind
 from constitution.trust import approval_rules
-from constitution.trust.approval import ApprovalPredicate, OrderPredicate, Verb
+from constitution.trust.approval import ApprovalPredicate, BoardDecision, OrderPredicate
 from constitution.trust.approval_rules import Binding
 from constitution.trust.trust_policy import TrustPolicy
 from signatures.statements import verify_approval, verify_order
@@ -20,7 +20,7 @@ class DecisionResult(Model):
     """A decision that counts. ``approvers`` are the distinct people so far, this one included if it approves."""
 
     person: str
-    decision: Verb
+    decision: BoardDecision
     reason: str
     expires_at: datetime
     approvers: tuple[str, ...]
@@ -44,7 +44,7 @@ def judge_decision(
         NotApprovedError: it does not count, and why.
     """
     person, predicate = _verified(envelope, trust, now)
-    if predicate.decision is Verb.DENY:
+    if predicate.decision is BoardDecision.DENY:
         _require_denial(person, predicate, binding, trust)
         approvers: tuple[str, ...] = ()
     else:
@@ -107,7 +107,7 @@ def require_signed_denial(
         except UntrustedError:
             continue
         about = said.environment == environment and (said.kind is not Kind.UPDATE or said.checksum == checksum)
-        if signer == person and said.decision is Verb.DENY and about and person in trust.with_role("board"):
+        if signer == person and said.decision is BoardDecision.DENY and about and person in trust.with_role("board"):
             return
     raise NotApprovedError(f"nothing that was signed here is a denial of {person}'s about {checksum}")
 

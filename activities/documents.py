@@ -6,7 +6,7 @@ import stat
 from pathlib import Path
 
 from activities.ports import ConstitutionService, Deployment
-from activities.subject import Subject
+from activities.update_plan import UpdatePlan
 from constitution.checksum import checksum_of
 from constitution.errors import InvalidRequestError, NotFoundError, UntrustedError
 
@@ -48,25 +48,25 @@ def _read(inbox: Path, name: str) -> bytes:
     return data
 
 
-async def subject_files(
-    service: ConstitutionService, deployment: Deployment, subject: Subject
+async def update_files(
+    service: ConstitutionService, deployment: Deployment, update: UpdatePlan
 ) -> tuple[bytes, list[bytes]]:
-    """Return the document and the detached signatures of a subject: from the store, else from its inbox names.
+    """Return the document and the detached signatures of an update: from the store, else from its inbox names.
 
     Raises:
         NotFoundError: the store has no such artifact, and the update was not started from the inbox.
-        UntrustedError: the bytes are not those of the subject's checksum.
+        UntrustedError: the bytes are not those of the update's checksum.
         InvalidRequestError: an inbox file is gone or changed its kind.
     """
     try:
-        document = await service.artifact(subject.checksum)
-        signatures = await service.artifact_signatures(subject.checksum)
+        document = await service.artifact(update.checksum)
+        signatures = await service.artifact_signatures(update.checksum)
     except NotFoundError:
-        if subject.document is None:
+        if update.document is None:
             raise
-        document = await inbox_file(deployment, subject.document)
-        signatures = [await inbox_file(deployment, name) for name in subject.signatures]
-    require_checksum(document, subject.checksum)
+        document = await inbox_file(deployment, update.document)
+        signatures = [await inbox_file(deployment, name) for name in update.signatures]
+    require_checksum(document, update.checksum)
     return document, signatures
 
 

@@ -12,7 +12,7 @@ from temporalio import activity
 from activities.failures import classified
 from activities.keys import require_environment
 from activities.ports import ConstitutionService, Deployment, TargetClient
-from activities.subject import Subject
+from activities.update_plan import UpdatePlan
 from constitution.checksum import Checksum
 from constitution.environment import Target
 from constitution.errors import ConstitutionError
@@ -23,7 +23,7 @@ from constitution.watch.prediction import PredictAnswer, ReplayCounts, predict
 class PredictInput(Model):
     """What is to go live, and the evidence that the regression gate left."""
 
-    subject: Subject
+    update: UpdatePlan
     evidence: Checksum
 
 
@@ -56,23 +56,23 @@ class ExpectedChange:
             NotFoundError: there is no such evidence.
             UnavailableError: constitution-service does not answer.
         """
-        subject = x.subject
-        require_environment(self._deployment, subject.environment)
-        if subject.previous is None:
+        update = x.update
+        require_environment(self._deployment, update.environment)
+        if update.previous is None:
             return PredictResult(evidence=x.evidence, lines=("a first release changes nothing that could be replayed",))
         record = await self._service.evidence(x.evidence)
         engines = [
             target
             for target in self._deployment.environment.targets
-            if target.kind == "policy_engine" and target.ring in subject.rings
+            if target.kind == "policy_engine" and target.ring in update.rings
         ]
-        asked = await asyncio.gather(*(self._ask(engine, subject.checksum) for engine in engines))
+        asked = await asyncio.gather(*(self._ask(engine, update.checksum) for engine in engines))
         counts: dict[str, ReplayCounts] = {}
         silent: list[str] = []
         for engine, answer in zip(engines, asked, strict=True):
             if isinstance(answer, str):
                 silent.append(f"{engine.id}: {answer}")
-            elif answer.current != subject.previous.checksum:
+            elif answer.current != update.previous.checksum:
                 silent.append(f"{engine.id}: it obeys {answer.current}, not what is to be replaced")
             else:
                 counts[engine.id] = answer.counts

@@ -7,7 +7,7 @@ from typing import Literal
 from temporalio import activity
 
 from activities.decisions import DecisionResult, judge_decision, judge_order, require_approved
-from activities.documents import subject_files
+from activities.documents import update_files
 from activities.ending import noted
 from activities.failures import classified
 from activities.history import history
@@ -15,7 +15,7 @@ from activities.keys import require_environment
 from activities.plan import RollbackPlan
 from activities.ports import ConstitutionService, Deployment, GateRunner
 from activities.resolving import Resolver, require_succession
-from activities.subject import Subject
+from activities.update_plan import UpdatePlan
 from constitution.api import EvidenceRecord
 from constitution.checksum import Checksum
 from constitution.errors import EvidenceError
@@ -24,7 +24,7 @@ from constitution.model import Model
 from constitution.policy import document as documents
 from constitution.policy.diff import diff
 from constitution.release import Envelope, Kind
-from constitution.trust.approval import Verb
+from constitution.trust.approval import BoardDecision
 from constitution.trust.approval_rules import Binding
 from signatures.verify import verify_document
 
@@ -70,7 +70,7 @@ class GateResult(Model):
 class DecisionInput(Model):
     """One signed decision about an update; ``seen`` are the approvals that were accepted before it."""
 
-    subject: Subject
+    update: UpdatePlan
     evidence: Checksum
     envelope: Envelope
     seen: tuple[Envelope, ...] = ()
@@ -109,7 +109,7 @@ class OrderResult(Model):
 class RecheckInput(Model):
     """Input of ``recheck``: everything that was true when the board decided."""
 
-    subject: Subject
+    update: UpdatePlan
     evidence: Checksum
     envelopes: tuple[Envelope, ...]
 
@@ -124,7 +124,7 @@ class Preconditions:
 
     @activity.defn
     @classified
-    async def resolve_subject(self, x: ResolveInput) -> Subject:
+    async def resolve_subject(self, x: ResolveInput) -> UpdatePlan:
         """Find out what the request is about, and everything that is wrong with it. Reads only; nothing is pushed.
 
         Twice, killed half-way, or late: reads; the answer is true of the moment it was made, and ``recheck`` compares.
@@ -145,7 +145,7 @@ class Preconditions:
             raise resolver.refusal()
         environment = self._deployment.environment
         thresholds = self._deployment.trust.thresholds
-        return Subject(
+        return UpdatePlan(
             update_id=x.update_id,
             workflow_id=x.workflow_id,
             run_id=x.run_id,
@@ -178,7 +178,7 @@ class Preconditions:
 
     @activity.defn
     @classified
-    async def verify_signatures(self, x: Subject) -> SignaturesResult:
+    async def verify_signatures(self, x: UpdatePlan) -> SignaturesResult:
         """Check the document's signatures against the trust policy's threshold ``document``.
 
         Twice, killed half-way, or late: reads and computes.
@@ -187,7 +187,7 @@ class Preconditions:
             UntrustedError: fewer maintainers than needed; the reason of each signature that does not count.
         """
         require_environment(self._deployment, x.environment)
-        document, signatures = await subject_files(self._service, self._deployment, x)
+        document, signatures = await update_files(self._service, self._deployment, x)
         trust = self._deployment.trust
         # In a thread: the first Sigstore bundle loads its library for a second.
         report = await asyncio.to_thread(verify_document, document, signatures, trust, datetime.now(UTC))
@@ -197,7 +197,7 @@ class Preconditions:
 
     @activity.defn
     @classified
-    async def run_regression_gate(self, x: Subject) -> GateResult:
+    async def run_regression_gate(self, x: UpdatePlan) -> GateResult:
         """Run ``policy`` and ``chaos`` on these very bytes, and keep the evidence.
 
         Heartbeats at least once a second; a cancel kills the gate's processes before this returns.
@@ -209,7 +209,7 @@ class Preconditions:
             EvidenceError: the gate refuses the draft; every failing case is listed.
         """
         require_environment(self._deployment, x.environment)
-        document, _ = await subject_files(self._service, self._deployment, x)
+        document, _ = await update_files(self._service, self._deployment, x)
         previous = await self._service.artifact(x.previous.checksum) if x.previous else None
         report = await self._gate(
             gate_directory=self._deployment.gate_directory,
@@ -255,22 +255,22 @@ class Preconditions:
             NotApprovedError: it does not count, and why: not signed by a board member, by the author, expired, or about
                 another document, change request, environment or evidence.
         """
-        subject = x.subject
-        require_environment(self._deployment, subject.environment)
+        update = x.update
+        require_environment(self._deployment, update.environment)
         said = await asyncio.to_thread(
             judge_decision,
             x.envelope,
             x.seen,
-            binding=_binding(subject, x.evidence),
+            binding=_binding(update, x.evidence),
             trust=self._deployment.trust,
-            author=subject.author,
-            needed=subject.approvals_needed,
+            author=update.author,
+            needed=update.approvals_needed,
             now=datetime.now(UTC),
         )
-        if said.decision is Verb.DENY:
-            await self._service.deny(subject.change_request, x.envelope)
+        if said.decision is BoardDecision.DENY:
+            await self._service.deny(update.change_request, x.envelope)
         elif said.satisfied:
-            await noted(self._service, subject.update_id, subject.change_request, (*x.seen, x.envelope))
+            await noted(self._service, update.update_id, update.change_request, (*x.seen, x.envelope))
         return said
 
     @activity.defn
@@ -337,8 +337,8 @@ class Preconditions:
 
     @activity.defn
     @classified
-    async def recheck(self, x: RecheckInput) -> Subject:
-        """Ask everything again that time may have changed since the board decided; return the subject for the load.
+    async def recheck(self, x: RecheckInput) -> UpdatePlan:
+        """Ask everything again that time may have changed since the board decided; return the update for the load.
 
         Assumes: the artifact is staged. Twice, killed half-way, or late: reads; the service asks all of it again.
 
@@ -347,35 +347,35 @@ class Preconditions:
             NotApprovedError: approvals have expired, or their keys.
             EvidenceError: the evidence is of something else.
         """
-        subject = x.subject
-        require_environment(self._deployment, subject.environment)
+        update = x.update
+        require_environment(self._deployment, update.environment)
         now = datetime.now(UTC)
-        data = await self._service.artifact(subject.checksum)
+        data = await self._service.artifact(update.checksum)
         releases = await history(self._service)
-        require_succession(documents.parse(data), subject.checksum, releases, subject.environment, now)
+        require_succession(documents.parse(data), update.checksum, releases, update.environment, now)
         evidence = await self._service.evidence(x.evidence)
-        if (evidence.checksum, evidence.change_request) != (subject.checksum, subject.change_request):
+        if (evidence.checksum, evidence.change_request) != (update.checksum, update.change_request):
             raise EvidenceError(f"the evidence {x.evidence} was made for other bytes or another change request")
         await asyncio.to_thread(
             require_approved,
             x.envelopes,
-            binding=_binding(subject, x.evidence),
+            binding=_binding(update, x.evidence),
             trust=self._deployment.trust,
-            author=subject.author,
-            needed=subject.approvals_needed,
+            author=update.author,
+            needed=update.approvals_needed,
             now=now,
         )
-        return subject.model_copy(update={"expected_generation": max((r.generation for r in releases), default=0)})
+        return update.model_copy(update={"expected_generation": max((r.generation for r in releases), default=0)})
 
 
-def _binding(subject: Subject, evidence: str) -> Binding:
+def _binding(update: UpdatePlan, evidence: str) -> Binding:
     return Binding(
-        kind=subject.kind,
-        environment=subject.environment,
-        checksum=subject.checksum,
-        version=subject.version,
-        previous=subject.previous,
-        change_request=subject.change_request,
+        kind=update.kind,
+        environment=update.environment,
+        checksum=update.checksum,
+        version=update.version,
+        previous=update.previous,
+        change_request=update.change_request,
         evidence=evidence,
-        plan=subject.plan,
+        plan=update.plan,
     )

@@ -8,7 +8,7 @@ from temporalio import activity
 from activities.failures import classified
 from activities.keys import require_environment, step_key
 from activities.ports import Cache, ConstitutionService, Deployment, EventLog, Ledger
-from activities.subject import Subject
+from activities.update_plan import UpdatePlan
 from constitution.api import (
     Lease,
     LeaseRelease,
@@ -52,7 +52,7 @@ class ReleaseLeaseInput(Model):
 class LoadInput(Model):
     """What to put live, by whose approval."""
 
-    subject: Subject
+    update: UpdatePlan
     evidence: Checksum
     envelopes: tuple[Envelope, ...]
     fencing_token: int
@@ -160,22 +160,22 @@ class Publish:
             LeaseLostError, StaleGenerationError: somebody was faster.
             NotApprovedError, EvidenceError, UntrustedError, InvalidDocumentError: refused, with all issues.
         """
-        subject = x.subject
-        require_environment(self._deployment, subject.environment)
+        update = x.update
+        require_environment(self._deployment, update.environment)
         request = LoadRequest(
-            update_id=subject.update_id,
-            kind=subject.kind,
-            checksum=subject.checksum,
-            rings=subject.rings,
+            update_id=update.update_id,
+            kind=update.kind,
+            checksum=update.checksum,
+            rings=update.rings,
             expected_generation=x.expected_generation,
             fencing_token=x.fencing_token,
-            change_request=subject.change_request,
+            change_request=update.change_request,
             approvals=x.envelopes,
             test_evidence=x.evidence,
-            reason=subject.reason,
-            workflow=WorkflowRef(workflow_id=subject.workflow_id, run_id=subject.run_id),
+            reason=update.reason,
+            workflow=WorkflowRef(workflow_id=update.workflow_id, run_id=update.run_id),
         )
-        said = await self._service.load(request, step_key(subject.environment, subject.update_id, "load"))
+        said = await self._service.load(request, step_key(update.environment, update.update_id, "load"))
         return published(said)
 
     @activity.defn

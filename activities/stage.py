@@ -6,7 +6,7 @@ from activities.documents import inbox_file, require_checksum
 from activities.failures import classified
 from activities.keys import require_environment
 from activities.ports import ConstitutionService, Deployment
-from activities.subject import Subject
+from activities.update_plan import UpdatePlan
 from constitution.api import Artifact
 from constitution.model import Model
 
@@ -14,7 +14,7 @@ from constitution.model import Model
 class StageInput(Model):
     """``document`` and ``signatures`` are names inside the inbox; null and empty when the artifact was pushed."""
 
-    subject: Subject
+    update: UpdatePlan
     document: str | None = None
     signatures: tuple[str, ...] = ()
 
@@ -31,23 +31,23 @@ class Stage:
     async def stage_artifact(self, x: StageInput) -> Artifact:
         """Put document and signatures into the store, and prove that it has exactly these bytes.
 
-        Assumes: the subject was resolved; the inbox may have changed since.
+        Assumes: the update was resolved; the inbox may have changed since.
         Twice, or killed half-way: the store is content-addressed, the same bytes again are the same artifact. Late,
         after its caller died: an artifact more in the store; nothing goes live by it.
 
         Raises:
-            UntrustedError: the bytes are not those of the subject, or the signatures do not meet the trust policy.
+            UntrustedError: the bytes are not those of the update, or the signatures do not meet the trust policy.
             NotFoundError: by checksum, and the store has no such artifact.
             InvalidRequestError: by name, and a file of the inbox cannot be read.
         """
-        require_environment(self._deployment, x.subject.environment)
+        require_environment(self._deployment, x.update.environment)
         if x.document is not None:
             document = await inbox_file(self._deployment, x.document)
             signatures = [await inbox_file(self._deployment, name) for name in x.signatures]
         else:
-            document = await self._service.artifact(x.subject.checksum)
-            signatures = await self._service.artifact_signatures(x.subject.checksum)
-        require_checksum(document, x.subject.checksum)
+            document = await self._service.artifact(x.update.checksum)
+            signatures = await self._service.artifact_signatures(x.update.checksum)
+        require_checksum(document, x.update.checksum)
         artifact = await self._service.push(document, signatures)
-        require_checksum(await self._service.artifact(artifact.checksum), x.subject.checksum)
+        require_checksum(await self._service.artifact(artifact.checksum), x.update.checksum)
         return artifact

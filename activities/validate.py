@@ -2,11 +2,11 @@
 
 from temporalio import activity
 
-from activities.documents import subject_files
+from activities.documents import update_files
 from activities.failures import classified
 from activities.keys import require_environment
 from activities.ports import ConstitutionService, Deployment
-from activities.subject import Subject
+from activities.update_plan import UpdatePlan
 from constitution.api import ValidateResult
 from constitution.errors import InvalidDocumentError, NotFoundError, UntrustedError
 
@@ -20,7 +20,7 @@ class Validate:
 
     @activity.defn
     @classified
-    async def validate_signature(self, x: Subject) -> ValidateResult:
+    async def validate_signature(self, x: UpdatePlan) -> ValidateResult:
         """Have the service validate the staged artifact, and compare the checksum that it answers with.
 
         Assumes: the artifact is staged; only a dry run from the inbox sends the files instead.
@@ -37,7 +37,7 @@ class Validate:
             if x.document is None:
                 raise
             # A dry run from the inbox: nothing was staged, so the files themselves are sent.
-            said = await self._service.validate_files(*await subject_files(self._service, self._deployment, x))
+            said = await self._service.validate_files(*await update_files(self._service, self._deployment, x))
         if said.checksum != x.checksum:
             raise UntrustedError(f"constitution-service validated {said.checksum}, not {x.checksum}")
         if not said.valid:

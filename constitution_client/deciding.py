@@ -28,7 +28,7 @@ from constitution.messages import DecideMessage, Status
 from constitution.policy.diff import diff
 from constitution.policy.document import Constitution, parse
 from constitution.release import Kind, Previous
-from constitution.trust.approval import ApprovalPredicate, Verb
+from constitution.trust.approval import ApprovalPredicate, BoardDecision
 from constitution.trust.evidence_rules import Supported, problems
 from constitution.trust.plan import Plan
 from constitution.trust.trust_policy import Person, TrustPolicy
@@ -47,7 +47,7 @@ from signatures.verify import verify_document
 class Order:
     """The command line of ``approve`` and ``deny``."""
 
-    verb: Verb
+    decision: BoardDecision
     run: str
     key: Path
     reason: str
@@ -63,8 +63,8 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Subject:
-    """What is decided on."""
+class _Proposal:
+    """What the board decides on: a document to update to, or a release to undo."""
 
     kind: Kind
     checksum: str | None
@@ -90,13 +90,13 @@ async def decide(order: Order, json: bool | None) -> None:
     policy = trust_policy(configured, order.trust)
     signer = PersonKey.read(order.key)
     person = signer.board_member(policy)
-    workflow_id, subject = await _subject(order, configured, policy)
+    workflow_id, proposal = await _proposal(order, configured, policy)
     async with service_client(configured) as service:
-        review = _Review(service, policy, person, subject, lenient=order.verb is Verb.DENY)
+        review = _Review(service, policy, person, proposal, lenient=order.decision is BoardDecision.DENY)
         predicate = await review.predicate(order)
     for line in review.lines:
         progress(one_line(line))
-    confirm(f"Sign this {'approval' if order.verb is Verb.APPROVE else 'denial'}?", yes=order.yes)
+    confirm(f"Sign this {'approval' if order.decision is BoardDecision.APPROVE else 'denial'}?", yes=order.yes)
     envelope = signer.sign(lambda tsk, password: sign_approval(predicate, tsk, password))
     message = DecideMessage(approval=envelope)
     if order.print_only:
@@ -107,23 +107,23 @@ async def decide(order: Order, json: bool | None) -> None:
     digest = checksum_of(json_text.dumps(envelope.model_dump(mode="json"), sort_keys=True).encode())
     answer = await (await runs(configured)).tell(workflow_id, "decide", message, update_id=digest)
     result(
-        {"workflow_id": workflow_id, "person": person.id, "decision": order.verb.value, "answer": answer},
-        [f"{order.verb.value}: {answer}", f"next: constitution watch {shlex.quote(workflow_id)}"],
+        {"workflow_id": workflow_id, "person": person.id, "decision": order.decision.value, "answer": answer},
+        [f"{order.decision.value}: {answer}", f"next: constitution watch {shlex.quote(workflow_id)}"],
         json,
     )
 
 
-async def _subject(order: Order, configured: ClientSettings, policy: TrustPolicy) -> tuple[str, _Subject]:
+async def _proposal(order: Order, configured: ClientSettings, policy: TrustPolicy) -> tuple[str, _Proposal]:
     workflow_id = workflow_id_of(order.run, configured)
     if order.rollback_of is not None:
         kind = Kind.ROLLBACK if order.checksum else Kind.WITHDRAW
-        return workflow_id, _Subject(
+        return workflow_id, _Proposal(
             kind=kind, checksum=order.checksum, change_request=None, evidence=None, rollback_of=order.rollback_of
         )
     if order.evidence is not None:
         if "/" in order.run or order.checksum is None:
             raise UsageError("deciding without Temporal takes CHANGE_REQUEST --checksum … --evidence …")
-        return workflow_id, _Subject(
+        return workflow_id, _Proposal(
             kind=Kind.UPDATE,
             checksum=order.checksum,
             change_request=order.run,
@@ -135,15 +135,17 @@ async def _subject(order: Order, configured: ClientSettings, policy: TrustPolicy
     if order.wait and status.workflow != "ConstitutionRollback":
         from constitution_client.follow import until_ready
 
-        status = await until_ready(connected, workflow_id, lambda said: _missing(said, order.verb) is None, "the gate")
+        status = await until_ready(
+            connected, workflow_id, lambda said: _missing(said, order.decision) is None, "the gate"
+        )
     if status.environment not in {None, policy.environment}:
         raise UntrustedError(
             f"{workflow_id} is about {status.environment}, and this trust policy about {policy.environment}",
             hint="give the trust policy of that environment with --trust",
         )
     if status.workflow == "ConstitutionRollback":
-        return workflow_id, _rollback_subject(workflow_id, status)
-    missing = _missing(status, order.verb)
+        return workflow_id, _rollback_proposal(workflow_id, status)
+    missing = _missing(status, order.decision)
     if missing is not None and status.outcome is not None:
         raise ConflictError(
             f"{workflow_id} has ended, {status.outcome.value}, and {missing}",
@@ -151,7 +153,7 @@ async def _subject(order: Order, configured: ClientSettings, policy: TrustPolicy
         )
     if missing is not None or status.checksum is None or status.change_request is None:
         raise NotYetError(f"{workflow_id} {missing}", hint=f"constitution watch {shlex.quote(workflow_id)}")
-    return workflow_id, _Subject(
+    return workflow_id, _Proposal(
         kind=Kind.UPDATE,
         checksum=status.checksum,
         change_request=status.change_request,
@@ -160,11 +162,11 @@ async def _subject(order: Order, configured: ClientSettings, policy: TrustPolicy
     )
 
 
-def _missing(status: Status, verb: Verb) -> str | None:
+def _missing(status: Status, decision: BoardDecision) -> str | None:
     """Return what an update has not said yet that must be known before anybody decides."""
     if status.checksum is None or status.change_request is None:
         return "has not said yet what it is about"
-    if verb is Verb.APPROVE and (status.evidence is None or status.plan is None):
+    if decision is BoardDecision.APPROVE and (status.evidence is None or status.plan is None):
         return "has no evidence yet: the regression gate has not finished"
     return None
 
@@ -182,7 +184,7 @@ def _by_hand(update_id: str, configured: ClientSettings) -> Plan:
         raise UsageError("--update-id must be a lower-case UUID: uuidgen makes one", issues=issues_of(error)) from error
 
 
-def _rollback_subject(workflow_id: str, status: Status) -> _Subject:
+def _rollback_proposal(workflow_id: str, status: Status) -> _Proposal:
     """Read which release a rollback undoes from its workflow id; the review compares it with the release itself."""
     last = workflow_id.rpartition("/")[2]
     if not (last.isascii() and last.isdigit()):
@@ -194,7 +196,7 @@ def _rollback_subject(workflow_id: str, status: Status) -> _Subject:
         raise NotYetError(
             f"{workflow_id} has not said yet what it undoes", hint=f"constitution status {shlex.quote(workflow_id)}"
         )
-    return _Subject(
+    return _Proposal(
         kind=Kind.ROLLBACK if status.checksum else Kind.WITHDRAW,
         checksum=status.checksum,
         change_request=None,
@@ -212,45 +214,45 @@ class _Review:
         service: ConstitutionServiceClient,
         policy: TrustPolicy,
         person: Person,
-        subject: _Subject,
+        proposal: _Proposal,
         *,
         lenient: bool,
     ) -> None:
         self._service = service
         self._policy = policy
         self._person = person
-        self._subject = subject
+        self._proposal = proposal
         self._lenient = lenient
         self.lines: list[str] = []
 
     async def predicate(self, order: Order) -> ApprovalPredicate:
         """Return what is to be signed; ``lines`` then say it in words."""
-        subject = self._subject
+        proposal = self._proposal
         now = datetime.now(UTC)
         self.lines.append(f"you are {self._person.name} ({self._person.id}); you are about to sign:")
-        self.lines.append(f"  decision       {order.verb.value}: {order.reason}")
+        self.lines.append(f"  decision       {order.decision.value}: {order.reason}")
         self.lines.append(f"  environment    {self._policy.environment}")
-        document = None if subject.checksum is None else await self._document(subject.checksum, now)
-        if subject.kind is Kind.UPDATE:
+        document = None if proposal.checksum is None else await self._document(proposal.checksum, now)
+        if proposal.kind is Kind.UPDATE:
             await self._change_request()
             await self._diff(document)
             await self._evidence(document)
             previous = document.previous if document else None
-            if subject.plan is not None:
-                self.lines += [f"  {line}" for line in subject.plan.lines(first=previous is None)]
+            if proposal.plan is not None:
+                self.lines += [f"  {line}" for line in proposal.plan.lines(first=previous is None)]
         else:
             previous = await self._rollback(document)
         return ApprovalPredicate(
-            kind=subject.kind,
+            kind=proposal.kind,
             environment=self._policy.environment,
-            checksum=subject.checksum,
+            checksum=proposal.checksum,
             version=document.version if document else None,
             previous=previous,
-            change_request=subject.change_request,
-            evidence=subject.evidence,
-            plan=subject.plan,
-            rollback_of=subject.rollback_of,
-            decision=order.verb,
+            change_request=proposal.change_request,
+            evidence=proposal.evidence,
+            plan=proposal.plan,
+            rollback_of=proposal.rollback_of,
+            decision=order.decision,
             reason=order.reason,
             issued_at=now,
             expires_at=now + timedelta(days=order.valid_days),
@@ -275,13 +277,13 @@ class _Review:
         return document
 
     async def _change_request(self) -> None:
-        if self._subject.change_request is None:
+        if self._proposal.change_request is None:
             return
-        record = await self._service.change_request(self._subject.change_request)
+        record = await self._service.change_request(self._proposal.change_request)
         asked = record.request
         self.lines.append(f"  change request {asked.id} by {asked.author}: {asked.reason}")
-        if asked.checksum != self._subject.checksum:
-            self._problem(NotApprovedError(f"{asked.id} asks for {asked.checksum}, not for {self._subject.checksum}"))
+        if asked.checksum != self._proposal.checksum:
+            self._problem(NotApprovedError(f"{asked.id} asks for {asked.checksum}, not for {self._proposal.checksum}"))
         if asked.author == self._person.id:
             self._problem(
                 NotApprovedError(
@@ -302,7 +304,7 @@ class _Review:
         self.lines += [f"    {line}" for line in diff(before, document)]
 
     async def _evidence(self, document: Constitution | None) -> None:
-        digest = self._subject.evidence
+        digest = self._proposal.evidence
         if digest is None:
             self.lines.append("  evidence       none yet")
             return
@@ -314,10 +316,10 @@ class _Review:
         self._prediction(record)
         supported = Supported(
             environment=self._policy.environment,
-            checksum=self._subject.checksum,
+            checksum=self._proposal.checksum,
             version=document.version if document else record.version,
             previous=document.previous.checksum if document and document.previous else None,
-            change_request=self._subject.change_request,
+            change_request=self._proposal.change_request,
         )
         if issues := problems(record, supported):
             self._problem(EvidenceError(f"the evidence {digest} does not support this release", issues=list(issues)))
@@ -336,13 +338,13 @@ class _Review:
 
     async def _rollback(self, restored: Constitution | None) -> Previous | None:
         """Return the document that is undone; a withdrawal's statement is about it."""
-        undone = await self._service.release(self._subject.rollback_of or 0)
+        undone = await self._service.release(self._proposal.rollback_of or 0)
         self.lines.append(f"  undoes         generation {undone.generation}: {undone.version} {undone.checksum}")
-        if self._subject.undone not in {None, undone.checksum}:
+        if self._proposal.undone not in {None, undone.checksum}:
             self._problem(
-                UntrustedError(f"the run says that it undoes {self._subject.undone}: that is another release")
+                UntrustedError(f"the run says that it undoes {self._proposal.undone}: that is another release")
             )
-        if self._subject.checksum is None:
+        if self._proposal.checksum is None:
             self.lines.append("  restores       NOTHING: the constitution is withdrawn and every request is denied")
         if undone.checksum is None or undone.version is None:
             return None

@@ -12,7 +12,7 @@ from uuid import uuid4
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
-from activities.subject import Subject
+from activities.update_plan import UpdatePlan
 from adapters.deployment import FileDeployment
 from constitution.checksum import checksum_of
 from constitution.environment import Deadlines, Environment, Strategy, Target
@@ -55,10 +55,10 @@ def make_deployment(
     )
 
 
-def subject_of(document: bytes, change_request: str, /, **changes: Any) -> Subject:
-    """The subject that `resolve_subject` makes of a document, without asking."""
+def update_plan_of(document: bytes, change_request: str, /, **changes: Any) -> UpdatePlan:
+    """The update that `resolve_subject` makes of a document, without asking."""
     said = parse(document)
-    return Subject(
+    return UpdatePlan(
         update_id=str(uuid4()),
         workflow_id="test",
         run_id="run",

@@ -30,7 +30,7 @@ from constitution.api import (
 from constitution.checksum import checksum_of
 from constitution.environment import Strategy
 from constitution.release import Envelope, Kind, Previous, Release, Standing, Verdict
-from constitution.trust.approval import ApprovalPredicate, OrderPredicate, Verb
+from constitution.trust.approval import ApprovalPredicate, BoardDecision, OrderPredicate
 from constitution.trust.plan import Plan
 from constitution.trust.trust_policy import TrustPolicy
 from constitution.watch.evidence import WatchEvidence
@@ -277,7 +277,7 @@ class Author:
             "change_request": change_request,
             "evidence": evidence,
             "plan": plan,
-            "decision": Verb.APPROVE,
+            "decision": BoardDecision.APPROVE,
             "reason": "read and agreed",
             "issued_at": now,
             "expires_at": now + timedelta(days=1),
@@ -297,7 +297,7 @@ class Author:
             "previous": None,
             "change_request": change_request,
             "evidence": None,
-            "decision": Verb.DENY,
+            "decision": BoardDecision.DENY,
             "reason": "too lenient",
             "issued_at": now,
             "expires_at": now + timedelta(days=1),

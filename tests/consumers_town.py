@@ -35,7 +35,7 @@ from constitution.policy.document import parse
 from constitution.policy.golden import Vector
 from constitution.policy.rules import Policy
 from constitution.release import Kind
-from constitution.trust.approval import ApprovalPredicate, Verb
+from constitution.trust.approval import ApprovalPredicate, BoardDecision
 from constitution.trust.plan import Plan
 from constitution_client.service import ConstitutionServiceClient
 from signatures.openpgp import sign_detached
@@ -124,7 +124,7 @@ class Town:
                 change_request=request_id,
                 evidence=evidence,
                 plan=Plan(update_id=update_id, strategy="default", watch=Strategy(), rings=("default",)),
-                decision=Verb.APPROVE,
+                decision=BoardDecision.APPROVE,
                 reason="read and approved",
                 issued_at=now,
                 expires_at=now + timedelta(hours=1),

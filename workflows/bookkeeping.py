@@ -17,7 +17,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.audit import Audit
     from activities.broadcast import Announcement, Broadcast, Posted, ProgressInput
     from activities.publish import Proof
-    from activities.subject import Subject
+    from activities.update_plan import UpdatePlan
 
 
 class Bookkeeping:
@@ -117,7 +117,7 @@ class Bookkeeping:
         except (StepFailedError, StepSkippedError) as error:
             self._journal.refused(f"{activity} not audited: {error}")
 
-    async def progress(self, subject: Subject, line: str, *, final: bool = False) -> None:
+    async def progress(self, update: UpdatePlan, line: str, *, final: bool = False) -> None:
         """Edit the run's one progress message; best effort: the outcome is what must be told.
 
         The final one is tried again.
@@ -126,13 +126,13 @@ class Bookkeeping:
             self._progress_at = await call(
                 Broadcast.post_progress,
                 ProgressInput(
-                    subject=subject,
+                    update=update,
                     ts=self._progress_at.ts if self._progress_at else None,
                     channel_id=self._progress_at.channel_id if self._progress_at else None,
                     lines=(line,),
                 ),
                 policies.SLACK if final else policies.SLACK_ONCE,
-                clipped(f"progress in {subject.channel}: {line}", SUMMARY),
+                clipped(f"progress in {update.channel}: {line}", SUMMARY),
             )
         except ActivityError as error:
             self._journal.refused(f"progress not told: {explain(error).message}")

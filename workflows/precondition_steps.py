@@ -12,7 +12,7 @@ from workflows.stepping import Stepper
 with workflow.unsafe.imports_passed_through():
     from activities.expected_change import ExpectedChange, PredictInput
     from activities.preconditions import GateResult, Preconditions, ResolveInput
-    from activities.subject import Subject
+    from activities.update_plan import UpdatePlan
 
 LONGEST_PREDICTED = 300  # characters of one of its lines
 MOST_PREDICTED = 12  # lines of the expected change in status and details; the evidence holds all
@@ -30,10 +30,10 @@ class PreconditionSteps:
         self._stepper = stepper
         self._journal = journal
 
-    async def resolve(self, request: UpdateRequest) -> Subject:
+    async def resolve(self, request: UpdateRequest) -> UpdatePlan:
         """Find out what the request is about, and every problem with it."""
         info = workflow.info()
-        subject = await self._stepper.run(
+        update = await self._stepper.run(
             "request",
             Preconditions.resolve_subject,
             ResolveInput(
@@ -45,25 +45,25 @@ class PreconditionSteps:
             policies.READ,
             summary=f"what {request.change_request} asks for, and every problem with it",
         )
-        self._stepper.person_deadline = timedelta(seconds=subject.deadlines.person)
+        self._stepper.person_deadline = timedelta(seconds=update.deadlines.person)
         self._journal.set(
-            checksum=subject.checksum,
-            version=subject.version,
-            previous=subject.previous.checksum if subject.previous else None,
+            checksum=update.checksum,
+            version=update.version,
+            previous=update.previous.checksum if update.previous else None,
             strategy="a first release has no baseline: not watched"
-            if subject.first
-            else f"{subject.strategy_name}: {subject.strategy.words()}",
-            plan=subject.plan,
+            if update.first
+            else f"{update.strategy_name}: {update.strategy.words()}",
+            plan=update.plan,
         )
         self._journal.identify()
-        return subject
+        return update
 
-    async def prepare(self, subject: Subject) -> GateResult:
+    async def prepare(self, update: UpdatePlan) -> GateResult:
         """Check the signatures, run the gate, and predict the change; return the evidence that the board signs."""
         signatures = await self._stepper.run(
             "signatures",
             Preconditions.verify_signatures,
-            subject,
+            update,
             policies.READ,
             summary="verify the maintainers' signatures",
         )
@@ -71,14 +71,14 @@ class PreconditionSteps:
         gate = await self._stepper.run(
             "gate",
             Preconditions.run_regression_gate,
-            subject,
-            policies.gate(subject.deadlines.gate),
+            update,
+            policies.gate(update.deadlines.gate),
             summary="run the regression gate on these very bytes",
         )
         predicted = await self._stepper.run(
             "gate",
             ExpectedChange.predict_shift,
-            PredictInput(subject=subject, evidence=gate.evidence),
+            PredictInput(update=update, evidence=gate.evidence),
             policies.READ,
             summary="replay recorded requests through the candidate: the expected change",
             manages_state=False,
@@ -89,13 +89,13 @@ class PreconditionSteps:
         self._journal.set(evidence=gate.evidence, predicted=shown)
         return gate
 
-    async def wait_until_effective(self, subject: Subject) -> None:
+    async def wait_until_effective(self, update: UpdatePlan) -> None:
         """Wait for the moment that the document and the board name.
 
         Raises:
             StepInterruptedError: abort or cancel.
         """
-        moments = [moment for moment in (subject.effective_at, subject.not_before) if moment is not None]
+        moments = [moment for moment in (update.effective_at, update.not_before) if moment is not None]
         if moments and max(moments) > workflow.now():
             await self._stepper.wait(
                 "lease",

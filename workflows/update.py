@@ -52,8 +52,8 @@ with workflow.unsafe.imports_passed_through():
         Published,
     )
     from activities.stage import Stage, StageInput
-    from activities.subject import Subject
     from activities.sync import GoldenInput, Sync, SyncReport
+    from activities.update_plan import UpdatePlan
     from activities.validate import Validate
 
 STEPS = (
@@ -88,7 +88,7 @@ class ConstitutionUpdate(Steering):
 
     def __init__(self) -> None:
         super().__init__(child_runs.UPDATE, STEPS)
-        self._subject: Subject | None = None
+        self._update: UpdatePlan | None = None
         self._evidence: str | None = None
         self._deciding = False
         self._preconditions = PreconditionSteps(self._stepper, self._journal)
@@ -120,63 +120,63 @@ class ConstitutionUpdate(Steering):
         return result
 
     async def _runbook(self, request: UpdateRequest, info: DeploymentInfo) -> UpdateResult:
-        self._subject = subject = await self._preconditions.resolve(request)
+        self._update = update = await self._preconditions.resolve(request)
         if not request.dry_run:
             await self._steps.guard(info, seals=True)
-        gate = await self._preconditions.prepare(subject)
+        gate = await self._preconditions.prepare(update)
         self._evidence = gate.evidence
         if request.dry_run:
             await self._stepper.run(
-                "validate", Validate.validate_signature, subject, policies.READ, summary="validate the signature"
+                "validate", Validate.validate_signature, update, policies.READ, summary="validate the signature"
             )
-            return self._complete(subject, "dry run: would be accepted; nothing was changed", None, None)
+            return self._complete(update, "dry run: would be accepted; nothing was changed", None, None)
         self._watch.tenants, self._watch.test_evidence = info.tenants, gate.evidence
-        await self._watch.preflight(subject)  # before anybody signs; and again before publish, days later
-        await self._decide_with_board(subject)
+        await self._watch.preflight(update)  # before anybody signs; and again before publish, days later
+        await self._decide_with_board(update)
         await self._stepper.run(
             "stage",
             Stage.stage_artifact,
-            StageInput(subject=subject, document=request.document, signatures=request.signatures or ()),
+            StageInput(update=update, document=request.document, signatures=request.signatures or ()),
             policies.WRITE,
             summary="stage the signed artifact in the store",
         )
         await self._stepper.run(
-            "validate", Validate.validate_signature, subject, policies.READ, summary="validate the signature"
+            "validate", Validate.validate_signature, update, policies.READ, summary="validate the signature"
         )
-        await self._preconditions.wait_until_effective(subject)
-        subject = await self._stepper.run(
+        await self._preconditions.wait_until_effective(update)
+        update = await self._stepper.run(
             "lease",
             Preconditions.recheck,
-            RecheckInput(subject=subject, evidence=gate.evidence, envelopes=self._board.envelopes),
+            RecheckInput(update=update, evidence=gate.evidence, envelopes=self._board.envelopes),
             policies.READ,
             summary="look again: expiry, previous, approvals",
             manages_state=False,
         )
-        self._subject = subject
-        await self._watch.preflight(subject)
-        await self._take_lease(subject)
-        self._published = published = await self._publish(subject, gate.evidence)
-        self._proof = await self._steps.prove(published, subject.rings, persistent=False)
-        self._report = await self._sync(subject, published)
-        await self._watch_and_confirm(subject, published)
-        return await self._record(subject, published.generation)
+        self._update = update
+        await self._watch.preflight(update)
+        await self._take_lease(update)
+        self._published = published = await self._publish(update, gate.evidence)
+        self._proof = await self._steps.prove(published, update.rings, persistent=False)
+        self._report = await self._sync(update, published)
+        await self._watch_and_confirm(update, published)
+        return await self._record(update, published.generation)
 
     # the board
 
-    async def _decide_with_board(self, subject: Subject) -> None:
+    async def _decide_with_board(self, update: UpdatePlan) -> None:
         self._deciding = True
         await self._progress("waits for the governance board")
-        deadline = timedelta(seconds=subject.deadlines.decisions)
-        await self._board.decide(subject.approvals_needed, for_=self._board_awaited(subject), deadline=deadline)
+        deadline = timedelta(seconds=update.deadlines.decisions)
+        await self._board.decide(update.approvals_needed, for_=self._board_awaited(update), deadline=deadline)
         self._deciding = False
 
     async def _on_decide(self, message: DecideMessage) -> str:
-        subject, evidence, board = self._subject, self._evidence, self._board
-        if subject is None or evidence is None or self._uninterruptible:
+        update, evidence, board = self._update, self._evidence, self._board
+        if update is None or evidence is None or self._uninterruptible:
             raise ConflictError("the board is not asked now", hint=command("status"))
         answer: DecisionResult = await call(
             Preconditions.check_decision,
-            DecisionInput(subject=subject, evidence=evidence, envelope=message.approval, seen=board.envelopes),
+            DecisionInput(update=update, evidence=evidence, envelope=message.approval, seen=board.envelopes),
             policies.READ,
             "verify a board member's decision",
         )
@@ -184,33 +184,33 @@ class ConstitutionUpdate(Steering):
             if self._uninterruptible:
                 raise ConflictError("this denial comes too late: the release is confirmed, or the run is ending")
             denied = board.deny(answer, message.approval)
-            if not self._deciding or not board.missing(subject.approvals_needed):
+            if not self._deciding or not board.missing(update.approvals_needed):
                 self._stop = self._stop or denied  # after the quorum a denial stops the run, until it is live
             return "denied: the update is rejected, or undone"
         if not self._deciding:
             raise ConflictError("the board is not asked now", hint=command("status"))
         counted = board.approve(answer, message.approval)
         waiting = self._journal.status.phase is Phase.WAITING  # the deadline may have passed meanwhile
-        if board.missing(subject.approvals_needed) and waiting:
-            self._journal.waiting("board", self._board_awaited(subject), command("approve"))
+        if board.missing(update.approvals_needed) and waiting:
+            self._journal.waiting("board", self._board_awaited(update), command("approve"))
         return counted
 
-    def _board_awaited(self, subject: Subject) -> str:
-        missing, given = self._board.missing(subject.approvals_needed), ", ".join(self._board.approvers)
+    def _board_awaited(self, update: UpdatePlan) -> str:
+        missing, given = self._board.missing(update.approvals_needed), ", ".join(self._board.approvers)
         more = f"{missing} more board member{'s' if missing > 1 else ''}" if given else f"{missing} board members"
-        return f"{more} to approve {subject.change_request}" + (f" (approved by {given})" if given else "")
+        return f"{more} to approve {update.change_request}" + (f" (approved by {given})" if given else "")
 
     # the point of danger: from the lease to the confirmation
 
-    async def _take_lease(self, subject: Subject) -> None:
+    async def _take_lease(self, update: UpdatePlan) -> None:
         self._undo.of_lease()
         lease = await self._stepper.run(
             "lease",
             Publish.acquire_lease,
             LeaseInput(
-                environment=subject.environment,
+                environment=update.environment,
                 update_id=self._update_id,
-                kind=subject.kind,
+                kind=update.kind,
                 workflow_id=workflow.info().workflow_id,
             ),
             policies.WRITE,
@@ -218,59 +218,59 @@ class ConstitutionUpdate(Steering):
         )
         self._token = lease.fencing_token
 
-    async def _publish(self, subject: Subject, evidence: str) -> Published:
+    async def _publish(self, update: UpdatePlan, evidence: str) -> Published:
         await self._progress("is being published")
         self._undo.of_publish()
         published = await self._stepper.run(
             "publish",
             Publish.load_release,
             LoadInput(
-                subject=subject,
+                update=update,
                 evidence=evidence,
                 envelopes=self._board.envelopes,
                 fencing_token=self._token,
-                expected_generation=subject.expected_generation,
+                expected_generation=update.expected_generation,
             ),
             policies.WRITE,
-            summary=f"publish {subject.version}: POST /v1/constitution/load",
+            summary=f"publish {update.version}: POST /v1/constitution/load",
             manages_state=False,
         )
         self._journal.set(generation=published.generation)
         self._journal.identify()
         return published
 
-    async def _sync(self, subject: Subject, published: Published) -> SyncReport:
+    async def _sync(self, update: UpdatePlan, published: Published) -> SyncReport:
         report = await self._steps.sync(
             published,
-            subject.rings,
-            seconds=subject.deadlines.sync,
+            update.rings,
+            seconds=update.deadlines.sync,
             summary="every target answers with the new policy hash",
             undoes=False,
-            manages_state=not subject.first,
+            manages_state=not update.first,
         )
-        if subject.first and published.checksum is not None:
+        if update.first and published.checksum is not None:
             await self._stepper.run(
                 "sync",
                 Sync.run_golden_vectors,
                 GoldenInput(
-                    environment=subject.environment,
+                    environment=update.environment,
                     generation=published.generation,
                     checksum=published.checksum,
-                    rings=subject.rings,
+                    rings=update.rings,
                 ),
-                policies.sync(subject.deadlines.sync),
+                policies.sync(update.deadlines.sync),
                 summary="golden vectors: every engine decides as the document says",
             )
         self._journal.step("sync", "done", detail="obeyed by " + ", ".join(report.converged))
         return report
 
-    async def _watch_and_confirm(self, subject: Subject, published: Published) -> None:
+    async def _watch_and_confirm(self, update: UpdatePlan, published: Published) -> None:
         """Confirm what evidence backs; a report without it was made up, and the watch is asked again."""
         asked = 0
         while True:
-            await self._watch.watch(subject, published)
+            await self._watch.watch(update, published)
             try:
-                return await self._confirm(subject, published)
+                return await self._confirm(update, published)
             except StepFailedError as error:
                 asked += 1
                 if error.failure.code != EvidenceError.code or asked >= WATCHES:
@@ -278,14 +278,14 @@ class ConstitutionUpdate(Steering):
                 self._watch.forget_evidence()
                 self._journal.refused(f"not confirmed: {error.failure.message}")
 
-    async def _confirm(self, subject: Subject, published: Published) -> None:
+    async def _confirm(self, update: UpdatePlan, published: Published) -> None:
         self._confirming = True
         try:
             said = await self._stepper.run(
                 "confirm",
                 Confirm.record_standing,
                 StandingInput(
-                    environment=subject.environment,
+                    environment=update.environment,
                     generation=published.generation,
                     standing=Standing.CONFIRMED,
                     reason=self._why_confirmed(),
@@ -294,9 +294,9 @@ class ConstitutionUpdate(Steering):
                     watch_evidence=self._watch.evidence,
                     orders=self._orders.get(("promote", None), ()),
                     workflow_id=workflow.info().workflow_id,
-                    sync_seconds=subject.deadlines.sync,
+                    sync_seconds=update.deadlines.sync,
                 ),
-                policies.confirm(subject.deadlines.sync),
+                policies.confirm(update.deadlines.sync),
                 summary="look again at what decides, then confirm the release: the point of no return",
             )
         finally:
@@ -318,20 +318,20 @@ class ConstitutionUpdate(Steering):
 
     # records: nothing here ever undoes a release
 
-    async def _record(self, subject: Subject, generation: int) -> UpdateResult:
+    async def _record(self, update: UpdatePlan, generation: int) -> UpdateResult:
         """Tell and archive; without proof only if this run was reset, after it had confirmed in the run cut off."""
         await self._steps.release_lease(self._token)
         why = self._why_confirmed()
         said = f"was confirmed as generation {generation}: {why}"  # the past: it stays true when it is undone later
-        announcement = self._announcement(subject, Outcome.COMPLETED, why)
-        posted = await self._books.announce(announcement, f"tell {subject.channel}: {announcement.outcome}")
+        announcement = self._announcement(update, Outcome.COMPLETED, why)
+        posted = await self._books.announce(announcement, f"tell {update.channel}: {announcement.outcome}")
         await self._progress(said, final=True)  # after the telling: only then Slack answers again after an outage
         archived = await self._books.archive(self._proof, self._archive_input(generation))
-        detail = f"{subject.version} {said}"
+        detail = f"{update.version} {said}"
         await self._books.audit_outcome(
             "archive", "update.completed", success=True, message=detail, details=self._facts(generation)
         )
-        result = self._complete(subject, detail, posted, archived)
+        result = self._complete(update, detail, posted, archived)
         return result.model_copy(update={"unreachable": self._report.unreachable if self._report else ()})
 
     def _archive_input(self, generation: int) -> tuple[ArchiveInput, str]:
@@ -357,16 +357,16 @@ class ConstitutionUpdate(Steering):
         }
 
     def _complete(
-        self, subject: Subject, detail: str, posted: Posted | None, archived: Archived | None
+        self, update: UpdatePlan, detail: str, posted: Posted | None, archived: Archived | None
     ) -> UpdateResult:
         self._journal.close(Outcome.COMPLETED, detail)
         published = self._published
         return UpdateResult(
             outcome=Outcome.COMPLETED,
-            environment=subject.environment,
+            environment=update.environment,
             update_id=self._update_id,
-            version=subject.version,
-            checksum=subject.checksum,
+            version=update.version,
+            checksum=update.checksum,
             generation=published.generation if published else self._undo.confirmed,
             effective_at=published.effective_at if published else None,
             verdict=self._watch.verdict,
@@ -386,12 +386,12 @@ class ConstitutionUpdate(Steering):
         said abort in the same moment. Then the point of no return has been passed and the run completes.
         """
         cause, notes = await self._unwind(error, info)
-        undo, subject = self._undo, self._subject
-        if undo.confirmed is not None and subject is not None:
+        undo, update = self._undo, self._update
+        if undo.confirmed is not None and update is not None:
             self._token = undo.token
             self._stepper.persistent_phase = Phase.RECORDS_PENDING
             self._journal.step("confirm", "done", detail=f"confirmed before it could be undone ({cause})")
-            return await self._record(subject, undo.confirmed)
+            return await self._record(update, undo.confirmed)
         if undo.rollback is not None:
             outcome, detail = Outcome.ROLLED_BACK, _rolled_back(undo.rollback, undo.cause)
         elif undo.undone is not None:  # and told, by the rollback; this run was reset to a point before
@@ -423,10 +423,10 @@ class ConstitutionUpdate(Steering):
         return cause, "".join(f"; {name} was not undone: {explain(failure).message}" for name, failure in failures)
 
     async def _tell_rejection(self, info: DeploymentInfo, cause: str) -> None:
-        subject, status, me = self._subject, self._journal.status, workflow.info()
+        update, status, me = self._update, self._journal.status, workflow.info()
         announcement = (
-            self._announcement(subject, Outcome.REJECTED, cause)
-            if subject
+            self._announcement(update, Outcome.REJECTED, cause)
+            if update
             else Announcement(
                 key=f"{self._update_id}/rejected",
                 update_id=self._update_id,
@@ -457,28 +457,28 @@ class ConstitutionUpdate(Steering):
     def _update_id(self) -> str:
         return self._journal.status.update_id or ""
 
-    def _announcement(self, subject: Subject, outcome: Outcome, reason: str) -> Announcement:
+    def _announcement(self, update: UpdatePlan, outcome: Outcome, reason: str) -> Announcement:
         published = self._published
         return Announcement(
             key=f"{self._update_id}/{outcome.value}",
-            environment=subject.environment,
+            environment=update.environment,
             outcome=outcome.value,
-            version=subject.version,
-            checksum=subject.checksum,
+            version=update.version,
+            checksum=update.checksum,
             generation=published.generation if published else self._undo.confirmed,
             effective_at=published.effective_at if published else None,
-            summary=subject.summary,
+            summary=update.summary,
             reason=reason,
             approvers=self._journal.status.approvers,
-            change_request=subject.change_request,
-            workflow_id=subject.workflow_id,
-            run_id=subject.run_id,
+            change_request=update.change_request,
+            workflow_id=update.workflow_id,
+            run_id=update.run_id,
             update_id=self._update_id,
         )
 
     async def _progress(self, line: str, *, final: bool = False) -> None:
-        if self._subject is not None:
-            await self._books.progress(self._subject, line, final=final)
+        if self._update is not None:
+            await self._books.progress(self._update, line, final=final)
 
 
 def _rolled_back(result: RollbackResult, cause: str) -> str:

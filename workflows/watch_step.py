@@ -19,7 +19,7 @@ from workflows.stepping import Failure, StepFailedError, Stepper, StepSkippedErr
 
 with workflow.unsafe.imports_passed_through():
     from activities.publish import Published
-    from activities.subject import Subject
+    from activities.update_plan import UpdatePlan
     from activities.watch.watch import Watch, WatchInput, WatchReport
 
 
@@ -46,20 +46,20 @@ class WatchStep:
         self.test_evidence: str | None = None
         """Digest of what the board approved: its prediction is the expected change."""
 
-    async def preflight(self, subject: Subject) -> None:
+    async def preflight(self, update: UpdatePlan) -> None:
         """Find out before publish whether the watch could see; where it could not, do as the strategy declares.
 
         Raises:
             StepFailedError: nothing is published blind.
         """
-        strategy = subject.strategy
-        if subject.first or strategy.watch_seconds == 0:
+        strategy = update.strategy
+        if update.first or strategy.watch_seconds == 0:
             return
         while True:
             look = await self._stepper.run(
                 "watch",
                 Watch.check_watch,
-                self._input(subject, None, strategy.watch_seconds),
+                self._input(update, None, strategy.watch_seconds),
                 policies.READ,
                 summary="is the watched metric there, fresh, moving and calm",
                 manages_state=False,
@@ -75,20 +75,20 @@ class WatchStep:
             if not (action == "hold" and await self._stepper.ask("watch", failure)):
                 raise StepFailedError("watch", failure)
 
-    async def watch(self, subject: Subject, published: Published) -> None:
+    async def watch(self, update: UpdatePlan, published: Published) -> None:
         """Watch the release until it may be confirmed.
 
         Raises:
             StepFailedError: the strategy rolls it back, or nobody ended a hold in time.
             StepInterruptedError: abort or cancel.
         """
-        strategy = subject.strategy
-        if subject.first or strategy.watch_seconds == 0:
-            self.saw(Verdict.NOT_APPLICABLE if subject.first else Verdict.NOT_WATCHED)
+        strategy = update.strategy
+        if update.first or strategy.watch_seconds == 0:
+            self.saw(Verdict.NOT_APPLICABLE if update.first else Verdict.NOT_WATCHED)
             self._journal.step("watch", "done", detail=self.verdict.value if self.verdict else "")
         else:
-            await self._watch(subject, published)
-        await self._wait_while_held(subject)
+            await self._watch(update, published)
+        await self._wait_while_held(update)
 
     def forget_evidence(self) -> None:
         """Watch anew: what was reported has no evidence that backs it."""
@@ -99,16 +99,16 @@ class WatchStep:
         self.verdict = verdict
         self._journal.verdict(verdict)
 
-    async def _watch(self, subject: Subject, published: Published) -> None:
-        seconds, extended = float(subject.strategy.watch_seconds), False
+    async def _watch(self, update: UpdatePlan, published: Published) -> None:
+        seconds, extended = float(update.strategy.watch_seconds), False
         while True:
-            report = await self._watch_for(subject, published, seconds)
+            report = await self._watch_for(update, published, seconds)
             if report is None:
                 return
-            action = subject.strategy.action(report.verdict)
+            action = update.strategy.action(report.verdict)
             if action == "extend_once" and not extended:
                 extended = True
-                seconds += subject.strategy.watch_seconds
+                seconds += update.strategy.watch_seconds
             elif action == "rollback":
                 self._journal.step("watch", "failed", detail=report.detail, error=report.detail)
                 raise StepFailedError("watch", Failure(report.verdict.value, report.detail, permanent=True))
@@ -116,11 +116,11 @@ class WatchStep:
                 self._journal.step("watch", "done", detail=report.detail)
                 return
             else:
-                await self._hold(subject, published, report)
+                await self._hold(update, published, report)
                 return
 
     async def _watch_for(
-        self, subject: Subject, published: Published, seconds: float, until: Callable[[], bool] | None = None
+        self, update: UpdatePlan, published: Published, seconds: float, until: Callable[[], bool] | None = None
     ) -> WatchReport | None:
         """Watch until ``seconds`` after the publish; None when somebody promoted meanwhile, or ``until`` came true."""
         steered = self._steered
@@ -128,7 +128,7 @@ class WatchStep:
             report = await self._stepper.run(
                 "watch",
                 Watch.watch_metric,
-                self._input(subject, published, seconds),
+                self._input(update, published, seconds),
                 policies.watch(seconds),
                 summary=f"watch policy_engine_evaluations_total for {seconds:.0f} s",
                 until=until or (lambda: steered.promoted is not None),
@@ -145,9 +145,9 @@ class WatchStep:
         self.evidence = report.evidence
         return report
 
-    async def _hold(self, subject: Subject, published: Published, report: WatchReport) -> None:
+    async def _hold(self, update: UpdatePlan, published: Published, report: WatchReport) -> None:
         """Wait for a person while the watch goes on."""
-        steered, deadline = self._steered, workflow.now() + timedelta(seconds=subject.deadlines.hold)
+        steered, deadline = self._steered, workflow.now() + timedelta(seconds=update.deadlines.hold)
         why = steered.held or report.detail
         steered.held = why
         # One watch for the whole hold: slices of a minute make 10,000 events a day, and an alarm that is only observed
@@ -165,20 +165,20 @@ class WatchStep:
                 continue
             self._journal.waiting("watch", for_, command("resume"))
             elapsed = (workflow.now() - published.effective_at).total_seconds()
-            seen = await self._watch_for(subject, published, elapsed + left.total_seconds(), until=steered.released)
-            if seen is not None and seen.verdict is Verdict.ANOMALY and subject.strategy.on_anomaly == "rollback":
+            seen = await self._watch_for(update, published, elapsed + left.total_seconds(), until=steered.released)
+            if seen is not None and seen.verdict is Verdict.ANOMALY and update.strategy.on_anomaly == "rollback":
                 raise StepFailedError("watch", Failure(Verdict.ANOMALY.value, seen.detail, permanent=True))
         self._journal.set(waiting_for="", next_command="", phase=Phase.RUNNING)
         by = f"promoted by {steered.promoted}" if steered.promoted else f"resumed: {steered.resumed}"
         self._journal.step("watch", "done", detail=f"{by}; the watch had said {report.verdict.value}: {report.detail}")
 
-    async def _wait_while_held(self, subject: Subject) -> None:
+    async def _wait_while_held(self, update: UpdatePlan) -> None:
         """Keep the promise of ``hold`` also where nothing is watched, or where it came after the watch's end."""
         steered = self._steered
         if steered.released():
             return
         why = steered.held or ""
-        deadline = timedelta(seconds=subject.deadlines.hold)
+        deadline = timedelta(seconds=update.deadlines.hold)
         if not await self._stepper.wait(
             "watch",
             steered.released,
@@ -190,13 +190,13 @@ class WatchStep:
         detail = "resumed" if not steered.promoted else f"promoted by {steered.promoted}"
         self._journal.step("watch", "done", detail=detail)
 
-    def _input(self, subject: Subject, published: Published | None, seconds: float) -> WatchInput:
+    def _input(self, update: UpdatePlan, published: Published | None, seconds: float) -> WatchInput:
         return WatchInput(
-            environment=subject.environment,
-            update_id=subject.update_id,
+            environment=update.environment,
+            update_id=update.update_id,
             generation=published.generation if published else None,
             published_at=published.effective_at if published else None,
-            strategy=subject.strategy,
+            strategy=update.strategy,
             until_seconds=seconds,
             tenants=self.tenants,
             evidence=self.test_evidence,

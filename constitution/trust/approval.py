@@ -15,7 +15,7 @@ ORDER_PREDICATE = "urn:somaagenthub:constitution:order:v1"
 """``predicateType`` of a signed order to a running workflow (skip, promote)."""
 
 
-class Verb(StrEnum):
+class BoardDecision(StrEnum):
     """What the board member decided."""
 
     APPROVE = "approve"
@@ -41,7 +41,7 @@ class ApprovalPredicate(Model):
     evidence: Checksum | None
     plan: Plan | None = None
     rollback_of: int | None = None
-    decision: Verb
+    decision: BoardDecision
     reason: str
     issued_at: datetime
     expires_at: datetime

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from constitution.errors import Issue, NotApprovedError
 from constitution.release import Kind, Previous
-from constitution.trust.approval import ApprovalPredicate, OrderPredicate, Verb
+from constitution.trust.approval import ApprovalPredicate, BoardDecision, OrderPredicate
 from constitution.trust.plan import Plan
 from constitution.trust.trust_policy import TrustPolicy
 
@@ -75,13 +75,13 @@ def count(
     issues: list[Issue] = []
     for position, (person, predicate) in enumerate(approvals):
         reason = _refusal(person, predicate, board, binding, author, now)
-        if predicate.decision is Verb.DENY and person in board and _denies(predicate, binding):
+        if predicate.decision is BoardDecision.DENY and person in board and _denies(predicate, binding):
             raise NotApprovedError(
                 f"{person} denied: {predicate.reason}", hint="a new change request can be decided anew"
             )
         if reason is not None:
             issues.append(Issue(code="approval", path=f"/approvals/{position}", message=f"{person}: {reason}"))
-        elif predicate.decision is Verb.APPROVE:
+        elif predicate.decision is BoardDecision.APPROVE:
             approvers.add(person)
     if len(approvers) >= threshold:
         return tuple(person for person in board if person in approvers)

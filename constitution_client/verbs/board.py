@@ -132,11 +132,11 @@ def _decide(
         raise typer.BadParameter("--checksum goes with --evidence or --rollback-of")
     if verb == "approve" and (update_id is None) is not (evidence is None):
         raise typer.BadParameter("--evidence and --update-id go together: an approval is for one update")
-    from constitution.trust.approval import Verb
+    from constitution.trust.approval import BoardDecision
     from constitution_client.deciding import Order, decide
 
     order = Order(
-        verb=Verb(verb),
+        decision=BoardDecision(verb),
         run=run,
         key=key,
         reason=reason,

@@ -20,7 +20,7 @@ from constitution.errors import ForbiddenError, NotFoundError
 from constitution.release import Kind, Standing
 from constitution_client.service import ConstitutionServiceClient
 from tests import resources
-from tests.activity_support import make_deployment, refused, run, subject_of, wire_to
+from tests.activity_support import make_deployment, refused, run, update_plan_of, wire_to
 from tests.constitution_service_support import ENVIRONMENT, Author, Site, following, make_site
 from tests.workflow.wire import Wire
 
@@ -122,8 +122,8 @@ async def test_a_name_that_is_given_to_another_channel_means_that_one(
     before = await run(worker.announce, announcement())
     assert before.channel_id == slack.channel
     document = Author(site, "http://127.0.0.1:1").draft("1.0.0")
-    subject = subject_of(document, "CR-1", channel=f"#{slack.channel_name}")
-    first = await run(worker.post_progress, ProgressInput(subject=subject, lines=("started",)))
+    update = update_plan_of(document, "CR-1", channel=f"#{slack.channel_name}")
+    first = await run(worker.post_progress, ProgressInput(update=update, lines=("started",)))
     admin = WebClient(slack_settings["SLACK_ADMIN_TOKEN"], base_url=slack.api_url)
     admin.conversations_rename(channel=slack.channel, name=f"old-{slack.channel_name}")
     if archived:
@@ -135,7 +135,7 @@ async def test_a_name_that_is_given_to_another_channel_means_that_one(
     after = await run(worker.announce, announcement(key="update-2/rejected"))
     assert after.channel_id == new
     if archived:  # a progress message that cannot be edited any more is posted anew
-        edit = ProgressInput(subject=subject, ts=first.ts, channel_id="C0GONE", lines=("started", "done"))
+        edit = ProgressInput(update=update, ts=first.ts, channel_id="C0GONE", lines=("started", "done"))
         assert (await run(worker.post_progress, edit)).channel_id == new
 
 
@@ -160,10 +160,10 @@ async def test_hostile_text_calls_nobody_and_links_nowhere(broadcast: Broadcast,
 
 async def test_progress_is_one_message_that_is_edited(broadcast: Broadcast, slack: resources.Slack, site: Site) -> None:
     document = Author(site, "http://127.0.0.1:1").draft("1.0.0")
-    subject = subject_of(document, "CR-1", channel=f"#{slack.channel_name}")
-    first = await run(broadcast.post_progress, ProgressInput(subject=subject, lines=("started",)))
-    assert await run(broadcast.post_progress, ProgressInput(subject=subject, lines=("started",))) == first
-    edit = ProgressInput(subject=subject, ts=first.ts, channel_id=first.channel_id, lines=("started", "gate passed"))
+    update = update_plan_of(document, "CR-1", channel=f"#{slack.channel_name}")
+    first = await run(broadcast.post_progress, ProgressInput(update=update, lines=("started",)))
+    assert await run(broadcast.post_progress, ProgressInput(update=update, lines=("started",))) == first
+    edit = ProgressInput(update=update, ts=first.ts, channel_id=first.channel_id, lines=("started", "gate passed"))
     assert await run(broadcast.post_progress, edit) == first
     (message,) = messages(slack)
     assert "gate passed" in str(message["blocks"])
@@ -173,10 +173,10 @@ async def test_an_outcome_answers_the_progress_message_of_its_update(
     broadcast: Broadcast, slack: resources.Slack, site: Site
 ) -> None:
     document = Author(site, "http://127.0.0.1:1").draft("1.0.0")
-    subject = subject_of(document, "CR-1", channel=f"#{slack.channel_name}")
-    first = await run(broadcast.post_progress, ProgressInput(subject=subject, lines=("started",)))
-    reply = await run(broadcast.announce, announcement(update_id=subject.update_id))
-    assert await run(broadcast.announce, announcement(update_id=subject.update_id)) == reply
+    update = update_plan_of(document, "CR-1", channel=f"#{slack.channel_name}")
+    first = await run(broadcast.post_progress, ProgressInput(update=update, lines=("started",)))
+    reply = await run(broadcast.announce, announcement(update_id=update.update_id))
+    assert await run(broadcast.announce, announcement(update_id=update.update_id)) == reply
     client = WebClient(slack.token, base_url=slack.api_url)
     thread = client.conversations_replies(channel=slack.channel, ts=first.ts)["messages"]
     assert [message["ts"] for message in thread] == [first.ts, reply.ts]
@@ -192,13 +192,13 @@ async def test_an_update_is_told_in_few_calls(broadcast: Broadcast, slack: resou
             service=broadcast._service,
             deployment=broadcast._deployment,
         )
-        subject = subject_of(
+        update = update_plan_of(
             Author(site, "http://127.0.0.1:1").draft("1.0.0"), "CR-1", channel=f"#{slack.channel_name}"
         )
-        begun = await run(counted.post_progress, ProgressInput(subject=subject, lines=("started",)))
-        edit = ProgressInput(subject=subject, ts=begun.ts, channel_id=begun.channel_id, lines=("published",))
+        begun = await run(counted.post_progress, ProgressInput(update=update, lines=("started",)))
+        edit = ProgressInput(update=update, ts=begun.ts, channel_id=begun.channel_id, lines=("published",))
         await run(counted.post_progress, edit)
-        await run(counted.announce, announcement(update_id=subject.update_id))
+        await run(counted.announce, announcement(update_id=update.update_id))
     finally:
         wire.close()
     assert {path.removeprefix(address.path): times for path, times in wire.asked.items()} == {

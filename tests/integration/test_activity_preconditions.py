@@ -17,7 +17,7 @@ from activities.preconditions import (
     RollbackDecisionInput,
 )
 from activities.stage import Stage, StageInput
-from activities.subject import Subject
+from activities.update_plan import UpdatePlan
 from activities.validate import Validate
 from adapters.deployment import FileDeployment
 from adapters.regression_gate import run_gate
@@ -26,9 +26,9 @@ from constitution.environment import Deadlines, Strategy
 from constitution.messages import UpdateRequest
 from constitution.policy.draft import fill
 from constitution.release import Envelope, Kind, Standing
-from constitution.trust.approval import OrderPredicate, Verb
+from constitution.trust.approval import BoardDecision, OrderPredicate
 from signatures.statements import sign_order
-from tests.activity_support import make_deployment, now, refused, run, subject_of
+from tests.activity_support import make_deployment, now, refused, run, update_plan_of
 from tests.constitution_service_support import ENVIRONMENT, Author, Site, following
 
 
@@ -52,11 +52,11 @@ def codes(failure: Any) -> set[str]:
     return {issue["code"] for issue in failure.details[0]["issues"]}
 
 
-async def resolved(preconditions: Preconditions, author: Author, document: bytes) -> tuple[Subject, str]:
+async def resolved(preconditions: Preconditions, author: Author, document: bytes) -> tuple[UpdatePlan, str]:
     checksum = await author.push(document)
     change_request = await author.ask(checksum)
-    subject = await run(preconditions.resolve_subject, asked(checksum=checksum, change_request=change_request))
-    return subject, await author.evidence(document, change_request)
+    update = await run(preconditions.resolve_subject, asked(checksum=checksum, change_request=change_request))
+    return update, await author.evidence(document, change_request)
 
 
 async def test_a_request_is_resolved_against_the_world_and_changes_nothing(
@@ -64,10 +64,10 @@ async def test_a_request_is_resolved_against_the_world_and_changes_nothing(
 ) -> None:
     first = await author.confirmed(author.draft("1.0.0"), expected_generation=0)
     document = author.draft("1.1.0", following(first))
-    subject, _ = await resolved(preconditions, author, document)
-    assert (subject.checksum, subject.version, subject.author) == (checksum_of(document), "1.1.0", "mara")
-    assert (subject.expected_generation, subject.approvals_needed, subject.previous) == (1, 2, following(first))
-    assert not subject.first
+    update, _ = await resolved(preconditions, author, document)
+    assert (update.checksum, update.version, update.author) == (checksum_of(document), "1.1.0", "mara")
+    assert (update.expected_generation, update.approvals_needed, update.previous) == (1, 2, following(first))
+    assert not update.first
     assert len(await author.worker.releases()) == 1
 
 
@@ -127,12 +127,12 @@ async def test_the_inbox_gives_only_plain_files_by_name(
         )
         assert codes(failure) == {"inbox"}
         assert [i["path"] for i in failure.details[0]["issues"]] == ["/document", "/signatures/1"]
-    subject = await run(
+    update = await run(
         preconditions.resolve_subject,
         asked(document="new.json", signatures=["new.sig"], change_request=change_request),
     )
-    assert subject.checksum == checksum
-    assert (await run(preconditions.verify_signatures, subject)).signers == ("mara",)
+    assert update.checksum == checksum
+    assert (await run(preconditions.verify_signatures, update)).signers == ("mara",)
 
 
 async def test_staging_from_the_inbox_refuses_a_file_that_was_changed_meanwhile(
@@ -141,18 +141,18 @@ async def test_staging_from_the_inbox_refuses_a_file_that_was_changed_meanwhile(
     document = author.draft("1.0.0")
     (deployment.inbox_directory / "new.json").write_bytes(document)
     (deployment.inbox_directory / "new.sig").write_bytes(author.sign(document))
-    subject = subject_of(document, "CR-1", document="new.json", signatures=("new.sig",))
+    update = update_plan_of(document, "CR-1", document="new.json", signatures=("new.sig",))
     stage = Stage(service=author.worker, deployment=deployment)
-    order = StageInput(subject=subject, document="new.json", signatures=("new.sig",))
+    order = StageInput(update=update, document="new.json", signatures=("new.sig",))
     artifact = await run(stage.stage_artifact, order)
-    assert artifact.checksum == subject.checksum
+    assert artifact.checksum == update.checksum
     assert await run(stage.stage_artifact, order) == artifact
-    assert await run(stage.stage_artifact, StageInput(subject=subject)) == artifact
+    assert await run(stage.stage_artifact, StageInput(update=update)) == artifact
     (deployment.inbox_directory / "new.json").write_bytes(document + b" ")
     assert (await refused(stage.stage_artifact, order)).type == "untrusted"
     validate = Validate(service=author.worker, deployment=deployment)
-    assert (await run(validate.validate_signature, subject)).valid
-    unknown = subject_of(author.draft("1.0.1"), "CR-1")
+    assert (await run(validate.validate_signature, update)).valid
+    unknown = update_plan_of(author.draft("1.0.1"), "CR-1")
     assert (await refused(validate.validate_signature, unknown)).type == "not-found"
 
 
@@ -162,52 +162,57 @@ async def test_a_signature_of_a_stranger_does_not_count(
     document = author.draft("1.0.0")
     (deployment.inbox_directory / "new.json").write_bytes(document)
     (deployment.inbox_directory / "new.sig").write_bytes(author.sign(document, "alva"))
-    subject = subject_of(document, "CR-1", document="new.json", signatures=("new.sig",))
-    failure = await refused(preconditions.verify_signatures, subject)
+    update = update_plan_of(document, "CR-1", document="new.json", signatures=("new.sig",))
+    failure = await refused(preconditions.verify_signatures, update)
     assert (failure.type, failure.non_retryable) == ("untrusted", True)
     assert "alva" in failure.message
 
 
 async def test_only_the_boards_word_on_these_very_bytes_counts(preconditions: Preconditions, author: Author) -> None:
     document = author.draft("1.0.0")
-    subject, evidence = await resolved(preconditions, author, document)
+    update, evidence = await resolved(preconditions, author, document)
 
     def decision(person: str, **changes: Any) -> Envelope:
-        fields = {"change_request": subject.change_request, "evidence": evidence, "plan": subject.plan, **changes}
+        fields = {"change_request": update.change_request, "evidence": evidence, "plan": update.plan, **changes}
         return author.approvals(document, people=(person,), **fields)[0]
 
     def ask(envelope: Envelope, *seen: Envelope) -> DecisionInput:
-        return DecisionInput(subject=subject, evidence=evidence, envelope=envelope, seen=seen)
+        return DecisionInput(update=update, evidence=evidence, envelope=envelope, seen=seen)
 
     alva, bruno = decision("alva"), decision("bruno")
     first = await run(preconditions.check_decision, ask(alva))
-    assert (first.person, first.decision, first.approvers, first.satisfied) == ("alva", Verb.APPROVE, ("alva",), False)
+    assert (first.person, first.decision, first.approvers, first.satisfied) == (
+        "alva",
+        BoardDecision.APPROVE,
+        ("alva",),
+        False,
+    )
     again = await run(preconditions.check_decision, ask(decision("alva", reason="twice"), alva))
     assert (again.approvers, again.satisfied) == (("alva",), False)
     both = await run(preconditions.check_decision, ask(bruno, alva))
     assert (both.approvers, both.satisfied) == (("alva", "bruno"), True)
-    denied = await run(preconditions.check_decision, ask(decision("chen", decision=Verb.DENY), alva))
-    assert (denied.decision, denied.satisfied) == (Verb.DENY, False)
+    denied = await run(preconditions.check_decision, ask(decision("chen", decision=BoardDecision.DENY), alva))
+    assert (denied.decision, denied.satisfied) == (BoardDecision.DENY, False)
     for refusal in (
         decision("mara"),  # the author, and no member of the board
         decision("alva", evidence=checksum_of(b"other")),
         decision("alva", change_request="CR-other"),
         decision("alva", checksum=checksum_of(b"other")),
         decision("alva", plan=None),
-        decision("alva", plan=subject.plan.model_copy(update={"update_id": str(uuid4())})),
-        decision("alva", plan=subject.plan.model_copy(update={"watch": Strategy(watch_seconds=0)})),
-        decision("alva", plan=subject.plan.model_copy(update={"not_before": now()})),
-        decision("alva", plan=subject.plan.model_copy(update={"rings": ("canary",)})),
+        decision("alva", plan=update.plan.model_copy(update={"update_id": str(uuid4())})),
+        decision("alva", plan=update.plan.model_copy(update={"watch": Strategy(watch_seconds=0)})),
+        decision("alva", plan=update.plan.model_copy(update={"not_before": now()})),
+        decision("alva", plan=update.plan.model_copy(update={"rings": ("canary",)})),
         decision("alva", environment="production"),
         decision("alva", expires_at=now() - timedelta(seconds=1)),
-        decision("mara", decision=Verb.DENY),
-        decision("alva", decision=Verb.DENY, checksum=checksum_of(b"other")),
+        decision("mara", decision=BoardDecision.DENY),
+        decision("alva", decision=BoardDecision.DENY, checksum=checksum_of(b"other")),
         alva.model_copy(update={"payload": bruno.payload[:-4] + "AAAA"}),
     ):
         failure = await refused(preconditions.check_decision, ask(refusal))
         assert (failure.type, failure.non_retryable) == ("not-approved", True)
-    recheck = RecheckInput(subject=subject, evidence=evidence, envelopes=(alva, bruno))
-    assert await run(preconditions.recheck, recheck) == subject
+    recheck = RecheckInput(update=update, evidence=evidence, envelopes=(alva, bruno))
+    assert await run(preconditions.recheck, recheck) == update
     failure = await refused(preconditions.recheck, recheck.model_copy(update={"envelopes": (alva,)}))
     assert failure.type == "not-approved"
     await author.confirmed(author.draft("0.9.0"), expected_generation=0)
@@ -299,8 +304,8 @@ async def test_a_template_passes_the_gate_and_a_bad_draft_does_not(
     )
     checksum = await author.push(document)
     change_request = await author.ask(checksum)
-    subject = subject_of(document, change_request, deadlines=Deadlines(gate=200))
-    passed = await run(preconditions.run_regression_gate, subject)
+    update = update_plan_of(document, change_request, deadlines=Deadlines(gate=200))
+    passed = await run(preconditions.run_regression_gate, update)
     evidence = await author.worker.evidence(passed.evidence)
     assert (evidence.checksum, evidence.change_request) == (checksum, change_request)
     assert [suite.name for suite in evidence.suites] == ["policy", "chaos"]
@@ -309,7 +314,7 @@ async def test_a_template_passes_the_gate_and_a_bad_draft_does_not(
         assert (await author.worker.blob(suite.junit)).lstrip().startswith(b"<?xml")
     assert passed.diff
     bad = author.draft("1.0.1")
-    bad_subject = subject_of(bad, await author.ask(await author.push(bad)), deadlines=Deadlines(gate=200))
+    bad_subject = update_plan_of(bad, await author.ask(await author.push(bad)), deadlines=Deadlines(gate=200))
     failure = await refused(preconditions.run_regression_gate, bad_subject)
     assert (failure.type, failure.non_retryable) == ("evidence-refused", True)
     assert failure.details[0]["issues"]

@@ -18,7 +18,7 @@ from activities.publish import (
     ReleaseLeaseInput,
 )
 from activities.restore import FenceInput, Restore, RestoreInput
-from activities.subject import Subject
+from activities.update_plan import UpdatePlan
 from adapters.event_log import KafkaEventLog
 from constitution.api import AuditEvent, Lease, StandingRequest, WorkflowRef
 from constitution.errors import UnavailableError
@@ -26,7 +26,7 @@ from constitution.messages import RollbackRequest
 from constitution.names import Names
 from constitution.release import Kind, Previous, Standing, Verdict
 from constitution_client.service import ConstitutionServiceClient
-from tests.activity_support import make_deployment, refused, run, subject_of, wire_to
+from tests.activity_support import make_deployment, refused, run, update_plan_of, wire_to
 from tests.constitution_service_support import ENVIRONMENT, Author, ServiceProcess, Site, following
 from tests.helpers import eventually
 from tests.integration.conftest import Topics
@@ -41,26 +41,26 @@ async def prepared(author: Author, document: bytes, **changes: object) -> LoadIn
     checksum = await author.push(document)
     change_request = await author.ask(checksum)
     evidence = await author.evidence(document, change_request)
-    subject = subject_of(document, change_request, **changes)
+    update = update_plan_of(document, change_request, **changes)
     return LoadInput(
-        subject=subject,
+        update=update,
         evidence=evidence,
-        envelopes=author.approvals(document, change_request=change_request, evidence=evidence, plan=subject.plan),
+        envelopes=author.approvals(document, change_request=change_request, evidence=evidence, plan=update.plan),
         fencing_token=0,
-        expected_generation=subject.expected_generation,
+        expected_generation=update.expected_generation,
     )
 
 
-async def leased(publish: Publish, subject: Subject) -> Lease:
+async def leased(publish: Publish, update: UpdatePlan) -> Lease:
     return await run(
         publish.acquire_lease,
-        LeaseInput(environment=ENVIRONMENT, update_id=subject.update_id, kind=Kind.UPDATE, workflow_id="test"),
+        LeaseInput(environment=ENVIRONMENT, update_id=update.update_id, kind=Kind.UPDATE, workflow_id="test"),
     )
 
 
 async def released(publish: Publish, author: Author, document: bytes, **changes: object) -> tuple[LoadInput, Published]:
     load = await prepared(author, document, **changes)
-    lease = await leased(publish, load.subject)
+    lease = await leased(publish, load.update)
     load = load.model_copy(update={"fencing_token": lease.fencing_token})
     return load, await run(publish.load_release, load)
 
@@ -81,7 +81,7 @@ async def test_a_release_is_proved_in_all_three_places_and_twice_the_same(publis
     assert await run(publish.load_release, load) == published
     await author.delivered(published.generation)
     proof = await run(publish.prove_published, to_prove(published))
-    assert (proof.generation, proof.checksum, proof.repaired) == (1, load.subject.checksum, False)
+    assert (proof.generation, proof.checksum, proof.repaired) == (1, load.update.checksum, False)
     assert [event.tenant for event in proof.events] == ["global", "acme"]
     assert proof.events[0].event_id == f"{published.event_id}:global"
     assert await run(publish.prove_published, to_prove(published)) == proof
@@ -91,7 +91,7 @@ async def test_a_load_whose_answer_was_lost_is_one_release(
     publish: Publish, author: Author, service_site: Site, constitution_service: ServiceProcess, tmp_path: Path
 ) -> None:
     load = await prepared(author, author.draft("1.0.0"))
-    load = load.model_copy(update={"fencing_token": (await leased(publish, load.subject)).fencing_token})
+    load = load.model_copy(update={"fencing_token": (await leased(publish, load.update)).fencing_token})
     async with wire_to("127.0.0.1", constitution_service.port) as wire:
         wire.swallow.append(b"POST /v1/constitution/load")
         async with ConstitutionServiceClient(
@@ -137,23 +137,23 @@ async def test_what_has_not_happened_is_not_yet_and_what_is_past_is_a_conflict(
     failure = await refused(publish.prove_published, early)
     assert (failure.type, failure.non_retryable) == ("not-yet", False)
     await author.delivered(1)
-    lease = await leased(publish, first.subject)
+    lease = await leased(publish, first.update)
     standing = StandingRequest(
         standing=Standing.CONFIRMED,
         verdict=Verdict.NOT_APPLICABLE,
         reason="seen",
-        update_id=first.subject.update_id,
+        update_id=first.update.update_id,
         fencing_token=lease.fencing_token,
     )
     said = await author.worker.record_standing(1, standing, f"{ENVIRONMENT}/{standing.update_id}/standing-1")
     assert said.standing is Standing.CONFIRMED
     give_back = ReleaseLeaseInput(
-        environment=ENVIRONMENT, update_id=first.subject.update_id, fencing_token=lease.fencing_token
+        environment=ENVIRONMENT, update_id=first.update.update_id, fencing_token=lease.fencing_token
     )
     await run(publish.release_lease, give_back)
     await run(publish.release_lease, give_back)
     assert await author.worker.lease() is None
-    previous = Previous(version="1.0.0", checksum=first.subject.checksum)
+    previous = Previous(version="1.0.0", checksum=first.update.checksum)
     second = author.draft("1.1.0", previous)
     await released(publish, author, second, expected_generation=1)
     failure = await refused(publish.prove_published, to_prove(published))
@@ -164,7 +164,7 @@ async def test_a_held_lease_names_its_holder_and_a_rollback_fences_a_late_load(
     publish: Publish, restore: Restore, author: Author
 ) -> None:
     load = await prepared(author, author.draft("1.0.0"))
-    lease = await leased(publish, load.subject)
+    lease = await leased(publish, load.update)
     other = LeaseInput(
         environment=ENVIRONMENT,
         update_id="00000000-0000-0000-0000-000000000001",
@@ -173,8 +173,8 @@ async def test_a_held_lease_names_its_holder_and_a_rollback_fences_a_late_load(
     )
     failure = await refused(publish.acquire_lease, other)
     assert failure.type == "lease-held"
-    assert load.subject.update_id in failure.message
-    fence = FenceInput(environment=ENVIRONMENT, update_id=load.subject.update_id, workflow_id="guard")
+    assert load.update.update_id in failure.message
+    fence = FenceInput(environment=ENVIRONMENT, update_id=load.update.update_id, workflow_id="guard")
     fenced = await run(restore.fence_and_look, fence)
     assert (fenced.generation, fenced.confirmed) == (None, None)
     assert await run(restore.fence_and_look, fence) == fenced
@@ -190,11 +190,11 @@ async def test_an_update_is_undone_as_its_approvals_allow_and_once(
     first = await author.confirmed(author.draft("1.0.0"), expected_generation=0)
     second = author.draft("1.1.0", following(first))
     load, published = await released(publish, author, second, expected_generation=1)
-    fence = FenceInput(environment=ENVIRONMENT, update_id=load.subject.update_id, workflow_id="rollback")
+    fence = FenceInput(environment=ENVIRONMENT, update_id=load.update.update_id, workflow_id="rollback")
     fenced = await run(restore.fence_and_look, fence)
     assert fenced.generation == published.generation == 2
-    request = RollbackRequest(reason="it spikes", bad_generation=2, update_id=load.subject.update_id)
-    ask = PlanInput(environment=ENVIRONMENT, update_id=load.subject.update_id, request=request)
+    request = RollbackRequest(reason="it spikes", bad_generation=2, update_id=load.update.update_id)
+    ask = PlanInput(environment=ENVIRONMENT, update_id=load.update.update_id, request=request)
     plan = await run(restore.plan_rollback, ask)
     assert (plan.kind, plan.checksum, plan.restore_generation) == (Kind.ROLLBACK, first.checksum, 1)
     assert (plan.needs_quorum, plan.already, plan.standing_for_bad) == (False, None, Standing.WITHDRAWN)
@@ -212,10 +212,10 @@ async def test_an_update_is_undone_as_its_approvals_allow_and_once(
 
 async def test_a_first_release_is_undone_by_a_withdrawal(publish: Publish, restore: Restore, author: Author) -> None:
     load, _ = await released(publish, author, author.draft("1.0.0"))
-    fence = FenceInput(environment=ENVIRONMENT, update_id=load.subject.update_id, workflow_id="rollback")
+    fence = FenceInput(environment=ENVIRONMENT, update_id=load.update.update_id, workflow_id="rollback")
     fenced = await run(restore.fence_and_look, fence)
-    request = RollbackRequest(reason="not converged", bad_generation=1, update_id=load.subject.update_id)
-    ask = PlanInput(environment=ENVIRONMENT, update_id=load.subject.update_id, request=request)
+    request = RollbackRequest(reason="not converged", bad_generation=1, update_id=load.update.update_id)
+    ask = PlanInput(environment=ENVIRONMENT, update_id=load.update.update_id, request=request)
     plan = await run(restore.plan_rollback, ask)
     assert (plan.kind, plan.checksum, plan.needs_quorum) == (Kind.WITHDRAW, None, False)
     restored = await run(

@@ -17,7 +17,7 @@ from constitution.policy.evaluation import Decision
 from constitution.watch.prediction import PairCounts, Prediction
 from services.common.site import load_site
 from services.policy_engine.candidate import Candidates
-from tests.activity_support import make_deployment, run, subject_of
+from tests.activity_support import make_deployment, run, update_plan_of
 from tests.constitution_service_support import ENVIRONMENT, Author, Site, following
 from tests.consumers_support import AnswerServer, Service
 from tests.helpers import eventually
@@ -106,8 +106,8 @@ async def test_an_engine_tells_what_a_candidate_would_change_and_the_board_gets_
     activity = ExpectedChange(service=author.worker, targets=targets, deployment=deployment)
     change_request = await author.ask(checksum)
     gate = await author.evidence(candidate, change_request)
-    subject = subject_of(candidate, change_request)
-    result = await run(activity.predict_shift, PredictInput(subject=subject, evidence=gate))
+    update = update_plan_of(candidate, change_request)
+    result = await run(activity.predict_shift, PredictInput(update=update, evidence=gate))
     record = await author.worker.evidence(result.evidence)
     assert result.evidence != gate
     assert (record.checksum, record.change_request, len(record.suites)) == (checksum, change_request, 2)
@@ -120,8 +120,8 @@ async def test_an_engine_tells_what_a_candidate_would_change_and_the_board_gets_
     assert prediction.expected("evaluations").up == 1.0
     assert any("deny_share: 15.0% now, 37.5% with the candidate" in line for line in result.lines)
 
-    other = subject_of(wider(author, "1.2.0", following(first)), change_request)
-    nothing = await run(activity.predict_shift, PredictInput(subject=other, evidence=gate))
+    other = update_plan_of(wider(author, "1.2.0", following(first)), change_request)
+    nothing = await run(activity.predict_shift, PredictInput(update=other, evidence=gate))
     assert nothing.lines[0].startswith("not predicted: 0 recorded requests")
     assert any("not in the artifact store" in line for line in nothing.lines)
 

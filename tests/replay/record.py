@@ -22,7 +22,7 @@ from temporalio.client import Client, WorkflowHandle
 from temporalio.contrib.pydantic import pydantic_data_converter
 
 from constitution.messages import Phase
-from constitution.trust.approval import Verb
+from constitution.trust.approval import BoardDecision
 from constitution_client.exit import leave
 from deploy.embedded.stack import Stack
 from tests.workflow.town import LEAF, Town
@@ -113,7 +113,7 @@ class Recorder:
         hostile: tuple[list[Any], ...] = ([], [{"reason": "x"}, {"reason": "y"}], [[]], [{"reason": ""}])
         for arguments in hostile:
             await run.signal("abort", args=arguments)
-        denial = town.approval("bruno", proposal, status, decision=Verb.DENY, reason="not this one")
+        denial = town.approval("bruno", proposal, status, decision=BoardDecision.DENY, reason="not this one")
         await town.until(run, lambda s: len(s.refusals) == 4)
         await run.execute_update("decide", {"approval": denial.model_dump(mode="json")})
         await town.end(run)

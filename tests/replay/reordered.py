@@ -10,22 +10,22 @@ from workflows.update import ConstitutionUpdate
 
 with workflow.unsafe.imports_passed_through():
     from activities.preconditions import GateResult, Preconditions
-    from activities.subject import Subject
+    from activities.update_plan import UpdatePlan
     from constitution.messages import UpdateResult
 
 
 class _GateFirst(PreconditionSteps):
     """Runs the regression gate before anybody's signature is verified."""
 
-    async def prepare(self, subject: Subject) -> GateResult:
+    async def prepare(self, update: UpdatePlan) -> GateResult:
         await self._stepper.run(
             "gate",
             Preconditions.run_regression_gate,
-            subject,
-            policies.gate(subject.deadlines.gate),
+            update,
+            policies.gate(update.deadlines.gate),
             summary="run the regression gate on these very bytes",
         )
-        return await super().prepare(subject)
+        return await super().prepare(update)
 
 
 @workflow.defn(name=child_runs.UPDATE, failure_exception_types=[TypeError])

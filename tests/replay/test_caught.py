@@ -17,14 +17,14 @@ STAGE = """\
         await self._stepper.run(
             "stage",
             Stage.stage_artifact,
-            StageInput(subject=subject, document=request.document, signatures=request.signatures or ()),
+            StageInput(update=update, document=request.document, signatures=request.signatures or ()),
             policies.WRITE,
             summary="stage the signed artifact in the store",
         )
 """
 VALIDATE = """\
         await self._stepper.run(
-            "validate", Validate.validate_signature, subject, policies.READ, summary="validate the signature"
+            "validate", Validate.validate_signature, update, policies.READ, summary="validate the signature"
         )
 """
 

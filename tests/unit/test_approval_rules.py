@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from constitution.environment import Strategy
 from constitution.errors import NotApprovedError
 from constitution.release import Kind, Previous
-from constitution.trust.approval import ApprovalPredicate, OrderPredicate, Verb
+from constitution.trust.approval import ApprovalPredicate, BoardDecision, OrderPredicate
 from constitution.trust.approval_rules import Binding, check_order, count
 from constitution.trust.plan import Plan
 from tests.unit.keyring import NOW, keyring
@@ -40,7 +40,7 @@ def decision(**changes: Any) -> ApprovalPredicate:
         "change_request": "CR-1",
         "evidence": EVIDENCE,
         "plan": PLAN,
-        "decision": Verb.APPROVE,
+        "decision": BoardDecision.APPROVE,
         "reason": "looked at it",
         "issued_at": NOW - timedelta(minutes=1),
         "expires_at": NOW + timedelta(days=1),
@@ -131,7 +131,7 @@ def test_a_decision_counts_in_its_time_only() -> None:
     ],
 )
 def test_one_denial_stops_whatever_the_others_say(changes: dict[str, Any]) -> None:
-    denial = ("chen", decision(decision=Verb.DENY, reason="not like this", **changes))
+    denial = ("chen", decision(decision=BoardDecision.DENY, reason="not like this", **changes))
     assert "chen denied: not like this" in refusal(("alva", decision()), ("bruno", decision()), denial)
 
 
@@ -140,7 +140,7 @@ def test_one_denial_stops_whatever_the_others_say(changes: dict[str, Any]) -> No
     [("marc", {}), ("chen", {"checksum": "sha256:" + "c" * 64}), ("chen", {"change_request": "CR-2"})],
 )
 def test_a_denial_by_nobody_or_of_something_else_stops_nothing(person: str, changes: dict[str, Any]) -> None:
-    denial = (person, decision(decision=Verb.DENY, **changes))
+    denial = (person, decision(decision=BoardDecision.DENY, **changes))
     assert counted(("alva", decision()), ("bruno", decision()), denial) == ("alva", "bruno")
 
 

@@ -13,7 +13,7 @@ from constitution.api import ChangeRequest
 from constitution.checksum import checksum_of
 from constitution.errors import InvalidRequestError, UntrustedError
 from constitution.release import Envelope, Kind, Previous, ReleasePredicate
-from constitution.trust.approval import ApprovalPredicate, OrderPredicate, Verb
+from constitution.trust.approval import ApprovalPredicate, BoardDecision, OrderPredicate
 from signatures import dsse, statements
 from signatures.tokens import ClientKey
 from tests.unit.keyring import NOW, keyring
@@ -49,7 +49,7 @@ def approval(**changes: Any) -> ApprovalPredicate:
         "previous": Previous(version="1.0.0", checksum=OTHER),
         "change_request": "CR-1",
         "evidence": OTHER,
-        "decision": Verb.APPROVE,
+        "decision": BoardDecision.APPROVE,
         "reason": "looked at it",
         "issued_at": NOW,
         "expires_at": NOW + timedelta(days=7),
@@ -227,7 +227,7 @@ class TestApproval:
 
     def test_a_changed_decision_is_refused(self) -> None:
         ring = keyring()
-        envelope = statements.sign_approval(approval(decision=Verb.DENY), ring.tsk["alva"])
+        envelope = statements.sign_approval(approval(decision=BoardDecision.DENY), ring.tsk["alva"])
         payload = base64.b64decode(envelope.payload).replace(b'"deny"', b'"approve"')
         with pytest.raises(UntrustedError, match="is refused"):
             statements.verify_approval(rewritten(envelope, payload), ring.trust, NOW)

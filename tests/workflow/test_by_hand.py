@@ -17,7 +17,7 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from constitution.messages import Phase
 from constitution.release import CurrentConstitution, Standing, Verdict
-from constitution.trust.approval import OrderPredicate, Verb
+from constitution.trust.approval import BoardDecision, OrderPredicate
 from deploy.embedded.development import ENVIRONMENT
 from signatures.statements import sign_order
 from tests.helpers import eventually
@@ -250,7 +250,7 @@ async def test_a_board_member_denies_until_it_is_live(town: Town, live: CurrentC
     moment = datetime.now(UTC) + timedelta(hours=1)
     handle, proposal = await town.approved(not_before=moment.isoformat())
     status = await town.until_step(handle, "lease", "waiting")
-    envelope = town.approval("chen", proposal, status, decision=Verb.DENY, reason="second thoughts")
+    envelope = town.approval("chen", proposal, status, decision=BoardDecision.DENY, reason="second thoughts")
     answer = await handle.execute_update("decide", {"approval": envelope.model_dump(mode="json")})
     assert "denied" in answer
     await outcomes.rejected(town, handle, proposal, live, "second thoughts", denied_by="chen")

@@ -14,7 +14,7 @@ from constitution.api import LeaseRequest
 from constitution.errors import UpdateClosedError
 from constitution.messages import Outcome, Phase, Status
 from constitution.release import CurrentConstitution, Envelope, Kind
-from constitution.trust.approval import OrderPredicate, Verb
+from constitution.trust.approval import BoardDecision, OrderPredicate
 from deploy.embedded.development import ENVIRONMENT
 from signatures.openpgp import generate_key
 from signatures.statements import sign_approval, sign_order
@@ -198,7 +198,7 @@ async def test_one_denial_rejects(waiting: Waiting, live: CurrentConstitution) -
     town = waiting.town
     await waiting.handle.execute_update("decide", waiting.decision("alva"))
     answer = await waiting.handle.execute_update(
-        "decide", waiting.decision("bruno", decision=Verb.DENY, reason="not this one")
+        "decide", waiting.decision("bruno", decision=BoardDecision.DENY, reason="not this one")
     )
     assert "rejected" in answer
     end = await town.end(waiting.handle)

@@ -36,7 +36,7 @@ from constitution.messages import Phase, Status
 from constitution.names import Names
 from constitution.policy.draft import fill
 from constitution.release import CurrentConstitution, Envelope, Kind, Previous
-from constitution.trust.approval import ApprovalPredicate, Verb
+from constitution.trust.approval import ApprovalPredicate, BoardDecision
 from constitution_client import ceremony
 from constitution_client.ceremony import make_trust
 from constitution_client.service import ConstitutionServiceClient
@@ -352,7 +352,7 @@ class Town:
             "change_request": proposal.change_request,
             "evidence": status.evidence,
             "plan": status.plan,
-            "decision": Verb.APPROVE,
+            "decision": BoardDecision.APPROVE,
             "reason": "read and agreed",
             "issued_at": now,
             "expires_at": now + timedelta(days=1),
@@ -374,7 +374,7 @@ class Town:
             change_request=None,
             evidence=None,
             rollback_of=bad_generation,
-            decision=Verb.APPROVE,
+            decision=BoardDecision.APPROVE,
             reason="read and agreed",
             issued_at=now,
             expires_at=now + timedelta(days=1),

@@ -24,7 +24,7 @@ from constitution.policy import validity
 from constitution.policy.document import Constitution, parse
 from constitution.release import Envelope, Kind, Release
 from constitution.trust import approval_rules
-from constitution.trust.approval import ApprovalPredicate, Verb
+from constitution.trust.approval import ApprovalPredicate, BoardDecision
 from constitution.trust.approval_rules import Binding
 from constitution.trust.plan import Plan
 from constitution.trust.trust_policy import TrustPolicy
@@ -307,7 +307,7 @@ def _plan(decisions: _Decisions, request: LoadRequest, moment: datetime) -> Plan
     Raises:
         NotApprovedError: no approval is for this update in these rings, or its time has not come.
     """
-    plans = [predicate.plan for _, predicate, _ in decisions.verified if predicate.decision is Verb.APPROVE]
+    plans = [predicate.plan for _, predicate, _ in decisions.verified if predicate.decision is BoardDecision.APPROVE]
     plan = next((plan for plan in plans if plan is not None and plan.update_id == request.update_id), None)
     if plan is None:
         others = sorted({plan.update_id for plan in plans if plan is not None})
@@ -353,7 +353,7 @@ def _approved(
     counted = [
         envelope
         for person, predicate, envelope in decisions.verified
-        if person in approvers and predicate.decision is Verb.APPROVE and not binding.differences(predicate)
+        if person in approvers and predicate.decision is BoardDecision.APPROVE and not binding.differences(predicate)
     ]
     return approvers, tuple(counted)
 

@@ -21,7 +21,7 @@ from constitution.api import (
 from constitution.errors import ConflictError, Issue, NotApprovedError, NotFoundError, UnavailableError, UntrustedError
 from constitution.messages import undo_command
 from constitution.release import Envelope, Kind
-from constitution.trust.approval import ApprovalPredicate, Verb
+from constitution.trust.approval import ApprovalPredicate, BoardDecision
 from constitution.trust.approval_rules import CLOCK_SKEW
 from services.constitution_service.artifacts import change_requests
 from services.constitution_service.audit import audit_events
@@ -196,7 +196,7 @@ def _denial(
         raise NotApprovedError(f"this denial does not count: {error.message}", issues=error.issues) from error
     said = (predicate.kind, predicate.environment, predicate.change_request, predicate.checksum)
     wanted = (Kind.UPDATE, context.environment, filed.request.id, filed.request.checksum)
-    if predicate.decision is not Verb.DENY:
+    if predicate.decision is not BoardDecision.DENY:
         raise NotApprovedError(f"{person} has signed an approval, not a denial")
     if person not in context.trust.with_role("board"):
         raise NotApprovedError(f"this denial does not count: {person} is no member of the board")
@@ -232,7 +232,7 @@ async def _approvers(
             filed.request.checksum,
         )
         plan = said.plan
-        counts = person in board and said.decision is Verb.APPROVE and about and said.expires_at > moment
+        counts = person in board and said.decision is BoardDecision.APPROVE and about and said.expires_at > moment
         if plan is None or plan.update_id != update_id or not counts:
             message = f"{person}: does not approve this update now"
             issues.append(Issue(code="approval", path=f"/approvals/{index}", message=message))

@@ -9,7 +9,7 @@ from constitution.release import Kind, Previous
 from constitution.trust.plan import Plan
 
 
-class Subject(Model):
+class UpdatePlan(Model):
     """The document, the change and the world it was prepared against.
 
     Args:
