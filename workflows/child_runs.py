@@ -1,6 +1,5 @@
 """A run group: an update, its guard, its rollback. How they start each other and wait for each other."""
 
-import asyncio
 import itertools
 from collections.abc import Iterator
 from datetime import timedelta
@@ -131,63 +130,6 @@ async def deployment(journal: Journal) -> DeploymentInfo:
             journal.set(environment=info.environment, waiting_for="", phase=Phase.RUNNING)
             journal.identify()
             return info
-
-
-async def keep_guard(request: GuardRequest, started: asyncio.Event) -> None:
-    """Start the guard of this run, and start it again whenever it ends before this run does.
-
-    A guard that is terminated reaches its parent as an error; one that ends by itself has been cancelled by hand.
-    """
-    guard_id = Names(request.namespace).guard_id(request.parent.workflow_id, request.parent.run_id or "")
-    watching = asyncio.create_task(_wake_after_each_reset(guard_id), name="reset")  # noqa: F841, RUF006 - for its life
-    pause, longest = RESTART_PAUSE, policies.PERSISTENT_PAUSE  # short: until then a dead parent is undone by nobody
-    while True:
-        try:
-            handle = await workflow.start_child_workflow(
-                GUARD,
-                request,
-                id=guard_id,
-                parent_close_policy=workflow.ParentClosePolicy.REQUEST_CANCEL,
-                id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
-                static_summary="dead man's switch: undoes an unconfirmed release however its parent ends",
-            )
-            started.set()
-            await handle
-        except (ChildWorkflowError, WorkflowAlreadyStartedError) as error:
-            workflow.logger.warning("guard_restarted")
-            if isinstance(error, WorkflowAlreadyStartedError):  # perhaps a stranger's, who keeps it for days
-                longest = policies.PERSISTENT_PAUSE_MAX
-            if not started.is_set():  # it is the guard of the run that was reset to a point before this, and became us
-                await _wake(guard_id)
-                started.set()
-        await workflow.sleep(pause, summary="before the guard is started again")
-        pause = min(pause * 2, longest)
-
-
-async def _wake(guard_id: str) -> None:
-    """Tell the guard of the run that this one was before a reset: it goes on as ours, or undoes that run's release.
-
-    Nobody else tells it: for the server, a run that is reset does not end, and the guard is not its new run's child
-    (seen on 1.32). One that undoes gives way to a guard of our own.
-    """
-    try:
-        await workflow.get_external_workflow_handle(guard_id).cancel()
-    except FailureError:
-        workflow.logger.info("guard_has_ended", extra={"guard": guard_id})
-
-
-async def wake_former_guard(namespace: str) -> None:
-    """Wake the guard of the life that a reset has cut off before it was started: it undoes what that life did."""
-    me = myself()
-    await _wake(Names(namespace).guard_id(me.workflow_id, me.run_id or ""))
-
-
-async def _wake_after_each_reset(guard_id: str) -> None:
-    """Wake the guard when this run has been reset to a point after its guard's start: a reset changes the seed."""
-    while True:
-        seed = workflow.random_seed()
-        await workflow.wait_condition(lambda before=seed: workflow.random_seed() != before)  # type: ignore[misc]
-        await _wake(guard_id)
 
 
 async def roll_back(

@@ -1,12 +1,12 @@
 """The steps that an update and a rollback take alike: guard, proof, sync, and giving the lease back."""
 
-import asyncio
 from collections.abc import Sequence
 
 from temporalio import workflow
 
 from workflows import child_runs, policies
 from workflows.child_runs import GuardRequest
+from workflows.guard_supervisor import GuardSupervisor
 from workflows.status import Journal
 from workflows.stepping import Stepper
 
@@ -27,16 +27,15 @@ class ReleaseSteps:
     def __init__(self, stepper: Stepper, journal: Journal) -> None:
         self._stepper = stepper
         self._journal = journal
-        self._keeping: asyncio.Task[None] | None = None
+        self._supervisor: GuardSupervisor | None = None
 
     @property
     def is_guarded(self) -> bool:
         """Whether this run has started its guard."""
-        return self._keeping is not None
+        return self._supervisor is not None
 
     async def guard(self, info: DeploymentInfo, *, seals: bool) -> None:
         """Start the guard, and keep one for as long as the run lives; before anything that needs an undo."""
-        started = asyncio.Event()
         request = GuardRequest(
             parent=child_runs.myself(),
             update_id=self._update_id,
@@ -44,8 +43,8 @@ class ReleaseSteps:
             namespace=info.namespace,
             seals=seals,
         )
-        self._keeping = asyncio.create_task(child_runs.keep_guard(request, started), name="guard")
-        await workflow.wait_condition(started.is_set)
+        self._supervisor = GuardSupervisor(info.namespace)
+        await self._supervisor.start(request)
 
     async def prove(self, published: Published, rings: Sequence[str], *, persistent: bool) -> Proof:
         """Read the release back from every place that holds it (invariant 1)."""

@@ -11,6 +11,7 @@ from constitution.messages import RollbackRequest, RollbackResult
 from constitution.names import Names
 from workflows import child_runs, policies
 from workflows.compensation import Compensations
+from workflows.guard_supervisor import GuardSupervisor
 from workflows.release_steps import ReleaseSteps
 from workflows.status import Journal, clipped
 from workflows.stepping import Stepper
@@ -70,7 +71,7 @@ class Undo:
         if not self.compensations.knows("publish"):
             self.of_publish()
         if not self._steps.is_guarded:
-            await child_runs.wake_former_guard(info.namespace)
+            await GuardSupervisor(info.namespace).wake()
 
     async def _roll_back(self) -> None:
         """Undo of publish, safe if it never happened or happens late: take the lease, only then look."""
