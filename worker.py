@@ -53,7 +53,6 @@ from activities.validate import Validate
 from activities.watch.watch import Watch
 from adapters import memory
 from adapters.archive import GitArchive
-from adapters.deployment import FileDeployment, load_deployment
 from adapters.event_log import KafkaEventLog
 from adapters.ledger import PostgresLedger
 from adapters.postgres import Database
@@ -67,6 +66,7 @@ from adapters.schedule import schedule_reconciliation
 from adapters.settings import WorkerSettings
 from adapters.slack import SlackChannel
 from adapters.targets import HttpTargets
+from adapters.worker_config import WorkerConfig, load_worker_config
 from constitution.addresses import link_of
 from constitution.errors import ConstitutionError, InvalidRequestError, Issue, UnavailableError
 from constitution.names import Names
@@ -101,7 +101,7 @@ class Configuration:
     """Everything that was read before anything was connected."""
 
     settings: WorkerSettings
-    deployment: FileDeployment
+    config: WorkerConfig
     client_key: ClientKey
     archive: GitArchive
     temporal: dict[str, Any]
@@ -121,18 +121,16 @@ def configure() -> Configuration:
     links = {"constitution-service": link_of(settings.constitution_service_url)}
     if settings.temporal_ui_url is not None:
         links["Temporal UI"] = link_of(settings.temporal_ui_url)
-    deployment = _collected(
-        lambda: load_deployment(settings.environment_file, scratch=settings.evidence_directory, links=links),
+    config = _collected(
+        lambda: load_worker_config(settings.environment_file, scratch=settings.evidence_directory, links=links),
         problems,
         "ENVIRONMENT_FILE",
     )
     client_key = _collected(lambda: ClientKey.load(settings.client_key_file), problems, "CLIENT_KEY_FILE")
     archive = _collected(lambda: GitArchive(settings.archive_repository), problems, "ARCHIVE_REPOSITORY")
-    if deployment is None or client_key is None or archive is None or temporal is None:
+    if config is None or client_key is None or archive is None or temporal is None:
         raise _refusal(problems)
-    return Configuration(
-        settings=settings, deployment=deployment, client_key=client_key, archive=archive, temporal=temporal
-    )
+    return Configuration(settings=settings, config=config, client_key=client_key, archive=archive, temporal=temporal)
 
 
 def _collected(read: Callable[[], _T], problems: list[Issue], name: str) -> _T | None:
@@ -201,8 +199,8 @@ def _how_to_begin(version: WorkerDeploymentVersion) -> str:
 @asynccontextmanager
 async def activities(configuration: Configuration, client: Client) -> AsyncIterator[list[Callable[..., Any]]]:
     """Build every adapter once, hand them to the activities, and close them in reverse."""
-    settings, deployment = configuration.settings, configuration.deployment
-    environment = deployment.environment.environment
+    settings, config = configuration.settings, configuration.config
+    environment = config.name
     names = Names(settings.namespace)
     async with AsyncExitStack() as stack:
         service = await stack.enter_async_context(
@@ -228,31 +226,29 @@ async def activities(configuration: Configuration, client: Client) -> AsyncItera
             ledger=ledger,
             cache=ConstitutionCache(redis, names),
             events=events,
-            deployment=deployment,
+            config=config,
         )
-        sync = Sync(targets=targets, service=service, deployment=deployment)
+        sync = Sync(targets=targets, service=service, config=config)
         holders: tuple[object, ...] = (
-            DeploymentActivities(deployment=deployment, namespace=settings.namespace),
-            Preconditions(service=service, deployment=deployment, gate=run_gate),
-            Stage(service=service, deployment=deployment),
-            Validate(service=service, deployment=deployment),
+            DeploymentActivities(config=config, namespace=settings.namespace),
+            Preconditions(service=service, config=config, gate=run_gate),
+            Stage(service=service, config=config),
+            Validate(service=service, config=config),
             publish,
             sync,
-            Confirm(service=service, deployment=deployment, publish=publish, sync=sync),
-            ExpectedChange(service=service, targets=targets, deployment=deployment),
-            Watch(metrics=metrics, service=service, deployment=deployment),
-            Broadcast(channel=channel, ledger=ledger, service=service, deployment=deployment),
-            ArchiveRelease(
-                service=service, archive=configuration.archive, events=events, runs=runs, deployment=deployment
-            ),
-            Restore(service=service, deployment=deployment),
+            Confirm(service=service, config=config, publish=publish, sync=sync),
+            ExpectedChange(service=service, targets=targets, config=config),
+            Watch(metrics=metrics, service=service, config=config),
+            Broadcast(channel=channel, ledger=ledger, service=service, config=config),
+            ArchiveRelease(service=service, archive=configuration.archive, events=events, runs=runs, config=config),
+            Restore(service=service, config=config),
             RunGroup(service=service),
             Audit(service=service),
             RunsActivities(runs=runs),
-            Reconcile(service=service, deployment=deployment, runs=runs, search=search, names=names),
-            TargetChecks(service=service, targets=targets, topic=events, deployment=deployment),
+            Reconcile(service=service, config=config, runs=runs, search=search, names=names),
+            TargetChecks(service=service, targets=targets, topic=events, config=config),
             ArchiveChecks(
-                service=service, repository=configuration.archive, told=channel, search=search, deployment=deployment
+                service=service, repository=configuration.archive, told=channel, search=search, config=config
             ),
             RunChecks(search=search),
         )
@@ -349,7 +345,7 @@ async def schedule(configuration: Configuration, client: Client) -> None:
     await schedule_reconciliation(
         client,
         Names(settings.namespace),
-        configuration.deployment.environment.environment,
+        configuration.config.name,
         every=timedelta(seconds=settings.reconcile_seconds),
         closed_seconds=settings.reconcile_closed_seconds,
     )
@@ -368,7 +364,7 @@ async def serve(configuration: Configuration) -> None:
     settings = configuration.settings
     deployed = deployment_of(settings)
     build = deployed.version.build_id
-    stack = stack_of(configuration.deployment.trust)
+    stack = stack_of(configuration.config.trust)
     client = await connect(configuration, f"{socket.gethostname()}/{os.getpid()}#{stack}@{build}")
     await require_search_attributes(client)
     await schedule(configuration, client)
@@ -395,7 +391,7 @@ async def serve(configuration: Configuration) -> None:
         running = asyncio.create_task(worker.run(), name="worker")
         stopping = asyncio.create_task(stop.wait(), name="stop")
         sys.stderr.write(
-            f"worker: polling {task_queue} for {configuration.deployment.environment.environment}, {build}\n"
+            f"worker: polling {task_queue} for {configuration.config.name}, {build}\n"
             + (_how_to_begin(deployed.version) if deployed.use_worker_versioning else "")
         )
         await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)

@@ -23,7 +23,7 @@ from activities.folder import (
 )
 from activities.history import undoing
 from activities.keys import require_environment
-from activities.ports import Archive, ConstitutionService, Deployment, EventLog, Runs
+from activities.ports import ActivityConfig, Archive, ConstitutionService, EventLog, Runs
 from activities.runs import RunRef
 from constitution.checksum import Checksum
 from constitution.errors import ContentError, NotYetError
@@ -120,13 +120,13 @@ class ArchiveRelease:
         archive: Archive,
         events: EventLog,
         runs: Runs,
-        deployment: Deployment,
+        config: ActivityConfig,
     ) -> None:
         self._service = service
         self._archive = archive
         self._events = events
         self._runs = runs
-        self._deployment = deployment
+        self._config = config
 
     @activity.defn
     @classified
@@ -146,7 +146,7 @@ class ArchiveRelease:
             NotYetError: its event is not on the topic yet.
             UnavailableError: the repository or the service does not answer.
         """
-        require_environment(self._deployment, x.environment)
+        require_environment(self._config, x.environment)
         activity.heartbeat("reading")
         release = await self._service.release(x.generation)
         folder = folder_of(release.version, release.generation)
@@ -185,14 +185,14 @@ class ArchiveRelease:
             NotApprovedError: nothing that was signed is this person's denial.
             UnavailableError: the repository or the service does not answer.
         """
-        require_environment(self._deployment, x.environment)
+        require_environment(self._config, x.environment)
         await asyncio.to_thread(
             require_signed_denial,
             x.decisions,
             person=x.denied_by,
             environment=x.environment,
             checksum=x.checksum,
-            trust=self._deployment.trust,
+            trust=self._config.trust,
             now=datetime.now(UTC),
         )
         folder = denial_folder(x.update_id)
@@ -232,7 +232,7 @@ class ArchiveRelease:
         Raises:
             NotYetError: it has not, for as long as one attempt waits; what lacks is named.
         """
-        require_environment(self._deployment, x.environment)
+        require_environment(self._config, x.environment)
         last = {p: max(e.offset for e in x.events if e.partition == p) for p in sorted({e.partition for e in x.events})}
         loop = asyncio.get_running_loop()
         ends = loop.time() + x.patience_seconds
@@ -262,7 +262,7 @@ class ArchiveRelease:
             NotYetError: a run has not closed.
             NotFoundError: Temporal no longer has a run (retention).
         """
-        require_environment(self._deployment, x.environment)
+        require_environment(self._config, x.environment)
         folder = folder_of(x.version, x.generation)
         files = {}
         for ref in x.runs:
@@ -323,7 +323,7 @@ class ArchiveRelease:
         """Return the events as they are on the topic: the first of each tenant, as duplicates may come later."""
         files = {}
         found = await self._events.find_events(release.generation, release.effective_at)
-        for number, tenant in enumerate(self._deployment.environment.tenants, start=1):
+        for number, tenant in enumerate(self._config.environment.tenants, start=1):
             identity = f"{release.event_id}:{tenant}"
             own = [event for event in found if event["event_id"] == identity]
             if not own:

@@ -12,7 +12,7 @@ from activities.failures import classified
 from activities.folder import record_of, require_backed
 from activities.history import undoing
 from activities.keys import require_environment
-from activities.ports import Channel, ConstitutionService, Deployment, Ledger
+from activities.ports import ActivityConfig, Channel, ConstitutionService, Ledger
 from activities.text import one_line, slack_text
 from activities.update_plan import UpdatePlan
 from constitution.api import UpdateRecord, UpdateState
@@ -72,12 +72,12 @@ class Broadcast:
     """Tells people in the channel."""
 
     def __init__(
-        self, *, channel: Channel, ledger: Ledger, service: ConstitutionService, deployment: Deployment
+        self, *, channel: Channel, ledger: Ledger, service: ConstitutionService, config: ActivityConfig
     ) -> None:
         self._service = service
         self._channel = channel
         self._ledger = ledger
-        self._deployment = deployment
+        self._config = config
 
     @activity.defn
     @classified
@@ -92,14 +92,14 @@ class Broadcast:
             UnavailableError: Slack does not answer. NotFoundError, ForbiddenError: channel, message or token is wrong.
         """
         update = x.update
-        require_environment(self._deployment, update.environment)
+        require_environment(self._config, update.environment)
         title = f"Constitution {update.version} for {update.environment}"
         shown = blocks.present(
             [
                 blocks.header(title),
                 blocks.facts([("Change request", update.change_request), ("Checksum", update.checksum)]),
                 blocks.paragraph([one_line(line, 300) for line in x.lines]),
-                blocks.addresses(self._deployment.links),
+                blocks.addresses(self._config.links),
             ]
         )
         text = slack_text(f"{title}: {x.lines[-1] if x.lines else 'started'}")
@@ -108,7 +108,7 @@ class Broadcast:
                 await self._channel.edit(x.channel_id, x.ts, text=text, blocks=shown)
                 return Posted(channel_id=x.channel_id, ts=x.ts)
         channel_id, ts = await self._once(
-            self._deployment.environment.channel, _progress_key(update.update_id), text, shown
+            self._config.environment.channel, _progress_key(update.update_id), text, shown
         )
         return Posted(channel_id=channel_id, ts=ts)
 
@@ -118,7 +118,7 @@ class Broadcast:
         """Tell one outcome: a message of its own; a reply to the progress message is shown in the channel too.
 
         What became of a release is told in the words of constitution-service's record of it, and only what it says; an
-        update's rejection ends that update there first. Links and channel are the deployment's.
+        update's rejection ends that update there first. Links and channel are the environment's.
         Once per key: under an advisory lock, what was posted is looked up by its metadata first, so that a call whose
         answer was lost, a retry, or a second worker finds it. Twice, or killed half-way: the same message. Late, after
         its caller died: tells what is true of that run all the same.
@@ -128,7 +128,7 @@ class Broadcast:
             ConflictError: the record says otherwise.
             NotFoundError, ForbiddenError: channel or token is wrong.
         """
-        require_environment(self._deployment, x.environment)
+        require_environment(self._config, x.environment)
         x = await self._recorded(x)
         title = f"Constitution {x.version or ''} {blocks.TITLES.get(x.outcome, x.outcome)}".replace("  ", " ")
         restored = ""
@@ -154,12 +154,12 @@ class Broadcast:
                 blocks.paragraph([f"Reason: {one_line(x.reason, 1000)}" if x.reason else ""]),
                 blocks.paragraph(blocks.diff_lines(x.diff)),
                 blocks.facts([("Workflow", x.workflow_id), ("Run", x.run_id)]),
-                blocks.addresses(self._deployment.links),
+                blocks.addresses(self._config.links),
             ]
         )
         text = slack_text(f"{title} in {x.environment}: {x.checksum or ''} {x.reason or x.summary}", 600)
         channel_id, ts = await self._once(
-            self._deployment.environment.channel, x.key, text, shown, _progress_key(x.answers or x.update_id)
+            self._config.environment.channel, x.key, text, shown, _progress_key(x.answers or x.update_id)
         )
         return Posted(channel_id=channel_id, ts=ts, permalink=await self._channel.permalink(channel_id, ts))
 

@@ -12,7 +12,7 @@ from temporalio import activity
 from activities.decisions import judge_order
 from activities.failures import classified
 from activities.keys import require_environment, step_key
-from activities.ports import ConstitutionService, Deployment
+from activities.ports import ActivityConfig, ConstitutionService
 from activities.publish import ProveInput, Publish
 from activities.sync import GoldenInput, Sync, SyncInput
 from constitution.api import StandingRequest
@@ -62,9 +62,9 @@ class StandingResult(Model):
 class Confirm:
     """Records standings. ``publish`` and ``sync`` look again at what a confirmation rests on."""
 
-    def __init__(self, *, service: ConstitutionService, deployment: Deployment, publish: Publish, sync: Sync) -> None:
+    def __init__(self, *, service: ConstitutionService, config: ActivityConfig, publish: Publish, sync: Sync) -> None:
         self._service = service
-        self._deployment = deployment
+        self._config = config
         self._publish = publish
         self._sync = sync
 
@@ -82,7 +82,7 @@ class Confirm:
             EvidenceError: no evidence backs the confirmation: the release was not watched as its strategy says.
             NotConvergedError, NotYetError: it is not what is delivered and obeyed.
         """
-        require_environment(self._deployment, x.environment)
+        require_environment(self._config, x.environment)
         release = await self._service.release(x.generation)
         standing, verdict = x.standing, None
         if x.standing is not Standing.CONFIRMED:
@@ -154,7 +154,7 @@ class Confirm:
 
     async def _signed_plan(self, release: Release) -> Plan:
         """Return how the board wished the release to be watched; whoever started the run is not asked."""
-        predicate = await asyncio.to_thread(approved, release, self._deployment.trust)
+        predicate = await asyncio.to_thread(approved, release, self._config.trust)
         if predicate is None or predicate.plan is None:
             raise EvidenceError(f"no approval of generation {release.generation} says how it is to be watched")
         return predicate.plan
@@ -179,7 +179,7 @@ class Confirm:
             try:
                 person, _ = judge_order(
                     envelope,
-                    trust=self._deployment.trust,
+                    trust=self._config.trust,
                     environment=x.environment,
                     workflow_id=x.workflow_id,
                     update_id=x.update_id,
@@ -191,7 +191,7 @@ class Confirm:
                 activity.logger.info("order_does_not_count", extra={"reason": error.message})
             else:
                 people.add(person)
-        return len(people) >= self._deployment.trust.thresholds.override
+        return len(people) >= self._config.trust.thresholds.override
 
     async def _look_again(self, x: StandingInput, release: Release) -> None:
         """Everything that proof and sync had said: results of theirs may have been made up."""

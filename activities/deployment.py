@@ -1,9 +1,9 @@
-"""Which deployment the worker serves: asked first, so that even a refused input is refused by name."""
+"""Which environment the worker serves: asked first, so that even a refused input is refused by name."""
 
 from temporalio import activity
 
 from activities.failures import classified
-from activities.ports import Deployment
+from activities.ports import ActivityConfig
 from constitution.model import Model
 
 
@@ -28,25 +28,24 @@ class DeploymentActivities:
     """Reads what the worker was started with.
 
     Args:
-        deployment: environment file and trust policy, read once.
+        config: environment file and trust policy, read once.
         namespace: prefix of every name in shared systems.
     """
 
-    def __init__(self, *, deployment: Deployment, namespace: str) -> None:
-        self._deployment = deployment
+    def __init__(self, *, config: ActivityConfig, namespace: str) -> None:
+        self._config = config
         self._namespace = namespace
 
     @activity.defn
     @classified
     async def read_deployment(self, x: DeploymentQuestion) -> DeploymentInfo:
-        """Return the deployment. Twice, killed half-way, or late: only reads what was read at start."""
+        """Return the environment. Twice, killed half-way, or late: only reads what was read at start."""
         activity.logger.info("deployment_asked", extra={"asked_by": x.asked_by})
-        environment = self._deployment.environment
         return DeploymentInfo(
-            environment=environment.environment,
+            environment=self._config.name,
             namespace=self._namespace,
-            channel=environment.channel,
-            tenants=environment.tenants,
-            links=self._deployment.links,
+            channel=self._config.environment.channel,
+            tenants=self._config.environment.tenants,
+            links=self._config.links,
             run_id=activity.info().workflow_run_id or "",
         )

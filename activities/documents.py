@@ -5,7 +5,7 @@ import os
 import stat
 from pathlib import Path
 
-from activities.ports import ConstitutionService, Deployment
+from activities.ports import ActivityConfig, ConstitutionService
 from activities.update_plan import UpdatePlan
 from constitution.checksum import checksum_of
 from constitution.errors import InvalidRequestError, NotFoundError, UntrustedError
@@ -13,7 +13,7 @@ from constitution.errors import InvalidRequestError, NotFoundError, UntrustedErr
 MAX_FILE = 1024 * 1024  # bytes; documents and signatures have the same limit (docs/architecture.md, The document)
 
 
-async def inbox_file(deployment: Deployment, name: str) -> bytes:
+async def inbox_file(config: ActivityConfig, name: str) -> bytes:
     """Return the bytes of a file in the inbox, by plain name.
 
     The name is hostile: no path, no link, no device; at most ``MAX_FILE`` bytes.
@@ -21,7 +21,7 @@ async def inbox_file(deployment: Deployment, name: str) -> bytes:
     Raises:
         InvalidRequestError: there is no such regular file, or it is too large.
     """
-    return await asyncio.to_thread(_read, deployment.inbox_directory, name)
+    return await asyncio.to_thread(_read, config.inbox_directory, name)
 
 
 def _read(inbox: Path, name: str) -> bytes:
@@ -49,7 +49,7 @@ def _read(inbox: Path, name: str) -> bytes:
 
 
 async def update_files(
-    service: ConstitutionService, deployment: Deployment, update: UpdatePlan
+    service: ConstitutionService, config: ActivityConfig, update: UpdatePlan
 ) -> tuple[bytes, list[bytes]]:
     """Return the document and the detached signatures of an update: from the store, else from its inbox names.
 
@@ -64,8 +64,8 @@ async def update_files(
     except NotFoundError:
         if update.document is None:
             raise
-        document = await inbox_file(deployment, update.document)
-        signatures = [await inbox_file(deployment, name) for name in update.signatures]
+        document = await inbox_file(config, update.document)
+        signatures = [await inbox_file(config, name) for name in update.signatures]
     require_checksum(document, update.checksum)
     return document, signatures
 

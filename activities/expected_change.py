@@ -11,7 +11,7 @@ from temporalio import activity
 
 from activities.failures import classified
 from activities.keys import require_environment
-from activities.ports import ConstitutionService, Deployment, TargetClient
+from activities.ports import ActivityConfig, ConstitutionService, TargetClient
 from activities.update_plan import UpdatePlan
 from constitution.checksum import Checksum
 from constitution.environment import Target
@@ -37,10 +37,10 @@ class PredictResult(Model):
 class ExpectedChange:
     """Asks engines; stores evidence; changes nothing live."""
 
-    def __init__(self, *, service: ConstitutionService, targets: TargetClient, deployment: Deployment) -> None:
+    def __init__(self, *, service: ConstitutionService, targets: TargetClient, config: ActivityConfig) -> None:
         self._service = service
         self._targets = targets
-        self._deployment = deployment
+        self._config = config
 
     @activity.defn
     @classified
@@ -57,13 +57,13 @@ class ExpectedChange:
             UnavailableError: constitution-service does not answer.
         """
         update = x.update
-        require_environment(self._deployment, update.environment)
+        require_environment(self._config, update.environment)
         if update.previous is None:
             return PredictResult(evidence=x.evidence, lines=("a first release changes nothing that could be replayed",))
         record = await self._service.evidence(x.evidence)
         engines = [
             target
-            for target in self._deployment.environment.targets
+            for target in self._config.environment.targets
             if target.kind == "policy_engine" and target.ring in update.rings
         ]
         asked = await asyncio.gather(*(self._ask(engine, update.checksum) for engine in engines))

@@ -1,6 +1,6 @@
 """Idempotency keys, and the check that a worker only acts in its own environment."""
 
-from activities.ports import Deployment
+from activities.ports import ActivityConfig
 from constitution.errors import InvalidRequestError
 
 
@@ -9,13 +9,13 @@ def step_key(environment: str, update_id: str, step: str) -> str:
     return f"{environment}/{update_id}/{step}"
 
 
-def require_environment(deployment: Deployment, environment: str) -> None:
+def require_environment(config: ActivityConfig, environment: str) -> None:
     """Refuse work that was meant for another environment's worker.
 
     Raises:
-        InvalidRequestError: ``environment`` is not this deployment's.
+        InvalidRequestError: ``environment`` is not this worker's.
     """
-    own = deployment.environment.environment
+    own = config.name
     if environment != own:
         raise InvalidRequestError(
             f"this worker serves the environment {own!r}, not {environment!r}",

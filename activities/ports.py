@@ -62,9 +62,11 @@ class ConstitutionService(Protocol):
     async def audit(self, event: AuditEvent) -> None: ...
 
 
-class Deployment(Protocol):
-    """This deployment: read once by the worker."""
+class ActivityConfig(Protocol):
+    """The environment as activities need it: read once by the worker (``adapters.worker_config``)."""
 
+    @property
+    def name(self) -> str: ...
     @property
     def environment(self) -> Environment: ...
     @property

@@ -13,7 +13,7 @@ from activities.failures import classified
 from activities.history import history
 from activities.keys import require_environment
 from activities.plan import RollbackPlan
-from activities.ports import ConstitutionService, Deployment, GateRunner
+from activities.ports import ActivityConfig, ConstitutionService, GateRunner
 from activities.resolving import Resolver, require_succession
 from activities.update_plan import UpdatePlan
 from constitution.api import EvidenceRecord
@@ -117,9 +117,9 @@ class RecheckInput(Model):
 class Preconditions:
     """Everything before the first change; reads much, changes nothing live."""
 
-    def __init__(self, *, service: ConstitutionService, deployment: Deployment, gate: GateRunner) -> None:
+    def __init__(self, *, service: ConstitutionService, config: ActivityConfig, gate: GateRunner) -> None:
         self._service = service
-        self._deployment = deployment
+        self._config = config
         self._gate = gate
 
     @activity.defn
@@ -133,7 +133,7 @@ class Preconditions:
             InvalidRequestError: with every problem found and the next command to type.
             UnavailableError: constitution-service does not answer.
         """
-        resolver = Resolver(self._service, self._deployment)
+        resolver = Resolver(self._service, self._config)
         strategy = resolver.strategy(x.request)
         data, checksum = await resolver.document(x.request)
         asked = await resolver.change_request(x.request.change_request, checksum)
@@ -143,13 +143,13 @@ class Preconditions:
             resolver.unused(x.request.change_request, releases)
         if resolver.problems or constitution is None or checksum is None or asked is None or strategy is None:
             raise resolver.refusal()
-        environment = self._deployment.environment
-        thresholds = self._deployment.trust.thresholds
+        environment = self._config.environment
+        thresholds = self._config.trust.thresholds
         return UpdatePlan(
             update_id=x.update_id,
             workflow_id=x.workflow_id,
             run_id=x.run_id,
-            environment=environment.environment,
+            environment=self._config.name,
             kind=Kind.UPDATE,
             checksum=checksum,
             version=constitution.version,
@@ -171,7 +171,7 @@ class Preconditions:
             not_before=x.request.not_before,
             deadlines=environment.deadlines,
             channel=environment.channel,
-            links=self._deployment.links,
+            links=self._config.links,
             document=x.request.document,
             signatures=x.request.signatures or (),
         )
@@ -186,9 +186,9 @@ class Preconditions:
         Raises:
             UntrustedError: fewer maintainers than needed; the reason of each signature that does not count.
         """
-        require_environment(self._deployment, x.environment)
-        document, signatures = await update_files(self._service, self._deployment, x)
-        trust = self._deployment.trust
+        require_environment(self._config, x.environment)
+        document, signatures = await update_files(self._service, self._config, x)
+        trust = self._config.trust
         # In a thread: the first Sigstore bundle loads its library for a second.
         report = await asyncio.to_thread(verify_document, document, signatures, trust, datetime.now(UTC))
         report.require(trust.thresholds.document)
@@ -208,16 +208,16 @@ class Preconditions:
         Raises:
             EvidenceError: the gate refuses the draft; every failing case is listed.
         """
-        require_environment(self._deployment, x.environment)
-        document, _ = await update_files(self._service, self._deployment, x)
+        require_environment(self._config, x.environment)
+        document, _ = await update_files(self._service, self._config, x)
         previous = await self._service.artifact(x.previous.checksum) if x.previous else None
         report = await self._gate(
-            gate_directory=self._deployment.gate_directory,
+            gate_directory=self._config.gate_directory,
             document=document,
             previous=previous,
             deadline=timedelta(seconds=x.deadlines.gate),
             heartbeat=activity.heartbeat,
-            scratch=self._deployment.scratch_directory,
+            scratch=self._config.scratch_directory,
         )
         suites = tuple([suite.evidence(await self._service.put_blob(suite.junit)) for suite in report.suites])
         report.require()
@@ -256,13 +256,13 @@ class Preconditions:
                 another document, change request, environment or evidence.
         """
         update = x.update
-        require_environment(self._deployment, update.environment)
+        require_environment(self._config, update.environment)
         said = await asyncio.to_thread(
             judge_decision,
             x.envelope,
             x.seen,
             binding=_binding(update, x.evidence),
-            trust=self._deployment.trust,
+            trust=self._config.trust,
             author=update.author,
             needed=update.approvals_needed,
             now=datetime.now(UTC),
@@ -284,7 +284,7 @@ class Preconditions:
             NotApprovedError: it does not count, and why. Nobody is the author of a rollback.
         """
         plan = x.plan
-        require_environment(self._deployment, plan.environment)
+        require_environment(self._config, plan.environment)
         binding = Binding(
             kind=plan.kind, environment=plan.environment, checksum=plan.checksum, rollback_of=plan.bad_generation
         )
@@ -293,7 +293,7 @@ class Preconditions:
             x.envelope,
             x.seen,
             binding=binding,
-            trust=self._deployment.trust,
+            trust=self._config.trust,
             author=None,
             needed=plan.quorum,
             now=datetime.now(UTC),
@@ -309,8 +309,8 @@ class Preconditions:
         Raises:
             NotApprovedError: it does not count. Too few that do is no error: ``satisfied`` says so.
         """
-        require_environment(self._deployment, x.environment)
-        trust, now = self._deployment.trust, datetime.now(UTC)
+        require_environment(self._config, x.environment)
+        trust, now = self._config.trust, datetime.now(UTC)
         orders = [
             await asyncio.to_thread(
                 judge_order,
@@ -348,7 +348,7 @@ class Preconditions:
             EvidenceError: the evidence is of something else.
         """
         update = x.update
-        require_environment(self._deployment, update.environment)
+        require_environment(self._config, update.environment)
         now = datetime.now(UTC)
         data = await self._service.artifact(update.checksum)
         releases = await history(self._service)
@@ -360,7 +360,7 @@ class Preconditions:
             require_approved,
             x.envelopes,
             binding=_binding(update, x.evidence),
-            trust=self._deployment.trust,
+            trust=self._config.trust,
             author=update.author,
             needed=update.approvals_needed,
             now=now,

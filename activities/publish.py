@@ -7,7 +7,7 @@ from temporalio import activity
 
 from activities.failures import classified
 from activities.keys import require_environment, step_key
-from activities.ports import Cache, ConstitutionService, Deployment, EventLog, Ledger
+from activities.ports import ActivityConfig, Cache, ConstitutionService, EventLog, Ledger
 from activities.update_plan import UpdatePlan
 from constitution.api import (
     Lease,
@@ -104,13 +104,13 @@ class Publish:
         ledger: Ledger,
         cache: Cache,
         events: EventLog,
-        deployment: Deployment,
+        config: ActivityConfig,
     ) -> None:
         self._service = service
         self._ledger = ledger
         self._cache = cache
         self._events = events
-        self._deployment = deployment
+        self._config = config
 
     @activity.defn
     @classified
@@ -126,7 +126,7 @@ class Publish:
             LeaseHeldError: another run holds it; the message names it.
             NotCurrentError: another update holds it, and what this rollback undoes is not live.
         """
-        require_environment(self._deployment, x.environment)
+        require_environment(self._config, x.environment)
         request = LeaseRequest(
             update_id=x.update_id, kind=x.kind, workflow_id=x.workflow_id, own_only=x.own_only, undoes=x.undoes
         )
@@ -141,7 +141,7 @@ class Publish:
 
         Twice, killed half-way, or late: with an old token it changes nothing.
         """
-        require_environment(self._deployment, x.environment)
+        require_environment(self._config, x.environment)
         request = LeaseRelease(update_id=x.update_id, fencing_token=x.fencing_token)
         step = f"release-{x.fencing_token}"
         await self._service.release_lease(request, step_key(x.environment, x.update_id, step))
@@ -161,7 +161,7 @@ class Publish:
             NotApprovedError, EvidenceError, UntrustedError, InvalidDocumentError: refused, with all issues.
         """
         update = x.update
-        require_environment(self._deployment, update.environment)
+        require_environment(self._config, update.environment)
         request = LoadRequest(
             update_id=update.update_id,
             kind=update.kind,
@@ -192,7 +192,7 @@ class Publish:
             NotYetError: something has not arrived yet.
             ConflictError: a newer release is current, or a place says something else about this generation.
         """
-        require_environment(self._deployment, x.environment)
+        require_environment(self._config, x.environment)
         postgres = [await self._prove_row(x, ring) for ring in x.rings]
         events = await self._prove_events(x)
         redis, repaired = [], False
@@ -224,7 +224,7 @@ class Publish:
     async def _prove_events(self, x: ProveInput) -> tuple[DeliveredEvent, ...]:
         found = await self._events.find_events(x.generation, x.effective_at)
         proven = []
-        for tenant in self._deployment.environment.tenants:
+        for tenant in self._config.environment.tenants:
             identity = f"{x.event_id}:{tenant}"
             ours = [e for e in found if e["event_id"] == identity and e["checksum"] == x.checksum]
             if not ours:
@@ -260,7 +260,7 @@ class Publish:
             return "had no value"
         try:
             current = read_message(CurrentConstitution, raw)
-            statement = verify_current(current, trust=self._deployment.trust, environment=x.environment, ring=ring)
+            statement = verify_current(current, trust=self._config.trust, environment=x.environment, ring=ring)
         except (ValueError, ContentError):
             return "held a value that does not verify"
         if statement.generation > x.generation:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from activities.documents import inbox_file
-from activities.ports import ConstitutionService, Deployment
+from activities.ports import ActivityConfig, ConstitutionService
 from constitution.api import ChangeRequest
 from constitution.checksum import checksum_of
 from constitution.environment import Strategy
@@ -45,17 +45,17 @@ class Resolver:
 
     Args:
         service: where artifacts, change requests and releases are.
-        deployment: which environment this is.
+        config: of which environment.
     """
 
-    def __init__(self, service: ConstitutionService, deployment: Deployment) -> None:
+    def __init__(self, service: ConstitutionService, config: ActivityConfig) -> None:
         self._service = service
-        self._deployment = deployment
+        self._config = config
         self.problems: list[Issue] = []
 
     def strategy(self, request: UpdateRequest) -> Strategy | None:
         """Return the strategy by name."""
-        known = self._deployment.environment.strategies
+        known = self._config.environment.strategies
         found = known.get(request.strategy)
         if found is None:
             said = f"there is no strategy {request.strategy!r}; there is {', '.join(sorted(known))}"
@@ -76,7 +76,7 @@ class Resolver:
         names += [(f"/signatures/{number}", name) for number, name in enumerate(request.signatures or ())]
         for path, name in names:
             try:
-                read = await inbox_file(self._deployment, name)
+                read = await inbox_file(self._config, name)
             except InvalidRequestError as error:
                 self._problem("inbox", path, error.message)
             else:
@@ -93,7 +93,7 @@ class Resolver:
             return None
         try:
             signed = await asyncio.to_thread(
-                verify_change_request, record.envelope, self._deployment.trust, datetime.now(UTC)
+                verify_change_request, record.envelope, self._config.trust, datetime.now(UTC)
             )
         except UntrustedError as error:
             self._problem("change-request-untrusted", "/change_request", error.message)
@@ -124,9 +124,7 @@ class Resolver:
         except InvalidDocumentError as error:
             self.problems += error.issues
             return None
-        self.problems += succession_issues(
-            parsed, checksum_of(data), releases, self._deployment.environment.environment, datetime.now(UTC)
-        )
+        self.problems += succession_issues(parsed, checksum_of(data), releases, self._config.name, datetime.now(UTC))
         return parsed
 
     def refusal(self) -> InvalidRequestError:

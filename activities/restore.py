@@ -8,7 +8,7 @@ from activities.failures import classified
 from activities.history import history
 from activities.keys import require_environment, step_key
 from activities.plan import PlanInput, RollbackPlan, make_plan
-from activities.ports import ConstitutionService, Deployment
+from activities.ports import ActivityConfig, ConstitutionService
 from activities.publish import Published, published
 from constitution.api import LeaseRequest, LoadRequest, WorkflowRef
 from constitution.checksum import Checksum
@@ -57,9 +57,9 @@ class RestoreInput(Model):
 class Restore:
     """Undoes a release."""
 
-    def __init__(self, *, service: ConstitutionService, deployment: Deployment) -> None:
+    def __init__(self, *, service: ConstitutionService, config: ActivityConfig) -> None:
         self._service = service
-        self._deployment = deployment
+        self._config = config
 
     @activity.defn
     @classified
@@ -74,7 +74,7 @@ class Restore:
         Raises:
             NotYetError: another rollback holds the lease; it is named.
         """
-        require_environment(self._deployment, x.environment)
+        require_environment(self._config, x.environment)
         request = LeaseRequest(update_id=x.update_id, kind=Kind.ROLLBACK, workflow_id=x.workflow_id, own_only=True)
         step = f"fence-{activity.info().workflow_run_id}"
         token = 0
@@ -112,14 +112,14 @@ class Restore:
             InvalidRequestError: with every problem: nothing is live, no such generation, a newer release is current,
                 what should be restored was never confirmed, or is what is live.
         """
-        require_environment(self._deployment, x.environment)
+        require_environment(self._config, x.environment)
         releases = await history(self._service)
         return make_plan(
             x,
             releases,
-            environment=self._deployment.environment,
-            thresholds=self._deployment.trust.thresholds,
-            links=self._deployment.links,
+            environment=self._config.environment,
+            thresholds=self._config.trust.thresholds,
+            links=self._config.links,
             now=datetime.now(UTC),
         )
 
@@ -140,7 +140,7 @@ class Restore:
             InvalidRequestError: the plan undoes nothing.
         """
         plan = x.plan
-        require_environment(self._deployment, plan.environment)
+        require_environment(self._config, plan.environment)
         if plan.bad_generation is None:
             raise InvalidRequestError("this plan undoes nothing: its update never published")
         if plan.already is not None:

@@ -5,7 +5,7 @@ from temporalio import activity
 from activities.documents import inbox_file, require_checksum
 from activities.failures import classified
 from activities.keys import require_environment
-from activities.ports import ConstitutionService, Deployment
+from activities.ports import ActivityConfig, ConstitutionService
 from activities.update_plan import UpdatePlan
 from constitution.api import Artifact
 from constitution.model import Model
@@ -22,9 +22,9 @@ class StageInput(Model):
 class Stage:
     """Stages the artifact."""
 
-    def __init__(self, *, service: ConstitutionService, deployment: Deployment) -> None:
+    def __init__(self, *, service: ConstitutionService, config: ActivityConfig) -> None:
         self._service = service
-        self._deployment = deployment
+        self._config = config
 
     @activity.defn
     @classified
@@ -40,10 +40,10 @@ class Stage:
             NotFoundError: by checksum, and the store has no such artifact.
             InvalidRequestError: by name, and a file of the inbox cannot be read.
         """
-        require_environment(self._deployment, x.update.environment)
+        require_environment(self._config, x.update.environment)
         if x.document is not None:
-            document = await inbox_file(self._deployment, x.document)
-            signatures = [await inbox_file(self._deployment, name) for name in x.signatures]
+            document = await inbox_file(self._config, x.document)
+            signatures = [await inbox_file(self._config, name) for name in x.signatures]
         else:
             document = await self._service.artifact(x.update.checksum)
             signatures = await self._service.artifact_signatures(x.update.checksum)

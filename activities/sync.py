@@ -10,7 +10,7 @@ from temporalio import activity
 from activities.failures import NotConvergedError, classified
 from activities.golden import golden_requests
 from activities.keys import require_environment
-from activities.ports import ConstitutionService, Deployment, TargetClient
+from activities.ports import ActivityConfig, ConstitutionService, TargetClient
 from constitution.checksum import Checksum
 from constitution.environment import Target
 from constitution.errors import ContentError, Issue, NotYetError, TransportError
@@ -89,10 +89,10 @@ class _State:
 class Sync:
     """Asks targets; changes nothing but what a target itself refreshes."""
 
-    def __init__(self, *, targets: TargetClient, service: ConstitutionService, deployment: Deployment) -> None:
+    def __init__(self, *, targets: TargetClient, service: ConstitutionService, config: ActivityConfig) -> None:
         self._targets = targets
         self._service = service
-        self._deployment = deployment
+        self._config = config
 
     @activity.defn
     @classified
@@ -109,7 +109,7 @@ class Sync:
             NotConvergedError: ``require_all``, and a target lags or is unreachable at the deadline; each is named.
             NotYetError: not ``require_all``, and a target that answers lags at the deadline.
         """
-        require_environment(self._deployment, x.environment)
+        require_environment(self._config, x.environment)
         targets = self._in_rings(x.rings)
         states = {target.id: _State() for target in targets}
         tasks = [asyncio.create_task(self._follow(target, states[target.id], x)) for target in targets]
@@ -139,9 +139,9 @@ class Sync:
             NotConvergedError: an engine decides otherwise, or by another document.
             UnavailableError: an engine does not answer.
         """
-        require_environment(self._deployment, x.environment)
+        require_environment(self._config, x.environment)
         policy = Policy.compile(documents.parse(await self._service.artifact(x.checksum)))
-        requests = await asyncio.to_thread(golden_requests, self._deployment.gate_directory)
+        requests = await asyncio.to_thread(golden_requests, self._config.gate_directory)
         engines = [t for t in self._in_rings(x.rings) if t.kind == "policy_engine"]
         found = await asyncio.gather(*(self._compare(engine, policy, requests, x) for engine in engines))
         mismatches = tuple(line for lines in found for line in lines)
@@ -153,7 +153,7 @@ class Sync:
         return GoldenResult(targets=tuple(e.id for e in engines), vectors=len(requests), mismatches=())
 
     def _in_rings(self, rings: tuple[str, ...]) -> tuple[Target, ...]:
-        return tuple(target for target in self._deployment.environment.targets if target.ring in rings)
+        return tuple(target for target in self._config.environment.targets if target.ring in rings)
 
     async def _follow(self, target: Target, state: _State, x: SyncInput) -> None:
         while not state.converged:

@@ -5,7 +5,7 @@ from temporalio import activity
 from activities.documents import update_files
 from activities.failures import classified
 from activities.keys import require_environment
-from activities.ports import ConstitutionService, Deployment
+from activities.ports import ActivityConfig, ConstitutionService
 from activities.update_plan import UpdatePlan
 from constitution.api import ValidateResult
 from constitution.errors import InvalidDocumentError, NotFoundError, UntrustedError
@@ -14,9 +14,9 @@ from constitution.errors import InvalidDocumentError, NotFoundError, UntrustedEr
 class Validate:
     """Asks ``POST /v1/constitution/validate``."""
 
-    def __init__(self, *, service: ConstitutionService, deployment: Deployment) -> None:
+    def __init__(self, *, service: ConstitutionService, config: ActivityConfig) -> None:
         self._service = service
-        self._deployment = deployment
+        self._config = config
 
     @activity.defn
     @classified
@@ -30,14 +30,14 @@ class Validate:
             InvalidDocumentError: ``valid`` is false; all issues are listed.
             UntrustedError: the answer is about other bytes.
         """
-        require_environment(self._deployment, x.environment)
+        require_environment(self._config, x.environment)
         try:
             said = await self._service.validate(x.checksum)
         except NotFoundError:
             if x.document is None:
                 raise
             # A dry run from the inbox: nothing was staged, so the files themselves are sent.
-            said = await self._service.validate_files(*await update_files(self._service, self._deployment, x))
+            said = await self._service.validate_files(*await update_files(self._service, self._config, x))
         if said.checksum != x.checksum:
             raise UntrustedError(f"constitution-service validated {said.checksum}, not {x.checksum}")
         if not said.valid:

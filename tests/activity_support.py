@@ -1,4 +1,4 @@
-"""What the tests of activities share: a deployment, a way to run an activity, and a wire that can be cut."""
+"""What the tests of activities share: the worker's configuration, a way to run one, and a wire that can be cut."""
 
 import asyncio
 import contextlib
@@ -13,7 +13,7 @@ from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
 from activities.update_plan import UpdatePlan
-from adapters.deployment import FileDeployment
+from adapters.worker_config import WorkerConfig
 from constitution.checksum import checksum_of
 from constitution.environment import Deadlines, Environment, Strategy, Target
 from constitution.policy.document import parse
@@ -38,18 +38,18 @@ async def refused(activity: Callable[[X], Awaitable[Any]], x: X) -> ApplicationE
     raise AssertionError(f"it did not fail, but answered {answer!r}")
 
 
-def make_deployment(
+def make_config(
     site: Site, scratch: Path, *, targets: tuple[Target, ...] = (), gate: Path | None = None, channel: str = "#release"
-) -> FileDeployment:
-    """The deployment of a test's site, with targets of one's own."""
+) -> WorkerConfig:
+    """The configuration of a worker in a test's environment, with targets of one's own."""
     environment = Environment.parse(site.environment_file.read_text())
-    inbox = site.directory / "inbox"
-    inbox.mkdir(exist_ok=True)
-    return FileDeployment(
-        environment=environment.model_copy(update={"targets": targets, "channel": channel}),
+    (site.directory / environment.inbox).mkdir(exist_ok=True)
+    return WorkerConfig(
+        environment=environment.model_copy(
+            update={"targets": targets, "channel": channel, "gate": str(gate or CHECKOUT / "tests")}
+        ),
         trust=site.trust,
-        gate_directory=gate or CHECKOUT / "tests",
-        inbox_directory=inbox,
+        directory=site.directory,
         scratch_directory=scratch,
         links={"Temporal UI": "http://127.0.0.1:1/"},
     )

@@ -56,12 +56,12 @@ class WatchLong:
 
 async def main(queue: str, environment: Path, service_url: str, prometheus_url: str, key: Path) -> None:
     """Work until killed."""
-    from adapters.deployment import load_deployment
     from adapters.prometheus import PrometheusMetrics
+    from adapters.worker_config import load_worker_config
     from constitution_client.service import ConstitutionServiceClient
     from signatures.tokens import ClientKey
 
-    deployment = load_deployment(environment, scratch=environment.parent / "scratch", links={})
+    config = load_worker_config(environment, scratch=environment.parent / "scratch", links={})
     client = await Client.connect(
         os.environ["TEMPORAL_ADDRESS"],
         namespace=os.environ["TEMPORAL_NAMESPACE"],
@@ -70,9 +70,9 @@ async def main(queue: str, environment: Path, service_url: str, prometheus_url: 
             telemetry=TelemetryConfig(metrics=PrometheusConfig(bind_address=os.environ["METRICS_ADDRESS"]))
         ),
     )
-    name = deployment.environment.environment
+    name = config.name
     async with ConstitutionServiceClient(service_url, ClientKey.load(key), name) as service:
-        watch = Watch(metrics=PrometheusMetrics(prometheus_url), service=service, deployment=deployment)
+        watch = Watch(metrics=PrometheusMetrics(prometheus_url), service=service, config=config)
         await Worker(
             client,
             task_queue=queue,

@@ -10,7 +10,7 @@ from activities.failures import classified
 from activities.folder import ROOT, UNDONE, change_log_key, folder_of, outcome_of
 from activities.history import history
 from activities.keys import require_environment
-from activities.ports import ConstitutionService, Deployment
+from activities.ports import ActivityConfig, ConstitutionService
 from activities.reconcile.ports import Repository, RunSearch, Told
 from activities.reconcile.target_checks import Found
 from constitution.checksum import checksum_of
@@ -56,13 +56,13 @@ class ArchiveChecks:
         repository: Repository,
         told: Told,
         search: RunSearch,
-        deployment: Deployment,
+        config: ActivityConfig,
     ) -> None:
         self._service = service
         self._repository = repository
         self._told = told
         self._search = search
-        self._deployment = deployment
+        self._config = config
 
     @activity.defn
     @classified
@@ -73,7 +73,7 @@ class ArchiveChecks:
         poisoned, and that no release undid, is a finding, and no row says that it was rolled back. In a folder with a
         file that differs from its manifest nothing is touched: a person must see what was done there.
         """
-        require_environment(self._deployment, x.environment)
+        require_environment(self._config, x.environment)
         before = datetime.now(UTC) - timedelta(seconds=x.closed_seconds)
         releases = (await history(self._service))[::-1]
         there, log = await self._archive()
@@ -114,9 +114,9 @@ class ArchiveChecks:
 
         Twice, or killed half-way: what is deleted is not found again. Late: the first message always stays.
         """
-        require_environment(self._deployment, x.environment)
+        require_environment(self._config, x.environment)
         messages: dict[str, list[tuple[str, str]]] = {}
-        told = await self._told.told(self._deployment.environment.channel, datetime.now(UTC) - TELLING)
+        told = await self._told.told(self._config.environment.channel, datetime.now(UTC) - TELLING)
         for key, channel_id, ts in told:
             messages.setdefault(key, []).append((ts, channel_id))
         findings = []
@@ -133,7 +133,7 @@ class ArchiveChecks:
                 Finding(
                     code="told-twice",
                     where=key,
-                    message=f"{self._deployment.environment.channel} was told {len(found)} times",
+                    message=f"{self._config.environment.channel} was told {len(found)} times",
                     command="constitution doctor --repair",
                     repaired=repaired,
                 )

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 
 class RunSearch(Protocol):
-    """Finds this deployment's runs (``adapters.runs.TemporalSearch``); each as ``activities.ports.Runs.describe``."""
+    """Finds this environment's runs (``adapters.runs.TemporalSearch``); each as ``activities.ports.Runs.describe``."""
 
     async def carrying(self, update_id: str) -> list[dict[str, Any]]: ...
     async def without_outcome(self, since: datetime) -> list[dict[str, Any]]: ...

@@ -14,7 +14,7 @@ from temporalio import activity
 from activities.failures import classified
 from activities.history import history
 from activities.keys import require_environment
-from activities.ports import ConstitutionService, Deployment, Runs
+from activities.ports import ActivityConfig, ConstitutionService, Runs
 from activities.reconcile.ports import RunSearch
 from activities.runs import RunRef
 from constitution.api import LeaseHolder
@@ -89,17 +89,17 @@ class Reconcile:
 
     Args:
         service: constitution-service.
-        deployment: this deployment.
+        config: this environment.
         runs: Temporal, run by run.
         search: Temporal, by what runs say about themselves.
         names: of guards.
     """
 
     def __init__(
-        self, *, service: ConstitutionService, deployment: Deployment, runs: Runs, search: RunSearch, names: Names
+        self, *, service: ConstitutionService, config: ActivityConfig, runs: Runs, search: RunSearch, names: Names
     ) -> None:
         self._service = service
-        self._deployment = deployment
+        self._config = config
         self._runs = runs
         self._search = search
         self._names = names
@@ -114,12 +114,12 @@ class Reconcile:
         Raises:
             UnavailableError: constitution-service or Temporal does not answer.
         """
-        require_environment(self._deployment, x.environment)
+        require_environment(self._config, x.environment)
         now = datetime.now(UTC)
         before = now - timedelta(seconds=x.closed_seconds)
         lease = await self._service.lease()
         releases = await history(self._service)
-        live = current(releases, self._deployment.environment.rings())
+        live = current(releases, self._config.environment.rings())
         findings = _undelivered(releases, before)
         findings += await self._out_of_band(releases[-NEWEST:], now)
         unguarded = await self._unguarded(now, before)

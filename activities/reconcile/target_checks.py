@@ -14,7 +14,7 @@ from temporalio import activity
 
 from activities.failures import classified
 from activities.keys import require_environment
-from activities.ports import ConstitutionService, Deployment, TargetClient
+from activities.ports import ActivityConfig, ConstitutionService, TargetClient
 from activities.reconcile.ports import Topic
 from activities.reconcile.reconcile import Live
 from constitution.checksum import Checksum
@@ -69,12 +69,12 @@ class TargetChecks:
     """Looks at targets, topic and artifact store; changes only what a target itself refreshes."""
 
     def __init__(
-        self, *, service: ConstitutionService, targets: TargetClient, topic: Topic, deployment: Deployment
+        self, *, service: ConstitutionService, targets: TargetClient, topic: Topic, config: ActivityConfig
     ) -> None:
         self._service = service
         self._targets = targets
         self._topic = topic
-        self._deployment = deployment
+        self._config = config
 
     @activity.defn
     @classified
@@ -84,10 +84,10 @@ class TargetChecks:
         One whose ring has no release to compare with yet is asked all the same: a dead target is dead at any moment.
         Twice, killed half-way, or late: it only asks, and a refresh is safe at any moment.
         """
-        require_environment(self._deployment, x.environment)
+        require_environment(self._config, x.environment)
         wanted = {ring: live for live in x.live for ring in live.rings if live.settled}
         some = asyncio.Semaphore(AT_ONCE)
-        asked = [(target, wanted.get(target.ring)) for target in self._deployment.environment.targets]
+        asked = [(target, wanted.get(target.ring)) for target in self._config.environment.targets]
 
         async def look(target: Target, live: Live | None) -> Finding | None:
             async with some:
@@ -115,7 +115,7 @@ class TargetChecks:
         One whose statement verifies was live: Postgres was restored from an older backup. Any other one was put there
         by a stranger, and no consumer has believed it.
         """
-        require_environment(self._deployment, x.environment)
+        require_environment(self._config, x.environment)
         newer = await self._topic.find_newer(x.highest, x.since)
         if not newer:
             return Found(findings=())
@@ -135,7 +135,7 @@ class TargetChecks:
 
         A read of the service puts right what its own copy can heal. Twice, killed half-way, or late: reads.
         """
-        require_environment(self._deployment, x.environment)
+        require_environment(self._config, x.environment)
         findings: list[Finding] = []
         for live in x.live:
             if live.checksum is not None:
@@ -174,7 +174,7 @@ class TargetChecks:
         try:
             value = read_message(UpdatedEvent, event["raw"].encode())
             generation: int = event["generation"]
-            return verify_release(value.statement, self._deployment.trust).generation == generation
+            return verify_release(value.statement, self._config.trust).generation == generation
         except (ValueError, ContentError):
             return False
 

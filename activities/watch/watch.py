@@ -17,7 +17,7 @@ from temporalio import activity
 from activities.failures import classified
 from activities.history import history
 from activities.keys import require_environment
-from activities.ports import ConstitutionService, Deployment, Metrics
+from activities.ports import ActivityConfig, ConstitutionService, Metrics
 from activities.watch.live import LiveWatch, finite, shaped
 from activities.watch.plan import plan
 from activities.watch.query import history_seconds, resolved, selector
@@ -99,10 +99,10 @@ class WatchReport(Model):
 class Watch:
     """Reads raw samples; stores its evidence as a blob; changes nothing else."""
 
-    def __init__(self, *, metrics: Metrics, service: ConstitutionService, deployment: Deployment) -> None:
+    def __init__(self, *, metrics: Metrics, service: ConstitutionService, config: ActivityConfig) -> None:
         self._metrics = metrics
         self._service = service
-        self._deployment = deployment
+        self._config = config
 
     @activity.defn
     @classified
@@ -116,7 +116,7 @@ class Watch:
         Raises:
             UnavailableError: Prometheus or constitution-service does not answer.
         """
-        require_environment(self._deployment, x.environment)
+        require_environment(self._config, x.environment)
         if x.until_seconds <= 0:
             return Preflight(ready=True, verdict=Verdict.NOT_WATCHED, detail="the strategy watches nothing", power="")
         now = datetime.now(UTC)
@@ -145,7 +145,7 @@ class Watch:
             InvalidRequestError: no generation and time given.
             UnavailableError: constitution-service does not answer.
         """
-        require_environment(self._deployment, x.environment)
+        require_environment(self._config, x.environment)
         if x.published_at is None or x.generation is None:
             raise InvalidRequestError("a watch needs a generation and the time it was published")
         expected = await self._expected(x)
@@ -260,7 +260,7 @@ class Watch:
         return {name: resolved(self._selector(x, name), seconds, at) for name in watched}
 
     def _selector(self, x: WatchInput, name: str) -> str:
-        engines = [t.id for t in self._deployment.environment.targets if t.kind == "policy_engine"]
+        engines = [t.id for t in self._config.environment.targets if t.kind == "policy_engine"]
         return selector(x.tenants, engines, QUANTITIES[name])
 
     async def _expected(self, x: WatchInput) -> dict[str, Expected]:

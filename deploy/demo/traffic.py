@@ -21,8 +21,8 @@ import httpx
 import typer
 
 from constitution.environment import Environment
-from deploy.embedded.site import CHECKOUT
 from deploy.embedded.stack import Stack
+from deploy.embedded.stack_directory import CHECKOUT
 
 SESSIONS_PER_SECOND: Final = 20.0
 """Slow enough for two busy cores, fast enough that the preflight knows it would see a doubling.

@@ -20,8 +20,8 @@ from deploy.demo.runs import Runs, StoryError
 from deploy.demo.screen import Screen
 from deploy.drill.killer import DrillError, Killer
 from deploy.drill.report import Check, Kill, Report
-from deploy.embedded.site import CHECKOUT
 from deploy.embedded.stack import Stack
+from deploy.embedded.stack_directory import CHECKOUT
 
 # The activity that does the step's work; the board's is people's.
 BEFORE_THE_BOARD = {

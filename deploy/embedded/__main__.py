@@ -19,8 +19,8 @@ from deploy.embedded.control import NotRunning, StackError
 from deploy.embedded.machine import check_machine
 from deploy.embedded.ports import Ports
 from deploy.embedded.server import Server, ServerError
-from deploy.embedded.site import CHECKOUT, Site
 from deploy.embedded.stack import Progress, ServerStatus, Stack, read_json
+from deploy.embedded.stack_directory import CHECKOUT, StackDirectory
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -61,13 +61,13 @@ def fetch(directory: Directory = DEFAULT_DIRECTORY) -> None:
     """Download and build all servers into the cache, in parallel."""
     check_machine()
     began = time.monotonic()
-    site = Site(directory)
+    stack_directory = StackDirectory(directory)
 
     def fetch_one(server: type[Server]) -> None:
         def say(text: str) -> None:
             _news(Progress(server=server.name, text=text, seconds=time.monotonic() - began))
 
-        server(site, say).fetch()
+        server(stack_directory, say).fetch()
         say("is in the cache")
 
     with ThreadPoolExecutor(len(INFRASTRUCTURE)) as pool:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.embedded.site import CHECKOUT, Site, write_private
+from deploy.embedded.stack_directory import CHECKOUT, StackDirectory, write_private
 
 ENVIRONMENT = "development"
 
@@ -26,42 +26,42 @@ class Pace:
 PACE = Pace(baseline=40, watch=24, sync=15)
 
 
-def directory(site: Site) -> Path:
+def environment_directory(directory: StackDirectory) -> Path:
     """Where the environment's files are."""
-    return site.directory / ENVIRONMENT
+    return directory.path / ENVIRONMENT
 
 
-def environment_file(site: Site) -> Path:
+def environment_file(directory: StackDirectory) -> Path:
     """Its `environment.toml`."""
-    return directory(site) / "environment.toml"
+    return environment_directory(directory) / "environment.toml"
 
 
-def key_file(site: Site, owner: str) -> Path:
+def key_file(directory: StackDirectory, owner: str) -> Path:
     """The private key of a service or client, mode 0600."""
-    return directory(site) / "keys" / f"{owner}.jwk"
+    return environment_directory(directory) / "keys" / f"{owner}.jwk"
 
 
-def archive_repository(site: Site) -> Path:
+def archive_repository(directory: StackDirectory) -> Path:
     """The git repository of the legal archive."""
-    return site.directory / "archive"
+    return directory.path / "archive"
 
 
-def make(site: Site, targets: Mapping[str, tuple[str, str]]) -> None:
+def make(directory: StackDirectory, targets: Mapping[str, tuple[str, str]]) -> None:
     """Make what is missing. Idempotent.
 
     Args:
-        site: The stack.
+        directory: The stack.
         targets: Target id -> (kind, URL).
     """
     from constitution_client.ceremony import make_trust  # noqa: PLC0415 - brings cryptography that servers do not need
 
-    home = directory(site)
+    home = environment_directory(directory)
     home.mkdir(mode=0o700, exist_ok=True)
     (home / "inbox").mkdir(mode=0o700, exist_ok=True)
     if not (home / "trust").exists():
         make_trust(home, ENVIRONMENT)
-    write_environment(environment_file(site), targets)
-    _make_archive(archive_repository(site))
+    write_environment(environment_file(directory), targets)
+    _make_archive(archive_repository(directory))
 
 
 def write_environment(

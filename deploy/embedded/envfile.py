@@ -12,7 +12,7 @@ from pathlib import Path
 from dotenv import dotenv_values
 
 from deploy.embedded.server import ServerError
-from deploy.embedded.site import write_private
+from deploy.embedded.stack_directory import write_private
 
 # What no reader of such files takes for something else; URLs stay as they are.
 _PLAIN = re.compile(r"[\w@%+=:,./?-]+", re.ASCII)

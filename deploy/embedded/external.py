@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from deploy.embedded.server import ServerError
-from deploy.embedded.site import write_private
+from deploy.embedded.stack_directory import write_private
 
 # Server -> its settings; the first one decides whether the user brings it, all that are given are passed on.
 REPLACED_BY = {

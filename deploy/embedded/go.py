@@ -10,7 +10,7 @@ from pathlib import Path
 from deploy.bootstrap import find_uv, tools_environment
 from deploy.embedded.cache import item
 from deploy.embedded.server import ServerError
-from deploy.embedded.site import CHECKOUT
+from deploy.embedded.stack_directory import CHECKOUT
 
 MINIMUM = (1, 25)  # what the Go modules that we build ask for
 GROUP = "go"  # dependency group of pyproject.toml; locked with everything else

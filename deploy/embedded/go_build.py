@@ -10,14 +10,14 @@ from pathlib import Path
 from deploy.embedded.cache import item
 from deploy.embedded.go import go_toolchain
 from deploy.embedded.server import ServerError, base_environment, guarded
-from deploy.embedded.site import Site
+from deploy.embedded.stack_directory import StackDirectory
 
 
-def go_program(site: Site, say: Callable[[str], None], package: str, version: str) -> Path:
+def go_program(directory: StackDirectory, say: Callable[[str], None], package: str, version: str) -> Path:
     """Return the program of a Go package, built once per version.
 
     Args:
-        site: whose log takes the compiler's output.
+        directory: whose log takes the compiler's output.
         say: called with one line of progress.
         package: import path of its main package; the program carries its last part as its name.
         version: of the module, pinned.
@@ -29,8 +29,8 @@ def go_program(site: Site, say: Callable[[str], None], package: str, version: st
     name = f"{package.split('/')[1].lower()}-{program}-{version}-{platform.machine()}"
 
     def build(target: Path) -> None:
-        log = site.log(f"{name}-build")
-        environment = os.environ | base_environment(site)
+        log = directory.log(f"{name}-build")
+        environment = os.environ | base_environment(directory)
         go = go_toolchain(say, environment)
         say(f"building {package} {version} (log: {log})")
         environment |= {"GOBIN": str(target), "GOFLAGS": "-buildvcs=false", "GOTOOLCHAIN": "local"}

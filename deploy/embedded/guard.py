@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 from deploy.embedded.leftovers import end
-from deploy.embedded.site import CHECKOUT
+from deploy.embedded.stack_directory import CHECKOUT
 
 # The guardian looks for what is left, finds nothing, and ends, in seconds.
 GUARDIAN_DEADLINE = 20

@@ -14,7 +14,7 @@ from pathlib import Path
 from deploy.embedded.authorities import machine_trusted
 from deploy.embedded.cache import item
 from deploy.embedded.server import Command, NotAnswering, Server, ServerError, run_tool
-from deploy.embedded.site import write_private
+from deploy.embedded.stack_directory import write_private
 
 VERSION = "4.4.0"
 # slf4j-simple writes the broker's log to its standard error; without a binding a failing broker says nothing.
@@ -69,32 +69,32 @@ class Kafka(Server):
             argv=(str(JAVA), *options, "-cp", f"{self.relative(self._classes())}/*", *arguments),
             # Java reads names by the locale, and in the POSIX one it can name no folder with an umlaut.
             environment={"LC_ALL": "C.UTF-8"},
-            cwd=self.site.data(self.name),
+            cwd=self.directory.data(self.name),
         )
 
     def _classes(self) -> Path:
         """A link to the jars: Java splits a class path at colons, and a folder above the cache may have one."""
-        return self.site.run / "kafka-jars"
+        return self.directory.run / "kafka-jars"
 
     def _configuration(self) -> Path:
-        return self.site.run / "kafka.properties"
+        return self.directory.run / "kafka.properties"
 
     async def prepare(self) -> None:
         """Write the configuration, format the log directory once."""
-        broker, controller = self.site.port("kafka"), self.site.port("kafka-controller")
-        passwords = {USER: self.site.secret("kafka"), "broker": self.site.secret("kafka.broker")}
+        broker, controller = self.directory.port("kafka"), self.directory.port("kafka-controller")
+        passwords = {USER: self.directory.secret("kafka"), "broker": self.directory.secret("kafka.broker")}
         login = (
             "org.apache.kafka.common.security.plain.PlainLoginModule required "
             f'username="broker" password="{passwords["broker"]}" '
             + " ".join(f'user_{user}="{password}"' for user, password in passwords.items())
             + ";"
         )
-        data = self.site.data(self.name) / LOG
+        data = self.directory.data(self.name) / LOG
         listeners = {"CLIENT": broker}
         advertised = {"CLIENT": broker}
-        if PROXIED in self.site.settings:
-            listeners["PROXIED"] = self.site.port("kafka-proxied")
-            advertised["PROXIED"] = int(self.site.settings[PROXIED])
+        if PROXIED in self.directory.settings:
+            listeners["PROXIED"] = self.directory.port("kafka-proxied")
+            advertised["PROXIED"] = int(self.directory.settings[PROXIED])
         properties = {
             "process.roles": "broker,controller",
             "node.id": "1",
@@ -131,7 +131,7 @@ class Kafka(Server):
         cluster = cluster_id(uuid.uuid4())
         arguments = ("--cluster-id", cluster, "--config", self.relative(self._configuration()))
         tool = self._java("kafka.tools.StorageTool", "format", *arguments)
-        await run_tool(self.site, tool, deadline=timedelta(minutes=2))
+        await run_tool(self.directory, tool, deadline=timedelta(minutes=2))
 
     def command(self) -> Command:
         """Broker and controller in one JVM, no shell between."""
@@ -152,16 +152,16 @@ class Kafka(Server):
     def settings(self) -> dict[str, str]:
         """Address and the clients' login."""
         return {
-            "KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{self.site.port('kafka')}",
+            "KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{self.directory.port('kafka')}",
             "KAFKA_USERNAME": USER,
-            "KAFKA_PASSWORD": self.site.secret("kafka"),
+            "KAFKA_PASSWORD": self.directory.secret("kafka"),
             "KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT",
         } | self._behind_a_proxy()
 
     def _behind_a_proxy(self) -> dict[str, str]:
-        if PROXIED not in self.site.settings:
+        if PROXIED not in self.directory.settings:
             return {}
-        return {"KAFKA_PROXIED_UPSTREAM": f"127.0.0.1:{self.site.port('kafka-proxied')}"}
+        return {"KAFKA_PROXIED_UPSTREAM": f"127.0.0.1:{self.directory.port('kafka-proxied')}"}
 
 
 def link(target: Path, name: Path) -> None:

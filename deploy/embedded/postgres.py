@@ -49,9 +49,9 @@ class Postgres(Server):
 
     def _data(self) -> Path:
         user = self._user()
-        home = self.site.directory / self.name
-        if user is not None and not reachable(self.site.directory, user):
-            home = outside(self.site.directory)
+        home = self.directory.path / self.name
+        if user is not None and not reachable(self.directory.path, user):
+            home = outside(self.directory.path)
         passable(home)
         return home / "data"
 
@@ -97,12 +97,12 @@ class Postgres(Server):
         descriptor = os.open(password_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
             with os.fdopen(descriptor, "w") as handle:
-                handle.write(self.site.secret("postgres.admin"))
+                handle.write(self.directory.secret("postgres.admin"))
             if user is not None:
                 os.chown(partial, *user)
                 os.chown(password_file, *user)
             await run_tool(
-                self.site,
+                self.directory,
                 Command(
                     argv=(
                         str(self._binaries() / "initdb"),
@@ -123,9 +123,9 @@ class Postgres(Server):
         """The postmaster; all its settings are here, none in the cluster's own file."""
         options = {
             "listen_addresses": "127.0.0.1",
-            "port": str(self.site.port("postgres")),
+            "port": str(self.directory.port("postgres")),
             "unix_socket_directories": "",  # a socket would be one more door
-            "cluster_name": self.site.mark,  # by which leftovers are found
+            "cluster_name": self.directory.mark,  # by which leftovers are found
             "max_connections": "200",
             "shared_buffers": "64MB",
             "log_line_prefix": "%m [%p] %q%u@%d ",
@@ -136,8 +136,8 @@ class Postgres(Server):
 
     def url(self, role: str, database: str = DATABASE) -> str:
         """Address of `database` as `role`, with its password."""
-        password = self.site.secret("postgres.admin" if role == ADMIN else f"postgres.{role}")
-        port = self.site.port("postgres")
+        password = self.directory.secret("postgres.admin" if role == ADMIN else f"postgres.{role}")
+        port = self.directory.port("postgres")
         return f"postgresql://{quote(role)}:{quote(password)}@127.0.0.1:{port}/{database}?sslmode=disable"
 
     async def check(self) -> None:
@@ -160,7 +160,7 @@ class Postgres(Server):
         try:
             for role in ROLES:
                 if not await admin.fetchval("SELECT true FROM pg_roles WHERE rolname = $1", role):
-                    password = self.site.secret(f"postgres.{role}")  # URL-safe letters: needs no escaping
+                    password = self.directory.secret(f"postgres.{role}")  # URL-safe letters: needs no escaping
                     await admin.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{password}'")
             if not await admin.fetchval("SELECT true FROM pg_database WHERE datname = $1", DATABASE):
                 await admin.execute(f"CREATE DATABASE {DATABASE} OWNER {OWNER}")

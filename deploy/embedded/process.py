@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from deploy.embedded.server import Command, base_environment, guarded
-from deploy.embedded.site import Site
+from deploy.embedded.stack_directory import StackDirectory
 
 # A log that is larger than this when its server starts is moved to NAME.log.1.
 LOG_LIMIT_BYTES = 20_000_000
@@ -20,7 +20,7 @@ class Process:
     """A started process; create it from the main thread (the kernel's death signal follows the thread).
 
     Args:
-        site: Its stack.
+        directory: Its stack.
         command: What to run.
         log: Where its output goes, appended.
         death_signal: What the kernel sends it when the supervisor ends.
@@ -29,7 +29,7 @@ class Process:
         OSError: The program cannot be started.
     """
 
-    def __init__(self, site: Site, command: Command, log: Path, death_signal: signal.Signals) -> None:
+    def __init__(self, directory: StackDirectory, command: Command, log: Path, death_signal: signal.Signals) -> None:
         if log.exists() and log.stat().st_size > LOG_LIMIT_BYTES:
             log.replace(log.with_name(log.name + ".1"))
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -37,8 +37,8 @@ class Process:
             os.write(descriptor, f"--- started {datetime.now(UTC).isoformat(timespec='seconds')}\n".encode())
             self._popen = subprocess.Popen(
                 guarded(command.argv, death_signal, command.user),
-                env=base_environment(site) | dict(command.environment),
-                cwd=command.cwd or site.directory,
+                env=base_environment(directory) | dict(command.environment),
+                cwd=command.cwd or directory.path,
                 stdin=subprocess.DEVNULL,
                 stdout=descriptor,
                 stderr=descriptor,

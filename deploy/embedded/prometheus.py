@@ -45,12 +45,12 @@ class Prometheus(Server):
 
     def _binary(self) -> Path:
         # The user's own settings (proxies, Go's cache) hold; the mark lets a supervisor end the compiler too.
-        environment = os.environ | base_environment(self.site)
-        return programs(self.site.log("prometheus-package"), self.say, environment) / "prometheus"
+        environment = os.environ | base_environment(self.directory)
+        return programs(self.directory.log("prometheus-package"), self.say, environment) / "prometheus"
 
     def targets(self) -> Path:
         """Directory of `*.json` files of targets; Prometheus follows their changes by itself (file_sd)."""
-        directory = self.site.data(self.name) / "targets"
+        directory = self.directory.data(self.name) / "targets"
         directory.mkdir(exist_ok=True)
         return directory
 
@@ -72,7 +72,7 @@ class Prometheus(Server):
         self._configuration().write_text(json.dumps(configuration, indent=1))
 
     def _configuration(self) -> Path:
-        return self.site.data(self.name) / "prometheus.yml"
+        return self.directory.data(self.name) / "prometheus.yml"
 
     def command(self) -> Command:
         """The server, without remote control."""
@@ -81,11 +81,11 @@ class Prometheus(Server):
                 str(self._binary()),
                 f"--config.file={self._configuration().name}",
                 "--storage.tsdb.path=data",
-                f"--web.listen-address=127.0.0.1:{self.site.port('prometheus')}",
+                f"--web.listen-address=127.0.0.1:{self.directory.port('prometheus')}",
                 "--storage.tsdb.retention.time=15d",
                 "--log.level=warn",
             ),
-            cwd=self.site.data(self.name),
+            cwd=self.directory.data(self.name),
         )
 
     async def check(self) -> None:
@@ -102,7 +102,7 @@ class Prometheus(Server):
 
     def urls(self) -> dict[str, str]:
         """The API's root."""
-        return {"prometheus": f"http://127.0.0.1:{self.site.port('prometheus')}"}
+        return {"prometheus": f"http://127.0.0.1:{self.directory.port('prometheus')}"}
 
 
 def programs(log: Path, say: Callable[[str], None], environment: dict[str, str]) -> Path:

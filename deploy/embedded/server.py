@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from deploy.bootstrap import home
 from deploy.embedded.leftovers import MARKER
-from deploy.embedded.site import Site
+from deploy.embedded.stack_directory import StackDirectory
 
 # All that a server gets from the caller's environment: no secret of the caller's shell reaches a child.
 INHERITED = (
@@ -50,7 +50,7 @@ class Server(ABC):
     """One real server of the stack.
 
     Args:
-        site: Where it keeps its files, ports and passwords.
+        directory: Where it keeps its files, ports and passwords.
         say: Called with one line of progress for people.
     """
 
@@ -63,8 +63,8 @@ class Server(ABC):
     # From started to answering; generous, because the machine may be busy with a build.
     start_deadline: ClassVar[timedelta] = timedelta(seconds=90)
 
-    def __init__(self, site: Site, say: Callable[[str], None]) -> None:
-        self.site = site
+    def __init__(self, directory: StackDirectory, say: Callable[[str], None]) -> None:
+        self.directory = directory
         self.say = say
 
     def fetch(self) -> None:  # noqa: B027 - most servers need none
@@ -82,7 +82,7 @@ class Server(ABC):
         A server that works in its own folder and is given such names is not told what the folders above are called.
         Servers split names at commas and colons, take them for patterns or URIs, and read them in other encodings.
         """
-        return os.path.relpath(path, self.site.data(self.name))
+        return os.path.relpath(path, self.directory.data(self.name))
 
     @abstractmethod
     def command(self) -> Command:
@@ -108,10 +108,10 @@ class Server(ABC):
         return {}
 
 
-def base_environment(site: Site) -> dict[str, str]:
+def base_environment(directory: StackDirectory) -> dict[str, str]:
     """The environment that every child starts from."""
     inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
-    return inherited | {"HOME": str(home()), MARKER: site.mark}
+    return inherited | {"HOME": str(home()), MARKER: directory.mark}
 
 
 def guarded(argv: tuple[str, ...], death_signal: signal.Signals, user: tuple[int, int] | None = None) -> list[str]:
@@ -126,7 +126,7 @@ def guarded(argv: tuple[str, ...], death_signal: signal.Signals, user: tuple[int
 
 
 async def run_tool(
-    site: Site,
+    directory: StackDirectory,
     command: Command,
     *,
     deadline: timedelta = timedelta(minutes=15),
@@ -135,7 +135,7 @@ async def run_tool(
     """Run a program to its end and return what it printed.
 
     Args:
-        site: Whose environment it gets.
+        directory: Whose environment it gets.
         command: What to run.
         deadline: After this it is killed.
         report: Called with each line as it is printed.
@@ -145,7 +145,7 @@ async def run_tool(
     """
     process = await asyncio.create_subprocess_exec(
         *guarded(command.argv, signal.SIGKILL, command.user),
-        env=base_environment(site) | dict(command.environment),
+        env=base_environment(directory) | dict(command.environment),
         cwd=command.cwd,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,

@@ -12,7 +12,7 @@ from typing import ClassVar
 from deploy.embedded import development
 from deploy.embedded.external import OF_OUR_PROCESSES
 from deploy.embedded.server import Command, NotAnswering, Server, ServerError, run_tool
-from deploy.embedded.site import CHECKOUT, Site, write_private
+from deploy.embedded.stack_directory import CHECKOUT, StackDirectory, write_private
 
 KAFKA = ("KAFKA_BOOTSTRAP_SERVERS", "KAFKA_USERNAME", "KAFKA_PASSWORD", "KAFKA_SECURITY_PROTOCOL")
 TEMPORAL = ("TEMPORAL_ADDRESS", "TEMPORAL_NAMESPACE", "TEMPORAL_API_KEY", "TEMPORAL_TLS")
@@ -31,7 +31,7 @@ class Service(Server):
 
     def url(self) -> str:
         """Its HTTP address."""
-        return f"http://127.0.0.1:{self.site.port(self.name)}"
+        return f"http://127.0.0.1:{self.directory.port(self.name)}"
 
     def own_settings(self) -> dict[str, str]:
         """Settings that only it has."""
@@ -40,12 +40,14 @@ class Service(Server):
     def command(self) -> Command:
         """The module, with its settings in the environment."""
         given = {
-            name: self.site.settings[name] for name in (*OF_OUR_PROCESSES, *self.needs) if name in self.site.settings
+            name: self.directory.settings[name]
+            for name in (*OF_OUR_PROCESSES, *self.needs)
+            if name in self.directory.settings
         }
         own = {
             "HOST": "127.0.0.1",
-            "PORT": str(self.site.port(self.name)),
-            "ENVIRONMENT_FILE": str(development.environment_file(self.site)),
+            "PORT": str(self.directory.port(self.name)),
+            "ENVIRONMENT_FILE": str(development.environment_file(self.directory)),
             "PYTHONUNBUFFERED": "1",
         }
         environment = given | own | self.own_settings()
@@ -62,11 +64,11 @@ class Service(Server):
 
     async def settle(self) -> None:
         """Have Prometheus scrape it."""
-        self.announce(f"127.0.0.1:{self.site.port(self.name)}")
+        self.announce(f"127.0.0.1:{self.directory.port(self.name)}")
 
     def announce(self, address: str) -> None:
         """Write the file by which Prometheus finds `address`."""
-        targets = self.site.settings.get("PROMETHEUS_TARGETS")
+        targets = self.directory.settings.get("PROMETHEUS_TARGETS")
         if targets is None:
             return  # the user's own Prometheus, or none
         entry = {"targets": [address], "labels": {"job": self.job, "target": self.name}}
@@ -114,40 +116,40 @@ class ConstitutionService(Service):
 
     async def prepare(self) -> None:
         """Make the development environment."""
-        urls = {name: self.site.settings.get(setting_of(name), _url(self.site, name)) for name in TARGETS}
-        development.make(self.site, {name: (kind, urls[name]) for name, kind in TARGETS.items()})
+        urls = {name: self.directory.settings.get(setting_of(name), _url(self.directory, name)) for name in TARGETS}
+        development.make(self.directory, {name: (kind, urls[name]) for name, kind in TARGETS.items()})
 
     async def before_start(self) -> None:
         """Bring the database to the newest schema."""
-        url = self.site.settings.get("DATABASE_MIGRATION_URL")
+        url = self.directory.settings.get("DATABASE_MIGRATION_URL")
         if url is None:
             self.say("the database is yours and DATABASE_MIGRATION_URL is not given: not migrated")
-            await _require_schema(self.site.settings["DATABASE_URL"])
+            await _require_schema(self.directory.settings["DATABASE_URL"])
             return
         migrate = (sys.executable, "-m", "services.constitution_service.migrate")
-        await run_tool(self.site, Command(argv=migrate, environment={"DATABASE_MIGRATION_URL": url}, cwd=CHECKOUT))
+        await run_tool(self.directory, Command(argv=migrate, environment={"DATABASE_MIGRATION_URL": url}, cwd=CHECKOUT))
 
     def own_settings(self) -> dict[str, str]:
         """Its signing key, its spool, and the local artifact store where no other one is given."""
-        spool = self.site.data(self.name) / "spool"
+        spool = self.directory.data(self.name) / "spool"
         spool.mkdir(mode=0o700, exist_ok=True)
         return {
-            "STATEMENT_KEY_FILE": str(development.key_file(self.site, "constitution-service")),
+            "STATEMENT_KEY_FILE": str(development.key_file(self.directory, "constitution-service")),
             "SPOOL_DIRECTORY": str(spool),
         }
 
     def settings(self) -> dict[str, str]:
         """What its clients need: the operator's key, the environment, the trust policy."""
-        artifacts = self.site.directory / "artifacts"
+        artifacts = self.directory.path / "artifacts"
         artifacts.mkdir(mode=0o700, exist_ok=True)
-        home = development.directory(self.site)
+        home = development.environment_directory(self.directory)
         return super().settings() | {
             "ARTIFACT_STORE_URL": artifacts.as_uri(),
-            "CLIENT_KEY_FILE": str(development.key_file(self.site, "operator")),
-            "ENVIRONMENT_FILE": str(development.environment_file(self.site)),
+            "CLIENT_KEY_FILE": str(development.key_file(self.directory, "operator")),
+            "ENVIRONMENT_FILE": str(development.environment_file(self.directory)),
             "TRUST_FILE": str(home / "trust" / "trust.toml"),
             "KEYS_DIRECTORY": str(home / "keys"),
-            "ARCHIVE_REPOSITORY": str(development.archive_repository(self.site)),
+            "ARCHIVE_REPOSITORY": str(development.archive_repository(self.directory)),
         }
 
 
@@ -187,8 +189,8 @@ class Orchestrator1(Follower):
     def own_settings(self) -> dict[str, str]:
         """Its engines, and the key by which it has them refresh."""
         return super().own_settings() | {
-            "POLICY_ENGINE_URL": ",".join(_url(self.site, engine) for engine in self.engines),
-            "CLIENT_KEY_FILE": str(development.key_file(self.site, "target")),
+            "POLICY_ENGINE_URL": ",".join(_url(self.directory, engine) for engine in self.engines),
+            "CLIENT_KEY_FILE": str(development.key_file(self.directory, "target")),
         }
 
 
@@ -210,10 +212,10 @@ class SiemForwarder(Service):
 
     def own_settings(self) -> dict[str, str]:
         """The file, unless another sink is given."""
-        return {} if "SIEM_SINK" in self.site.settings else {"SIEM_SINK": "ndjson", "SIEM_FILE": self._file()}
+        return {} if "SIEM_SINK" in self.directory.settings else {"SIEM_SINK": "ndjson", "SIEM_FILE": self._file()}
 
     def _file(self) -> str:
-        directory = self.site.directory / "siem"
+        directory = self.directory.path / "siem"
         directory.mkdir(mode=0o700, exist_ok=True)
         return str(directory / "events.ndjson")
 
@@ -256,12 +258,12 @@ class Worker(Service):
 
     def own_settings(self) -> dict[str, str]:
         """Its key, its scratch, and the port of its metrics."""
-        evidence = self.site.data(self.name) / "evidence"
+        evidence = self.directory.data(self.name) / "evidence"
         evidence.mkdir(mode=0o700, exist_ok=True)
         return {
-            "CLIENT_KEY_FILE": str(development.key_file(self.site, "worker")),
+            "CLIENT_KEY_FILE": str(development.key_file(self.directory, "worker")),
             "EVIDENCE_DIRECTORY": str(evidence),
-            "METRICS_PORT": str(self.site.port(self.name)),
+            "METRICS_PORT": str(self.directory.port(self.name)),
         }
 
     async def check(self) -> None:
@@ -299,5 +301,5 @@ def setting_of(name: str) -> str:
     return f"{name.upper().replace('-', '_')}_URL"
 
 
-def _url(site: Site, name: str) -> str:
-    return f"http://127.0.0.1:{site.port(name)}"
+def _url(directory: StackDirectory, name: str) -> str:
+    return f"http://127.0.0.1:{directory.port(name)}"

@@ -18,7 +18,7 @@ from pathlib import Path
 from deploy.embedded.authorities import machine_trusted
 from deploy.embedded.cache import item
 from deploy.embedded.server import Command, NotAnswering, Server, ServerError, base_environment, guarded
-from deploy.embedded.site import write_private
+from deploy.embedded.stack_directory import write_private
 
 # package.json and package-lock.json with the integrity of every package; no registry's address.
 PACKAGE = Path(__file__).with_name("slack_emulator")
@@ -53,7 +53,7 @@ class SlackEmulator(Server):
         install = (str(_node()), str(npm), "ci", "--ignore-scripts", "--no-audit", "--no-fund")
         command = guarded(install, signal.SIGKILL)
         with machine_trusted():
-            environment = os.environ | base_environment(self.site)  # the user's own registry settings hold
+            environment = os.environ | base_environment(self.directory)  # the user's own registry settings hold
         done = subprocess.run(command, cwd=target, env=environment, check=False, capture_output=True, text=True)
         if done.returncode != 0:
             raise ServerError(f"npm ci failed: {done.stderr.strip()[-500:]}")
@@ -76,14 +76,14 @@ class SlackEmulator(Server):
         write_private(self._seed(), json.dumps(seed, indent=1))
 
     def _seed(self) -> Path:
-        return self.site.run / "slack-emulator.json"
+        return self.directory.run / "slack-emulator.json"
 
     def command(self) -> Command:
         """Node runs the emulator's own entry point: no npx or shell between."""
         entry = self._modules() / "emulate" / "dist" / "index.js"
-        port = str(self.site.port("slack-emulator"))
+        port = str(self.directory.port("slack-emulator"))
         arguments = ("start", "--service", "slack", "--host", "127.0.0.1", "--port", port, "--seed", str(self._seed()))
-        return Command(argv=(str(_node()), str(entry), *arguments), cwd=self.site.data(self.name))
+        return Command(argv=(str(_node()), str(entry), *arguments), cwd=self.directory.data(self.name))
 
     async def check(self) -> None:
         """Ask who the token is."""
@@ -97,10 +97,10 @@ class SlackEmulator(Server):
 
     def _tokens(self) -> dict[str, str]:
         secrets = {"SLACK_BOT_TOKEN": "slack", "SLACK_READER_TOKEN": "slack-reader", "SLACK_ADMIN_TOKEN": "slack-admin"}
-        return {name: f"xoxb-{self.site.secret(secret)}" for name, secret in secrets.items()}
+        return {name: f"xoxb-{self.directory.secret(secret)}" for name, secret in secrets.items()}
 
     def _api(self) -> str:
-        return f"http://127.0.0.1:{self.site.port('slack-emulator')}/api/"
+        return f"http://127.0.0.1:{self.directory.port('slack-emulator')}/api/"
 
     def settings(self) -> dict[str, str]:
         """Tokens and API address."""
@@ -108,7 +108,7 @@ class SlackEmulator(Server):
 
     def urls(self) -> dict[str, str]:
         """The page that shows the messages."""
-        return {"slack-emulator": f"http://127.0.0.1:{self.site.port('slack-emulator')}/_emulate"}
+        return {"slack-emulator": f"http://127.0.0.1:{self.directory.port('slack-emulator')}/_emulate"}
 
 
 def _node_package() -> Path:

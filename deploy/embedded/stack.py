@@ -29,7 +29,7 @@ from deploy.embedded.external import Remembered, common_settings, external_setti
 from deploy.embedded.leftovers import MARKER
 from deploy.embedded.machine import check_machine
 from deploy.embedded.postgres import outside
-from deploy.embedded.site import CHECKOUT
+from deploy.embedded.stack_directory import CHECKOUT
 
 # A supervisor that has not opened its control channel by then has failed, in seconds. It may have to wait until a
 # predecessor has stopped everything.

@@ -28,7 +28,7 @@ from deploy.embedded.external import REPLACED_BY, Remembered
 from deploy.embedded.guard import Guard
 from deploy.embedded.leftovers import end
 from deploy.embedded.server import ServerError
-from deploy.embedded.site import Site
+from deploy.embedded.stack_directory import StackDirectory
 from deploy.embedded.unit import State, Unit
 
 # How long the servers of a killed predecessor may take to end by themselves, in seconds.
@@ -42,11 +42,11 @@ Say = Callable[[dict[str, Any]], None]
 class Supervisor:
     """Owns the servers of one directory; everything in it runs on the main thread's event loop."""
 
-    def __init__(self, site: Site, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, directory: StackDirectory, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._site = site
+        self._directory = directory
         self._units: dict[str, Unit] = {}
-        self._remembered = Remembered(site.run)
+        self._remembered = Remembered(directory.run)
         self._external = self._remembered.read()
         self._overrides: dict[str, str] = {}
         self._starts: dict[str, asyncio.Task[None]] = {}
@@ -54,7 +54,7 @@ class Supervisor:
         self._stop = asyncio.Event()
         self._attached = True
         self._began = time.monotonic()
-        self._guard = Guard(site.mark)
+        self._guard = Guard(directory.mark)
 
     async def run(self) -> None:
         """Serve the control channel until the stop is asked for; then end all servers."""
@@ -62,7 +62,7 @@ class Supervisor:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_reader(sys.stdin.fileno(), self._owner_spoke)
-        server = await asyncio.start_unix_server(self._serve, sock=listener(self._site.run))
+        server = await asyncio.start_unix_server(self._serve, sock=listener(self._directory.run))
         await self._stop.wait()
         server.close()
         await self._stop_all()
@@ -137,7 +137,7 @@ class Supervisor:
         if name not in self._units:
             if name not in CATALOGUE:
                 raise ServerError(f"there is no server {name!r}; there are {', '.join(CATALOGUE)}")
-            server = CATALOGUE[name](self._site, lambda text: self._report_from_any_thread(name, text))
+            server = CATALOGUE[name](self._directory, lambda text: self._report_from_any_thread(name, text))
             self._units[name] = Unit(server, self._guard, self._report)
         return self._units[name]
 
@@ -213,9 +213,9 @@ class Supervisor:
         for given in self._external.values():
             settings |= given
         settings |= self._overrides
-        self._site.settings.clear()
-        self._site.settings.update(settings)
-        write_settings(self._site.directory / "stack.env", settings)
+        self._directory.settings.clear()
+        self._directory.settings.update(settings)
+        write_settings(self._directory.path / "stack.env", settings)
 
     async def _status(self) -> list[dict[str, Any]]:
         own = await asyncio.gather(*(unit.status() for unit in self._units.values()))
@@ -268,20 +268,20 @@ def _lock(run: Path) -> IO[str] | None:
 def main() -> int:
     """Supervise the directory given as argument. Returns the exit code."""
     os.environ["HOME"] = str(home())  # what downloads here keeps things in it, too
-    site = Site(Path(sys.argv[1]))
-    lock = _lock(site.run)
+    directory = StackDirectory(Path(sys.argv[1]))
+    lock = _lock(directory.run)
     if lock is None:
         return 0  # somebody else's supervisor is already there: the asker talks to that one
-    end(f"{site.stack_id}:", grace=PREDECESSOR_GRACE)
+    end(f"{directory.stack_id}:", grace=PREDECESSOR_GRACE)
     code = 1
     loop = asyncio.new_event_loop()
-    supervisor = Supervisor(site, loop)
+    supervisor = Supervisor(directory, loop)
     try:
         loop.run_until_complete(supervisor.run())
         code = 0
     finally:
         clean = supervisor.finish()
-        (site.run / NAME).unlink(missing_ok=True)
+        (directory.run / NAME).unlink(missing_ok=True)
         sys.stdout.flush()
         # A download in a thread cannot be cancelled; waiting for it would keep the user waiting.
         os._exit(code if clean else 1)

@@ -55,10 +55,10 @@ class Temporal(Server):
         """The server, its UI and its HTTP API on loopback."""
         arguments = [
             *("--db-filename", "temporal.sqlite"),  # in its folder: it makes a URI of the name, where % and ? mean more
-            *("--ip", "127.0.0.1", "--port", str(self.site.port("temporal"))),
-            *("--ui-port", str(self.site.port("temporal-ui"))),
-            *("--http-port", str(self.site.port("temporal-http"))),
-            *("--metrics-port", str(self.site.port("temporal-metrics"))),
+            *("--ip", "127.0.0.1", "--port", str(self.directory.port("temporal"))),
+            *("--ui-port", str(self.directory.port("temporal-ui"))),
+            *("--http-port", str(self.directory.port("temporal-http"))),
+            *("--metrics-port", str(self.directory.port("temporal-metrics"))),
             *("--namespace", NAMESPACE, "--ui-disable-news-fetch", "--log-level", "warn"),
         ]
         for name, kind in SEARCH_ATTRIBUTES.items():
@@ -68,16 +68,16 @@ class Temporal(Server):
         for pragma, setting in SQLITE_PRAGMAS.items():
             arguments += ["--sqlite-pragma", f"{pragma}={setting}"]
         # The home of its own keeps the user's CLI configuration out of the server.
-        environment = {"HOME": str(self.site.data(self.name))}
+        environment = {"HOME": str(self.directory.data(self.name))}
         argv = (temporal_cli(), "server", "start-dev", *arguments)
-        return Command(argv=argv, environment=environment, cwd=self.site.data(self.name))
+        return Command(argv=argv, environment=environment, cwd=self.directory.data(self.name))
 
     async def check(self) -> None:
         """Ask for the namespace through HTTP, for health through gRPC, and for the UI's page."""
         import httpx  # noqa: PLC0415 - not needed where an outside server is used
 
         async with httpx.AsyncClient(trust_env=False, timeout=5) as client:
-            http = f"http://127.0.0.1:{self.site.port('temporal-http')}/api/v1/namespaces/{NAMESPACE}"
+            http = f"http://127.0.0.1:{self.directory.port('temporal-http')}/api/v1/namespaces/{NAMESPACE}"
             (await client.get(http)).raise_for_status()
             registered = (await client.get(f"{http}/search-attributes")).raise_for_status().json()
             missing = SEARCH_ATTRIBUTES.keys() - registered.get("customAttributes", {}).keys()
@@ -85,10 +85,10 @@ class Temporal(Server):
                 raise NotAnswering(f"search attributes are not registered yet: {', '.join(sorted(missing))}")
             (await client.get(self.urls()["temporal-ui"])).raise_for_status()
         health = Command(argv=(temporal_cli(), "operator", "cluster", "health", "--address", self._address()))
-        await run_tool(self.site, health, deadline=timedelta(seconds=10))
+        await run_tool(self.directory, health, deadline=timedelta(seconds=10))
 
     def _address(self) -> str:
-        return f"127.0.0.1:{self.site.port('temporal')}"
+        return f"127.0.0.1:{self.directory.port('temporal')}"
 
     def settings(self) -> dict[str, str]:
         """Names that every Temporal SDK and CLI reads from the environment."""
@@ -100,4 +100,4 @@ class Temporal(Server):
 
     def urls(self) -> dict[str, str]:
         """The UI's page."""
-        return {"temporal-ui": f"http://127.0.0.1:{self.site.port('temporal-ui')}"}
+        return {"temporal-ui": f"http://127.0.0.1:{self.directory.port('temporal-ui')}"}

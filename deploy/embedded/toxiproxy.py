@@ -22,11 +22,11 @@ class Toxiproxy(Server):
         self._binary()
 
     def _binary(self) -> Path:
-        return go_program(self.site, self.say, PACKAGE, VERSION)
+        return go_program(self.directory, self.say, PACKAGE, VERSION)
 
     def command(self) -> Command:
         """The control API on loopback."""
-        address = ("-host", "127.0.0.1", "-port", str(self.site.port(self.name)))
+        address = ("-host", "127.0.0.1", "-port", str(self.directory.port(self.name)))
         return Command(argv=(str(self._binary()), *address), environment={"LOG_LEVEL": "warn"})
 
     async def check(self) -> None:
@@ -42,4 +42,4 @@ class Toxiproxy(Server):
 
     def urls(self) -> dict[str, str]:
         """The control API."""
-        return {"toxiproxy": f"http://127.0.0.1:{self.site.port('toxiproxy')}"}
+        return {"toxiproxy": f"http://127.0.0.1:{self.directory.port('toxiproxy')}"}

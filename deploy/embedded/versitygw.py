@@ -28,18 +28,18 @@ class VersityGateway(Server):
         self._binary()
 
     def _binary(self) -> Path:
-        return go_program(self.site, self.say, PACKAGE, VERSION)
+        return go_program(self.directory, self.say, PACKAGE, VERSION)
 
     async def prepare(self) -> None:
         """Make the bucket: over a directory, a bucket is a folder."""
-        (self.site.data(self.name) / "objects" / BUCKET).mkdir(parents=True, exist_ok=True)
+        (self.directory.data(self.name) / "objects" / BUCKET).mkdir(parents=True, exist_ok=True)
 
     def command(self) -> Command:
         """The gateway; its keys travel in the environment."""
-        keys = {"ROOT_ACCESS_KEY": USER, "ROOT_SECRET_KEY": self.site.secret(self.name)}
-        address = ("--port", f"127.0.0.1:{self.site.port(self.name)}", "--region", REGION, "--quiet")
+        keys = {"ROOT_ACCESS_KEY": USER, "ROOT_SECRET_KEY": self.directory.secret(self.name)}
+        address = ("--port", f"127.0.0.1:{self.directory.port(self.name)}", "--region", REGION, "--quiet")
         # --nometa keeps attributes out of extended attributes, which not every file system has.
-        over = ("posix", "--nometa", str(self.site.data(self.name) / "objects"))
+        over = ("posix", "--nometa", str(self.directory.data(self.name) / "objects"))
         return Command(argv=(str(self._binary()), *address, *over), environment=keys)
 
     async def check(self) -> None:
@@ -57,11 +57,11 @@ class VersityGateway(Server):
             "ARTIFACT_STORE_URL": f"s3://{BUCKET}",
             "AWS_ENDPOINT_URL": self.urls()["versitygw"],
             "AWS_ACCESS_KEY_ID": USER,
-            "AWS_SECRET_ACCESS_KEY": self.site.secret(self.name),
+            "AWS_SECRET_ACCESS_KEY": self.directory.secret(self.name),
             "AWS_REGION": REGION,
             "AWS_ALLOW_HTTP": "true",  # loopback
         }
 
     def urls(self) -> dict[str, str]:
         """The S3 endpoint."""
-        return {"versitygw": f"http://127.0.0.1:{self.site.port(self.name)}"}
+        return {"versitygw": f"http://127.0.0.1:{self.directory.port(self.name)}"}

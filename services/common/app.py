@@ -1,6 +1,6 @@
 """Builds a service's FastAPI app: problems, body limits, metrics, health. The service adds its own routes.
 
-``app.state.site`` (services.common.site.Site) must be set where ``require_scope`` is used;
+``app.state.config`` (adapters.environment_config.EnvironmentConfig) must be set where ``require_scope`` is used;
 ``app.state.on_refused`` may be set to hear of every refused mutating call.
 """
 

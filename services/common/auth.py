@@ -1,6 +1,6 @@
 """Who calls: a short-lived token, signed with a key that the trust policy names, for one scope (default deny).
 
-The trust policy and the environment are ``app.state.site`` (services.common.site).
+The trust policy and the environment are ``app.state.config`` (adapters.environment_config).
 """
 
 from collections.abc import Awaitable, Callable
@@ -12,16 +12,16 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.datastructures import Headers
 from starlette.types import Scope as ASGIScope
 
+from adapters.environment_config import EnvironmentConfig
 from constitution.errors import ForbiddenError
 from constitution.trust.trust_policy import Scope
-from services.common.site import Site
 from signatures import tokens
 
 MAX_TOKEN = 8192  # characters; ours have about 400
 _bearer = HTTPBearer(auto_error=False, description="EdDSA JWT made by `signatures.tokens.mint`, at most 5 minutes old")
 
 
-def check_token(site: Site, credentials: HTTPAuthorizationCredentials | None, scope: str) -> str:
+def check_token(config: EnvironmentConfig, credentials: HTTPAuthorizationCredentials | None, scope: str) -> str:
     """Return the id of the client whose token allows ``scope``.
 
     Raises:
@@ -35,8 +35,8 @@ def check_token(site: Site, credentials: HTTPAuthorizationCredentials | None, sc
         raise ForbiddenError(f"the token is longer than {MAX_TOKEN} characters")
     return tokens.verify(
         credentials.credentials,
-        site.trust,
-        environment=site.environment.environment,
+        config.trust,
+        environment=config.name,
         scope=scope,
         now=datetime.now(UTC),
     )
@@ -44,14 +44,14 @@ def check_token(site: Site, credentials: HTTPAuthorizationCredentials | None, sc
 
 def holds_token(scope: ASGIScope) -> bool:
     """Return whether the caller's token holds for anything here; False in a service that knows no tokens."""
-    site: Site | None = getattr(scope["app"].state, "site", None)
+    config: EnvironmentConfig | None = getattr(scope["app"].state, "config", None)
     kind, _, token = Headers(scope=scope).get("authorization", "").partition(" ")
-    if site is None or kind.lower() != "bearer" or not token:
+    if config is None or kind.lower() != "bearer" or not token:
         return False
     credentials = HTTPAuthorizationCredentials(scheme=kind, credentials=token.strip())
     for name in get_args(Scope):
         try:
-            check_token(site, credentials, name)
+            check_token(config, credentials, name)
         except ForbiddenError:
             continue
         return True
@@ -67,7 +67,7 @@ def require_scope(scope: str) -> Callable[..., Awaitable[str]]:
     async def caller(
         request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
     ) -> str:
-        client = check_token(request.app.state.site, credentials, scope)
+        client = check_token(request.app.state.config, credentials, scope)
         request.state.client = client
         return client
 
@@ -84,7 +84,7 @@ def known_by(scope: str) -> Callable[..., Awaitable[str | None]]:
         request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
     ) -> str | None:
         try:
-            return check_token(request.app.state.site, credentials, scope)
+            return check_token(request.app.state.config, credentials, scope)
         except ForbiddenError:
             return None
 

@@ -83,7 +83,7 @@ def create(settings: ServiceSettings) -> FastAPI:
         limits=LIMITS,
         anonymous_at_once=ANONYMOUS,
     )
-    app.state.site = context.site
+    app.state.config = context.config
     app.state.context = context
     app.state.strangers = Strangers()
     app.state.on_refused = Refusals(context).refused

@@ -8,10 +8,10 @@ from datetime import timedelta
 from redis.asyncio import Redis
 
 from adapters.artifact_store import ArtifactStore
+from adapters.environment_config import load_environment_config
 from adapters.postgres import Database
 from adapters.redis_cache import ConstitutionCache, connect
 from constitution.names import Names
-from services.common.site import load_site
 from services.constitution_service.context import Context
 from services.constitution_service.generations.guard import GenerationGuard
 from services.constitution_service.metrics import ServiceMetrics
@@ -26,7 +26,7 @@ def make_context(settings: ServiceSettings, metrics: ServiceMetrics) -> tuple[Co
     Raises:
         InvalidRequestError: a file or URL that the settings name cannot be used.
     """
-    site = load_site(settings.environment_file)
+    config = load_environment_config(settings.environment_file)
     names = Names(settings.namespace)
     redis = connect(settings.redis_url.get_secret_value())
     database = Database(
@@ -35,17 +35,17 @@ def make_context(settings: ServiceSettings, metrics: ServiceMetrics) -> tuple[Co
     cache = ConstitutionCache(redis, names)
     store = ArtifactStore(settings.artifact_store_url)
     context = Context(
-        site=site,
+        config=config,
         names=names,
         database=database,
         cache=cache,
         store=store,
-        key=load_statement_key(settings.statement_key_file, site.trust),
+        key=load_statement_key(settings.statement_key_file, config.trust),
         spool=Spool(settings.spool_directory),
         metrics=metrics,
         process=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}",
         generation_guard=GenerationGuard(
-            site=site, names=names, database=database, cache=cache, store=store, kafka=settings.kafka_client()
+            config=config, names=names, database=database, cache=cache, store=store, kafka=settings.kafka_client()
         ),
         lease_ttl=timedelta(seconds=settings.lease_seconds),
     )

@@ -6,11 +6,11 @@ from datetime import timedelta
 from fastapi import Request
 
 from adapters.artifact_store import ArtifactStore
+from adapters.environment_config import EnvironmentConfig
 from adapters.postgres import Database
 from adapters.redis_cache import ConstitutionCache
 from constitution.names import Names
 from constitution.trust.trust_policy import TrustPolicy
-from services.common.site import Site
 from services.constitution_service.generations.guard import GenerationGuard
 from services.constitution_service.metrics import ServiceMetrics
 from services.constitution_service.spool import Spool
@@ -29,7 +29,7 @@ class Context:
         lease_ttl: after so long without a sign of life a lease has ended.
     """
 
-    site: Site
+    config: EnvironmentConfig
     names: Names
     database: Database
     cache: ConstitutionCache
@@ -44,12 +44,12 @@ class Context:
     @property
     def environment(self) -> str:
         """Name of the environment."""
-        return self.site.environment.environment
+        return self.config.name
 
     @property
     def trust(self) -> TrustPolicy:
         """Whom this service trusts."""
-        return self.site.trust
+        return self.config.trust
 
 
 def context(request: Request) -> Context:

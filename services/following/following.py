@@ -12,12 +12,12 @@ from contextlib import asynccontextmanager
 import structlog
 from prometheus_client import CollectorRegistry
 
+from adapters.environment_config import EnvironmentConfig
 from adapters.kafka_consumer import KafkaConsumer
 from constitution.api import ReadyReport
 from constitution.errors import UnavailableError
 from constitution.names import Names
 from services.common.outgoing import http_client
-from services.common.site import Site
 from services.common.tasks import end
 from services.following.fetch import ConstitutionSource
 from services.following.follower import Follower
@@ -36,14 +36,16 @@ class Following:
 
     Args:
         settings: of the service.
-        site: environment and trust policy.
+        config: environment and trust policy.
         registry: where metrics go.
         prefix: of the metrics' names.
     """
 
-    def __init__(self, settings: FollowingSettings, site: Site, registry: CollectorRegistry, *, prefix: str) -> None:
+    def __init__(
+        self, settings: FollowingSettings, config: EnvironmentConfig, registry: CollectorRegistry, *, prefix: str
+    ) -> None:
         self._settings = settings
-        self._site = site
+        self._config = config
         self._metrics = FollowingMetrics(registry, prefix=prefix, target=settings.target_id)
         self._follower: Follower | None = None
         self._trouble = ""
@@ -68,8 +70,8 @@ class Following:
                 source=ConstitutionSource(
                     client, base_url=self._settings.constitution_service_url, ring=self._settings.ring
                 ),
-                trust=self._site.trust,
-                environment=self._site.environment.environment,
+                trust=self._config.trust,
+                environment=self._config.name,
                 target=self._settings.target_id,
                 ring=self._settings.ring,
                 max_staleness_s=self._settings.max_staleness_seconds,

@@ -4,10 +4,10 @@ import structlog
 from fastapi import Request
 from fastapi.security import HTTPBearer
 
+from adapters.environment_config import EnvironmentConfig
 from constitution.errors import ConstitutionError, ForbiddenError
 from constitution.policy.consumer_api import PROBE_TENANT
 from services.common.auth import check_token
-from services.common.site import Site
 
 SCOPE = "probe"
 _bearer = HTTPBearer(auto_error=False)
@@ -15,13 +15,13 @@ _log = structlog.get_logger(__name__)
 
 
 async def require_probe(
-    request: Request, site: Site, *, tenant: str, own_time: bool = False, refreshes: bool = False
+    request: Request, config: EnvironmentConfig, *, tenant: str, own_time: bool = False, refreshes: bool = False
 ) -> None:
     """Let pass, unless the request needs scope ``probe`` and its token does not have it.
 
     Args:
         request: whose token counts.
-        site: environment and trust policy.
+        config: environment and trust policy.
         tenant: of the request.
         own_time: the request chooses the time that rules look at.
         refreshes: the request makes this replica, and the engine that it asks, read the constitution anew.
@@ -32,7 +32,7 @@ async def require_probe(
     if tenant != PROBE_TENANT and not own_time and not refreshes:
         return
     try:
-        client = check_token(site, await _bearer(request), SCOPE)
+        client = check_token(config, await _bearer(request), SCOPE)
     except ForbiddenError:
         _log.warning(
             "probe_refused",

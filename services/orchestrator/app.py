@@ -5,13 +5,13 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request
 
+from adapters.environment_config import load_environment_config
 from constitution.errors import UnavailableError
 from constitution.policy.consumer_api import PolicyStatus, SessionAnswer, SessionRequest
 from services.common.app import create_app
 from services.common.limits import BodyLimits
 from services.common.metrics import new_registry
 from services.common.outgoing import http_client
-from services.common.site import load_site
 from services.following.following import Following
 from services.following.probe import log_refusal, require_probe
 from services.orchestrator.engines import Engines
@@ -28,10 +28,10 @@ def create(settings: OrchestratorSettings) -> FastAPI:
     Raises:
         InvalidRequestError: environment file, trust policy or client key cannot be used.
     """
-    site = load_site(settings.environment_file)
+    config = load_environment_config(settings.environment_file)
     key = ClientKey.load(settings.client_key_file)
     registry = new_registry()
-    following = Following(settings, site, registry, prefix="orchestrator")
+    following = Following(settings, config, registry, prefix="orchestrator")
     counter = session_counter(registry)
     running: list[Sessions] = []
 
@@ -39,14 +39,14 @@ def create(settings: OrchestratorSettings) -> FastAPI:
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         http = http_client()
         async with following.running() as follower, http as client:
-            engines = Engines(client, urls=settings.engine_urls(), key=key, environment=site.environment.environment)
+            engines = Engines(client, urls=settings.engine_urls(), key=key, environment=config.name)
             running.append(
                 Sessions(
                     follower,
                     engines,
                     caution=settings.caution(),
                     backoff_s=settings.poll_seconds,
-                    tenants=frozenset(site.environment.tenants),
+                    tenants=frozenset(config.environment.tenants),
                     started=counter,
                 )
             )
@@ -60,14 +60,14 @@ def create(settings: OrchestratorSettings) -> FastAPI:
         registry=registry,
         limits=BodyLimits(default=MAX_BODY_BYTES),
     )
-    app.state.site = site
+    app.state.config = config
     app.state.on_refused = log_refusal
 
     @app.post("/v1/sessions/start")
     async def start(body: SessionRequest, request: Request) -> SessionAnswer:
         """Start a session, or refuse it. A refusal is an answer, not an error."""
         debug = body.deployment_mode == "production-debug"
-        await require_probe(request, site, tenant=body.tenant, own_time=body.time is not None, refreshes=debug)
+        await require_probe(request, config, tenant=body.tenant, own_time=body.time is not None, refreshes=debug)
         if not running:
             raise UnavailableError("the orchestrator is not running")
         return await running[0].start(body, authorization=request.headers.get("authorization"))

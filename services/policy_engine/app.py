@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import Depends, FastAPI, Request, Response
 
+from adapters.environment_config import load_environment_config
 from constitution.policy.consumer_api import PROBE_TENANT, EvaluationAnswer, PolicyStatus
 from constitution.policy.evaluation import EvaluationRequest
 from constitution.watch.prediction import PredictAnswer, PredictRequest
@@ -15,7 +16,6 @@ from services.common.auth import require_scope
 from services.common.limits import BodyLimits
 from services.common.metrics import new_registry
 from services.common.outgoing import http_client
-from services.common.site import load_site
 from services.following.following import Following
 from services.following.probe import SCOPE, log_refusal, require_probe
 from services.following.refresh import refreshed
@@ -34,10 +34,10 @@ def create(settings: PolicyEngineSettings) -> FastAPI:
     Raises:
         InvalidRequestError: environment file or trust policy cannot be used.
     """
-    site = load_site(settings.environment_file)
+    config = load_environment_config(settings.environment_file)
     registry = new_registry()
-    following = Following(settings, site, registry, prefix="policy_engine")
-    metrics = DecisionMetrics(registry, tenants=site.environment.tenants, target=settings.target_id)
+    following = Following(settings, config, registry, prefix="policy_engine")
+    metrics = DecisionMetrics(registry, tenants=config.environment.tenants, target=settings.target_id)
     caution = settings.caution()
     recording = Recording(
         directory=settings.recording_directory,
@@ -54,7 +54,7 @@ def create(settings: PolicyEngineSettings) -> FastAPI:
             following.running(),
             http_client() as client,
         ):
-            candidates = Candidates(client, base_url=settings.constitution_service_url, site=site)
+            candidates = Candidates(client, base_url=settings.constitution_service_url, config=config)
             app.state.shift = Shift(recording, candidates, target=settings.target_id)
             try:
                 yield
@@ -68,13 +68,13 @@ def create(settings: PolicyEngineSettings) -> FastAPI:
         registry=registry,
         limits=BodyLimits(default=MAX_BODY_BYTES),
     )
-    app.state.site = site
+    app.state.config = config
     app.state.on_refused = log_refusal
 
     @app.post("/v1/evaluate", response_model=EvaluationAnswer)
     async def evaluate(body: EvaluationRequest, request: Request) -> Response:
         """Decide by the constitution in force. A denial is an answer, not an error."""
-        await require_probe(request, site, tenant=body.tenant)
+        await require_probe(request, config, tenant=body.tenant)
         view = following.follower.view()
         started = time.perf_counter()
         decision = view.decide(body, caution)

@@ -13,13 +13,13 @@ from http import HTTPStatus
 import httpx
 from pydantic import ValidationError
 
+from adapters.environment_config import EnvironmentConfig
 from constitution.addresses import host_of
 from constitution.api import ArtifactSignatures
 from constitution.checksum import checksum_of
 from constitution.errors import NotFoundError, UnavailableError, UntrustedError
 from constitution.policy.document import parse
 from constitution.policy.rules import Policy
-from services.common.site import Site
 from signatures.verify import verify_document
 
 MAX_DOCUMENT_BYTES = 1024 * 1024
@@ -33,13 +33,13 @@ class Candidates:
     Args:
         client: without redirects; closed by its owner.
         base_url: of constitution-service.
-        site: environment and pinned trust policy.
+        config: environment and pinned trust policy.
     """
 
-    def __init__(self, client: httpx.AsyncClient, *, base_url: str, site: Site) -> None:
+    def __init__(self, client: httpx.AsyncClient, *, base_url: str, config: EnvironmentConfig) -> None:
         self._client = client
         self._base_url = base_url.rstrip("/")
-        self._site = site
+        self._config = config
 
     async def compiled(self, checksum: str) -> Policy:
         """Return a candidate's compiled rules.
@@ -64,10 +64,10 @@ class Candidates:
             ]
         except (ValidationError, binascii.Error) as error:
             raise UntrustedError("constitution-service answered with something that is no signatures") from error
-        report = verify_document(document, files, self._site.trust, datetime.now(UTC))
-        report.require(self._site.trust.thresholds.document)
+        report = verify_document(document, files, self._config.trust, datetime.now(UTC))
+        report.require(self._config.trust.thresholds.document)
         candidate = parse(document)
-        environment = self._site.environment.environment
+        environment = self._config.name
         if candidate.environment != environment:
             raise UntrustedError(f"the candidate is for {candidate.environment!r}, this is {environment!r}")
         return Policy.compile(candidate)

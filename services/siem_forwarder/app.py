@@ -9,12 +9,12 @@ from contextlib import asynccontextmanager, suppress
 import structlog
 from fastapi import FastAPI
 
+from adapters.environment_config import load_environment_config
 from adapters.kafka_consumer import KafkaConsumer
 from constitution.api import ReadyReport
 from constitution.names import Names
 from services.common.app import create_app
 from services.common.metrics import new_registry
-from services.common.site import load_site
 from services.common.tasks import end
 from services.siem_forwarder.forwarder import Forwarder
 from services.siem_forwarder.metrics import ForwarderMetrics
@@ -33,11 +33,11 @@ def create(settings: ForwarderSettings) -> FastAPI:
     Raises:
         InvalidRequestError: environment file or trust policy cannot be used.
     """
-    site = load_site(settings.environment_file)
+    config = load_environment_config(settings.environment_file)
     names = Names(settings.namespace)
     registry = new_registry()
     metrics = ForwarderMetrics(registry)
-    translator = Translator(names, site)
+    translator = Translator(names, config)
     running: list[Forwarder] = []
 
     @asynccontextmanager

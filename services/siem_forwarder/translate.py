@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
+from adapters.environment_config import EnvironmentConfig
 from adapters.kafka_consumer import Record
 from constitution import strict_json
 from constitution.api import AuditEvent, WorkflowRef
 from constitution.errors import ConstitutionError
 from constitution.events import UPDATED_TYPE, UpdatedEvent, ocsf_event
 from constitution.names import Names
-from services.common.site import Site
 from services.siem_forwarder.ocsf_schema import OcsfSchema
 from services.siem_forwarder.quarantine import finding
 from services.siem_forwarder.sinks.sink import Event
@@ -46,12 +46,12 @@ class Translator:
 
     Args:
         names: of the topics.
-        site: environment, and the trust policy whose service keys sign statements.
+        config: environment, and the trust policy whose service keys sign statements.
     """
 
-    def __init__(self, names: Names, site: Site) -> None:
+    def __init__(self, names: Names, config: EnvironmentConfig) -> None:
         self._audit_topic = names.topic_audit()
-        self._site = site
+        self._config = config
         self._schema = OcsfSchema()
 
     def translate(self, record: Record) -> Translated:
@@ -87,13 +87,13 @@ class Translator:
             where = "/".join(str(part) for part in first["loc"])
             raise _RefusedError(f"it is no {UPDATED_TYPE} event: {where}: {first['msg']}") from error
         try:
-            release = verify_release(event.statement, self._site.trust)
+            release = verify_release(event.statement, self._config.trust)
         except ConstitutionError as error:
             raise _RefusedError(f"its statement does not verify: {error.message}") from error
         for name in _SIGNED:
             if getattr(event, name) != getattr(release, name):
                 raise _RefusedError(f"its {name} is not what its statement says")
-        if event.environment != self._site.environment.environment:
+        if event.environment != self._config.name:
             raise _RefusedError(f"it is of environment {event.environment}")
         event_id = record.header("ce_id")
         if record.header("ce_type") != UPDATED_TYPE or event_id is None:

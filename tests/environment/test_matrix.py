@@ -16,7 +16,7 @@ import pytest
 
 from deploy.embedded.leftovers import marked
 from deploy.embedded.postgres import ROOT_STATE, outside
-from deploy.embedded.site import CHECKOUT
+from deploy.embedded.stack_directory import CHECKOUT
 from tests.machine import pace
 
 pytestmark = [pytest.mark.environment, pytest.mark.timeout(1200)]

@@ -22,8 +22,8 @@ from temporalio.service import RPCError
 from deploy.embedded.kafka import PROXIED
 from deploy.embedded.postgres import OWNER, grant
 from deploy.embedded.services import SERVICES, TARGETS
-from deploy.embedded.site import Site
 from deploy.embedded.stack import Progress, Stack
+from deploy.embedded.stack_directory import StackDirectory
 from tests.faults.auditor import Auditor
 from tests.faults.redis_wire import RedisWire
 from tests.faults.toxics import Toxics
@@ -133,8 +133,8 @@ class Ground:
     say: Callable[[str], None]
 
     def __post_init__(self) -> None:
-        self._site = Site(self.directory / "proxies")  # keeps the proxies' ports reserved
-        self.ports = {name: self._site.port(name) for name in PROXIES}
+        self._proxies = StackDirectory(self.directory / "proxies")  # keeps the proxies' ports reserved
+        self.ports = {name: self._proxies.port(name) for name in PROXIES}
         self.servers = Stack(
             self.directory / "servers",
             SERVERS,
@@ -161,7 +161,7 @@ class Ground:
         await self.leave()
         await self.toxics.aclose()
         await asyncio.to_thread(self.servers.erase)
-        self._site.close()
+        self._proxies.close()
 
     async def fresh(self) -> Place:
         """Leave the town that stands, and build another, where nothing has ever been live."""

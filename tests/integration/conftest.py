@@ -17,7 +17,7 @@ from adapters.event_log import KafkaEventLog
 from adapters.ledger import PostgresLedger
 from adapters.redis_cache import ConstitutionCache, connect
 from constitution.names import Names
-from tests.activity_support import make_deployment
+from tests.activity_support import make_config
 from tests.conftest import CHECKOUT
 from tests.constitution_service_support import (
     ENVIRONMENT,
@@ -149,8 +149,8 @@ def publish(
     events: KafkaEventLog,
     tmp_path: Path,
 ) -> Publish:
-    deployment = make_deployment(service_site, tmp_path)
-    return Publish(service=author.worker, ledger=ledger, cache=cache, events=events, deployment=deployment)
+    config = make_config(service_site, tmp_path)
+    return Publish(service=author.worker, ledger=ledger, cache=cache, events=events, config=config)
 
 
 @pytest.fixture

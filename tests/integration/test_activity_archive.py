@@ -18,7 +18,7 @@ from temporalio.worker import Replayer, UnsandboxedWorkflowRunner, Worker
 
 from activities.archive import ArchiveInput, ArchiveRelease, Outcome, RejectionInput, SealInput, SiemInput
 from activities.blocks import when
-from activities.ports import Deployment
+from activities.ports import ActivityConfig
 from activities.reconcile import archive_checks
 from activities.reconcile.archive_checks import ArchiveLook
 from activities.runs import RunRef, RunsActivities
@@ -30,7 +30,7 @@ from constitution.api import LoadResult
 from constitution.checksum import checksum_of
 from constitution.names import Names
 from constitution.release import DeliveredEvent, Kind, Standing, Verdict
-from tests.activity_support import make_deployment, refused, run
+from tests.activity_support import make_config, refused, run
 from tests.constitution_service_support import ENVIRONMENT, Author, Site
 
 
@@ -58,7 +58,7 @@ class Records:
     archive: ArchiveRelease
     runs: RunsActivities
     repository: GitArchive
-    deployment: Deployment
+    config: ActivityConfig
 
 
 @pytest.fixture
@@ -75,15 +75,15 @@ def records(
     Repo.init(str(path), mkdir=True).close()
     repository, runs = GitArchive(path), TemporalRuns(temporal_client)
     events = KafkaEventLog({name: str(value) for name, value in kafka_configuration.items()}, names)
-    deployment = make_deployment(service_site, tmp_path)
+    config = make_config(service_site, tmp_path)
     archive = ArchiveRelease(
         service=author.worker,
         archive=repository,
         events=events,
         runs=runs,
-        deployment=deployment,
+        config=config,
     )
-    return Records(archive, RunsActivities(runs=runs), repository, deployment)
+    return Records(archive, RunsActivities(runs=runs), repository, config)
 
 
 def outcome(result: LoadResult, **changes: object) -> ArchiveInput:
@@ -336,7 +336,7 @@ async def test_a_standing_that_nothing_undid_is_a_finding_and_no_row(
         repository=records.repository,
         told=SlackChannel(slack_settings["SLACK_BOT_TOKEN"], slack_settings["SLACK_API_URL"]),
         search=TemporalSearch(temporal_client, "nobody"),
-        deployment=records.deployment,
+        config=records.config,
     )
     asked = ArchiveLook(environment=ENVIRONMENT, closed_seconds=0)
     found = await run(look.check_archive, asked)
@@ -370,7 +370,7 @@ async def test_an_outcome_that_is_archived_while_one_looks_is_not_missing(
             repository=records.repository,
             told=channel,
             search=search,
-            deployment=records.deployment,
+            config=records.config,
         )
         asked = ArchiveLook(environment=ENVIRONMENT, closed_seconds=0)
         return [missing.generation for missing in (await run(look.check_archive, asked)).missing]

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from slack_sdk import WebClient
 
 from activities.broadcast import Announcement, Broadcast, ProgressInput
-from activities.ports import Deployment
+from activities.ports import ActivityConfig
 from adapters.ledger import PostgresLedger
 from adapters.slack import EVENT_TYPE, IDS_FOR, SlackChannel
 from constitution.api import UpdateState
@@ -20,7 +20,7 @@ from constitution.errors import ForbiddenError, NotFoundError
 from constitution.release import Kind, Standing
 from constitution_client.service import ConstitutionServiceClient
 from tests import resources
-from tests.activity_support import make_deployment, refused, run, update_plan_of, wire_to
+from tests.activity_support import make_config, refused, run, update_plan_of, wire_to
 from tests.constitution_service_support import ENVIRONMENT, Author, Site, following, make_site
 from tests.workflow.wire import Wire
 
@@ -32,8 +32,8 @@ def site(tmp_path: Path) -> Site:
     return make_site(tmp_path / "site")
 
 
-def deployed(site: Site, slack: resources.Slack, tmp_path: Path) -> Deployment:
-    made = make_deployment(site, tmp_path, channel=f"#{slack.channel_name}")
+def deployed(site: Site, slack: resources.Slack, tmp_path: Path) -> ActivityConfig:
+    made = make_config(site, tmp_path, channel=f"#{slack.channel_name}")
     return replace(made, links={**made.links, "evil": "javascript:alert(1)"})
 
 
@@ -41,7 +41,7 @@ def deployed(site: Site, slack: resources.Slack, tmp_path: Path) -> Deployment:
 def broadcast(slack: resources.Slack, ledger: PostgresLedger, site: Site, tmp_path: Path) -> Broadcast:
     channel = SlackChannel(slack.token, slack.api_url)
     nobody = ConstitutionServiceClient("http://127.0.0.1:9", None, ENVIRONMENT)  # a refusal is told without the service
-    return Broadcast(channel=channel, ledger=ledger, service=nobody, deployment=deployed(site, slack, tmp_path))
+    return Broadcast(channel=channel, ledger=ledger, service=nobody, config=deployed(site, slack, tmp_path))
 
 
 def announcement(**changes: Any) -> Announcement:
@@ -91,7 +91,7 @@ async def test_a_message_whose_answer_was_lost_is_found_and_not_posted_again(
             channel=SlackChannel(slack.token, f"http://127.0.0.1:{wire.port}{address.path}"),
             ledger=broadcast._ledger,
             service=broadcast._service,
-            deployment=broadcast._deployment,
+            config=broadcast._config,
         )
         failure = await refused(cut.announce, announcement())
         assert (failure.type, failure.non_retryable) == ("unavailable", False)
@@ -117,7 +117,7 @@ async def test_a_name_that_is_given_to_another_channel_means_that_one(
         channel=SlackChannel(slack.token, slack.api_url, ids_for),
         ledger=ledger,
         service=ConstitutionServiceClient("http://127.0.0.1:9", None, ENVIRONMENT),
-        deployment=deployed(site, slack, tmp_path),
+        config=deployed(site, slack, tmp_path),
     )
     before = await run(worker.announce, announcement())
     assert before.channel_id == slack.channel
@@ -190,7 +190,7 @@ async def test_an_update_is_told_in_few_calls(broadcast: Broadcast, slack: resou
             channel=SlackChannel(slack.token, wire.url + address.path),
             ledger=broadcast._ledger,
             service=broadcast._service,
-            deployment=broadcast._deployment,
+            config=broadcast._config,
         )
         update = update_plan_of(
             Author(site, "http://127.0.0.1:1").draft("1.0.0"), "CR-1", channel=f"#{slack.channel_name}"
@@ -249,7 +249,7 @@ async def test_a_channel_that_is_not_there_and_a_token_that_is_not_known_are_per
         channel=SlackChannel(slack.token, slack.api_url),
         ledger=broadcast._ledger,
         service=broadcast._service,
-        deployment=make_deployment(site, tmp_path, channel="#no-such-channel"),
+        config=make_config(site, tmp_path, channel="#no-such-channel"),
     )
     failure = await refused(lost.announce, announcement())
     assert (failure.type, failure.non_retryable) == (NotFoundError.code, True)
@@ -264,7 +264,7 @@ async def test_a_slack_that_does_not_answer_is_transient(broadcast: Broadcast, s
         channel=SlackChannel(slack.token, "http://127.0.0.1:9/api/"),
         ledger=broadcast._ledger,
         service=broadcast._service,
-        deployment=broadcast._deployment,
+        config=broadcast._config,
     )
     failure = await refused(silent.announce, announcement())
     assert (failure.type, failure.non_retryable) == ("unavailable", False)
@@ -279,8 +279,8 @@ async def test_another_environments_outcome_is_refused(broadcast: Broadcast, sla
 @pytest.fixture
 def recorded(slack: resources.Slack, ledger: PostgresLedger, author: Author, tmp_path: Path) -> Broadcast:
     """Tells of the releases of a running service."""
-    channel, deployment = SlackChannel(slack.token, slack.api_url), deployed(author.site, slack, tmp_path)
-    return Broadcast(channel=channel, ledger=ledger, service=author.worker, deployment=deployment)
+    channel, config = SlackChannel(slack.token, slack.api_url), deployed(author.site, slack, tmp_path)
+    return Broadcast(channel=channel, ledger=ledger, service=author.worker, config=config)
 
 
 async def test_what_became_of_a_release_is_told_as_it_is_recorded_whatever_the_caller_says(

@@ -16,7 +16,7 @@ from constitution.checksum import checksum_of
 from constitution.environment import Strategy
 from constitution.release import Release, Standing, Verdict
 from constitution.watch.evidence import WatchEvidence
-from tests.activity_support import make_deployment, refused, run
+from tests.activity_support import make_config, refused, run
 from tests.constitution_service_support import ENVIRONMENT, Author, Site, following
 
 SIGNED = Strategy(watch_seconds=60)
@@ -24,10 +24,10 @@ SIGNED = Strategy(watch_seconds=60)
 
 @pytest.fixture
 def confirm(author: Author, service_site: Site, publish: Publish, tmp_path: Path) -> Confirm:
-    deployment = make_deployment(service_site, tmp_path)
+    config = make_config(service_site, tmp_path)
     targets = HttpTargets(service_site.key("worker"), ENVIRONMENT)
-    sync = Sync(targets=targets, service=author.worker, deployment=deployment)
-    return Confirm(service=author.worker, deployment=deployment, publish=publish, sync=sync)
+    sync = Sync(targets=targets, service=author.worker, config=config)
+    return Confirm(service=author.worker, config=config, publish=publish, sync=sync)
 
 
 async def _published(author: Author) -> tuple[LoadResult, Lease]:

@@ -19,8 +19,8 @@ from activities.preconditions import (
 from activities.stage import Stage, StageInput
 from activities.update_plan import UpdatePlan
 from activities.validate import Validate
-from adapters.deployment import FileDeployment
 from adapters.regression_gate import run_gate
+from adapters.worker_config import WorkerConfig
 from constitution.checksum import checksum_of
 from constitution.environment import Deadlines, Strategy
 from constitution.messages import UpdateRequest
@@ -28,18 +28,18 @@ from constitution.policy.draft import fill
 from constitution.release import Envelope, Kind, Standing
 from constitution.trust.approval import BoardDecision, OrderPredicate
 from signatures.statements import sign_order
-from tests.activity_support import make_deployment, now, refused, run, update_plan_of
+from tests.activity_support import make_config, now, refused, run, update_plan_of
 from tests.constitution_service_support import ENVIRONMENT, Author, Site, following
 
 
 @pytest.fixture
-def deployment(service_site: Site, tmp_path: Path) -> FileDeployment:
-    return make_deployment(service_site, tmp_path)
+def config(service_site: Site, tmp_path: Path) -> WorkerConfig:
+    return make_config(service_site, tmp_path)
 
 
 @pytest.fixture
-def preconditions(author: Author, deployment: FileDeployment) -> Preconditions:
-    return Preconditions(service=author.worker, deployment=deployment, gate=run_gate)
+def preconditions(author: Author, config: WorkerConfig) -> Preconditions:
+    return Preconditions(service=author.worker, config=config, gate=run_gate)
 
 
 def asked(**fields: Any) -> ResolveInput:
@@ -107,10 +107,10 @@ async def test_a_withdrawn_document_is_asked_for_by_a_new_request_only(
 
 
 async def test_the_inbox_gives_only_plain_files_by_name(
-    preconditions: Preconditions, author: Author, deployment: FileDeployment, tmp_path: Path
+    preconditions: Preconditions, author: Author, config: WorkerConfig, tmp_path: Path
 ) -> None:
     document = author.draft("1.0.0")
-    inbox = deployment.inbox_directory
+    inbox = config.inbox_directory
     (inbox / "new.json").write_bytes(document)
     (inbox / "new.sig").write_bytes(author.sign(document))
     secret = tmp_path / "secret"
@@ -136,32 +136,32 @@ async def test_the_inbox_gives_only_plain_files_by_name(
 
 
 async def test_staging_from_the_inbox_refuses_a_file_that_was_changed_meanwhile(
-    author: Author, deployment: FileDeployment
+    author: Author, config: WorkerConfig
 ) -> None:
     document = author.draft("1.0.0")
-    (deployment.inbox_directory / "new.json").write_bytes(document)
-    (deployment.inbox_directory / "new.sig").write_bytes(author.sign(document))
+    (config.inbox_directory / "new.json").write_bytes(document)
+    (config.inbox_directory / "new.sig").write_bytes(author.sign(document))
     update = update_plan_of(document, "CR-1", document="new.json", signatures=("new.sig",))
-    stage = Stage(service=author.worker, deployment=deployment)
+    stage = Stage(service=author.worker, config=config)
     order = StageInput(update=update, document="new.json", signatures=("new.sig",))
     artifact = await run(stage.stage_artifact, order)
     assert artifact.checksum == update.checksum
     assert await run(stage.stage_artifact, order) == artifact
     assert await run(stage.stage_artifact, StageInput(update=update)) == artifact
-    (deployment.inbox_directory / "new.json").write_bytes(document + b" ")
+    (config.inbox_directory / "new.json").write_bytes(document + b" ")
     assert (await refused(stage.stage_artifact, order)).type == "untrusted"
-    validate = Validate(service=author.worker, deployment=deployment)
+    validate = Validate(service=author.worker, config=config)
     assert (await run(validate.validate_signature, update)).valid
     unknown = update_plan_of(author.draft("1.0.1"), "CR-1")
     assert (await refused(validate.validate_signature, unknown)).type == "not-found"
 
 
 async def test_a_signature_of_a_stranger_does_not_count(
-    preconditions: Preconditions, author: Author, deployment: FileDeployment
+    preconditions: Preconditions, author: Author, config: WorkerConfig
 ) -> None:
     document = author.draft("1.0.0")
-    (deployment.inbox_directory / "new.json").write_bytes(document)
-    (deployment.inbox_directory / "new.sig").write_bytes(author.sign(document, "alva"))
+    (config.inbox_directory / "new.json").write_bytes(document)
+    (config.inbox_directory / "new.sig").write_bytes(author.sign(document, "alva"))
     update = update_plan_of(document, "CR-1", document="new.json", signatures=("new.sig",))
     failure = await refused(preconditions.verify_signatures, update)
     assert (failure.type, failure.non_retryable) == ("untrusted", True)

@@ -26,7 +26,7 @@ from constitution.messages import RollbackRequest
 from constitution.names import Names
 from constitution.release import Kind, Previous, Standing, Verdict
 from constitution_client.service import ConstitutionServiceClient
-from tests.activity_support import make_deployment, refused, run, update_plan_of, wire_to
+from tests.activity_support import make_config, refused, run, update_plan_of, wire_to
 from tests.constitution_service_support import ENVIRONMENT, Author, ServiceProcess, Site, following
 from tests.helpers import eventually
 from tests.integration.conftest import Topics
@@ -34,7 +34,7 @@ from tests.integration.conftest import Topics
 
 @pytest.fixture
 def restore(author: Author, service_site: Site, tmp_path: Path) -> Restore:
-    return Restore(service=author.worker, deployment=make_deployment(service_site, tmp_path))
+    return Restore(service=author.worker, config=make_config(service_site, tmp_path))
 
 
 async def prepared(author: Author, document: bytes, **changes: object) -> LoadInput:
@@ -102,7 +102,7 @@ async def test_a_load_whose_answer_was_lost_is_one_release(
                 ledger=publish._ledger,
                 cache=publish._cache,
                 events=publish._events,
-                deployment=make_deployment(service_site, tmp_path),
+                config=make_config(service_site, tmp_path),
             )
             published = await run(over_wire.load_release, load)
     assert wire.swallowed == 1

@@ -19,7 +19,7 @@ from constitution.checksum import checksum_of
 from constitution.environment import Target
 from constitution.names import Names
 from constitution.policy.consumer_api import PolicyStatus
-from tests.activity_support import make_deployment, refused, run
+from tests.activity_support import make_config, refused, run
 from tests.constitution_service_support import ENVIRONMENT, Author, ServiceProcess, Site, following
 from tests.consumers_support import Service
 from tests.helpers import eventually
@@ -70,12 +70,12 @@ async def targets(
         Target(id="engine-2", kind="policy_engine", url=engines[1].url),
         Target(id="orchestrator-1", kind="orchestrator", url=orchestrator.url),
     )
-    deployment = make_deployment(service_site, tmp_path, targets=environment_targets)
+    config = make_config(service_site, tmp_path, targets=environment_targets)
     client = HttpTargets(service_site.key("worker"), ENVIRONMENT)
     made = Targets(
         engines=(engines[0], engines[1]),
         orchestrator=orchestrator,
-        sync=Sync(targets=client, service=author.worker, deployment=deployment),
+        sync=Sync(targets=client, service=author.worker, config=config),
     )
     for service in made.running():
         await service.healthy()
@@ -210,9 +210,7 @@ async def test_a_target_that_obeys_the_bad_release_is_not_excused_by_one_lost_an
 ) -> None:
     engine = Target(id="engine-1", kind="policy_engine", url=failing.url)
     client = HttpTargets(service_site.key("worker"), ENVIRONMENT)
-    sync = Sync(
-        targets=client, service=author.worker, deployment=make_deployment(service_site, tmp_path, targets=(engine,))
-    )
+    sync = Sync(targets=client, service=author.worker, config=make_config(service_site, tmp_path, targets=(engine,)))
     x = SyncInput(
         environment=ENVIRONMENT,
         generation=2,

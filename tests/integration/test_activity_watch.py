@@ -22,7 +22,7 @@ from constitution.errors import InvalidRequestError, UnavailableError
 from constitution.release import Verdict
 from constitution.watch.evidence import WatchEvidence
 from constitution.watch.watching import Watch as SampleWatch
-from tests.activity_support import make_deployment, now, refused, run
+from tests.activity_support import make_config, now, refused, run
 from tests.constitution_service_support import ENVIRONMENT, Author, Site
 from tests.helpers import eventually
 from tests.machine import pace
@@ -128,8 +128,8 @@ async def scene(author: Author, service_site: Site, prometheus: Prometheus, tmp_
     prometheus.scrape(f"127.0.0.1:{traffic.port}", job="policy-engine")
     targets = (Target(id=traffic.engine, kind="policy_engine", url=f"http://127.0.0.1:{traffic.port}"),)
     metrics = PrometheusMetrics(prometheus.url)
-    deployment = make_deployment(service_site, tmp_path, targets=targets)
-    watch = Watch(metrics=metrics, service=author.worker, deployment=deployment)
+    config = make_config(service_site, tmp_path, targets=targets)
+    watch = Watch(metrics=metrics, service=author.worker, config=config)
     yield Scene(traffic, watch, author, metrics)
     traffic.stop()
     metrics.close()
@@ -183,7 +183,7 @@ async def test_what_cannot_be_judged_is_never_ok(scene: Scene) -> None:
     other = Watch(
         metrics=scene.metrics,
         service=scene.author.worker,
-        deployment=make_deployment(
+        config=make_config(
             scene.author.site,
             Path(scene.author.site.directory),
             targets=(Target(id="nobody", kind="policy_engine", url="http://127.0.0.1:1"),),

@@ -11,8 +11,8 @@ import pytest
 from deploy.demo.__main__ import stop_command, the_only_demo
 from deploy.embedded.control import StackError
 from deploy.embedded.leftovers import marked
-from deploy.embedded.site import CHECKOUT
 from deploy.embedded.stack import IN_USE, Stack
+from deploy.embedded.stack_directory import CHECKOUT
 from tests.integration.test_embedded_supervision import stack_id
 
 

@@ -16,8 +16,8 @@ from adapters.setting_names import unread
 from constitution.environment import Environment
 from constitution.names import Names
 from deploy.embedded.catalogue import ALL_NAMES
-from deploy.embedded.site import CHECKOUT
 from deploy.embedded.stack import Stack
+from deploy.embedded.stack_directory import CHECKOUT
 from tests.helpers import eventually, eventually_sync
 
 # Thirteen processes on two busy cores.

@@ -21,8 +21,8 @@ from temporalio.client import Client
 from deploy.embedded.control import NotRunning, StackError
 from deploy.embedded.kafka import client_configuration
 from deploy.embedded.leftovers import marked
-from deploy.embedded.site import CHECKOUT
 from deploy.embedded.stack import Stack
+from deploy.embedded.stack_directory import CHECKOUT
 from tests.helpers import eventually_sync
 
 # The guardian gives servers 5 s to stop in order; a busy machine needs the rest.

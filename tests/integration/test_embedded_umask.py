@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from deploy.embedded.postgres import open_to_all, outside, passable, readable
-from deploy.embedded.site import CHECKOUT
 from deploy.embedded.stack import Stack
+from deploy.embedded.stack_directory import CHECKOUT
 
 STRANGER = (54321, 54321)
 START = (

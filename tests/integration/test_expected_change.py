@@ -9,15 +9,15 @@ import httpx
 import pytest
 
 from activities.expected_change import ExpectedChange, PredictInput
+from adapters.environment_config import load_environment_config
 from adapters.targets import HttpTargets
 from constitution.checksum import checksum_of
 from constitution.environment import Target
 from constitution.errors import NotFoundError, UnavailableError, UntrustedError
 from constitution.policy.evaluation import Decision
 from constitution.watch.prediction import PairCounts, Prediction
-from services.common.site import load_site
 from services.policy_engine.candidate import Candidates
-from tests.activity_support import make_deployment, run, update_plan_of
+from tests.activity_support import make_config, run, update_plan_of
 from tests.constitution_service_support import ENVIRONMENT, Author, Site, following
 from tests.consumers_support import AnswerServer, Service
 from tests.helpers import eventually
@@ -102,8 +102,8 @@ async def test_an_engine_tells_what_a_candidate_would_change_and_the_board_gets_
     assert "elsa" not in told.model_dump_json()
 
     silent = Target(id="engine-2", kind="policy_engine", url="http://127.0.0.1:9")
-    deployment = make_deployment(service_site, tmp_path, targets=(target, silent))
-    activity = ExpectedChange(service=author.worker, targets=targets, deployment=deployment)
+    config = make_config(service_site, tmp_path, targets=(target, silent))
+    activity = ExpectedChange(service=author.worker, targets=targets, config=config)
     change_request = await author.ask(checksum)
     gate = await author.evidence(candidate, change_request)
     update = update_plan_of(candidate, change_request)
@@ -159,7 +159,9 @@ async def test_a_store_that_lies_about_a_candidate_is_not_believed(service_site:
     await liar.listening()
     try:
         async with httpx.AsyncClient(trust_env=False) as client:
-            candidates = Candidates(client, base_url=liar.url, site=load_site(service_site.environment_file))
+            candidates = Candidates(
+                client, base_url=liar.url, config=load_environment_config(service_site.environment_file)
+            )
             liar.answer(b'{"signatures": []}')
             with pytest.raises(UntrustedError, match="other bytes"):
                 await candidates.compiled(checksum_of(b"something else"))

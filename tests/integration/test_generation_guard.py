@@ -9,10 +9,10 @@ import asyncpg
 import pytest
 
 from adapters.artifact_store import ArtifactStore
+from adapters.environment_config import load_environment_config
 from adapters.postgres import Database as Pool
 from adapters.redis_cache import ConstitutionCache
 from constitution.names import Names
-from services.common.site import load_site
 from services.constitution_service.errors import BehindError, PostgresBehindError
 from services.constitution_service.generations.guard import GenerationGuard
 from tests.constitution_service_support import Site
@@ -55,7 +55,7 @@ async def town(
     async with pool(database.url) as first, pool(database.url) as second:
         one, other = (
             GenerationGuard(
-                site=load_site(service_site.environment_file),
+                config=load_environment_config(service_site.environment_file),
                 names=names,
                 database=used,
                 cache=cache,

@@ -19,7 +19,7 @@ from adapters.event_log import KafkaEventLog
 from adapters.runs import TemporalSearch
 from adapters.targets import HttpTargets
 from constitution.names import Names
-from tests.activity_support import make_deployment, run
+from tests.activity_support import make_config, run
 from tests.constitution_service_support import ENVIRONMENT, Author, Site, following
 from tests.helpers import eventually
 from tests.integration.conftest import Topics
@@ -38,7 +38,7 @@ def places(
         service=author.worker,
         targets=HttpTargets(service_site.key("worker"), ENVIRONMENT),
         topic=KafkaEventLog({name: str(value) for name, value in kafka_configuration.items()}, names),
-        deployment=make_deployment(service_site, tmp_path),
+        config=make_config(service_site, tmp_path),
     )
 
 

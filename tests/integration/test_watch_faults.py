@@ -23,7 +23,7 @@ from adapters.prometheus import PrometheusMetrics
 from constitution.environment import Strategy, Target
 from constitution.release import Verdict
 from constitution_client.watch_history import evidence_of
-from tests.activity_support import make_deployment, now, run
+from tests.activity_support import make_config, now, run
 from tests.chaos.proxy import Fault, Proxy
 from tests.constitution_service_support import CHECKOUT, ENVIRONMENT, Author, Site
 from tests.consumers_support import Process
@@ -108,8 +108,8 @@ class Watchers:
         metrics = PrometheusMetrics(url)
         self.opened.append(metrics)
         targets = (Target(id=self.fleet.names[scenario], kind="policy_engine", url="http://127.0.0.1:9"),)
-        deployment = make_deployment(self.site, self.scratch, targets=targets)
-        return Watch(metrics=metrics, service=self.author.worker, deployment=deployment)
+        config = make_config(self.site, self.scratch, targets=targets)
+        return Watch(metrics=metrics, service=self.author.worker, config=config)
 
     def start(self, scenario: str, url: str, x: WatchInput) -> "asyncio.Task[WatchReport]":
         return asyncio.create_task(run(self.of(scenario, url).watch_metric, x))

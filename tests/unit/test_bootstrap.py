@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.embedded.site import CHECKOUT
+from deploy.embedded.stack_directory import CHECKOUT
 
 WHEEL = b"the bytes of a wheel"
 DIGEST = hashlib.sha256(WHEEL).hexdigest()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from deploy.embedded.machine import check_machine, kernel_lacks, setpriv_lacks
-from deploy.embedded.site import CHECKOUT
+from deploy.embedded.stack_directory import CHECKOUT
 
 # A kernel before 5.3 answers pidfd_open (434 everywhere) with ENOSYS; a filter (seccomp(2)) makes this one answer so.
 OLD_KERNEL = """

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 from deploy.embedded.ports import PORTS, Ports
-from deploy.embedded.site import CHECKOUT
+from deploy.embedded.stack_directory import CHECKOUT
 
 RESERVE = "from deploy.embedded.ports import Ports; print(Ports().reserve({port}))"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.embedded.site import CHECKOUT
+from deploy.embedded.stack_directory import CHECKOUT
 from tests.machine import MOST, pace, patience, stretch
 
 SUITE = """

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from adapters.artifact_store import ArtifactStore
+from adapters.environment_config import EnvironmentConfig
 from adapters.event_log import KafkaEventLog
 from adapters.kafka_settings import KafkaSettings
 from adapters.prometheus import PrometheusMetrics
@@ -28,7 +29,6 @@ from constitution.policy.evaluation import EvaluationRequest
 from constitution_client.backtest import _cases_of_prometheus
 from constitution_client.service import ConstitutionServiceClient
 from services.common.outgoing import http_client
-from services.common.site import Site
 from services.following.fetch import ConstitutionSource
 from services.orchestrator.engines import Engines
 from services.policy_engine.candidate import Candidates
@@ -46,9 +46,9 @@ async def _follower(url: str) -> None:
 
 async def _candidate(url: str) -> None:
     environment = Environment.parse('schema_version = 1\nenvironment = "development"\ngate = "gate"\n')
-    site = Site(environment=environment, trust=keyring().trust, directory=DATA)
+    config = EnvironmentConfig(environment=environment, trust=keyring().trust, directory=DATA)
     async with http_client() as http:
-        await Candidates(http, base_url=url, site=site).compiled(CHECKSUM)
+        await Candidates(http, base_url=url, config=config).compiled(CHECKSUM)
 
 
 async def _engines(url: str) -> None:

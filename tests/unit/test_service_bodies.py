@@ -9,6 +9,7 @@ import httpx
 import pytest
 from fastapi import FastAPI, Request, Response
 
+from adapters.environment_config import EnvironmentConfig
 from constitution.api import ReadyReport
 from constitution.environment import Environment
 from constitution.errors import MAX_ISSUES, InvalidRequestError, UnavailableError
@@ -16,7 +17,6 @@ from constitution.model import Model
 from services.common.answers import PIECE
 from services.common.app import create_app
 from services.common.limits import BYTES, DRAIN_LIMIT, FORM, SMALL, BodyLimits, Files
-from services.common.site import Site
 from services.common.strict_json import MAX_VALUES, loads
 from signatures.tokens import mint
 from tests.helpers import eventually
@@ -246,7 +246,7 @@ async def test_a_file_is_taken_whole_or_not_at_all(files: FastAPI) -> None:
 def token(app: FastAPI) -> str:
     """A token that holds; the app is told whom to believe."""
     environment = Environment.parse('schema_version = 1\nenvironment = "development"\ngate = "gate"\n')
-    app.state.site = Site(environment=environment, trust=keyring().trust, directory=DATA)
+    app.state.config = EnvironmentConfig(environment=environment, trust=keyring().trust, directory=DATA)
     return mint(keyring().worker, environment="development", scopes=["load:write"], now=datetime.now(UTC))
 
 

@@ -2,15 +2,18 @@
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from activities.golden import golden_requests
-from adapters.deployment import load_deployment
+from adapters.environment_config import EnvironmentConfig, load_environment_config
+from adapters.worker_config import load_worker_config
 from constitution import toml
 from constitution.environment import Environment
 from constitution.errors import ConstitutionError, InvalidRequestError
@@ -18,7 +21,6 @@ from constitution.policy.draft import fill
 from constitution.trust.trust_policy import TrustPolicy
 from constitution_client.context import use_env_file
 from constitution_client.main import run
-from services.common.site import load_site
 from signatures.trust_files import load_trust
 from tests.unit.keyring import NOW, keyring
 
@@ -192,10 +194,39 @@ def test_a_path_of_the_environment_that_leads_nowhere_is_refused(field: str, val
     paths = {"trust": "trust/trust.toml", "gate": "gate"} | {field: PATHS[value]}
     file.write_text('environment = "development"\n' + "".join(f'{name} = "{path}"\n' for name, path in paths.items()))
     with pytest.raises(ConstitutionError):
-        load_deployment(file, scratch=tmp_path / "scratch", links={})
+        load_worker_config(file, scratch=tmp_path / "scratch", links={})
     if field == "trust":
         with pytest.raises(ConstitutionError):
-            load_site(file)
+            load_environment_config(file)
+
+
+def test_every_problem_of_an_environment_is_listed_at_once(tmp_path: Path) -> None:
+    _written(tmp_path / "trust", "certificates/alva.asc")
+    file = tmp_path / "environment.toml"
+    file.write_text('environment = "elsewhere"\ngate = "gate"\n')
+    (tmp_path / "scratch").touch()
+    with pytest.raises(InvalidRequestError) as refused:
+        load_environment_config(file)
+    assert [issue.code for issue in refused.value.issues] == ["other-environment"]
+    with pytest.raises(InvalidRequestError) as refused:
+        load_worker_config(file, scratch=tmp_path / "scratch", links={})
+    assert [issue.code for issue in refused.value.issues] == ["other-environment", "no-gate", "no-gate", "no-scratch"]
+
+
+@pytest.mark.parametrize("load", [load_environment_config, partial(load_worker_config, scratch=Path("/"), links={})])
+def test_every_problem_of_a_trust_policy_is_listed_beside_the_others(
+    load: Callable[[Path], EnvironmentConfig], tmp_path: Path
+) -> None:
+    trust = _written(tmp_path / "trust", "certificates/alva.asc")
+    thresholds = "[thresholds]\napproval = 99\ndocument = 99\n"
+    trust.write_text(trust.read_text().replace("\nversion = 1\n", f"\nversion = 1\n{thresholds}", 1))
+    for suite in ("policy", "chaos"):
+        (tmp_path / "gate" / suite).mkdir(parents=True)
+    file = tmp_path / "environment.toml"
+    file.write_text('environment = "development"\ngate = "gate"\n')
+    with pytest.raises(InvalidRequestError, match=re.escape(str(file))) as refused:
+        load(file)
+    assert [issue.path for issue in refused.value.issues] == ["/thresholds/document", "/thresholds/approval"]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 
 from constitution.messages import Outcome
 from constitution.release import CurrentConstitution, Verdict
-from deploy.embedded.site import CHECKOUT
+from deploy.embedded.stack_directory import CHECKOUT
 from tests.helpers import eventually
 from tests.workflow import outcomes, truth
 from tests.workflow.town import LEAF, Town

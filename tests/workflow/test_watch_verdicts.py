@@ -23,7 +23,7 @@ from temporalio.client import WorkflowExecutionStatus
 
 from constitution.messages import Phase, Status
 from constitution.release import CurrentConstitution, Standing, Verdict
-from deploy.embedded.site import CHECKOUT
+from deploy.embedded.stack_directory import CHECKOUT
 from tests.helpers import eventually
 from tests.resources import Prometheus
 from tests.workflow import outcomes

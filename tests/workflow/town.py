@@ -42,8 +42,8 @@ from constitution_client.ceremony import make_trust
 from constitution_client.service import ConstitutionServiceClient
 from deploy.embedded.development import ENVIRONMENT
 from deploy.embedded.services import SERVICES, TARGETS
-from deploy.embedded.site import CHECKOUT
 from deploy.embedded.stack import Stack
+from deploy.embedded.stack_directory import CHECKOUT
 from deploy.embedded.temporal import temporal_cli
 from signatures.openpgp import sign_detached
 from signatures.statements import sign_approval, sign_change_request

@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 import structlog
 
 from adapters.artifact_store import ArtifactStore
+from adapters.environment_config import EnvironmentConfig
 from adapters.event_log import KafkaEventLog
 from adapters.postgres import Database
 from adapters.redis_cache import ConstitutionCache
@@ -29,7 +30,6 @@ from constitution.events import UpdatedEvent
 from constitution.names import Names
 from constitution.release import CurrentConstitution, ReleasePredicate
 from constitution.untrusted import read_message
-from services.common.site import Site
 from services.constitution_service.errors import BehindError, PostgresBehindError, UnprovedError
 from services.constitution_service.generations.records import listed, read_release_record, record_path
 from services.constitution_service.tables import releases
@@ -69,7 +69,7 @@ class GenerationGuard:
     """See the module.
 
     Args:
-        site: environment, rings and the keys that count.
+        config: environment, rings and the keys that count.
         names: of keys and topics.
         database: PostgreSQL.
         cache: Redis.
@@ -80,14 +80,14 @@ class GenerationGuard:
     def __init__(
         self,
         *,
-        site: Site,
+        config: EnvironmentConfig,
         names: Names,
         database: Database,
         cache: ConstitutionCache,
         store: ArtifactStore,
         kafka: dict[str, str],
     ) -> None:
-        self._site = site
+        self._config = config
         self._names = names
         self._database = database
         self._cache = cache
@@ -226,7 +226,7 @@ class GenerationGuard:
     async def _highest(self) -> int:
         try:
             async with self._database.connection() as connection:
-                return await releases.highest_generation(connection, self._site.environment.environment)
+                return await releases.highest_generation(connection, self._config.name)
         except UnavailableError:
             self._proved = False  # it may come back as another one
             self._answered.clear()
@@ -234,7 +234,7 @@ class GenerationGuard:
             raise
 
     async def _hear_redis(self, highest: int) -> None:
-        for ring in self._site.environment.rings():
+        for ring in self._config.environment.rings():
             try:
                 raw = await self._cache.read(ring)
             except UnavailableError:
@@ -250,7 +250,7 @@ class GenerationGuard:
         if value.generation <= highest or (self._seen and value.generation <= self._seen.generation):
             return
         try:
-            said = await asyncio.to_thread(verify_release, value.statement, self._site.trust)
+            said = await asyncio.to_thread(verify_release, value.statement, self._config.trust)
         except UntrustedError:
             return  # forged: the relay overwrites it
         self._note(said, f"its signed statement is in Redis, ring {ring}")
@@ -290,16 +290,16 @@ class GenerationGuard:
 
     async def _told(self) -> releases.Told:
         async with self._database.connection() as connection:
-            return await releases.told(connection, self._site.environment.environment)
+            return await releases.told(connection, self._config.name)
 
     def _newest_of(self, events: Sequence[dict[str, Any]]) -> tuple[ReleasePredicate, int] | None:
         """Return what the newest event says that a pinned service key has signed for here, and its offset."""
         for event in sorted(events, key=lambda event: -int(event["generation"])):
             try:
-                said = verify_release(read_message(UpdatedEvent, event["raw"].encode()).statement, self._site.trust)
+                said = verify_release(read_message(UpdatedEvent, event["raw"].encode()).statement, self._config.trust)
             except (ValueError, ContentError):
                 continue  # anyone who may write to the topic can put that there
-            if (said.environment, said.generation) == (self._site.environment.environment, event["generation"]):
+            if (said.environment, said.generation) == (self._config.name, event["generation"]):
                 return said, event["offset"]
         return None
 
@@ -321,7 +321,7 @@ class GenerationGuard:
         """Look through the store for records beyond a gap: a generation of which it holds nothing."""
         try:
             async with asyncio.timeout(STORE_WAIT.total_seconds()):
-                found = await listed(self._store, self._names, self._site.environment.environment, highest)
+                found = await listed(self._store, self._names, self._config.name, highest)
                 for generation in reversed(found):
                     record = await self._record(generation)
                     if record is not None:
@@ -331,17 +331,17 @@ class GenerationGuard:
             _log.warning("store_not_listed", generation=highest + 1, reason=str(error) or "no answer in time")
 
     async def _record(self, generation: int) -> ReleasePredicate | None:
-        environment = self._site.environment.environment
+        environment = self._config.name
         data = await self._store.read(record_path(self._names, environment, generation))
         if data is None:
             return None
         try:
-            return (await asyncio.to_thread(read_release_record, data, self._site.trust, environment, generation))[1]
+            return (await asyncio.to_thread(read_release_record, data, self._config.trust, environment, generation))[1]
         except UntrustedError:
             return None
 
     def _note(self, said: ReleasePredicate, where: str) -> None:
-        if said.environment != self._site.environment.environment:
+        if said.environment != self._config.name:
             return
         if self._seen is None or said.generation > self._seen.generation:
             self._seen = Seen(said.generation, said.version, said.checksum, where)

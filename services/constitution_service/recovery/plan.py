@@ -188,7 +188,7 @@ class Recovery:
         same = ("rings", "kind", "version", "checksum", "previous", "effective_at", "update_id")
         if (
             tenant == value.tenant
-            and tenant in self._context.site.environment.tenants
+            and tenant in self._context.config.environment.tenants
             and tenant not in {known.tenant for known in entry.told}
             and _is_uuid(own)
             and all(known.event_id.startswith(f"{own}:") for known in entry.told)
@@ -200,7 +200,7 @@ class Recovery:
             )
 
     async def _hear_redis(self, heard: dict[int, _Heard], highest: int) -> None:
-        for ring in self._context.site.environment.rings():
+        for ring in self._context.config.environment.rings():
             raw = await self._context.cache.read(ring)
             value = None if raw is None else parse_value(raw)
             if value is None:
@@ -238,7 +238,7 @@ class Recovery:
         if heard.statement is None:
             raise UntrustedError(f"generation {generation} has no statement")
         said = verify_release(heard.statement, self._context.trust)
-        record = heard.record or _made_up(heard, said, heard.statement, self._context.site.environment.tenants)
+        record = heard.record or _made_up(heard, said, heard.statement, self._context.config.environment.tenants)
         files: dict[str, bytes] = {}
         document: bytes | None = None
         if said.checksum is not None:

@@ -103,7 +103,7 @@ def _current(highest: int, current: Pointer | None) -> dict[str, object]:
 
 
 async def _situation(connection: Connection, context: Context, request: LoadRequest) -> Situation:
-    known = context.site.environment.rings()
+    known = context.config.environment.rings()
     unknown = sorted(set(request.rings) - set(known))
     if unknown or len(set(request.rings)) != len(request.rings):
         raise NotPossibleError(f"rings must be some of {', '.join(known)}, each once")
@@ -183,7 +183,7 @@ async def _announce(
     *,
     authority: Authority,
 ) -> None:
-    for tenant in context.site.environment.tenants:
+    for tenant in context.config.environment.tenants:
         event = events.UpdatedEvent(
             tenant=tenant,
             environment=context.environment,

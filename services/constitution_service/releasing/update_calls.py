@@ -264,7 +264,7 @@ async def _get(connection: Connection, environment: str, update_id: str) -> Upda
 
 
 def _deadline(context: Context, record: UpdateRecord) -> datetime:
-    return record.steps[0].at + timedelta(seconds=context.site.environment.deadlines.decisions)
+    return record.steps[0].at + timedelta(seconds=context.config.environment.deadlines.decisions)
 
 
 async def _expired(

@@ -1,4 +1,4 @@
-"""One stack's place: its directory, and the ports and passwords that it remembers across restarts."""
+"""The directory of one embedded stack, with the ports and passwords that it remembers across restarts."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from deploy.embedded.ports import Ports
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
-class Site:
+class StackDirectory:
     """Directory, ports and passwords of one stack.
 
     Ports are reserved by a lock file in the shared cache for as long as this object lives, so that two stacks
@@ -21,10 +21,10 @@ class Site:
     """
 
     def __init__(self, directory: Path) -> None:
-        self.directory = directory.resolve()
-        self.run = self.directory / "run"
-        self.logs = self.directory / "log"
-        self.directory.mkdir(parents=True, exist_ok=True)
+        self.path = directory.resolve()
+        self.run = self.path / "run"
+        self.logs = self.path / "log"
+        self.path.mkdir(parents=True, exist_ok=True)
         self.run.mkdir(mode=0o700, exist_ok=True)
         self.logs.mkdir(mode=0o700, exist_ok=True)
         self._reservations = Ports()
@@ -45,7 +45,7 @@ class Site:
 
     def data(self, name: str) -> Path:
         """The private directory of one server's data, made if it is missing."""
-        directory = self.directory / name
+        directory = self.path / name
         directory.mkdir(mode=0o700, exist_ok=True)
         return directory
 
