@@ -1,4 +1,4 @@
-"""Runbook step 5: the channel is told, once per outcome."""
+"""Runbook step 5: announces each outcome in the channel, once (invariant 7)."""
 
 import asyncio
 import contextlib
@@ -115,7 +115,7 @@ class Broadcast:
     @activity.defn
     @classified
     async def announce(self, x: Announcement) -> Posted:
-        """Tell one outcome: a message of its own; a reply to the progress message is shown in the channel too.
+        """Announce one outcome: a message of its own; a reply to the progress message is shown in the channel too.
 
         What became of a release is told in the words of constitution-service's record of it, and only what it says; an
         update's rejection ends that update there first. Links and channel are the environment's.

@@ -181,7 +181,7 @@ class Publish:
     @activity.defn
     @classified
     async def prove_published(self, x: ProveInput) -> Proof:
-        """Read Postgres, Kafka and Redis back, each by itself, and compare; restore a stale Redis value.
+        """Read Postgres, Kafka and Redis back, each by itself, and compare (invariant 1); restore a stale Redis value.
 
         The relay writes Redis before it sends the event, so once the event is there a missing, stale or forged Redis
         value is a fault: it is deleted (never the floor), and a read of the service restores it.

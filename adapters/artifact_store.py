@@ -1,8 +1,8 @@
 """The artifact store (SomaBrain): content-addressed objects, written once, verified whenever they are read.
 
-Local directory, S3, GCS or Azure by URL, through obstore. An object's path is its SHA-256, so whoever may write to
-the store but has no key can only destroy bytes, never change what they mean: a wrong object is found on reading and
-put right by the next write of the right bytes.
+Local directory, S3, GCS or Azure by URL, through obstore. An object's path is its SHA-256, so a writer without a key
+can only destroy bytes, never change their meaning (invariant 8): each read finds a wrong object, and the next write of
+the right bytes repairs it.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ MAX_OBJECT = 32 * 1024 * 1024  # bytes; nothing larger is ever put here, so it i
 TIMEOUT = timedelta(seconds=15)  # whole operation; a cloud's own retries happen inside
 LIST_AT_ONCE = 1000
 READS_AT_ONCE = 8  # of one process: a store that hangs holds so many threads or connections, and no more
-READ_WAIT = timedelta(seconds=2)  # for a place; who waits longer is told that the store is busy
+READ_WAIT = timedelta(seconds=2)  # for a place; after it the store counts as busy
 _RETRIES = 2
 _LOOPBACK = ("localhost", "127.0.0.0/8", "::1")
 _log = structlog.get_logger(__name__)
@@ -109,7 +109,7 @@ class ArtifactStore:
             return await self._read(path, digest)
 
     async def read(self, path: str) -> bytes | None:
-        """Return what lies under a path that is no hash of its bytes, unverified; None if nothing does.
+        """Return the object of a path that is no hash of its bytes, unverified; None if there is none.
 
         Raises:
             UnavailableError: the store did not answer in time.
@@ -217,7 +217,7 @@ async def _translated(act: str) -> AsyncIterator[None]:
 
 
 def _spare_loopback() -> None:
-    """Take loopback from the proxies of this process: obstore's HTTP client reads ``NO_PROXY`` and has no other way."""
+    """Exempt loopback from this process's proxies by ``NO_PROXY``: obstore's HTTP client has no other setting."""
     names = [name for name in (os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or "").split(",") if name]
     names += [name for name in _LOOPBACK if name not in names]
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(names)

@@ -1,4 +1,4 @@
-"""The change log of ``docs/SomaAgentHub_Security.md``: one table row per key, whatever else people write around it."""
+"""The change log of ``docs/SomaAgentHub_Security.md``: one table row per key, among other people's text."""
 
 import re
 
@@ -21,7 +21,7 @@ _UTF_16 = ((b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
 def with_row(document: bytes | None, key: str, row: str) -> bytes:
     """Return the document with ``row`` in its table, unchanged if a row with ``key`` is there already.
 
-    The document is other people's: whatever its encoding and its line ends, each byte of it stays where it was.
+    Other people own the document: each of its bytes stays, in any encoding and with any line ends.
 
     Args:
         document: as it is; None: there is none yet.

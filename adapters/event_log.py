@@ -1,4 +1,4 @@
-"""Reads ``constitution.updated`` back from Kafka, independently of whoever wrote it (read_committed).
+"""Reads ``constitution.updated`` back from Kafka, independently of its writer (read_committed).
 
 Each call has a consumer of its own that joins no group and commits nothing, in a thread: the driver blocks.
 """
@@ -103,7 +103,7 @@ class KafkaEventLog:
 
     @contextmanager
     def _consumer(self, group: str, **options: str | bool) -> Iterator[Consumer]:
-        """Lend a consumer that joins no group; a call that fails is told by what the driver says of the connection."""
+        """Lend a consumer that joins no group; a failed call is reported in the driver's words about the connection."""
         refused: list[KafkaError] = []
         consumer = Consumer(
             {
@@ -162,7 +162,7 @@ class KafkaEventLog:
     def _places(self, consumer: Consumer, topic: str, since: datetime) -> list[TopicPartition]:
         """Return where to begin in each partition that holds anything new; none before anybody has published.
 
-        An error is no answer: whoever takes it for an empty topic takes what was told for untold.
+        An error is no answer: taken for an empty topic, it would hide delivered events.
         """
         metadata = consumer.list_topics(topic, timeout=self._timeout).topics.get(topic)
         if metadata is None or (metadata.error and metadata.error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART):

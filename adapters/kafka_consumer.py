@@ -177,7 +177,7 @@ class KafkaConsumer:
 
 
 def _ignore(_message: str) -> None:
-    """Hear nothing: before the start there is no connection to have trouble with."""
+    """Do nothing: before the start there is no connection to report on."""
 
 
 def _record(message: Message) -> Record:

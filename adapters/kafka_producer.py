@@ -1,8 +1,8 @@
 """A Kafka producer that a newer one fences: every send is one transaction under a fixed transactional id.
 
-A process that was stopped and wakes late cannot commit any more (KIP-98, zombie fencing). Such a producer is dead:
-``ProducerFencedError`` says so, and its owner builds a new one if it still may. Calls block; each instance runs them
-on one thread of its own, off the event loop.
+A process that was stopped and wakes late cannot commit any more (KIP-98, zombie fencing; invariant 6). That producer
+is dead: ``ProducerFencedError`` says so, and its owner builds a new one if it still may. Calls block; each instance
+runs them on one thread of its own, off the event loop.
 """
 
 import asyncio

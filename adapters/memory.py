@@ -1,6 +1,6 @@
-"""Has glibc give memory back that is free; elsewhere nothing is done.
+"""Makes glibc return free memory to the system; with another C library it changes nothing.
 
-glibc gives threads heaps of their own, up to eight a core, and each keeps what its largest piece of work once needed.
+glibc gives threads heaps of their own, up to eight a core, and each stays as large as its largest piece of work.
 Our processes have some twenty threads, and what they read grows with the history of releases: a worker that had made a
 hundred held 37 free MiB in such heaps, and more with each release. With two heaps it is as good as flat
 (bench/README.md, A long life).

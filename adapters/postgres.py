@@ -38,7 +38,7 @@ _TRANSIENT = (
 
 @asynccontextmanager
 async def translated() -> AsyncIterator[None]:
-    """Turn what may heal by itself into UnavailableError; defects of ours stay what they are."""
+    """Translate transient driver errors into UnavailableError; our own defects stay as they are."""
     try:
         yield
     except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError) as error:  # migrations not applied yet
@@ -63,7 +63,7 @@ def _pooler() -> UnsupportedServerError:
 
 
 async def _require_session(connection: "asyncpg.Connection[asyncpg.Record] | Connection") -> None:
-    """Refuse a connection on which our lock timeout is not in force: who asks for it relies on it.
+    """Refuse a connection on which our lock timeout is not in force: callers rely on it.
 
     Raises:
         UnsupportedServerError: a pooler in between has dropped it.
@@ -174,7 +174,7 @@ class Database:
 
 
 class Listener:
-    """Wakes whoever waits when ``NOTIFY`` arrives, and tells when the connection has died."""
+    """Wakes the waiting task when ``NOTIFY`` arrives, and reports a lost connection."""
 
     def __init__(self) -> None:
         self._woken = asyncio.Event()

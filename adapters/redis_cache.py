@@ -1,8 +1,8 @@
 """The Redis value of each ring's current constitution, and the floor that keeps it from going back.
 
 One Lua script for every writer: a generation below the floor is refused. The floor key is never deleted, so
-``redis-cli DEL constitution:current`` by hand is safe at any moment. What is read here is a hint by a stranger:
-the caller verifies it (signatures.current.verify_current).
+``redis-cli DEL constitution:current`` by hand is safe at any moment. A value read here is an untrusted hint: the
+caller verifies it (signatures.current.verify_current; invariant 8).
 """
 
 from collections.abc import AsyncIterator
@@ -19,9 +19,11 @@ from constitution.names import Names
 from constitution.release import CurrentConstitution
 
 MAX_VALUE = 7 * 1024 * 1024  # bytes; a push of 4 MiB: a document of 1 MiB, escaped twofold, and signatures in base64
-TIMEOUT = timedelta(milliseconds=900)  # connect and answer; an event waits at most 1 s for Redis (design §4)
+TIMEOUT = timedelta(
+    milliseconds=900
+)  # connect and answer; an event waits at most 1 s for Redis (relay.py)
 
-# A floor of another type, of more than 32 bytes, or that is no number, was written by a stranger: it counts as none.
+# A floor of another type, of more than 32 bytes, or that is no number, is an untrusted writer's: it counts as none.
 # KEYS: value, floor.
 # ARGV: generation, value, and a floor that may be lowered ('' if none: see `reset`). SET replaces any type.
 _WRITE = """

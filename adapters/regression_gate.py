@@ -294,7 +294,7 @@ def _survivors(marker: str) -> Iterator[int]:
 
 
 async def _sweep(marker: str) -> None:
-    """Kill whatever carries the marker, until nothing does (a child may be born while we look)."""
+    """Kill every process with the marker until none is left (a child may be born meanwhile)."""
     for _ in range(50):
         found = list(_survivors(marker))
         for pid in found:

@@ -21,7 +21,7 @@ from constitution.names import Names
 from constitution.reconciliation import RECONCILE, ReconcileRequest
 
 LONGEST = timedelta(minutes=10)  # of one run: one that hangs must not keep all later ones from starting
-CATCH_UP = timedelta(seconds=60)  # after an outage of Temporal one run is enough: it looks at what is, not at what was
+CATCH_UP = timedelta(seconds=60)  # after an outage of Temporal one run is enough: it compares the present state
 
 
 async def schedule_reconciliation(

@@ -1,7 +1,7 @@
 """Asks consumers over HTTP what they obey, and has them refresh first.
 
-A target that does not answer is ``UnavailableError``; whatever it answers is returned as it said it, for the caller to
-compare. Tokens are minted per call, for the one scope that the call needs.
+A target that does not answer is ``UnavailableError``; an answer is returned unchanged, for the caller to compare.
+Tokens are minted per call, for the one scope that the call needs.
 """
 
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""What may be said of an address in a message, a log or an answer: a URL can hold a user name, a password, a token."""
+"""Shows addresses in messages, logs and answers without secrets: a URL can hold a user name, a password, a token."""
 
 from urllib.parse import urlsplit, urlunsplit
 

@@ -143,7 +143,7 @@ class LeaseRelease(Model):
 
 
 class WorkflowRef(Model):
-    """Which run did it."""
+    """The run that makes the call."""
 
     workflow_id: str
     run_id: str
@@ -202,7 +202,7 @@ class UpdateState(StrEnum):
     LOADED = "loaded"  # live, unconfirmed
     CONFIRMED = "confirmed"
     UNDONE = "undone"  # a rollback or withdraw took it out of force
-    DENIED = "denied"  # a board member's signed word; closes the change request, too
+    DENIED = "denied"  # a board member's signed denial; closes the change request, too
     ABORTED = "aborted"
     EXPIRED = "expired"  # the board's deadline passed, by the service's clock
 
@@ -217,7 +217,7 @@ class UpdateStep(Model):
 
 
 class UpdateRecord(Model):
-    """What constitution-service knows of an update: every step, oldest first. ``state`` is the last one's."""
+    """An update's steps as constitution-service recorded them, oldest first. ``state`` is the last one's."""
 
     update_id: UpdateId
     change_request: ChangeRequestId

@@ -17,13 +17,13 @@ _WATCHED = {
 def confirmation_reason(
     verdict: Verdict | None, *, promoted_by: str = "", resumed: str | None = None, cut_short: bool = False
 ) -> str:
-    """Return what a confirmation rests on: what was looked at, and who or what decided where that was not enough.
+    """Return the grounds of a confirmation: what the watch saw, and who decided where that was not enough.
 
     Args:
-        verdict: the watch's word; None: nobody knows it (a run that was reset after its confirmation).
+        verdict: of the watch; None: unknown (a run that was reset after its confirmation).
         promoted_by: ids of the board members whose signed order confirmed it; empty: nobody's.
         resumed: the reason given with the ``resume`` that ended a hold; None: no hold was ended.
-        cut_short: the promotion came before the watch had ended, so the watch has said nothing.
+        cut_short: the promotion came before the watch had ended, so the watch has no verdict.
     """
     parts = [SYNCED]
     if cut_short:

@@ -1,4 +1,4 @@
-"""The error tree. Content errors never heal by a retry; transport errors may.
+"""The error tree. A retry never resolves a content error; it may resolve a transport error.
 
 ::
 
@@ -11,16 +11,16 @@
     │   ├── EvidenceError         the regression gate's evidence is missing, failed or of other bytes
     │   ├── ForbiddenError        the token lacks the scope, or there is none
     │   ├── NotFoundError         no such artifact, release or change request
-    │   └── ConflictError         the world moved: another holder, another generation
+    │   └── ConflictError         the state changed: another holder, another generation
     │       ├── LeaseHeldError    another update or rollback holds the lease
     │       ├── LeaseLostError    the fencing token is not the current one
     │       │   └── UpdateClosedError  the update, or its change request, was closed for ever
     │       ├── StaleGenerationError  expected_generation is not the highest
-    │       └── NotCurrentError   what the call is about is not what is live
+    │       └── NotCurrentError   the release that the call names is not live
     └── TransportError            transient: ask again
         ├── UnavailableError      a system did not answer, or answered that it cannot now
         │   └── UnsupportedServerError  permanent: it runs in a mode that this product cannot use
-        └── NotYetError           it answered, and what is waited for has not happened yet
+        └── NotYetError           it answered; the awaited event has not happened yet
 
 ``code`` is stable and is the ``type`` of the RFC 9457 problem and of Temporal's ApplicationError; decisions
 read it, never the message.
@@ -143,7 +143,7 @@ class NotFoundError(ContentError):
 
 
 class ConflictError(ContentError):
-    """The world moved on since the caller looked."""
+    """The state has changed since the caller read it."""
 
     code = "conflict"
     status = 409
@@ -156,7 +156,7 @@ class LeaseHeldError(ConflictError):
 
 
 class LeaseLostError(ConflictError):
-    """The fencing token is not the current one: somebody newer has taken the lease."""
+    """The fencing token is not the current one: a later holder has taken the lease."""
 
     code = "lease-lost"
 
@@ -198,9 +198,9 @@ class UnavailableError(TransportError):
 
 
 class UnsupportedServerError(UnavailableError):
-    """A server answers, and runs in a mode that cannot be used here: asking again changes nothing, a person must.
+    """A server runs in a mode that this product cannot use; a person must change that, a retry does not.
 
-    Whoever goes on without a server that is away goes on without this one, too.
+    Callers that go on without an unreachable server go on without this one, too.
     """
 
     code = "unsupported-server"
@@ -209,6 +209,6 @@ class UnsupportedServerError(UnavailableError):
 
 
 class NotYetError(TransportError):
-    """Everything answered; what is being waited for has not happened yet."""
+    """Every system answered; the awaited event has not happened yet."""
 
     code = "not-yet"

@@ -14,7 +14,7 @@ from constitution.release import Envelope, Kind, Standing
 
 UPDATED_TYPE = "constitution.updated.v1"
 OCSF_VERSION = "1.6.0"
-MAX_MESSAGE = 4096  # characters; a refusal can repeat what a stranger sent
+MAX_MESSAGE = 4096  # characters; a refusal can repeat an anonymous caller's text
 
 _CREATE, _UPDATE, _DELETE, _OTHER = 1, 3, 4, 99
 _ACTIVITY_NAMES = {_CREATE: "Create", _UPDATE: "Update", _DELETE: "Delete", _OTHER: "Other"}
@@ -49,7 +49,7 @@ _SEVERE = {
 
 
 def severity_of(event: AuditEvent) -> int:
-    """Return OCSF's ``severity_id``: whatever takes a constitution out of force is High, though it succeeded."""
+    """Return OCSF's ``severity_id``. An event that takes a constitution out of force is High, even on success."""
     undoes = event.details.get("kind") in {Kind.ROLLBACK.value, Kind.WITHDRAW.value}
     undone = event.details.get("standing") in {Standing.WITHDRAWN.value, Standing.POISONED.value}
     if undoes or undone:
@@ -60,7 +60,7 @@ def severity_of(event: AuditEvent) -> int:
 class UpdatedEvent(Model):
     """Value of a ``constitution.updated`` record: one per configured tenant, key = tenant.
 
-    A hint: a consumer believes only ``statement``, once verified.
+    A hint: a consumer uses only ``statement``, once verified (invariant 8).
     """
 
     tenant: str

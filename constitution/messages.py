@@ -58,7 +58,7 @@ class RollbackRequest(Model):
 
 
 def undo_command(generation: int) -> str:
-    """Return the command that undoes one release, named by its generation: whatever is live by then is left alone."""
+    """Return the command that undoes one release, named by its generation; it leaves a later one live."""
     return f"constitution rollback --bad-generation {generation} --reason 'undo generation {generation}'"
 
 
@@ -105,7 +105,7 @@ class ResumeMessage(Model):
 
 
 class Outcome(StrEnum):
-    """How a run ended; exactly one."""
+    """How a run ended; exactly one (invariant 4)."""
 
     COMPLETED = "completed"
     REJECTED = "rejected"

@@ -1,7 +1,7 @@
-"""What is compared of a release, a tenth of its size. Pure.
+"""The fields of a release that plans and comparisons read, a tenth of its size. Pure.
 
-A release carries its statement and approvals, 15 KiB in memory, and whoever plans or compares looks through all of
-them more than once; what is kept here lets a process's memory hardly follow the age of its environment.
+With its statement and approvals a release takes 15 KiB of memory, and each plan or comparison reads all releases more
+than once. With these fields alone, a process's memory hardly grows with the age of its environment.
 """
 
 import sys
@@ -25,9 +25,9 @@ class Stood:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Past:
-    """What is compared of a release; the fields are those of ``Release``, ``is_approved``: it carries approvals.
+    """The compared fields of a release, named as in ``Release``; ``is_approved``: it carries approvals.
 
-    ``workflow_id`` and ``run_id`` are of the run that made it, empty where nobody said.
+    ``workflow_id`` and ``run_id`` are of the run that made it, empty where unknown.
     """
 
     environment: str
@@ -67,9 +67,9 @@ def versions_before(releases: Sequence[Past], checksum: str | None) -> list[str]
 
 
 def past(release: Release) -> Past:
-    """Return what is compared of a release; its statement and approvals are let go.
+    """Return the compared fields of a release, without its statement and approvals.
 
-    What many releases say is one string for all of them, and all moments have one zone.
+    Equal texts of many releases are one string, and all moments have one zone.
     """
     return Past(
         environment=sys.intern(release.environment),

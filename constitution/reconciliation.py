@@ -59,7 +59,7 @@ class ReconcileRequest(Model):
     """Input of ``ConstitutionReconcile``.
 
     Args:
-        repair: mend what is safe to mend; otherwise only look.
+        repair: repair what is safe to repair; otherwise only report.
         closed_seconds: how long a run must have been closed, or a release been there, before it is judged. Younger
             ones are the business of the run that made them.
     """
@@ -69,7 +69,7 @@ class ReconcileRequest(Model):
 
 
 class Finding(Model):
-    """One thing that is not as it should be.
+    """One difference between the expected state and the actual one.
 
     Args:
         code: one of ``CODES``.
@@ -113,16 +113,16 @@ class ReconcileReport(Model):
 
 
 def stack_of(trust: TrustPolicy) -> str:
-    """Return what tells one deployment from another: a digest of the keys that sign its release statements.
+    """Return what identifies a deployment: a digest of the keys that sign its release statements.
 
-    Workers name it in their identity. Two on one task queue would take each other's steps, with other servers.
+    Workers name it in their identity. Those of two deployments on one task queue would take each other's steps.
     """
     keys = "\n".join(sorted(key.public_key for key in trust.services))
     return hashlib.sha256(f"{trust.environment}\n{keys}".encode()).hexdigest()[:STACK_DIGITS]
 
 
 def remember(before: tuple[Known, ...], findings: tuple[Finding, ...], now: datetime) -> tuple[Known, ...]:
-    """Return what the next run must know: when each finding was first and last seen.
+    """Return the findings for the next run, with the times when each was first and last seen.
 
     Args:
         before: what the run before knew.

@@ -1,4 +1,4 @@
-"""Releases: what went live, when, by whose word, and what became of it."""
+"""Releases: each artifact that went live, when, by whose approval, and its standing."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -26,12 +26,12 @@ class Kind(StrEnum):
 
     @property
     def undoes(self) -> bool:
-        """Whether it takes a release back rather than bringing one."""
+        """Whether it undoes a release."""
         return self in {Kind.ROLLBACK, Kind.WITHDRAW}
 
 
 class Standing(StrEnum):
-    """What became of a release; append-only."""
+    """What became of a release; append-only (invariant 3)."""
 
     CONFIRMED = "confirmed"
     WITHDRAWN = "withdrawn"
@@ -39,7 +39,7 @@ class Standing(StrEnum):
 
 
 class Verdict(StrEnum):
-    """The watch's word, and nothing else's."""
+    """The result of a watch, and of nothing else."""
 
     OK = "ok"
     ANOMALY = "anomaly"
@@ -115,7 +115,7 @@ class CurrentConstitution(Model):
 
 
 class Delivery(Model):
-    """Where a release has got to. Each field is null until it happened."""
+    """How far a release has been delivered. Each field is null until it happened."""
 
     redis_at: datetime | None = None
     redis_checksum: str | None = None

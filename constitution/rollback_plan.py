@@ -1,4 +1,4 @@
-"""Which release a rollback undoes, what it restores, and who must sign for it. Pure.
+"""Which release a rollback undoes, what it restores, and who must sign for it (invariant 5). Pure.
 
 The run and the command line's preview use these same rules, so that a person is shown what will be done.
 """
@@ -43,7 +43,7 @@ def bad_release(request: RollbackRequest, releases: Sequence[Past]) -> Past | No
 def rollback_target(request: RollbackRequest, bad: Past, releases: Sequence[Past], already: int | None) -> Past | None:
     """Return the confirmed release whose artifact is restored; None: withdraw."""
     newest = releases[-1]
-    if already is not None:  # what was restored then, whatever was asked for now
+    if already is not None:  # its target of then, whatever target this call names
         return next((r for r in releases if r.generation == already and r.checksum is not None), None)
     if newest.generation != bad.generation:
         said = f"generation {newest.generation} is current, not {bad.generation}: it has been replaced already"
@@ -64,7 +64,7 @@ def rollback_target(request: RollbackRequest, bad: Past, releases: Sequence[Past
             )
         return chosen
     if bad.kind is Kind.UPDATE and not _was_live_before(bad, releases) and not _was_confirmed(bad):
-        return None  # after a withdrawal: the board said yes to going back to nothing, not to what was withdrawn
+        return None  # after a withdrawal: the board approved the way back to no constitution, not to the withdrawn one
     before = [r for r in releases if r.generation < bad.generation and r.checksum in confirmed]
     if bad.checksum is None and not before:
         raise _refused("nothing-live", "/bad_generation", "nothing is live, and there is nothing to restore")
@@ -92,8 +92,8 @@ def why_not_preauthorised(bad: Past, target: Past | None, releases: Sequence[Pas
     previous = next((r.checksum for r in releases if r.generation == bad.previous_generation), None)
     if (target.checksum if target else None) != previous:
         return "its approvals authorise the way back to what was live before it, and this is another target"
-    verdicts = [s.recorded_at for s in bad.standings if s.standing is Standing.CONFIRMED]
-    if not verdicts:
+    confirmations = [s.recorded_at for s in bad.standings if s.standing is Standing.CONFIRMED]
+    if not confirmations:
         return ""
     later = [
         r.generation
@@ -102,7 +102,7 @@ def why_not_preauthorised(bad: Past, target: Past | None, releases: Sequence[Pas
     ]
     if later:
         return f"the authorisation given with its approvals ended when generation {later[0]} was confirmed"
-    ended = verdicts[-1] + PREAUTHORISED_FOR
+    ended = confirmations[-1] + PREAUTHORISED_FOR
     if now > ended:
         return f"the authorisation given with its approvals ended at {ended.isoformat(timespec='seconds')}"
     return ""

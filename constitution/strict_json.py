@@ -1,4 +1,4 @@
-"""Reads JSON from strangers: size, UTF-8, nesting, duplicate keys, numbers and lone surrogates are checked first.
+"""Reads JSON of untrusted writers: size, UTF-8, nesting, duplicate keys, numbers and lone surrogates are checked first.
 
 Python's own reader takes the last of two equal keys, ``NaN``, a lone surrogate and any depth until it recurses out;
 two readers that differ on such input are how one document gets two meanings.

@@ -9,7 +9,7 @@ _Message = TypeVar("_Message", bound=Model)
 
 
 def read_message(kind: type[_Message], data: bytes) -> _Message:
-    """Return a message as far as its shape goes; its signatures are the caller's to verify.
+    """Return a message of the right shape; the caller verifies its signatures.
 
     Raises:
         ValueError: it is no such message (pydantic's error), or costs too much to read (``StrictJsonError``).

@@ -1,7 +1,7 @@
 """The one store of certificate authorities for every TLS client of this product: the machine's own.
 
 A company's private authority is installed there, and ``SSL_CERT_FILE`` or ``SSL_CERT_DIR`` name another one, as OpenSSL
-reads them; a list that a library ships knows neither. Only a machine without any store gets that list.
+reads them; the list that a library ships contains neither. Only a machine without any store gets that list.
 """
 
 import ssl

@@ -1,4 +1,4 @@
-"""The one check before anybody obeys: consumers, readers of Redis, relay and read-back all share it.
+"""The one check before anybody obeys (invariant 8): consumers, readers of Redis, relay and read-back all share it.
 
 Everything but the statement is untrusted until the statement has been verified (docs/architecture.md, events and
 cache): who can write to Redis, Kafka or the artifact store, but has no key, cannot make a consumer obey.

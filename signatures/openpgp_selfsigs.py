@@ -1,4 +1,4 @@
-"""What the owner of an OpenPGP certificate says of its keys: bindings and revocations, each verified here.
+"""The self-signatures of an OpenPGP certificate: bindings and revocations of its keys, each verified here.
 
 Sequoia verifies a binding only when it needs one to check a signature, at the time that the signature claims; its
 Python package shows certificate packets as they are, verified or not. So a forged, broken or future binding that was

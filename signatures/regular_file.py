@@ -1,4 +1,4 @@
-"""Reads a file whose name came from somewhere: regular files only, and no more than a limit."""
+"""Reads a file whose name came from outside: regular files only, and no more than a limit."""
 
 import os
 import stat

@@ -2,7 +2,7 @@
 
 The first three are in-toto Statements v1 (github.com/in-toto/attestation, spec/v1/statement.md) in RFC 8785 bytes
 inside a DSSE envelope; a change request is a plain object in the same encoding. Who may sign what, and how many it
-takes, is the domain's (constitution/trust/approval_rules.py); here it is only proved who did.
+takes, is the domain's (constitution/trust/approval_rules.py); this module only proves who signed.
 """
 
 from collections.abc import Callable

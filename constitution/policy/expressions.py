@@ -105,7 +105,7 @@ def run(expression: Any, activation: Any) -> Outcome:
     """Evaluate one compiled expression.
 
     Run-time errors of the engine are *values* of type ERROR whose plain value is a truthy text, so the type is
-    looked at first. What the engine raises is never an error of the rule: it gave up.
+    looked at first. An exception of the engine is never an error of the rule: the engine gave up.
 
     Raises:
         BudgetExceededError: the engine gave up.

@@ -45,7 +45,7 @@ def load(data: bytes) -> tuple[Vector, ...]:
     """Read a file of vectors.
 
     Raises:
-        InvalidRequestError: it is none, or it is empty: nothing asked is nothing proven.
+        InvalidRequestError: it is no such file, or has no vector and would prove nothing.
     """
     try:
         vectors = _File.model_validate(strict_json.read(data)).vectors

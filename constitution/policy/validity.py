@@ -1,4 +1,4 @@
-"""Whether a document may follow what is live, by kind of release. Reads no clock, disk or network.
+"""Whether a document may follow what is live (invariant 5), by kind of release. Reads no clock, disk or network.
 
 *update*: environment, version higher than every version ever live (its own does not count once it was withdrawn, that
 is undone for reasons outside of it), ``previous`` = current, not expired and not about to expire. *reissue*: the same

@@ -28,7 +28,7 @@ class ApprovalPredicate(Model):
     For ``kind`` update: ``checksum``/``version``/``previous`` of the document, the change request and the evidence
     digest, and the plan: which run makes it live, where, when, and how it is watched. It also pre-authorises the
     rollback from ``checksum`` to ``previous`` (withdraw if ``previous`` is null) until the next confirmed release, or
-    72 h after the verdict. For ``kind`` rollback or withdraw: ``rollback_of`` is the bad generation, ``checksum`` what
+    72 h after confirmation. For ``kind`` rollback or withdraw: ``rollback_of`` is the bad generation, ``checksum`` what
     to restore (null: withdraw); ``evidence``, ``change_request`` and ``plan`` null.
     """
 

@@ -1,8 +1,8 @@
 """Which decisions count, and whether they suffice. Who signed them was proved before (signatures/statements.py).
 
 Counted are distinct board members, whatever keys they use. Author and approver are different people. A decision counts
-only for exactly what it names, in its time. One denial by a board member stops, whatever the others say; it also
-stops when it was given on other evidence, or has expired, for who said no to these bytes has not said yes since.
+only for exactly what it names, in its time. One denial by a board member stops the release, whatever the others decide.
+A denial on other evidence, or one that has expired, stops it too: that member has not approved these bytes since.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from constitution.trust.approval import ApprovalPredicate, BoardDecision, OrderP
 from constitution.trust.plan import Plan
 from constitution.trust.trust_policy import TrustPolicy
 
-PREAUTHORISED_FOR = timedelta(hours=72)  # after the verdict, an update's approvals authorise its undo for so long
+PREAUTHORISED_FOR = timedelta(hours=72)  # after its confirmation, an update's approvals authorise its undo for so long
 DENIAL_MAY_DIFFER = frozenset({"evidence", "plan", "version", "previous"})
 """A denial is about these bytes for this purpose, on whatever evidence and plan, and however long ago."""
 CLOCK_SKEW = timedelta(minutes=5)  # a signer's clock may be this far ahead of ours

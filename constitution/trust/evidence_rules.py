@@ -1,4 +1,4 @@
-"""What a gate's evidence must say to speak for a document. One rule for whoever signs and for whoever loads."""
+"""Whether a gate's evidence supports a document: one rule for signing and for loading."""
 
 from dataclasses import dataclass
 

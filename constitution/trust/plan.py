@@ -8,7 +8,7 @@ from constitution.release import UpdateId
 
 
 class Plan(Model):
-    """How an update will go live. The board signs it whole, so whoever starts or carries a run changes nothing of it.
+    """How an update will go live. The board signs all of it, so neither a run's starter nor a worker can change it.
 
     Args:
         update_id: the one update that these decisions are for; those of an aborted run count for no other.
@@ -25,7 +25,7 @@ class Plan(Model):
     not_before: AwareDatetime | None = None
 
     def lines(self, *, first: bool) -> tuple[str, ...]:
-        """Return it in words, for whoever is asked to sign it.
+        """Return it in words, for the person who is asked to sign it.
 
         Args:
             first: whether nothing is live before: then there is no baseline to watch against.

@@ -1,8 +1,8 @@
 """The trust policy: who may sign, approve, publish and call, and how many of them it takes.
 
-``trust.toml`` is pinned by whoever runs a process; nothing in it is ever taken from the network. Certificates and the
-Sigstore root are files beside it. What is checked here needs no cryptography; the certificates' contents are checked
-when the files are loaded (signatures/trust_files.py) and again at each verification (signatures/openpgp.py).
+The operator of a process pins ``trust.toml``; nothing in it is ever taken from the network. Certificates and the
+Sigstore root are files beside it. The checks here need no cryptography; the certificates' contents are checked when
+the files are loaded (signatures/trust_files.py) and again at each verification (signatures/openpgp.py).
 """
 
 import base64

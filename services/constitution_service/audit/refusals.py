@@ -1,7 +1,7 @@
-"""Every refused mutating call becomes an audit event: who, what, why.
+"""Every refused mutating call becomes an audit event: who, what, why (invariant 7).
 
-Callers whose token was proved are written one by one. Strangers share a budget, so that nobody without a key can fill
-the audit stream for ever; what is beyond it is counted (``constitution_audit_suppressed``).
+Refusals of callers with a valid token are written one by one. Anonymous callers share a budget, so that nobody without
+a key can fill the audit stream for ever; refusals beyond it are counted (``constitution_audit_suppressed``).
 """
 
 import time

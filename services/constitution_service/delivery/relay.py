@@ -1,12 +1,12 @@
-"""The relay: tells Redis, Kafka and the artifact store what was committed, in generation order, and nothing else.
+"""The relay: writes each committed release to Redis, Kafka and the artifact store, in generation order (invariant 2).
 
 Every process of the service runs one; the row in ``relay_leases`` says which one works. Five loops that do not wait
-for each other: the election, a listener that wakes the rest on NOTIFY, the keeper of the Redis values, the sender of
-events, the recorder of signed records. So a dead Kafka does not keep Redis old, and a dead Redis or artifact store
-delays an event by at most a second. While PostgreSQL is known to have lost releases, nothing is told.
+for each other: the election, a listener that wakes the rest on NOTIFY, the writer of the Redis values, the sender of
+events, the writer of signed records. So a dead Kafka does not keep Redis old, and a dead Redis or artifact store
+delays an event by at most a second. While PostgreSQL is known to have lost releases, nothing is sent.
 
-Killed between commit and delivery: the row is still there and is sent by whoever relays next, under the same event id.
-Stopped and woken late: Kafka refuses the old transactional producer, Redis the old generation.
+Killed between commit and delivery: the row is still there, and the next relay sends it under the same event id.
+Stopped and woken late: Kafka refuses the old transactional producer, Redis the old generation (invariant 6).
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from services.constitution_service.tables import outbox, relay_lease, releases
 
 POLL = timedelta(milliseconds=500)  # how long a lost NOTIFY can delay
 LOOK = timedelta(seconds=1)  # how long a deleted or forged Redis value can stay, while nobody reads it
-REDIS_HEAD_START = timedelta(seconds=1)  # an event waits at most this long for Redis (design §4)
+REDIS_HEAD_START = timedelta(seconds=1)  # an event waits at most this long for Redis
 STORE_HEAD_START = timedelta(seconds=1)  # as long for the artifact store, at the same time
 PAUSE_AFTER_FAILURE = timedelta(seconds=1)
 GENERATIONS_A_ROUND = 50

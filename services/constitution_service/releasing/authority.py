@@ -1,7 +1,7 @@
-"""By whose word a release goes live: what a load must bring for its kind, checked inside its transaction.
+"""Authorises a load (invariant 5): checks what each kind of release requires, inside the load's transaction.
 
 Nothing here writes. Signatures, evidence and approvals are checked again although a workflow checked them before: a
-stolen worker with a valid token cannot load what the board did not approve.
+stolen worker with a valid token cannot load a document that the board did not approve.
 """
 
 import asyncio
@@ -244,8 +244,8 @@ async def preauthorisation(
     """
     if bad.kind is not Kind.UPDATE:
         return None
-    verdict_at = await history.confirmed_at(connection, context.environment, bad.generation)
-    if verdict_at is not None and moment - verdict_at > approval_rules.PREAUTHORISED_FOR:
+    confirmed_at = await history.confirmed_at(connection, context.environment, bad.generation)
+    if confirmed_at is not None and moment - confirmed_at > approval_rules.PREAUTHORISED_FOR:
         return None
     if await history.later_confirmed(connection, context.environment, bad.generation) is not None:
         return None

@@ -1,4 +1,4 @@
-"""What became of a release: appended by whoever holds the lease, never changed."""
+"""What became of a release: appended by the lease's holder, never changed (invariant 3)."""
 
 from uuid import UUID
 

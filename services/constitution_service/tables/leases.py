@@ -1,4 +1,4 @@
-"""The lease: one release at a time per environment, and a fencing token that shuts out everyone before.
+"""The lease (invariant 6): one release at a time per environment, and a token that fences every earlier holder.
 
 The environment's one row is locked by every acquire, load, standing and release, so these are serial. Tokens come from
 a sequence and only grow. A rollback or withdraw pre-empts an update or reissue, never another rollback; it does so

@@ -1,4 +1,4 @@
-"""The outbox: what is to be told, committed with what it tells; marked when it is on Kafka."""
+"""The outbox: events, committed with the change that they announce; marked when they are on Kafka (invariant 2)."""
 
 import json
 from collections.abc import Mapping, Sequence

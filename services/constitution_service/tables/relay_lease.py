@@ -1,7 +1,7 @@
 """Which process relays: a row with an end, so that another takes over from one that was stopped or cut off.
 
-The row only chooses; it does not protect. A process that wakes late is held off by Kafka (transactional id) and by the
-floor in Redis.
+The row only chooses; it does not protect. Kafka (transactional id) and the floor in Redis refuse a process that wakes
+late (invariant 6).
 """
 
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""Appends a release: its row, and the pointers of its rings. Used by a load, and by whoever rebuilds what was lost."""
+"""Appends a release: its row, and the pointers of its rings. Used by a load and by recovery."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ async def append(
     approvals: Sequence[Envelope],
     workflow: Mapping[str, Any],
 ) -> None:
-    """Write a release into the caller's transaction, and have its rings obey it.
+    """Write a release into the caller's transaction, and have its rings obey it (invariant 3: the next generation).
 
     Args:
         connection: in a transaction that holds the lock of the environment's lease.
@@ -32,7 +32,7 @@ async def append(
         event_id: of its events.
         change_request: its id, where the kind takes one.
         reason: for people.
-        approvers: ids of the people by whose word it is live.
+        approvers: ids of the people who approved it.
         approvals: their envelopes.
         workflow: of the run that asked for it.
 
