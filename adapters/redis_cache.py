@@ -19,9 +19,7 @@ from constitution.names import Names
 from constitution.release import CurrentConstitution
 
 MAX_VALUE = 7 * 1024 * 1024  # bytes; a push of 4 MiB: a document of 1 MiB, escaped twofold, and signatures in base64
-TIMEOUT = timedelta(
-    milliseconds=900
-)  # connect and answer; an event waits at most 1 s for Redis (relay.py)
+TIMEOUT = timedelta(milliseconds=900)  # connect and answer; an event waits at most 1 s for Redis (relay.py)
 
 # A floor of another type, of more than 32 bytes, or that is no number, is an untrusted writer's: it counts as none.
 # KEYS: value, floor.
