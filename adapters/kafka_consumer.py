@@ -23,7 +23,7 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class ConsumedMessage:
     """One record as it came off the topic; nothing in it is trusted.
 
     Attributes:
@@ -101,7 +101,7 @@ class KafkaConsumer:
         self._on_trouble = on_trouble
         await self._call(self._open, on_assigned)
 
-    async def read(self, limit: int, timeout_s: float) -> list[Record]:
+    async def read(self, limit: int, timeout_s: float) -> list[ConsumedMessage]:
         """Return up to ``limit`` records, or none after ``timeout_s`` seconds. Trouble goes to ``on_trouble``."""
         messages = await self._call(self._consume, limit, timeout_s)
         records = []
@@ -113,7 +113,7 @@ class KafkaConsumer:
                 self._on_trouble(str(error))
         return records
 
-    async def commit(self, records: Iterable[Record]) -> None:
+    async def commit(self, records: Iterable[ConsumedMessage]) -> None:
         """Commit, synchronously, that everything up to each record's offset has been dealt with.
 
         Raises:
@@ -180,12 +180,12 @@ def _ignore(_message: str) -> None:
     """Do nothing: before the start there is no connection to report on."""
 
 
-def _record(message: Message) -> Record:
+def _record(message: Message) -> ConsumedMessage:
     headers = message.headers() or []
     pairs = headers.items() if isinstance(headers, dict) else headers
     kind, stamp = message.timestamp()
     partition, offset = message.partition(), message.offset()
-    return Record(
+    return ConsumedMessage(
         topic=message.topic() or "",
         partition=partition if partition is not None else -1,
         offset=offset if offset is not None else -1,

@@ -38,7 +38,7 @@ class ProducerFencedError(UnavailableError):
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class ProducedMessage:
     """One record to send; headers in order."""
 
     topic: str
@@ -96,7 +96,7 @@ class FencedProducer:
         """
         await self._off_loop(self._open)
 
-    async def send(self, records: Sequence[Record]) -> list[Position]:
+    async def send(self, records: Sequence[ProducedMessage]) -> list[Position]:
         """Send all records in one transaction, in order, and return where each went.
 
         Raises:
@@ -120,7 +120,7 @@ class FencedProducer:
             raise UnavailableError(f"Kafka is not available: {_reason(error)}") from error
         self._producer = producer
 
-    def _send(self, records: Sequence[Record]) -> list[Position]:
+    def _send(self, records: Sequence[ProducedMessage]) -> list[Position]:
         producer = self._producer
         if producer is None:
             raise ProducerFencedError("the producer is not open")

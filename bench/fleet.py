@@ -109,8 +109,8 @@ class Fleet:
             self.http = self._exit.enter_context(httpx.Client(timeout=10, trust_env=False))
             self.runs = self._exit.enter_context(Runs(self.settings))
             self._names = Names(self.settings.get("NAMESPACE", ""))
-            papers = self._stack.directory / "papers"
-            self.operator = Operator(Quiet(time.time()), Path(self.settings["KEYS_DIRECTORY"]), papers)
+            drafts = self._stack.directory / "drafts"
+            self.operator = Operator(Quiet(time.time()), Path(self.settings["KEYS_DIRECTORY"]), drafts)
             self._exit = self._exit.pop_all()
         return self
 

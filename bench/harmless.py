@@ -44,8 +44,8 @@ DOCUMENT: Final = CHECKOUT / "docs" / "watch.md"
 
 def measure(screen: Screen, *, releases: int) -> bool:
     """Have so many harmless releases watched, then a bad one; store ``harmless``; say whether all went as it must."""
-    papers = DIRECTORY / "harmless"
-    papers.mkdir(parents=True, exist_ok=True)
+    drafts = DIRECTORY / "harmless"
+    drafts.mkdir(parents=True, exist_ok=True)
     with (
         Fleet(DIRECTORY / "harmless-stack", screen) as fleet,
         fleet.traffic(bursty=True),
@@ -58,12 +58,12 @@ def measure(screen: Screen, *, releases: int) -> bool:
         # A release that the preflight refuses as blind was not watched, so another one takes its place; twice as many
         # tries are enough, or something is wrong.
         for template in islice(cycle(HARMLESS), 2 * releases):
-            samples.append(_one(fleet, template, papers))
+            samples.append(_one(fleet, template, drafts))
             _say(screen, samples[-1])
             if sum(sample["watched"] for sample in samples) == releases:
                 break
-        result["trace"] = _trace(fleet, began, papers)
-        samples.append(_one(fleet, BAD, papers))
+        result["trace"] = _trace(fleet, began, drafts)
+        samples.append(_one(fleet, BAD, drafts))
         _say(screen, samples[-1])
         result["traffic"] = "Markov-modulated Poisson sessions, see deploy/demo/traffic.py --bursty"
         result["samples"] = samples
@@ -71,7 +71,7 @@ def measure(screen: Screen, *, releases: int) -> bool:
     return bool(result["as_it_must"])
 
 
-def _one(fleet: Fleet, template: str, papers: Path) -> dict[str, Any]:
+def _one(fleet: Fleet, template: str, drafts: Path) -> dict[str, Any]:
     """Release it, watched; export the evidence; judge the same window again."""
     fleet.runs.quiet(seconds=QUIET_S)
     run = fleet.update(template, STRATEGY)
@@ -81,7 +81,7 @@ def _one(fleet: Fleet, template: str, papers: Path) -> dict[str, Any]:
     if not watches:
         return sample
     report = watches[-1].result
-    file = papers / f"{run.rpartition('/')[2]}.json"
+    file = drafts / f"{run.rpartition('/')[2]}.json"
     fleet.operator.type("watch", "show", run, "--save", str(file))
     evidence = WatchEvidence.read(file.read_bytes())
     backtest = _backtest(fleet, evidence)
@@ -141,9 +141,9 @@ def _backtest(fleet: Fleet, evidence: WatchEvidence) -> dict[str, Any]:
     return found
 
 
-def _trace(fleet: Fleet, began: float, papers: Path) -> dict[str, Any]:
+def _trace(fleet: Fleet, began: float, drafts: Path) -> dict[str, Any]:
     """Return evaluations per scrape since ``began``, as the watch reads them."""
-    newest = max(papers.glob("*.json"), key=lambda path: path.stat().st_mtime)
+    newest = max(drafts.glob("*.json"), key=lambda path: path.stat().st_mtime)
     evidence = WatchEvidence.read(newest.read_bytes())
     selector = evidence.quantities[evidence.leading].query.rpartition("[")[0]
     now = time.time()

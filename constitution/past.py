@@ -59,7 +59,7 @@ def versions_before(releases: Sequence[Past], checksum: str | None) -> list[str]
     """Return the versions that a document must be above: all that were live, but its own once it was withdrawn.
 
     Undone for reasons outside of the document, it may be tried again as it is. The service looks in the same way
-    (services/constitution_service/tables/history.py).
+    (services/constitution_service/tables/release_queries.py).
     """
     mine = max((r for r in releases if r.checksum == checksum), key=lambda r: r.generation, default=None)
     again = mine is not None and mine.standing is Standing.WITHDRAWN

@@ -28,7 +28,7 @@ ASKED_AT_ONCE = 8  # queries side by side: each costs a worker a task
 
 def update(
     *,
-    change_request: Annotated[str, typer.Option("--change-request", help="One that was filed, e.g. CR-142.")],
+    change_request: Annotated[str, typer.Option("--change-request", help="An existing one, e.g. CR-142.")],
     checksum: Annotated[str | None, typer.Option("--checksum", help="sha256:… of an artifact that was pushed.")] = None,
     document: Annotated[str | None, typer.Option("--document", help="Or: a file's name in the worker's inbox.")] = None,
     signature: Annotated[

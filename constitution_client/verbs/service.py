@@ -153,7 +153,7 @@ async def _change_request(
     result(
         record.model_dump(mode="json"),
         [
-            f"filed    {record.request.id} by {record.request.author} for {record.request.checksum}",
+            f"stored   {record.request.id} by {record.request.author} for {record.request.checksum}",
             f"next: constitution update --checksum {record.request.checksum} --change-request {record.request.id}",
         ],
         json,

@@ -24,14 +24,14 @@ class Operator:
     Args:
         screen: where each command is shown as a person would type it.
         keys: folder of the board's and maintainers' keys.
-        papers: folder of drafts and signatures.
+        drafts: folder of drafts and signatures.
     """
 
-    def __init__(self, screen: Screen, keys: Path, papers: Path) -> None:
+    def __init__(self, screen: Screen, keys: Path, drafts: Path) -> None:
         self._screen = screen
         self._keys = keys
-        self._papers = papers
-        papers.mkdir(parents=True, exist_ok=True)
+        self._drafts = drafts
+        drafts.mkdir(parents=True, exist_ok=True)
 
     def type(self, *arguments: str) -> dict[str, Any]:
         """Run one command with ``--json`` and return its answer.
@@ -52,7 +52,7 @@ class Operator:
 
     def _short(self, argument: str) -> str:
         """Return an argument as a person standing in the demo's folder would type it."""
-        for folder, name in ((self._keys, "keys"), (self._papers, "papers")):
+        for folder, name in ((self._keys, "keys"), (self._drafts, "drafts")):
             if argument.startswith(str(folder)):
                 return name + argument.removeprefix(str(folder))
         return argument
@@ -63,4 +63,4 @@ class Operator:
 
     def paper(self, name: str) -> Path:
         """Return the path of a draft or signature."""
-        return self._papers / name
+        return self._drafts / name

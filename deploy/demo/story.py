@@ -75,8 +75,8 @@ class Story:
         os.environ.update(self._settings)  # as `set -a; source var/stack.env` does for a person
         self._environment = Environment.parse(Path(self._settings["ENVIRONMENT_FILE"]).read_text())
         self._names = Names(self._settings.get("NAMESPACE", ""))
-        papers = stack.directory / "papers"
-        self._operator = Operator(screen, Path(self._settings["KEYS_DIRECTORY"]), papers)
+        drafts = stack.directory / "drafts"
+        self._operator = Operator(screen, Path(self._settings["KEYS_DIRECTORY"]), drafts)
         self._runs = Runs(screen, self._settings)
         self._sessions_per_second = sessions_per_second
         self.runs: list[Run] = []

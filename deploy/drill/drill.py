@@ -133,9 +133,9 @@ class Drill:
 
     def _propose(self, version: str, template: str, previous: str, change_request: str) -> str:
         """Draft, sign, push and ask; return the checksum."""
-        papers = self._stack.directory / "papers"
-        papers.mkdir(exist_ok=True)
-        draft, signature = papers / f"{version}.json", papers / f"{version}.json.sig"
+        drafts = self._stack.directory / "drafts"
+        drafts.mkdir(exist_ok=True)
+        draft, signature = drafts / f"{version}.json", drafts / f"{version}.json.sig"
         self._type("draft", "--template", template, "--version", version, "--previous", previous, "--out", str(draft))
         self._type("sign", str(draft), "--key", self._key("mara"), "--out", str(signature))
         checksum = str(self._type("push", "--path", str(draft), "--signature", str(signature))["checksum"])

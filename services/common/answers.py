@@ -1,8 +1,8 @@
-"""Bounds what answers keep in memory: a caller who asks for much and takes nothing holds a piece, never the whole.
+"""Bounds the memory of answers: a caller that asks for much and reads nothing holds one piece, never the whole.
 
-uvicorn queues whatever it is given for a connection. Here a large body is given to it in pieces, each when the one
-before has been taken, and all large bodies together may hold so many bytes: beyond it, the answer is 503. How long a
-piece may wait to be taken is in services.common.deadlines.
+uvicorn queues all bytes that it gets for a connection. This middleware gives it a large body in pieces, each after the
+connection has taken the one before, and bounds the bytes of all large bodies together: beyond it, the answer is 503.
+services.common.deadlines limits how long a piece may wait.
 """
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send

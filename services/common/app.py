@@ -1,7 +1,7 @@
 """Builds a service's FastAPI app: problems, body limits, metrics, health. The service adds its own routes.
 
 ``app.state.config`` (adapters.environment_config.EnvironmentConfig) must be set where ``require_scope`` is used;
-``app.state.on_refused`` may be set to hear of every refused mutating call.
+``app.state.on_refused`` may be set; it is called for every refused mutating call.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable

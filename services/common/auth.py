@@ -75,9 +75,9 @@ def require_scope(scope: str) -> Callable[..., Awaitable[str]]:
 
 
 def known_by(scope: str) -> Callable[..., Awaitable[str | None]]:
-    """Return a FastAPI dependency that gives the id of a caller whose token allows ``scope``, else None: a stranger.
+    """Return a FastAPI dependency that gives the id of a caller whose token allows ``scope``; None: anonymous.
 
-    For calls that are open to everybody, and treat strangers otherwise. A token that does not hold is as good as none.
+    For calls that are open to everybody and limit anonymous callers. An invalid token counts as none.
     """
 
     async def caller(

@@ -1,8 +1,8 @@
 """Reads a request's body before any route does: bounded in size and time, and strict JSON where it is JSON.
 
-Everything behind this middleware may assume a body that is complete, small and unambiguous. It works before anybody's
-token was looked at, so what a stranger can make it hold and compute is bounded here: all large bodies of strangers
-together, and never the event loop that answers everybody else.
+Everything behind this middleware may assume a body that is complete, small and unambiguous. It works before any token
+is checked, so it bounds the memory and computing time of anonymous callers: all their large bodies together, and never
+on the event loop that answers everybody else.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ BODY_TIMEOUT = timedelta(seconds=30)  # a body that trickles longer holds a conn
 DRAIN_LIMIT = 16 * 1024 * 1024  # bytes read and dropped, so that a client sees the 413 and no broken pipe
 SMALL = 16 * 1024  # bytes: read on the event loop, and taken at any time; hostile JSON of this size costs 10 ms
 HELD = 64 * 1024 * 1024  # bytes of bodies in memory at once; beyond it, large ones are taken with a token alone
-READERS = 1  # of strangers' large JSON at once, in a thread: a megabyte of small numbers takes most of a second
+READERS = 1  # of anonymous callers' large JSON at once, in a thread: a megabyte of small numbers takes most of a second
 FORM, BYTES = "multipart/form-data", "application/octet-stream"
 
 
@@ -97,7 +97,7 @@ class BodyGuard:
         self._limits = limits
         self._known = known
         self._held = 0
-        self._strangers = asyncio.Semaphore(READERS)
+        self._anonymous = asyncio.Semaphore(READERS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on with its body already read, or answer with a problem."""
@@ -145,7 +145,7 @@ class BodyGuard:
         if len(body) <= SMALL:
             loads(body)
             return
-        async with nullcontext() if self._known(scope) else self._strangers:
+        async with nullcontext() if self._known(scope) else self._anonymous:
             await asyncio.to_thread(loads, body)
 
     async def _read(self, scope: Scope, receive: Receive, limit: int, body: "_Body") -> bytes | None:

@@ -47,7 +47,7 @@ class HttpMetrics:
         try:
             await self._app(scope, receive, observed)
         finally:
-            # Route templates, never paths: a stranger must not choose label values.
+            # Route templates, never paths: an anonymous caller must not choose label values.
             route = getattr(scope.get("route"), "path", "none")
             method = scope["method"] if scope["method"] in {"GET", "POST", "PUT", "DELETE"} else "other"
             self._requests.labels(method, route, str(status)).inc()

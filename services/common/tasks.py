@@ -10,8 +10,8 @@ AGAIN = timedelta(seconds=5)  # longer than what a task does on its way out
 async def end(task: asyncio.Task[Any], again: timedelta = AGAIN) -> None:
     """Cancel a task until it has ended.
 
-    Once is not enough: whatever is awaited may swallow the cancellation. A task that survived its own was seen after a
-    SIGTERM: its loop went on connecting to PostgreSQL, and the process never ended.
+    Once is not enough: an awaited call may swallow the cancellation. After a SIGTERM a task survived one: its loop went
+    on connecting to PostgreSQL, and the process never ended.
 
     Args:
         task: that is to end; cancelled or not, it may have ended already.

@@ -1,7 +1,7 @@
 """Callers without a token share a number of places: so many of their requests are worked on at once, the others wait.
 
-Behind a service stand a few connections and threads, which are lent in order of asking. Without this, one caller with
-hundreds of reads under way puts whoever holds a token, and the next release, behind all of them.
+A service lends its few connections and threads in order of asking. Without this limit, one caller with hundreds of
+reads under way delays every holder of a token, and the next release, until all of them are done.
 """
 
 import asyncio

@@ -1,1 +1,1 @@
-"""constitution-service: stores constitutions, puts them live in one transaction, tells Redis and Kafka about it."""
+"""constitution-service: stores constitutions, puts them live in one transaction, publishes them to Redis and Kafka."""

@@ -22,7 +22,7 @@ from services.constitution_service.composition import make_context
 from services.constitution_service.delivery.relay import Relay
 from services.constitution_service.metrics import ServiceMetrics
 from services.constitution_service.routes import artifacts, audit, current, evidence, lease, load, releases, updates
-from services.constitution_service.routes.anonymous_limits import Strangers
+from services.constitution_service.routes.anonymous_limits import AnonymousCallers
 from services.constitution_service.settings import ServiceSettings
 
 LIMITS = BodyLimits(
@@ -65,7 +65,7 @@ def create(settings: ServiceSettings) -> FastAPI:
             for work in (
                 context.generation_guard.run(),
                 Relay(background, settings.kafka_client()).run(),
-                process_heartbeat.keep_telling(background),
+                process_heartbeat.beat(background),
                 Drain(background).run(),
             ):
                 stack.push_async_callback(end, asyncio.create_task(work))
@@ -85,7 +85,7 @@ def create(settings: ServiceSettings) -> FastAPI:
     )
     app.state.config = context.config
     app.state.context = context
-    app.state.strangers = Strangers()
+    app.state.anonymous_callers = AnonymousCallers()
     app.state.on_refused = Refusals(context).refused
     for part in (artifacts, lease, load, updates, current, releases, evidence, audit):
         app.include_router(part.router)

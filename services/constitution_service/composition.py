@@ -1,4 +1,4 @@
-"""Builds what every part of the service is handed, from its settings. Connects to nothing yet."""
+"""Builds the context of the service from its settings. Connects to nothing yet."""
 
 import os
 import secrets

@@ -1,4 +1,4 @@
-"""What every part of the service is handed: the environment, the servers, the key. Built once in app.py."""
+"""The context that every part of the service gets: the environment, the servers, the key. Built once in app.py."""
 
 from dataclasses import dataclass
 from datetime import timedelta

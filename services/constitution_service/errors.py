@@ -46,13 +46,13 @@ class PostgresBehindError(ConflictError):
 
 
 class UnprovedError(UnavailableError):
-    """Nobody can say that the next generation is unused; it heals when Kafka or the artifact store answers."""
+    """Nothing proves that the next generation is unused; it passes when Kafka or the artifact store answers."""
 
     code = "generation-unproved"
 
 
 class BehindError(UnavailableError):
-    """What is current is not known here: this database was restored from an older backup."""
+    """This service does not know the current release: its database was restored from an older backup."""
 
     code = "postgres-behind"
 

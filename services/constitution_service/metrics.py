@@ -36,5 +36,7 @@ class ServiceMetrics:
             "constitution_audit_dropped", "Audit events lost because the spool was full", registry=registry
         )
         self.suppressed = Counter(
-            "constitution_audit_suppressed", "Refusals of strangers counted, not written one by one", registry=registry
+            "constitution_audit_suppressed",
+            "Refusals of anonymous callers, counted only",
+            registry=registry,
         )

@@ -1,4 +1,4 @@
-"""Says which processes serve, and up to which generation: a row per process, renewed while it can read PostgreSQL."""
+"""Lists the processes that serve, and up to which generation: a row per process, renewed while it reads PostgreSQL."""
 
 import asyncio
 from datetime import timedelta
@@ -13,7 +13,7 @@ _FORGOTTEN_AFTER = timedelta(hours=1)
 _log = structlog.get_logger(__name__)
 
 
-async def keep_telling(context: Context) -> None:
+async def beat(context: Context) -> None:
     """Work until cancelled; the row is removed on the way out."""
     try:
         while True:

@@ -1,4 +1,4 @@
-"""Reads ``GET /v1/constitution`` for one ring. Bounded in time and size; believes nothing it gets."""
+"""Reads ``GET /v1/constitution`` for one ring. Bounded in time and size; verifies nothing."""
 
 from dataclasses import dataclass
 from http import HTTPStatus

@@ -1,9 +1,10 @@
-"""Keeps the last good constitution: fetch, verify, and only then compare generations.
+"""Holds the last good constitution: fetch, verify, and only then compare generations (invariant 8).
 
 Rules (docs/architecture.md, Consumers; docs/adr/0007-consumers.md):
 
-1. Nothing is believed before its release statement, environment, ring, bytes and signatures have verified.
-2. The generation never goes down. An older release, however well signed, is a replay: ignored and reported.
+1. Nothing counts before its release statement, environment, ring, bytes and signatures have verified.
+2. The generation never goes down (TUF 5.4.3, rollback attack). An older release, however well signed, is a replay:
+   ignored and reported.
 3. Whatever is wrong, the last good constitution stays, and ``last_error`` says what was wrong and when.
 4. Only an answer that confirms what is obeyed, or brings something newer, counts as contact: a service that answers
    below a generation that a signed event has shown is as silent as one that does not answer.
@@ -125,7 +126,7 @@ class Follower:
         if self._ring not in release.rings:
             return
         if self._obeyed is not None and release.generation <= self._obeyed.generation:
-            return  # told again, or told late: nothing to fetch
+            return  # a duplicate, or late: nothing to fetch
         self._signed_generation = max(self._signed_generation, release.generation)
         await self.poll()
 
@@ -173,7 +174,7 @@ class Follower:
                 self._metrics.fetched("unavailable" if transient else "refused")
                 self._report("unavailable" if transient else "untrusted_value", error.message)
                 raise
-            except BaseException:  # cancelled, or a defect: whoever waits for this read must not take it for a success
+            except BaseException:  # cancelled, or a defect: no waiting caller may take this read for a success
                 self._last_failure = UnavailableError("the read of the current constitution was broken off")
                 self._failed_monotonic = time.monotonic()
                 raise

@@ -1,4 +1,4 @@
-"""Keeps a follower up to date for as long as a service lives: hints from Kafka, and a poll besides.
+"""Keeps a follower up to date while its service runs: by hints from Kafka, and by polling.
 
 Kafka is an accelerator only. Its absence at the start, its death and its return are seen in ``trouble()``; the poll
 goes on. Each replica reads as a group of its own from the end of the topic: what came before is in the first read.
@@ -90,7 +90,7 @@ class Following:
                 self._follower = None
 
     def trouble(self) -> str:
-        """Return what Kafka last complained of, or nothing when it has been quiet for a while."""
+        """Return the last error of the Kafka connection, or nothing when there was none for a while."""
         return self._trouble if time.monotonic() - self._trouble_monotonic < TROUBLE_SECONDS else ""
 
     async def ready(self) -> ReadyReport:

@@ -1,4 +1,4 @@
-"""A forced refresh, as an HTTP answer: what the *service* answered wrongly is no fault of who asked us."""
+"""A forced refresh, as an HTTP answer: a wrong answer of the *service* is no error of our caller."""
 
 from constitution.errors import ContentError, UnavailableError
 from constitution.policy.consumer_api import PolicyStatus

@@ -1,7 +1,7 @@
 """From untrusted answer to something that may be obeyed. Pure: no clock, no I/O.
 
-Order: statement, environment, ring, bytes and signatures first (``signatures.current.verify_current``), then the
-document's own meaning. Generations are compared by the caller, and only after this.
+Order: statement, environment, ring, bytes and signatures first (``signatures.current.verify_current``; TUF 5.6.2 and
+5.6.3), then the document's own meaning. The caller compares generations, and only after this.
 """
 
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""What a consumer sees at one moment, and what it must say without asking any rule."""
+"""The state of a consumer at one moment, and the denials that need no rule."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -1,4 +1,4 @@
-"""Asks a policy engine: each of a list in turn, bounded in time. Whoever answers nonsense counts as not answering."""
+"""Asks a policy engine: each of a list in turn, bounded in time. An unreadable answer counts as none."""
 
 import asyncio
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from signatures.tokens import ClientKey, mint
 
 TIMEOUT = httpx.Timeout(1.5, connect=0.5)  # seconds an engine has; a decision takes milliseconds
 REFRESH_TIMEOUT = httpx.Timeout(3.0, connect=0.5)  # seconds; reading and verifying takes tens of milliseconds
-BUDGET_SECONDS = 4.0  # for all engines together: whoever waits for a session, or syncs targets, gives up after five
+BUDGET_SECONDS = 4.0  # for all engines together: the callers (sessions, sync of targets) give up after five
 MAX_ANSWER = 1024 * 1024  # bytes; an engine's answers are some hundred
 TOKEN_LIFETIME = timedelta(minutes=5)
 TOKEN_RENEWAL = timedelta(minutes=4)

@@ -1,7 +1,7 @@
-"""Reads a candidate document from constitution-service and believes it only after its signatures have verified.
+"""Reads a candidate document from constitution-service and verifies its signatures before any use.
 
-Whoever can have a document replayed can ask it anything about the recorded requests, one bit per rule. So a candidate
-must be signed as if it were to go live: the trust policy's maintainers are the only ones who can ask.
+A document that is replayed reveals one bit per rule about each recorded request. So a candidate must be signed as if it
+were to go live: only the trust policy's maintainers can ask.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Metrics of decisions. Tenants that the environment does not name count as ``other``: strangers choose no labels."""
+"""Metrics of decisions. Tenants that the environment does not name count as ``other``: callers choose no labels."""
 
 from collections.abc import Iterable
 

@@ -164,7 +164,7 @@ class Recording:
         try:
             self._forget(now)
             if mark < self._threshold:
-                self._keep(request, mark, now)
+                self._store(request, mark, now)
         except (OSError, ValueError) as error:  # a full disk, a file that was closed: no reason to fail an evaluation
             self._failed.inc()
             _log.warning("recording_failed", detail=str(error))
@@ -183,7 +183,7 @@ class Recording:
         # A descriptor of its own: the file is only ever appended to, and may be replaced meanwhile.
         return Sample(os.dup(self._file.fileno()), chosen, self._seal, now - self._kept[0].at)
 
-    def _keep(self, request: EvaluationRequest, mark: float, now: float) -> None:
+    def _store(self, request: EvaluationRequest, mark: float, now: float) -> None:
         self._number += 1
         nonce = self._number.to_bytes(NONCE_BYTES, "big")
         sealed = self._seal.encrypt(nonce, request.model_dump_json().encode(), None)

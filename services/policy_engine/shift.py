@@ -59,7 +59,7 @@ class Shift:
 
 
 def _counted(sample: Sample, current: Policy, candidate: Policy) -> ReplayCounts:
-    """Replay in a thread; the sample is closed here, as whoever waits may be gone before."""
+    """Replay in a thread; it closes the sample itself, because its caller may be gone before."""
     try:
         return replay(sample.requests(), current=current, candidate=candidate, span_s=sample.span_s)
     finally:

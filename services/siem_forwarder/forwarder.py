@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import stamina
 import structlog
 
-from adapters.kafka_consumer import KafkaConsumer, Record
+from adapters.kafka_consumer import ConsumedMessage, KafkaConsumer
 from constitution.api import ReadyReport
 from constitution.errors import UnavailableError
 from services.siem_forwarder.metrics import ForwarderMetrics
@@ -49,13 +49,13 @@ class Forwarder:
         self._ended = ""
 
     def assigned(self, partitions: int) -> None:
-        """Hear that the group handed out partitions (consumer's thread)."""
+        """Note that the group assigned partitions (consumer's thread)."""
         self._assigned = True
         self._trouble = ""
         _log.info("partitions_assigned", partitions=partitions)
 
     def troubled(self, message: str) -> None:
-        """Hear of trouble with Kafka (consumer's thread)."""
+        """Note an error of the connection to Kafka (consumer's thread)."""
         if message != self._trouble or time.monotonic() - self._trouble_monotonic >= TROUBLE_SECONDS:
             _log.warning("kafka_trouble", detail=message)
         self._trouble, self._trouble_monotonic = message, time.monotonic()
@@ -92,7 +92,7 @@ class Forwarder:
             await self._consumer.close()
             await self._sink.close()
 
-    async def _forward(self, records: Sequence[Record]) -> None:
+    async def _forward(self, records: Sequence[ConsumedMessage]) -> None:
         translated = await asyncio.to_thread(lambda: [self._translator.translate(record) for record in records])
         too_large = {
             id(event) for event in await self._deliver([item.event for item in translated if item.event is not None])

@@ -8,7 +8,7 @@ import hashlib
 import time
 from typing import Any
 
-from adapters.kafka_consumer import Record
+from adapters.kafka_consumer import ConsumedMessage
 from services.siem_forwarder.ocsf_schema import OCSF_VERSION
 from services.siem_forwarder.sinks.sink import Event
 
@@ -20,7 +20,7 @@ TOO_LARGE = "the receiver answers 413 to this event alone"
 MAX_TIME_MS = 253_402_300_799_999  # 9999-12-31: what every SIEM can show
 
 
-def finding(record: Record, why: str) -> Event:
+def finding(record: ConsumedMessage, why: str) -> Event:
     """Return the finding about a record.
 
     Args:

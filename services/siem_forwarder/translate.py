@@ -1,8 +1,8 @@
-"""From a Kafka record to an OCSF event. Whatever cannot be believed becomes a finding; nothing raises, nothing is lost.
+"""From a Kafka record to an OCSF event. An untrusted record becomes a finding; nothing raises, nothing is lost.
 
-- ``constitution.updated``: believed when its statement verifies and says what the event says; becomes API Activity.
-- ``constitution.audit``: OCSF already; believed when it is valid by the pinned schema, and passed on as it is, but for
-  ``release.loaded``: the same release is told by its ``constitution.updated``, which is signed, and a SIEM counts.
+- ``constitution.updated``: trusted when its statement verifies and says what the event says; becomes API Activity.
+- ``constitution.audit``: OCSF already; trusted when it is valid by the pinned schema, and forwarded unchanged, except
+  ``release.loaded``: the signed ``constitution.updated`` reports the same release, and a SIEM counts.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from adapters.environment_config import EnvironmentConfig
-from adapters.kafka_consumer import Record
+from adapters.kafka_consumer import ConsumedMessage
 from constitution import strict_json
 from constitution.api import AuditEvent, WorkflowRef
 from constitution.errors import ConstitutionError
@@ -38,7 +38,7 @@ class Translated:
 
 
 class _RefusedError(Exception):
-    """The record cannot be believed."""
+    """The record cannot be trusted."""
 
 
 class Translator:
@@ -54,7 +54,7 @@ class Translator:
         self._config = config
         self._schema = OcsfSchema()
 
-    def translate(self, record: Record) -> Translated:
+    def translate(self, record: ConsumedMessage) -> Translated:
         """Return the event of a record, or the finding about it."""
         try:
             event = self._audit(record) if record.topic == self._audit_topic else self._updated(record)
@@ -73,13 +73,13 @@ class Translator:
         if problems:
             raise _RefusedError("it is not valid OCSF: " + "; ".join(problems))
 
-    def _audit(self, record: Record) -> Event:
+    def _audit(self, record: ConsumedMessage) -> Event:
         event = _json(record)
         if not isinstance(event, dict):
             raise _RefusedError("it is no JSON object")
         return event
 
-    def _updated(self, record: Record) -> Event:
+    def _updated(self, record: ConsumedMessage) -> Event:
         try:
             event = UpdatedEvent.model_validate(_json(record))
         except ValidationError as error:
@@ -114,7 +114,7 @@ class Translator:
         return ocsf_event(told, environment=event.environment, time=release.effective_at)
 
 
-def _json(record: Record) -> object:
+def _json(record: ConsumedMessage) -> object:
     if record.value is None:
         raise _RefusedError("it has no value")
     try:

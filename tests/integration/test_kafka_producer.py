@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Producer
 
-from adapters.kafka_producer import FencedProducer, ProducerFencedError, Record, ensure_topics
+from adapters.kafka_producer import FencedProducer, ProducedMessage, ProducerFencedError, ensure_topics
 from deploy.embedded.kafka import client_configuration
 from deploy.embedded.stack import Stack
 from tests.helpers import eventually
 
-RECORD = Record("topic", b"key", b"value", ())
+RECORD = ProducedMessage("topic", b"key", b"value", ())
 
 
 def alive() -> int:

@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.kafka_consumer import Record
+from adapters.kafka_consumer import ConsumedMessage
 from services.siem_forwarder.ocsf_schema import OcsfSchema
 from services.siem_forwarder.quarantine import MAX_RAW_BYTES, finding
 
 SCHEMA = OcsfSchema()
 
 
-def record(value: bytes | None, **changes: object) -> Record:
+def record(value: bytes | None, **changes: object) -> ConsumedMessage:
     fields: dict[str, object] = {
         "topic": "constitution.updated",
         "partition": 0,
@@ -23,7 +23,7 @@ def record(value: bytes | None, **changes: object) -> Record:
         "headers": (("ce_id", b"x"),),
         "timestamp_ms": 1_795_000_000_000,
     }
-    return Record(**{**fields, **changes})  # type: ignore[arg-type]
+    return ConsumedMessage(**{**fields, **changes})  # type: ignore[arg-type]
 
 
 class TestFinding:

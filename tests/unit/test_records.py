@@ -55,7 +55,7 @@ def release(key: StatementKey = SERVICE, tenants: int = 1, **changes: Any) -> Re
         approvers=(),
         approvals=(),
         workflow={},
-        filed=None,
+        signed_request=None,
         evidence=None,
         events=tuple(EventRecord(tenant=f"t{n}", event_id=f"e{n}", **event) for n in range(tenants)),
     )

@@ -1,1 +1,1 @@
-"""What is filed before a release: artifacts, change requests and evidence."""
+"""Everything that is stored before a release: artifacts, change requests and evidence."""

@@ -2,7 +2,7 @@
 
 Stored is what the trust policy counts: for each person one signature of each kind (OpenPGP, Sigstore). More may be
 added later, none is ever taken away. Bytes are written to the artifact store first and then committed to PostgreSQL,
-which keeps a copy, so that a lost or vandalised store is healed from here and never blocks a release.
+which holds a copy, so that a lost or vandalised store is repaired from it and never blocks a release (invariant 8).
 """
 
 import asyncio
@@ -73,7 +73,7 @@ async def push(context: Context, data: bytes, signatures: Sequence[bytes], clien
             issues=issues,
             hint="have a maintainer of the trust policy sign exactly these bytes",
         )
-    await _keep(context, checksum, data, given)
+    await _store(context, checksum, data, given)
     uri = context.store.uri(document_path(checksum))
     async with context.database.transaction() as connection:
         created = await connection.fetchval(
@@ -110,7 +110,7 @@ async def push(context: Context, data: bytes, signatures: Sequence[bytes], clien
     return Artifact(checksum=checksum, version=document.version, signers=signers, storage_uri=uri), created is not None
 
 
-async def _keep(context: Context, checksum: str, data: bytes, signatures: Sequence[Counted]) -> None:
+async def _store(context: Context, checksum: str, data: bytes, signatures: Sequence[Counted]) -> None:
     """Put bytes into the artifact store; what PostgreSQL has already does not wait for a store that is down or damaged.
 
     Raises:
@@ -211,9 +211,9 @@ async def verify(context: Context, document: bytes, signatures: Sequence[bytes],
 
 
 async def read_bytes(context: Context, checksum: str) -> bytes:
-    """Return a document's exact bytes from the artifact store; what is missing or wrong there is put right.
+    """Return a document's exact bytes from the artifact store, and repair a missing or wrong object there.
 
-    While the store is down or cannot be mended, PostgreSQL's copy is served.
+    While the store is down or cannot be repaired, PostgreSQL's copy is served.
 
     Raises:
         NotFoundError: nothing is stored under the checksum.
@@ -227,7 +227,7 @@ async def read_bytes(context: Context, checksum: str) -> bytes:
         return data
     async with context.database.connection() as connection:
         stored = await get(connection, context.environment, checksum)
-    await _keep(context, checksum, stored.document, ())
+    await _store(context, checksum, stored.document, ())
     return stored.document
 
 

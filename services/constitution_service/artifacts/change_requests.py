@@ -1,4 +1,4 @@
-"""Change requests: what an author asks the board for, signed with the author's own key. Stored once per id."""
+"""Change requests: an author asks the board for a document, signed with the author's own key. Stored once per id."""
 
 import asyncio
 

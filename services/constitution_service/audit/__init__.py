@@ -1,1 +1,1 @@
-"""Audit events: written with what they tell, or spooled while PostgreSQL is away."""
+"""Audit events: written in the transaction of the decision that they report, or spooled while PostgreSQL is down."""

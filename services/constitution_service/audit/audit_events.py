@@ -31,7 +31,7 @@ _log = structlog.get_logger(__name__)
 
 
 class SpooledEvent(Model):
-    """What waits on disk: an event and when it happened."""
+    """An event that waits on disk, with the time when it happened."""
 
     event: AuditEvent
     time: AwareDatetime
@@ -83,8 +83,8 @@ async def enqueue(connection: Connection, context: Context, event: AuditEvent, t
     )
 
 
-async def record(context: Context, event: AuditEvent, client: str) -> None:
-    """Record what a client reports; on disk while PostgreSQL is down.
+async def append(context: Context, event: AuditEvent, client: str) -> None:
+    """Append an event that a client reports; on disk while PostgreSQL is down.
 
     Raises:
         UnreadableRequestError: the id is empty or too long.
@@ -96,7 +96,7 @@ async def record(context: Context, event: AuditEvent, client: str) -> None:
             issues=[Issue(code="id", path="/id", message=f"an id has 1 to {MAX_ID} characters")],
         )
     told = event.model_copy(
-        # A client's word names nobody but the client: a person is named where the service saw their signature.
+        # The actor of a client's report is the client; a person is named where the service verified their signature.
         update={"actor": client, "details": {**event.details, "reported_by": client}}
     )
     if not await write(context, told):

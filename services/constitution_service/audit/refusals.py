@@ -35,7 +35,7 @@ class Refusals:
         self._counted_at = time.monotonic()
 
     async def refused(self, request: Request, error: ConstitutionError) -> None:
-        """Write the event; never raises, for the caller is owed its answer."""
+        """Write the event; never raises, so that the caller gets its answer."""
         self._context.metrics.refusals.labels(error.code).inc()
         client: str | None = getattr(request.state, "client", None)
         if client is None and not self._afford():

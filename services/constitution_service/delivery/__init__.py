@@ -1,1 +1,1 @@
-"""What is told after a commit: Redis, Kafka and the signed records in the artifact store."""
+"""Delivery after a commit: to Redis, Kafka and the signed records in the artifact store."""

@@ -1,4 +1,4 @@
-"""Keeps the Redis value of each ring equal to what PostgreSQL says, and finds what a stranger wrote there.
+"""Keeps the Redis value of each ring equal to PostgreSQL, and repairs the values of untrusted writers (invariant 8).
 
 Used by the relay alone. A missing or old value is written again; one that does not verify is overwritten and audited;
 a floor above every generation that exists was forged, and is lowered by compare-and-set, so that nobody who can write
@@ -19,7 +19,7 @@ from services.constitution_service.tables.releases import Pointer
 _log = structlog.get_logger(__name__)
 
 
-class CacheKeeper:
+class CacheWriter:
     """See the module.
 
     Args:
@@ -44,7 +44,7 @@ class CacheKeeper:
             await self._record(current)
 
     async def round(self) -> None:
-        """Look at every ring once, and put right what is not right.
+        """Look at every ring once, and repair each wrong value.
 
         Raises:
             UnavailableError: Redis or PostgreSQL did not answer.

@@ -1,8 +1,8 @@
 """Writes the signed record of each release and standing into the artifact store, for the relay and to refill a store.
 
-What the store has not taken yet is tried again until it has; a release never waits for the store longer than the
-relay's head start. A record that is signed and says something else is never overwritten: it is proof that a generation
-was used before.
+A record that the store has not taken yet is tried again until it has; a release never waits for the store longer than
+the relay's head start. A different signed record is never overwritten: it proves that a generation was used before
+(invariant 3).
 """
 
 import asyncio
@@ -32,7 +32,7 @@ _log = structlog.get_logger(__name__)
 
 
 async def round_of_records(context: Context) -> int:
-    """Write what the store has not taken yet, oldest first; return how many.
+    """Write the records that the store has not taken yet, oldest first; return how many.
 
     Raises:
         UnavailableError: PostgreSQL or the store did not answer.
@@ -78,7 +78,7 @@ async def store(context: Context, generation: int, name: str = "release") -> Non
             return
         record: ReleaseRecord | StandingFile
         record = await _of_release(connection, release) if name == "release" else _of_standing(release, name)
-    await _keep(context, record, record_path(context.names, context.environment, generation, name), generation)
+    await _write(context, record, record_path(context.names, context.environment, generation, name), generation)
     async with context.database.connection() as connection:
         await connection.execute(
             "INSERT INTO stored_records (environment, generation, name) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
@@ -88,8 +88,8 @@ async def store(context: Context, generation: int, name: str = "release") -> Non
         )
 
 
-async def restore(context: Context, generation: int, *, apply: bool) -> int:
-    """Write the records of a generation that the store lacks or holds damaged, whatever was remembered of it.
+async def rewrite(context: Context, generation: int, *, apply: bool) -> int:
+    """Rewrite the records of a generation that the store lacks or holds damaged, also those marked as stored.
 
     Returns:
         How many.
@@ -124,7 +124,7 @@ def _is_signed(context: Context, data: bytes, generation: int, name: str) -> boo
     return True
 
 
-async def _keep(context: Context, record: ReleaseRecord | StandingFile, path: str, generation: int) -> None:
+async def _write(context: Context, record: ReleaseRecord | StandingFile, path: str, generation: int) -> None:
     data = await asyncio.to_thread(sign_record, record, context.key)
     found = await context.store.read(path)
     if found == data:
@@ -162,7 +162,7 @@ async def _of_release(connection: Connection, release: Release) -> ReleaseRecord
         evidence = await connection.fetchval(
             "SELECT record FROM evidence WHERE environment = $1 AND digest = $2", release.environment, release.evidence
         )
-    filed = await connection.fetchval(
+    signed_request = await connection.fetchval(
         "SELECT envelope::text FROM change_requests WHERE environment = $1 AND id = $2",
         release.environment,
         release.change_request,
@@ -176,7 +176,7 @@ async def _of_release(connection: Connection, release: Release) -> ReleaseRecord
         approvers=release.approvers,
         approvals=release.approvals,
         workflow=release.workflow,
-        filed=None if filed is None else Envelope.model_validate_json(filed),
+        signed_request=None if signed_request is None else Envelope.model_validate_json(signed_request),
         evidence=None if evidence is None else evidence.decode(),
         events=tuple(
             EventRecord(

@@ -21,7 +21,7 @@ from adapters.kafka_producer import FencedProducer, ProducerFencedError, ensure_
 from constitution.errors import UnavailableError
 from services.constitution_service.context import Context
 from services.constitution_service.delivery import record_writer
-from services.constitution_service.delivery.cache_writer import CacheKeeper
+from services.constitution_service.delivery.cache_writer import CacheWriter
 from services.constitution_service.errors import RecordConflictError
 from services.constitution_service.tables import outbox, relay_lease, releases
 
@@ -47,13 +47,13 @@ class Relay:
     def __init__(self, context: Context, kafka: dict[str, str]) -> None:
         self._context = context
         self._kafka = kafka
-        self._keeper = CacheKeeper(context)
+        self._cache_writer = CacheWriter(context)
         self._epoch: int | None = None
         self._until = 0.0  # time.monotonic() at which the right ends, unless it was renewed
         self._producer: FencedProducer | None = None
         self._wake_sender = asyncio.Event()
-        self._wake_keeper = asyncio.Event()
-        self._wake_recorder = asyncio.Event()
+        self._wake_cache_writer = asyncio.Event()
+        self._wake_record_writer = asyncio.Event()
 
     @property
     def leading(self) -> bool:
@@ -66,9 +66,9 @@ class Relay:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._forever("election", self._elect, None, relay_lease.RENEWAL))
                 tasks.create_task(self._forever("listener", self._listen, None, PAUSE_AFTER_FAILURE))
-                tasks.create_task(self._forever("keeper", self._keep, self._wake_keeper, LOOK))
+                tasks.create_task(self._forever("cache writer", self._write_cache, self._wake_cache_writer, LOOK))
                 tasks.create_task(self._forever("sender", self._send, self._wake_sender, POLL))
-                tasks.create_task(self._forever("recorder", self._record, self._wake_recorder, LOOK))
+                tasks.create_task(self._forever("record writer", self._write_records, self._wake_record_writer, LOOK))
         finally:
             await asyncio.shield(self._leave())
 
@@ -111,17 +111,17 @@ class Relay:
             self._drop_producer()  # a new epoch fences with a new producer
             self._epoch = epoch
             self._wake_sender.set()
-            self._wake_keeper.set()
-            self._wake_recorder.set()
+            self._wake_cache_writer.set()
+            self._wake_record_writer.set()
         self._context.metrics.leader.set(0 if epoch is None else 1)
 
     async def _listen(self) -> None:
         async with self._context.database.listening(outbox.CHANNEL) as listener:
             while True:
                 await listener.wait()
-                self._wake_keeper.set()
+                self._wake_cache_writer.set()
                 self._wake_sender.set()
-                self._wake_recorder.set()
+                self._wake_record_writer.set()
 
     async def _leave(self) -> None:
         self._drop_producer()
@@ -133,13 +133,13 @@ class Relay:
 
     # --- Redis
 
-    async def _keep(self) -> None:
+    async def _write_cache(self) -> None:
         if self.leading and self._context.generation_guard.behind is None:
-            await self._keeper.round()
+            await self._cache_writer.round()
 
     # --- artifact store
 
-    async def _record(self) -> None:
+    async def _write_records(self) -> None:
         while self.leading and self._context.generation_guard.behind is None:
             if not await record_writer.round_of_records(self._context):
                 return
@@ -165,7 +165,7 @@ class Relay:
             if not self.leading:
                 return False
             if generation is not None:
-                await asyncio.gather(self._redis_first(generation), self._record_first(generation))
+                await asyncio.gather(self._redis_first(generation), self._write_record_first(generation))
             await self._deliver("updated", list(group))
             _log.info("event_delivered", generation=generation)
         return True
@@ -177,12 +177,12 @@ class Relay:
                 async with context.database.connection() as connection:
                     release = await releases.read_release(connection, context.environment, generation)
                 if release is not None and release.delivery.redis_at is None:
-                    await self._keeper.publish(generation, release.rings)
+                    await self._cache_writer.publish(generation, release.rings)
         except (UnavailableError, TimeoutError) as error:
             _log.warning("event_before_redis", generation=generation, reason=str(error) or "no answer in time")
 
-    async def _record_first(self, generation: int) -> None:
-        """Have the store keep the release before anybody is told of it; a silent store is tried again apart."""
+    async def _write_record_first(self, generation: int) -> None:
+        """Have the store take the release before its event is sent; a silent store is tried again apart."""
         try:
             async with asyncio.timeout(STORE_HEAD_START.total_seconds()):
                 await record_writer.store(self._context, generation)
@@ -205,10 +205,10 @@ class Relay:
         context = self._context
         topic = context.names.topic_updated() if stream == "updated" else context.names.topic_audit()
         producer = self._producer
-        if producer is None or not self.leading:  # since these rows were read, somebody else may have sent them
+        if producer is None or not self.leading:  # since these rows were read, another process may have sent them
             raise UnavailableError("another process relays now, or did since")
         try:
-            positions = await producer.send([row.record(topic) for row in rows])
+            positions = await producer.send([row.message(topic) for row in rows])
         except ProducerFencedError:
             self._drop_producer()
             raise

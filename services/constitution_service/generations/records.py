@@ -41,7 +41,7 @@ class EventRecord(Model):
 class ReleaseRecord(Model):
     """What PostgreSQL holds of a release beside its statement.
 
-    ``filed`` is the signed change request, ``evidence`` the RFC 8785 text of the evidence record.
+    ``signed_request`` is the signed change request, ``evidence`` the RFC 8785 text of the evidence record.
     """
 
     statement: Envelope
@@ -52,7 +52,7 @@ class ReleaseRecord(Model):
     approvers: tuple[str, ...]
     approvals: tuple[Envelope, ...]
     workflow: dict[str, Any]
-    filed: Envelope | None
+    signed_request: Envelope | None
     evidence: str | None
     events: tuple[EventRecord, ...]
 

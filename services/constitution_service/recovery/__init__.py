@@ -1,1 +1,1 @@
-"""Rebuilding what a system lost, from the signed evidence of the others."""
+"""Rebuilds the lost data of one system from the signed evidence of the others."""

@@ -93,7 +93,7 @@ async def carry_out(context: Context, plan: Plan, *, gone: frozenset[int], reaso
 async def _release(connection: Connection, context: Context, lost: Lost) -> None:
     said, record = lost.said, lost.record
     await _artifact(connection, context, lost)
-    await _papers(connection, context, lost)
+    await _supporting_documents(connection, context, lost)
     pointers = await releases.read_pointers(connection, context.environment)
     before: Pointer | None = max(
         (pointer for ring, pointer in pointers.items() if ring in said.rings),
@@ -158,7 +158,7 @@ async def _artifact(connection: Connection, context: Context, lost: Lost) -> Non
     )
 
 
-async def _papers(connection: Connection, context: Context, lost: Lost) -> None:
+async def _supporting_documents(connection: Connection, context: Context, lost: Lost) -> None:
     """Write change request and evidence, each as far as it is what was signed."""
     record = lost.record
     if record.evidence is not None and checksum_of(record.evidence.encode()) == lost.said.evidence:
@@ -168,10 +168,10 @@ async def _papers(connection: Connection, context: Context, lost: Lost) -> None:
             lost.said.evidence,
             record.evidence.encode(),
         )
-    if record.filed is not None:
+    if record.signed_request is not None:
         # The service vouches for it by its signature on the record; its author may have left since.
         try:
-            request = ChangeRequest.model_validate(dsse.payload_of(record.filed, CHANGE_REQUEST))
+            request = ChangeRequest.model_validate(dsse.payload_of(record.signed_request, CHANGE_REQUEST))
         except ValidationError as error:
             raise UntrustedError(f"the change request of generation {lost.said.generation} cannot be read") from error
         await connection.execute(
@@ -184,7 +184,7 @@ async def _papers(connection: Connection, context: Context, lost: Lost) -> None:
             request.author,
             request.checksum,
             request.reason,
-            record.filed.model_dump_json(),
+            record.signed_request.model_dump_json(),
         )
 
 

@@ -358,7 +358,7 @@ def _made_up(heard: _Heard, said: ReleasePredicate, statement: Envelope, tenants
         approvers=(),
         approvals=(),
         workflow={"workflow_id": "", "run_id": ""},
-        filed=None,
+        signed_request=None,
         evidence=None,
         events=tuple(told.get(tenant) or _event(said, statement, tenant, f"{own}:{tenant}") for tenant in tenants),
     )

@@ -98,7 +98,7 @@ async def _alone(context: Context) -> None:
 
 
 async def _send(context: Context, producer: FencedProducer, rows: list[outbox.Pending], generation: int) -> None:
-    positions = await producer.send([row.record(context.names.topic_updated()) for row in rows])
+    positions = await producer.send([row.message(context.names.topic_updated()) for row in rows])
     async with context.database.transaction() as connection:
         await connection.executemany(
             "INSERT INTO redeliveries (outbox_id, kafka_partition, kafka_offset) VALUES ($1, $2, $3)",
@@ -153,7 +153,7 @@ async def refill_store(context: Context, archive: Path | None, *, apply: bool) -
             if apply:
                 await context.store.put(path, data)
     for generation in range(1, highest + 1):
-        written += await record_writer.restore(context, generation, apply=apply)
+        written += await record_writer.rewrite(context, generation, apply=apply)
     return Refilled(written, tuple(lacking))
 
 

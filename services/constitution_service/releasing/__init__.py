@@ -1,1 +1,1 @@
-"""Putting a release live, and what becomes of it: leases, authority, the load, standings."""
+"""Putting a release live, and its standing: leases, authority, the load, standings."""

@@ -31,7 +31,7 @@ from constitution.trust.trust_policy import TrustPolicy
 from services.constitution_service.artifacts import artifacts, change_requests, evidence
 from services.constitution_service.context import Context
 from services.constitution_service.errors import NotPossibleError
-from services.constitution_service.tables import history, releases
+from services.constitution_service.tables import release_queries, releases
 from services.constitution_service.tables.releases import Pointer
 from signatures.approved import approved
 from signatures.statements import verify_approval, verify_release
@@ -41,13 +41,13 @@ MAX_APPROVALS = 64
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """What was proved about a load.
+    """The proved facts of a load.
 
     Args:
         version: of what goes live; None for a withdraw.
         signatures: digests of the document's signature files that go with it.
         signatures_at: when they were judged, if that is not the release's own time.
-        approvers: ids of the people whose word it rests on.
+        approvers: ids of the people who approved it.
         approvals: their envelopes.
         evidence: digest of the evidence, where the kind takes one.
         change_request: its id, where the kind takes one.
@@ -66,7 +66,7 @@ class Authority:
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What a load meets: read after the lease row was locked.
+    """The state that a load meets, read after the lease row was locked.
 
     Args:
         moment: the database's time.
@@ -90,7 +90,7 @@ class _Decisions:
 
 
 async def establish(connection: Connection, context: Context, request: LoadRequest, situation: Situation) -> Authority:
-    """Return by whose word this load may happen.
+    """Return the authority of this load.
 
     Raises:
         NotPossibleError, InvalidDocumentError, UntrustedError, EvidenceError, NotApprovedError, NotFoundError,
@@ -128,7 +128,7 @@ async def _for_document(
     )
     if request.kind is Kind.REISSUE and (current is None or current.checksum != request.checksum):
         issues.append(Issue(code="not-current", path="/checksum", message="a reissue repeats the current document"))
-    if await history.was_poisoned(connection, context.environment, request.checksum):
+    if await release_queries.was_poisoned(connection, context.environment, request.checksum):
         issues.append(Issue(code="poisoned", path="/checksum", message="this document was undone as harmful before"))
     if issues:
         raise InvalidDocumentError(f"{document.version} may not go live as {request.kind}", issues=issues)
@@ -174,13 +174,13 @@ async def _for_undoing(
     if request.checksum is not None:
         if request.checksum == bad.checksum:
             raise NotPossibleError("a rollback restores another document than the one it undoes")
-        first = await history.first_confirmed(connection, context.environment, request.checksum)
+        first = await release_queries.first_confirmed(connection, context.environment, request.checksum)
         if first is None:
             raise NotPossibleError(
                 f"{request.checksum} was never confirmed; a rollback restores only what was",
                 hint="constitution releases",
             )
-        if await history.was_poisoned(connection, context.environment, request.checksum):
+        if await release_queries.was_poisoned(connection, context.environment, request.checksum):
             raise NotPossibleError(f"{request.checksum} was undone as harmful before; it is not restored")
         stored = await artifacts.get(connection, context.environment, request.checksum)
         version = stored.version
@@ -244,10 +244,10 @@ async def preauthorisation(
     """
     if bad.kind is not Kind.UPDATE:
         return None
-    confirmed_at = await history.confirmed_at(connection, context.environment, bad.generation)
+    confirmed_at = await release_queries.confirmed_at(connection, context.environment, bad.generation)
     if confirmed_at is not None and moment - confirmed_at > approval_rules.PREAUTHORISED_FOR:
         return None
-    if await history.later_confirmed(connection, context.environment, bad.generation) is not None:
+    if await release_queries.later_confirmed(connection, context.environment, bad.generation) is not None:
         return None
     predicate = await asyncio.to_thread(approved, bad, context.trust)
     if predicate is None:  # then it takes a quorum of its own
@@ -260,7 +260,7 @@ async def preauthorisation(
 async def _live_since(connection: Connection, context: Context, generation: int, checksum: str) -> datetime:
     """Return when a document went live in this generation, as its signed statement says: a row proves nothing.
 
-    Then its signatures were good; a key that has expired since does not take the way back away.
+    Its signatures were good then; a key that has expired since does not prevent the rollback.
     """
     release = await releases.read_release(connection, context.environment, generation)
     if release is None:
@@ -302,7 +302,7 @@ def _document_binding(context: Context, request: LoadRequest, document: Constitu
 
 
 def _plan(decisions: _Decisions, request: LoadRequest, moment: datetime) -> Plan:
-    """Return the plan that the board signed for this very update; the caller's word is not asked for one.
+    """Return the plan that the board signed for this very update; the caller does not supply one.
 
     Raises:
         NotApprovedError: no approval is for this update in these rings, or its time has not come.
@@ -338,7 +338,7 @@ def _approved(
     author: str | None,
     moment: datetime,
 ) -> tuple[tuple[str, ...], tuple[Envelope, ...]]:
-    """Return who approved, and the envelopes that say so; what does not count is left out."""
+    """Return the approvers and their envelopes; approvals that do not count are left out."""
     try:
         approvers = approval_rules.count(
             [(person, predicate) for person, predicate, _ in decisions.verified],

@@ -1,7 +1,7 @@
 """``GET /v1/constitution``: what a ring must obey now.
 
 PostgreSQL says which generation is current, for every call; Redis may then give the bytes, if they are of that
-generation and verify like everything a stranger wrote. Anything else in Redis is passed over and put right.
+generation and verify like those of any untrusted writer. Any other value in Redis is ignored and repaired.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ def etag(pointer: Pointer) -> str:
 
 
 async def pointer_of(context: Context, ring: str) -> Pointer:
-    """Return what PostgreSQL says a ring obeys.
+    """Return the current release of a ring, from PostgreSQL.
 
     Raises:
         NoConstitutionError: before the ring's first release.
@@ -41,7 +41,7 @@ async def pointer_of(context: Context, ring: str) -> Pointer:
 
 
 async def read(context: Context, ring: str, pointer: Pointer) -> CurrentConstitution:
-    """Return what the ring must obey, from Redis if that can be proved, from PostgreSQL otherwise."""
+    """Return the ring's current release, from Redis if its value verifies, from PostgreSQL otherwise."""
     redis_answers = True
     try:
         raw = await context.cache.read(ring)
@@ -66,7 +66,7 @@ async def read(context: Context, ring: str, pointer: Pointer) -> CurrentConstitu
 
 
 def parse_value(raw: bytes) -> CurrentConstitution | None:
-    """Return a Redis value as far as its shape goes; None if it has another."""
+    """Return a Redis value of the right shape; None if it has another."""
     try:
         return read_message(CurrentConstitution, raw)
     except ValueError:
@@ -74,7 +74,7 @@ def parse_value(raw: bytes) -> CurrentConstitution | None:
 
 
 async def verify(context: Context, current: CurrentConstitution, ring: str) -> None:
-    """Prove a value that somebody else wrote.
+    """Verify the value of an untrusted writer.
 
     Raises:
         UntrustedError: it is not what a pinned service key signed for this ring.

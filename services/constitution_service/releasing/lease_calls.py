@@ -8,10 +8,10 @@ from services.constitution_service.tables import idempotency, leases, updates
 
 
 async def acquire(context: Context, request: LeaseRequest, key: str, client: str) -> Lease:
-    """Take the lease, or return what this very call was answered before.
+    """Take the lease, or return the stored answer of this very call.
 
-    A stored answer may name a token that is old by now: then whoever took the lease since has fenced the caller,
-    which is what a call that arrives twice must find out.
+    A stored answer may name a token that is old by now: then a later holder has fenced the caller, which a call that
+    arrives twice must find out.
 
     Raises:
         LeaseHeldError: 409 with the holder.

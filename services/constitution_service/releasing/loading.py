@@ -1,7 +1,7 @@
 """``load``: puts a release live. Everything is checked and everything is written in ONE transaction.
 
 Release row, pointers of the rings, one event per tenant, audit event and the answer under its idempotency key commit
-together or not at all; Redis and Kafka are told afterwards, from what was committed (relay.py).
+together or not at all (invariant 6); the relay then delivers the committed rows to Redis and Kafka (relay.py).
 """
 
 from uuid import uuid4
@@ -18,7 +18,15 @@ from services.constitution_service.audit import audit_events
 from services.constitution_service.context import Context
 from services.constitution_service.errors import NotPossibleError
 from services.constitution_service.releasing.authority import Authority, Situation, establish
-from services.constitution_service.tables import history, idempotency, leases, outbox, release_rows, releases, updates
+from services.constitution_service.tables import (
+    idempotency,
+    leases,
+    outbox,
+    release_queries,
+    release_rows,
+    releases,
+    updates,
+)
 from services.constitution_service.tables.clock import now_of
 from services.constitution_service.tables.releases import Pointer
 from signatures.dsse import envelope_digest
@@ -27,7 +35,7 @@ _log = structlog.get_logger(__name__)
 
 
 async def load(context: Context, request: LoadRequest, key: str, client: str) -> LoadResult:
-    """Put a release live, or return what this very call did before.
+    """Put a release live, or return the stored answer of this very call.
 
     Args:
         context: of the service.
@@ -36,10 +44,10 @@ async def load(context: Context, request: LoadRequest, key: str, client: str) ->
         client: whose token it was.
 
     Raises:
-        LeaseLostError, StaleGenerationError, NotCurrentError: the world moved on; ``current`` says to what.
+        LeaseLostError, StaleGenerationError, NotCurrentError: the state has changed; ``current`` says to what.
         UpdateClosedError: the update has ended, or its change request was denied or is used up.
         PostgresBehindError: the database has lost releases; nothing goes live until it has them again.
-        UnprovedError: nobody could be asked yet whether it has.
+        UnprovedError: nothing has proved yet whether it has.
         IdempotencyMismatchError: the key was used for another body.
         ContentError: refused, with every reason found; see authority.py.
     """
@@ -116,7 +124,7 @@ async def _situation(connection: Connection, context: Context, request: LoadRequ
         moment=await now_of(connection),
         pointers=ours,
         current=current,
-        highest_version=await history.highest_version(connection, context.environment, request.checksum),
+        highest_version=await release_queries.highest_version(connection, context.environment, request.checksum),
     )
 
 

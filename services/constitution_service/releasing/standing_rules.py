@@ -1,6 +1,6 @@
-"""What a standing takes that undoes a release: what the service itself sees, evidence that it reads, or signed orders.
+"""The proof that a standing of an undone release needs: the service's own rows, evidence, or signed orders.
 
-No caller's word: whoever holds a worker's token could otherwise burn a good document for ever.
+A caller's claim is no proof: a stolen worker's token could otherwise bar a good document for ever.
 *withdrawn*: a later release undoes it, or the board denied it while it was live.
 *poisoned*: the same for a confirmed release, and evidence that a watch of this very release, as the board signed it,
 says anomaly.
@@ -98,7 +98,7 @@ async def _is_undone(connection: Connection, environment: str, found: Release) -
 
 
 async def _orders(context: Context, found: Release, request: StandingRequest, now: datetime) -> Sequence[Issue] | None:
-    """Return what is wrong with the orders, or None if they suffice."""
+    """Return the problem of the orders, or None if they suffice."""
     people: set[str] = set()
     issues: list[Issue] = []
     for index, envelope in enumerate(request.orders):

@@ -20,7 +20,7 @@ FOLLOWS: dict[Standing | None, frozenset[Standing]] = {
     Standing.WITHDRAWN: frozenset({Standing.POISONED}),
     Standing.POISONED: frozenset(),
 }
-# What a standing says already.
+# What a standing implies.
 SAYS: dict[Standing | None, frozenset[Standing]] = {
     Standing.CONFIRMED: frozenset({Standing.CONFIRMED}),
     Standing.WITHDRAWN: frozenset({Standing.WITHDRAWN}),
@@ -28,11 +28,11 @@ SAYS: dict[Standing | None, frozenset[Standing]] = {
 }
 
 
-async def record(context: Context, generation: int, request: StandingRequest, key: str, client: str) -> Release:
+async def append(context: Context, generation: int, request: StandingRequest, key: str, client: str) -> Release:
     """Append a standing and return the release; what is recorded already changes nothing, and needs no lease.
 
-    *Withdrawn* is also said by ``poisoned``: whoever finishes the rollback of a run that died, and does not know of its
-    anomaly, must not be stopped by it.
+    ``poisoned`` implies *withdrawn*: a run that finishes the rollback of a dead one, and does not know of its anomaly,
+    must not fail because of it.
 
     Raises:
         NotFoundError: there is no such generation.
@@ -40,8 +40,8 @@ async def record(context: Context, generation: int, request: StandingRequest, ke
         NotCurrentError: only what is live can be confirmed.
         UpdateClosedError: the board has denied what should be confirmed.
         StandingConflictError: another standing is recorded that this one cannot follow, or nothing has undone it.
-        EvidenceError: nothing shows the anomaly that poisons it.
-        PostgresBehindError: the database has lost releases; what it takes for live may not be.
+        EvidenceError: no evidence shows the anomaly that poisons it.
+        PostgresBehindError: the database has lost releases; its current release may not be the live one.
     """
     await context.generation_guard.require(next_generation=False)
     environment = context.environment

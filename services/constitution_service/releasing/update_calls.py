@@ -35,10 +35,10 @@ _WHAT = frozenset({"decision", "reason", "issued_at", "expires_at"})  # a decisi
 
 
 async def one(context: Context, update_id: str) -> UpdateRecord:
-    """Return what is known of an update.
+    """Return the record of an update.
 
     Raises:
-        NotFoundError: nothing is.
+        NotFoundError: the update is not known.
     """
     async with context.database.connection() as connection:
         return await _get(connection, context.environment, update_id)
@@ -59,9 +59,9 @@ async def decide(context: Context, update_id: str, request: DecidedRequest, clie
         record = await updates.require_open(connection, environment, update_id)
         if record is None or record.state is not UpdateState.OPEN:
             return await _get(connection, environment, update_id)
-        filed = await change_requests.get(connection, environment, request.change_request)
+        stored = await change_requests.get(connection, environment, request.change_request)
         moment = await now_of(connection)
-        people = await _approvers(context, update_id, filed, request.approvals, moment)
+        people = await _approvers(context, update_id, stored, request.approvals, moment)
         reason = f"approved by {', '.join(people)}"
         await updates.append(
             connection,
@@ -79,7 +79,7 @@ async def decide(context: Context, update_id: str, request: DecidedRequest, clie
 async def abort(context: Context, update_id: str, request: CloseRequest, client: str) -> UpdateRecord:
     """End an update that is not live; what has ended already stays as it ended.
 
-    Past the board's deadline an undecided one is *expired*, whatever the caller calls it.
+    Past the board's deadline an undecided one ends as *expired*, also by this call.
 
     Raises:
         NotFoundError: the update, or its change request, is not known.
@@ -123,7 +123,7 @@ async def expire(context: Context, update_id: str, request: CloseRequest, client
 
 
 async def deny(context: Context, change_request: str, envelope: Envelope, client: str) -> DenialRecord:
-    """Close a change request for ever, on one board member's signed word; a second denial changes nothing.
+    """Close a change request for ever, by one board member's signed denial; a second one changes nothing.
 
     Raises:
         NotFoundError: there is no such change request.
@@ -133,9 +133,9 @@ async def deny(context: Context, change_request: str, envelope: Envelope, client
     environment = context.environment
     async with context.database.transaction() as connection:
         await leases.lock(connection, environment)
-        filed = await change_requests.get(connection, environment, change_request)
+        stored = await change_requests.get(connection, environment, change_request)
         moment = await now_of(connection)
-        person, predicate = await asyncio.to_thread(_denial, context, filed, envelope, moment)
+        person, predicate = await asyncio.to_thread(_denial, context, stored, envelope, moment)
         known = await updates.of_request(connection, environment, change_request)
         for record in known:
             if record.state is UpdateState.CONFIRMED:
@@ -175,7 +175,7 @@ async def deny(context: Context, change_request: str, envelope: Envelope, client
                 message=f"{person} denied {change_request}: {reason}",
                 details={
                     "change_request": change_request,
-                    "checksum": filed.request.checksum,
+                    "checksum": stored.request.checksum,
                     "updates": [record.update_id for record in known],
                     "client": client,
                 },
@@ -187,21 +187,21 @@ async def deny(context: Context, change_request: str, envelope: Envelope, client
 
 
 def _denial(
-    context: Context, filed: ChangeRequestRecord, envelope: Envelope, moment: datetime
+    context: Context, stored: ChangeRequestRecord, envelope: Envelope, moment: datetime
 ) -> tuple[str, ApprovalPredicate]:
-    """A denial counts however long ago it was given, and on whatever evidence (approval_rules.py)."""
+    """Verify a denial: it counts at any age and on any evidence (approval_rules.py)."""
     try:
         person, predicate = verify_approval(envelope, context.trust, moment)
     except UntrustedError as error:
         raise NotApprovedError(f"this denial does not count: {error.message}", issues=error.issues) from error
     said = (predicate.kind, predicate.environment, predicate.change_request, predicate.checksum)
-    wanted = (Kind.UPDATE, context.environment, filed.request.id, filed.request.checksum)
+    wanted = (Kind.UPDATE, context.environment, stored.request.id, stored.request.checksum)
     if predicate.decision is not BoardDecision.DENY:
         raise NotApprovedError(f"{person} has signed an approval, not a denial")
     if person not in context.trust.with_role("board"):
         raise NotApprovedError(f"this denial does not count: {person} is no member of the board")
     if said != wanted:
-        raise NotApprovedError(f"this denial does not count: it is not about {filed.request.id} in this environment")
+        raise NotApprovedError(f"this denial does not count: it is not about {stored.request.id} in this environment")
     if predicate.issued_at > moment + CLOCK_SKEW:
         raise NotApprovedError(f"this denial is dated in the future: {predicate.issued_at.isoformat()}")
     return person, predicate
@@ -210,12 +210,12 @@ def _denial(
 async def _approvers(
     context: Context,
     update_id: str,
-    filed: ChangeRequestRecord,
+    stored: ChangeRequestRecord,
     envelopes: Sequence[Envelope],
     moment: datetime,
 ) -> tuple[str, ...]:
     """Return who approved one and the same thing: this request, with a plan for this update."""
-    board = set(context.trust.with_role("board")) - {filed.request.author}
+    board = set(context.trust.with_role("board")) - {stored.request.author}
     agreed: dict[str, set[str]] = defaultdict(set)
     needed: dict[str, int] = {}
     issues: list[Issue] = []
@@ -228,8 +228,8 @@ async def _approvers(
         about = (said.kind, said.environment, said.change_request, said.checksum) == (
             Kind.UPDATE,
             context.environment,
-            filed.request.id,
-            filed.request.checksum,
+            stored.request.id,
+            stored.request.checksum,
         )
         plan = said.plan
         counts = person in board and said.decision is BoardDecision.APPROVE and about and said.expires_at > moment

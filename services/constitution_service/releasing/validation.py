@@ -14,7 +14,7 @@ from services.constitution_service.artifacts import artifacts
 from services.constitution_service.context import Context
 from services.constitution_service.tables import releases
 from services.constitution_service.tables.clock import now_of
-from services.constitution_service.tables.history import highest_version
+from services.constitution_service.tables.release_queries import highest_version
 
 
 async def validate(context: Context, data: bytes, signatures: Sequence[bytes]) -> ValidateResult:

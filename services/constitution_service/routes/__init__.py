@@ -1,1 +1,1 @@
-"""The HTTP of constitution-service: reads requests, asks for scopes, writes answers; the work is done beside it."""
+"""The HTTP of constitution-service: reads requests, requires scopes, writes answers; the packages below do the work."""

@@ -1,8 +1,8 @@
-"""Turns for callers who name themselves with no token, where answering costs processor time.
+"""Limits anonymous callers where an answer costs processor time.
 
 Reads are open to everybody, and so is the question whether a document could go live; but a document of one megabyte
-keeps a processor busy for seconds. A few strangers are answered at a time, a few wait, and the others are sent away, so
-that releases and everybody who holds a token are never behind them.
+keeps a processor busy for seconds. A few anonymous callers are answered at a time, a few wait, the others get 503; so
+releases and callers with a token never wait for them.
 """
 
 import asyncio
@@ -15,8 +15,8 @@ AT_ONCE = 2  # of the threads that verify and compile: loads need the others
 WAITING = 4  # each keeps its request in memory, of 4 MiB at most
 
 
-class Strangers:
-    """Counts the strangers of one process."""
+class AnonymousCallers:
+    """Counts the anonymous callers of one process."""
 
     def __init__(self) -> None:
         self._turns = asyncio.Semaphore(AT_ONCE)

@@ -28,7 +28,7 @@ from services.common.problems import UnreadableRequestError
 from services.constitution_service.artifacts import artifacts, change_requests
 from services.constitution_service.context import Context
 from services.constitution_service.releasing import validation
-from services.constitution_service.routes.anonymous_limits import Strangers
+from services.constitution_service.routes.anonymous_limits import AnonymousCallers
 from services.constitution_service.routes.common import ChecksumPath, ServiceContext
 from signatures.verify import MAX_SIGNATURES
 
@@ -102,8 +102,8 @@ async def validate(
 
     Open to everybody; without a token of scope `artifacts:write` only a few at a time are answered, else 503.
     """
-    strangers: Strangers = request.app.state.strangers
-    async with nullcontext() if client is not None else strangers.turn():
+    anonymous: AnonymousCallers = request.app.state.anonymous_callers
+    async with nullcontext() if client is not None else anonymous.turn():
         return await _validated(context, request)
 
 

@@ -17,5 +17,5 @@ async def record(
     context: ServiceContext, client: Annotated[str, Depends(require_scope("audit:write"))], event: AuditEvent
 ) -> Response:
     """Record an event in the audit stream; the same id again changes nothing. Kept on disk while PostgreSQL is down."""
-    await audit_events.record(context, event, client)
+    await audit_events.append(context, event, client)
     return Response(status_code=202)

@@ -1,4 +1,4 @@
-"""What the routes share: types of parameters, the context, and what a refusal's audit event says of the request."""
+"""Shared by the routes: types of parameters, the context, and the request's part of a refusal's audit event."""
 
 from typing import Annotated
 
@@ -20,6 +20,6 @@ _TOLD = ("update_id", "kind", "checksum", "rings", "change_request", "rollback_o
 
 
 def remember(request: Request, body: BaseModel, **more: object) -> None:
-    """Keep what an audit event should say about this call, if it is refused."""
+    """Keep the details of this call for its audit event, if it is refused."""
     said = body.model_dump(mode="json", include=set(_TOLD))
     request.state.subject = {**said, **more}

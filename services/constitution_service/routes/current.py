@@ -1,4 +1,4 @@
-"""What a ring must obey now."""
+"""The current release of a ring."""
 
 from typing import Annotated
 
@@ -25,8 +25,8 @@ async def read_current(
 ) -> Response:
     """The current document with the statement that makes a consumer obey; 404 ``no-constitution`` before the first.
 
-    Which generation is current is read from PostgreSQL for every call, so nothing older than ``min_generation`` is
-    ever served while a newer one exists, whatever a cache holds.
+    Every call reads the current generation from PostgreSQL, so nothing older than ``min_generation`` is ever served
+    while a newer one exists, even if a cache holds it.
     """
     pointer = await current.pointer_of(context, ring)
     headers = {

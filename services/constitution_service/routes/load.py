@@ -1,4 +1,4 @@
-"""Load and standing: what changes which constitution is live, and what became of it."""
+"""Load and standing: the calls that change which constitution is live, and its standing."""
 
 from typing import Annotated
 
@@ -49,4 +49,4 @@ async def standing(
     """Append what became of a release."""
     remember(request, body, generation=generation)
     key = idempotency.read_key(idempotency_key, environment=context.environment, update_id=body.update_id)
-    return await standings.record(context, generation, body, key, client)
+    return await standings.append(context, generation, body, key, client)

@@ -1,4 +1,4 @@
-"""The history of releases."""
+"""The releases of the environment."""
 
 from typing import Annotated
 

@@ -1,1 +1,1 @@
-"""Rows: what PostgreSQL keeps, read and appended by plain functions over a connection. No other system."""
+"""Rows of PostgreSQL, read and appended by plain functions over a connection. No other system."""

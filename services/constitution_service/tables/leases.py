@@ -50,7 +50,7 @@ async def read(connection: Connection, environment: str, ttl: timedelta) -> Leas
 
 
 async def renew(connection: Connection, environment: str) -> None:
-    """Note a sign of life of the holder, whose token was seen."""
+    """Renew the lease of the holder, whose token was checked."""
     await connection.execute("UPDATE leases SET renewed_at = clock_timestamp() WHERE environment = $1", environment)
 
 

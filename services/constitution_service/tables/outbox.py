@@ -7,7 +7,7 @@ from typing import Literal
 
 import asyncpg
 
-from adapters.kafka_producer import Position, Record
+from adapters.kafka_producer import Position, ProducedMessage
 from adapters.postgres import Connection
 
 CHANNEL = "constitution_outbox"
@@ -27,9 +27,9 @@ class Pending:
     headers: tuple[tuple[str, bytes], ...]
     value: str
 
-    def record(self, topic: str) -> Record:
-        """Return the record to send."""
-        return Record(topic=topic, key=self.key.encode(), value=self.value.encode(), headers=self.headers)
+    def message(self, topic: str) -> ProducedMessage:
+        """Return the message to send."""
+        return ProducedMessage(topic=topic, key=self.key.encode(), value=self.value.encode(), headers=self.headers)
 
 
 async def add(

@@ -1,4 +1,4 @@
-"""Reads releases with their standing and delivery, and what each ring must obey."""
+"""Reads releases with their standing and delivery, and the current release of each ring."""
 
 import base64
 import json
@@ -24,12 +24,12 @@ from constitution.release import (
     Verdict,
 )
 
-SERVED_WITHIN = timedelta(seconds=10)  # a process that said nothing for longer is not counted as serving
+SERVED_WITHIN = timedelta(seconds=10)  # a process without a heartbeat for longer is not counted as serving
 
 
 @dataclass(frozen=True, slots=True)
 class Pointer:
-    """What a ring obeys, without the bytes."""
+    """The current release of a ring, without the bytes."""
 
     generation: int
     kind: Kind
@@ -45,7 +45,7 @@ class Pointer:
 
 
 async def read_pointers(connection: Connection, environment: str) -> dict[str, Pointer]:
-    """Return what each ring obeys."""
+    """Return the current release of each ring."""
     rows = await connection.fetch(
         """
         SELECT c.ring, r.generation, r.kind, r.version, r.checksum FROM current_releases c
@@ -57,7 +57,7 @@ async def read_pointers(connection: Connection, environment: str) -> dict[str, P
 
 
 async def read_pointer(connection: Connection, environment: str, ring: str) -> Pointer | None:
-    """Return what one ring obeys, or None before its first release."""
+    """Return the current release of one ring, or None before its first."""
     row = await connection.fetchrow(
         """
         SELECT r.generation, r.kind, r.version, r.checksum FROM current_releases c

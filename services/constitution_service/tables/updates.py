@@ -1,8 +1,8 @@
 """Where an update is: the one state machine that says whether it may go on. Appended to, never changed.
 
 ``open → decided → lease → loaded → confirmed | undone | denied | aborted | expired``. The database refuses a step that
-does not follow (deploy/sql/migrations/20261129000001_updates.sql); what is here says it in words, before. Everything
-that writes holds the lock of the environment's lease, so a load and the end of its update never cross.
+does not follow (deploy/sql/migrations/20261129000001_updates.sql); these checks say it in words, before. Every writer
+holds the lock of the environment's lease, so a load and the end of its update never cross.
 
 An update is known from its first evidence on, which names it (evidence.py). One that an older worker runs is not: its
 steps are written when it is loaded. How a person or a run ends an update: update_calls.py.
@@ -24,7 +24,7 @@ NEXT = "a new change request can be decided anew"
 
 
 async def read(connection: Connection, environment: str, update_id: str) -> UpdateRecord | None:
-    """Return what is known of an update, or None."""
+    """Return the record of an update, or None."""
     rows = await connection.fetch(
         "SELECT * FROM update_states WHERE environment = $1 AND update_id = $2 ORDER BY position",
         environment,
@@ -62,7 +62,7 @@ async def append(
     actor: str,
     reason: str = "",
 ) -> None:
-    """Append one step; the caller has looked whether it follows, and holds the lease's lock.
+    """Append one step; the caller has checked that it follows, and holds the lease's lock.
 
     Raises:
         asyncpg.IntegrityConstraintViolationError: it does not follow.
@@ -82,7 +82,7 @@ async def append(
 
 
 async def opened(connection: Connection, record: EvidenceRecord, client: str) -> None:
-    """Note the update that evidence names, once; evidence for a request that nobody filed opens none.
+    """Note the update that evidence names, once; evidence for an unknown change request opens none.
 
     Raises:
         UpdateClosedError: the update belongs to another change request; or this one was denied, or is used up.
@@ -93,12 +93,12 @@ async def opened(connection: Connection, record: EvidenceRecord, client: str) ->
     if known is not None:
         require_request(known, record.change_request)
         return
-    filed = await connection.fetchval(
+    stored = await connection.fetchval(
         "SELECT true FROM change_requests WHERE environment = $1 AND id = $2",
         record.environment,
         record.change_request,
     )
-    if filed:
+    if stored:
         await require_request_open(connection, record.environment, record.change_request, record.update_id)
         await append(
             connection,
@@ -112,7 +112,7 @@ async def opened(connection: Connection, record: EvidenceRecord, client: str) ->
 
 
 async def require_open(connection: Connection, environment: str, update_id: str) -> UpdateRecord | None:
-    """Return what is known of an update that may go on; None of one that is not known.
+    """Return the record of an update that may go on; None for an unknown one.
 
     Raises:
         UpdateClosedError: it has ended, or its change request was denied or is used up.
@@ -171,7 +171,7 @@ async def leased(connection: Connection, environment: str, update_id: str, actor
 
 
 async def fenced(connection: Connection, environment: str, update_id: str, actor: str, *, holds_lease: bool) -> None:
-    """Close an update that a rollback asks for: it never gets the lease again. An id that nobody knows is left alone.
+    """Close an update that a rollback asks for: it never gets the lease again. An unknown id stays open.
 
     Otherwise one call could close ids that are yet to come, and a rollback by hand closes nothing but its own.
     """

@@ -1,4 +1,4 @@
-"""Questions about the past that the rules ask: what was ever live, what was confirmed, what was poisoned."""
+"""Queries of earlier releases for the rules: which were ever live, confirmed, poisoned."""
 
 from datetime import datetime
 
@@ -7,7 +7,7 @@ from constitution.version import Version
 
 
 async def highest_version(connection: Connection, environment: str, checksum: str | None) -> str | None:
-    """Return the highest version that was ever live, or None; a document that was withdrawn is no rival of itself.
+    """Return the highest version that was ever live, or None; a withdrawn document does not count against itself.
 
     Args:
         connection: to the database.
