@@ -243,9 +243,9 @@ class ArchiveRelease:
             if not behind:
                 return SiemResult(group=SIEM_GROUP, positions={str(p): position for p, position in positions.items()})
             if loop.time() >= ends:
-                said = ", ".join(f"partition {p} at {positions[p]}, event at {offset}" for p, offset in behind.items())
+                lag = ", ".join(f"partition {p} at {positions[p]}, event at {offset}" for p, offset in behind.items())
                 raise NotYetError(
-                    f"the SIEM has not taken the event yet: {said}",
+                    f"the SIEM has not taken the event yet: {lag}",
                     hint="look at the siem-forwarder's log and at its sink",
                 )
             await asyncio.sleep(SIEM_POLL.total_seconds())
@@ -267,11 +267,11 @@ class ArchiveRelease:
         files = {}
         for ref in x.runs:
             activity.heartbeat(ref.workflow_id)
-            said = await self._runs.describe(ref.workflow_id, ref.run_id)
-            if said["close_time"] is None:
-                raise NotYetError(f"the run {ref.workflow_id} is {said['status']}: its history is not closed")
-            name = f"{said['type']}-{said['run_id']}.json"
-            files[f"{folder}/histories/{name}"] = await self._runs.history(said["workflow_id"], said["run_id"])
+            run = await self._runs.describe(ref.workflow_id, ref.run_id)
+            if run["close_time"] is None:
+                raise NotYetError(f"the run {ref.workflow_id} is {run['status']}: its history is not closed")
+            name = f"{run['type']}-{run['run_id']}.json"
+            files[f"{folder}/histories/{name}"] = await self._runs.history(run["workflow_id"], run["run_id"])
         commit = await self._archive.commit(
             files,
             change_log_row=None,

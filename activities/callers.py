@@ -56,9 +56,9 @@ class OnlyOurRuns(Interceptor):
             return
         if info.workflow_type not in self._workflows:
             raise self._refusal(info, f"a {info.workflow_type} is no workflow of ours")
-        said = await self._runs.describe(info.workflow_id, info.workflow_run_id)
-        if said["task_queue"] != self._task_queue or said["type"] not in self._workflows:
-            raise self._refusal(info, f"its run is a {said['type']} of task queue {said['task_queue']}")
+        caller = await self._runs.describe(info.workflow_id, info.workflow_run_id)
+        if caller["task_queue"] != self._task_queue or caller["type"] not in self._workflows:
+            raise self._refusal(info, f"its run is a {caller['type']} of task queue {caller['task_queue']}")
         self._ours[info.workflow_run_id] = None
         if len(self._ours) > REMEMBERED:
             self._ours.popitem(last=False)

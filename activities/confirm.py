@@ -87,8 +87,8 @@ class Confirm:
         standing, verdict = x.standing, None
         if x.standing is not Standing.CONFIRMED:
             standing, verdict = await self._undone(x, release)
-        elif (said := _said_before(x, release)) is not None:
-            return said
+        elif (recorded := _recorded_before(x, release)) is not None:
+            return recorded
         elif await self._newest() == x.generation:
             verdict = await self._verdict(x, release)
             await self._look_again(x, release)
@@ -227,7 +227,7 @@ class Confirm:
             )
 
 
-def _said_before(x: StandingInput, release: Release) -> StandingResult | None:
+def _recorded_before(x: StandingInput, release: Release) -> StandingResult | None:
     """Return what this update's confirmation was answered, if the answer was lost; also when it was undone since.
 
     It happened, whatever became of the release afterwards, and it is not asked for a second time: by then evidence and

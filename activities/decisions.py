@@ -103,11 +103,18 @@ def require_signed_denial(
     """
     for envelope in envelopes:
         try:
-            signer, said = verify_approval(envelope, trust, now)
+            signer, predicate = verify_approval(envelope, trust, now)
         except UntrustedError:
             continue
-        about = said.environment == environment and (said.kind is not Kind.UPDATE or said.checksum == checksum)
-        if signer == person and said.decision is BoardDecision.DENY and about and person in trust.with_role("board"):
+        about = predicate.environment == environment and (
+            predicate.kind is not Kind.UPDATE or predicate.checksum == checksum
+        )
+        if (
+            signer == person
+            and predicate.decision is BoardDecision.DENY
+            and about
+            and person in trust.with_role("board")
+        ):
             return
     raise NotApprovedError(f"nothing that was signed here is a denial of {person}'s about {checksum}")
 

@@ -44,8 +44,8 @@ async def ended(service: ConstitutionService, update_id: str, reason: str) -> Up
     try:
         record = await service.update(update_id)
         if record.state in _MAY_STOP:
-            said = one_line(reason, LONGEST_REASON) or "rejected"
-            request = CloseRequest(change_request=record.change_request, reason=said)
+            detail = one_line(reason, LONGEST_REASON) or "rejected"
+            request = CloseRequest(change_request=record.change_request, reason=detail)
             record = await service.abort_update(update_id, request)
     except NotFoundError:
         return None

@@ -68,8 +68,8 @@ def require_backed(release: Release, outcome: str) -> None:
         ConflictError: nothing confirmed the release, or nothing undid it.
     """
     if outcome in {"completed", "rolled_back"} and record_of(release, outcome) is None:
-        said = release.standing.value if release.standing else "unconfirmed"
-        raise ConflictError(f"generation {release.generation} is {said}: it is not {outcome.replace('_', ' ')}")
+        standing = release.standing.value if release.standing else "unconfirmed"
+        raise ConflictError(f"generation {release.generation} is {standing}: it is not {outcome.replace('_', ' ')}")
 
 
 def change_log_key(environment: str, what: int | str, outcome: str) -> str:

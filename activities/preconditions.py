@@ -257,7 +257,7 @@ class Preconditions:
         """
         update = x.update
         require_environment(self._config, update.environment)
-        said = await asyncio.to_thread(
+        checked = await asyncio.to_thread(
             judge_decision,
             x.envelope,
             x.seen,
@@ -267,11 +267,11 @@ class Preconditions:
             needed=update.approvals_needed,
             now=datetime.now(UTC),
         )
-        if said.decision is BoardDecision.DENY:
+        if checked.decision is BoardDecision.DENY:
             await self._service.deny(update.change_request, x.envelope)
-        elif said.satisfied:
+        elif checked.satisfied:
             await noted(self._service, update.update_id, update.change_request, (*x.seen, x.envelope))
-        return said
+        return checked
 
     @activity.defn
     @classified

@@ -175,8 +175,8 @@ class Publish:
             reason=update.reason,
             workflow=WorkflowRef(workflow_id=update.workflow_id, run_id=update.run_id),
         )
-        said = await self._service.load(request, step_key(update.environment, update.update_id, "load"))
-        return published(said)
+        loaded = await self._service.load(request, step_key(update.environment, update.update_id, "load"))
+        return published(loaded)
 
     @activity.defn
     @classified
@@ -197,8 +197,8 @@ class Publish:
         events = await self._prove_events(x)
         redis, repaired = [], False
         for ring in x.rings:
-            said, fixed = await self._prove_cache(x, ring)
-            redis.append(said)
+            cached, fixed = await self._prove_cache(x, ring)
+            redis.append(cached)
             repaired = repaired or fixed
         return Proof(
             generation=x.generation,
@@ -270,12 +270,12 @@ class Publish:
         return None if statement.checksum == x.checksum else f"held {statement.checksum}"
 
 
-def published(said: LoadResult) -> Published:
+def published(result: LoadResult) -> Published:
     """Return what a workflow needs of a load's answer."""
     return Published(
-        generation=said.generation,
-        version=said.version,
-        checksum=said.checksum,
-        event_id=said.event_id,
-        effective_at=said.effective_at,
+        generation=result.generation,
+        version=result.version,
+        checksum=result.checksum,
+        event_id=result.event_id,
+        effective_at=result.effective_at,
     )

@@ -58,8 +58,8 @@ class Resolver:
         known = self._config.environment.strategies
         found = known.get(request.strategy)
         if found is None:
-            said = f"there is no strategy {request.strategy!r}; there is {', '.join(sorted(known))}"
-            self._problem("unknown-strategy", "/strategy", said)
+            message = f"there is no strategy {request.strategy!r}; there is {', '.join(sorted(known))}"
+            self._problem("unknown-strategy", "/strategy", message)
         return found
 
     async def document(self, request: UpdateRequest) -> tuple[bytes | None, str | None]:
@@ -68,8 +68,8 @@ class Resolver:
             try:
                 return await self._service.artifact(request.checksum), request.checksum
             except NotFoundError:
-                said = "no artifact with this checksum was ever pushed"
-                self._problem("unknown-checksum", "/checksum", said)
+                message = "no artifact with this checksum was ever pushed"
+                self._problem("unknown-checksum", "/checksum", message)
                 return None, request.checksum
         data: bytes | None = None
         names = [("/document", request.document or "")]
@@ -88,8 +88,8 @@ class Resolver:
         try:
             record = await self._service.change_request(change_request)
         except NotFoundError:
-            said = f"there is no change request {change_request}"
-            self._problem("unknown-change-request", "/change_request", said)
+            message = f"there is no change request {change_request}"
+            self._problem("unknown-change-request", "/change_request", message)
             return None
         try:
             signed = await asyncio.to_thread(
@@ -99,21 +99,21 @@ class Resolver:
             self._problem("change-request-untrusted", "/change_request", error.message)
             return None
         if signed != record.request or signed.id != change_request:
-            said = f"{change_request} is stored with other content than its author signed"
-            self._problem("change-request-untrusted", "/change_request", said)
+            message = f"{change_request} is stored with other content than its author signed"
+            self._problem("change-request-untrusted", "/change_request", message)
         if checksum is not None and signed.checksum != checksum:
-            said = f"{change_request} asks for {signed.checksum}, not for {checksum}"
-            self._problem("other-document", "/change_request", said)
+            message = f"{change_request} asks for {signed.checksum}, not for {checksum}"
+            self._problem("other-document", "/change_request", message)
         return signed
 
     def unused(self, change_request: str, releases: Sequence[Past]) -> None:
         """Note a change request that has made its one release: the service takes it for no other."""
         used = [r.generation for r in releases if r.change_request == change_request and r.kind is Kind.UPDATE]
         if used:
-            said = (
+            message = (
                 f"{change_request} was published already, as generation {used[-1]}: a request is good for one release"
             )
-            self._problem("used-change-request", "/change_request", said)
+            self._problem("used-change-request", "/change_request", message)
 
     def constitution(self, data: bytes | None, releases: Sequence[Past]) -> Constitution | None:
         """Return the parsed document, after asking whether it may follow what is live now."""

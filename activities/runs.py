@@ -66,17 +66,17 @@ class RunsActivities:
         Raises:
             NotFoundError: no such run.
         """
-        said = await self._runs.describe(x.workflow_id, x.run_id)
+        run = await self._runs.describe(x.workflow_id, x.run_id)
         return RunState(
-            status=said["status"],
-            workflow_id=said["workflow_id"],
-            run_id=said["run_id"],
-            workflow_type=said["type"],
-            task_queue=said["task_queue"],
-            closed=said["close_time"] is not None,
-            update_id=said["update_id"],
-            reset_to=said["reset_to"],
-            outcome=said["outcome"],
+            status=run["status"],
+            workflow_id=run["workflow_id"],
+            run_id=run["run_id"],
+            workflow_type=run["type"],
+            task_queue=run["task_queue"],
+            closed=run["close_time"] is not None,
+            update_id=run["update_id"],
+            reset_to=run["reset_to"],
+            outcome=run["outcome"],
         )
 
     @activity.defn
@@ -89,8 +89,8 @@ class RunsActivities:
         Raises:
             NotFoundError: no such run. UnavailableError: Temporal did not answer.
         """
-        said = await self._runs.describe(x.workflow_id, x.run_id)
-        return PausedActivities(types=tuple(said["paused"]))
+        run = await self._runs.describe(x.workflow_id, x.run_id)
+        return PausedActivities(types=tuple(run["paused"]))
 
     @activity.defn
     @classified

@@ -79,7 +79,7 @@ class _State:
         return self.answer is None or self.silent >= GIVEN_UP
 
     @property
-    def said(self) -> str:
+    def description(self) -> str:
         """Its last answer, and why there is none since; for people."""
         if self.answer is None:
             return self.silence
@@ -158,7 +158,7 @@ class Sync:
     async def _follow(self, target: Target, state: _State, x: SyncInput) -> None:
         while not state.converged:
             try:
-                said = await self._targets.policy(target, force=True)
+                policy = await self._targets.policy(target, force=True)
             except TransportError as error:
                 state.silent += 1
                 state.silence = error.message
@@ -167,8 +167,8 @@ class Sync:
                 state.answer = error.message
             else:
                 state.silent = 0
-                state.answer = f"obeys generation {said['generation']}, {said['checksum'] or 'no constitution'}"
-                state.converged = said["generation"] == x.generation and said["checksum"] == x.checksum
+                state.answer = f"obeys generation {policy['generation']}, {policy['checksum'] or 'no constitution'}"
+                state.converged = policy["generation"] == x.generation and policy["checksum"] == x.checksum
             if not state.converged:
                 await asyncio.sleep(ASK_AGAIN.total_seconds())
 
@@ -184,8 +184,8 @@ class Sync:
                 found.append(f"{engine.id} decides by {answer['policy_hash'] or 'no constitution'}, not {x.checksum}")
                 break
             if any(answer[name] != value for name, value in expected.model_dump(mode="json").items()):
-                said, wanted = f"{answer['decision']} by {answer['rule']}", f"{expected.decision} by {expected.rule}"
-                found.append(f"{engine.id}: request {number} is answered with {said}, not {wanted}")
+                decided, wanted = f"{answer['decision']} by {answer['rule']}", f"{expected.decision} by {expected.rule}"
+                found.append(f"{engine.id}: request {number} is answered with {decided}, not {wanted}")
         return found
 
 
@@ -194,7 +194,7 @@ async def _until_settled(tasks: list[asyncio.Task[None]], states: dict[str, _Sta
     deadline = loop.time() + x.deadline_seconds
     open_tasks = set(tasks)
     while open_tasks:
-        activity.heartbeat({name: "converged" if s.converged else s.said for name, s in states.items()})
+        activity.heartbeat({name: "converged" if s.converged else s.description for name, s in states.items()})
         wait = min(BEAT.total_seconds(), deadline - loop.time())
         if wait <= 0 or (not x.require_all and _only_silent_left(states)):
             return
@@ -217,8 +217,8 @@ def _judge(report: SyncReport, states: dict[str, _State], x: SyncInput) -> None:
     if not behind:
         return
     kinds = {name: "lagging" if name in report.lagging else "unreachable" for name in behind}
-    issues = tuple(Issue(code=kinds[name], path=name, message=states[name].said) for name in behind)
-    said = f"generation {x.generation} is not obeyed by {', '.join(behind)} after {x.deadline_seconds:g} s"
+    issues = tuple(Issue(code=kinds[name], path=name, message=states[name].description) for name in behind)
+    message = f"generation {x.generation} is not obeyed by {', '.join(behind)} after {x.deadline_seconds:g} s"
     if x.require_all:
-        raise NotConvergedError(said, issues=issues, hint="look at the log of each target named")
-    raise NotYetError(said, issues=issues)
+        raise NotConvergedError(message, issues=issues, hint="look at the log of each target named")
+    raise NotYetError(message, issues=issues)

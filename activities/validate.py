@@ -32,18 +32,18 @@ class Validate:
         """
         require_environment(self._config, x.environment)
         try:
-            said = await self._service.validate(x.checksum)
+            result = await self._service.validate(x.checksum)
         except NotFoundError:
             if x.document is None:
                 raise
             # A dry run from the inbox: nothing was staged, so the files themselves are sent.
-            said = await self._service.validate_files(*await update_files(self._service, self._config, x))
-        if said.checksum != x.checksum:
-            raise UntrustedError(f"constitution-service validated {said.checksum}, not {x.checksum}")
-        if not said.valid:
+            result = await self._service.validate_files(*await update_files(self._service, self._config, x))
+        if result.checksum != x.checksum:
+            raise UntrustedError(f"constitution-service validated {result.checksum}, not {x.checksum}")
+        if not result.valid:
             raise InvalidDocumentError(
                 f"constitution-service refuses version {x.version}",
-                issues=said.issues,
+                issues=result.issues,
                 hint="correct the document, sign it again, push it and start a new update",
             )
-        return said
+        return result

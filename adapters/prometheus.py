@@ -94,11 +94,11 @@ def _refuse(response: requests.Response, *_: Any, **__: Any) -> None:
     """
     if response.status_code == requests.codes.ok:
         return
-    said = response.text[:300]
+    body = response.text[:300]
     if response.status_code in {400, 422} and _own_word(response):
-        raise InvalidRequestError(f"Prometheus refuses the query with HTTP {response.status_code}: {said}")
+        raise InvalidRequestError(f"Prometheus refuses the query with HTTP {response.status_code}: {body}")
     raise UnavailableError(
-        f"Prometheus cannot be asked now: HTTP {response.status_code}: {said}",
+        f"Prometheus cannot be asked now: HTTP {response.status_code}: {body}",
         hint="PROMETHEUS_URL says where it is looked for; what stands in front of it must let queries through",
     )
 

@@ -251,8 +251,8 @@ class _Suite:
         if not result.failed and self.exit_code != 0:
             yield self._broken("passed every case and then broke")
         if not result.failed and result.served != (draft,):
-            said = ", ".join(result.served) or "none"
-            yield self._issue("gate-other-bytes", "", f"looked at other bytes than the draft {draft}: {said}")
+            served = ", ".join(result.served) or "none"
+            yield self._issue("gate-other-bytes", "", f"looked at other bytes than the draft {draft}: {served}")
 
     def _broken(self, what: str) -> Issue:
         return self._issue("gate-broken", "", f"{what} (exit code {self.exit_code}): {' | '.join(self.tail)}")

@@ -42,12 +42,12 @@ class TemporalRuns:
         """
         handle = self._client.get_workflow_handle(workflow_id, run_id=run_id)
         try:
-            said = await handle.describe(rpc_timeout=TIMEOUT)
+            description = await handle.describe(rpc_timeout=TIMEOUT)
         except RPCError as error:
             raise _translated(error, workflow_id) from error
-        return _facts(said) | {
-            "reset_to": said.raw_description.workflow_extended_info.reset_run_id or None,
-            "paused": [one.activity_type.name for one in said.raw_description.pending_activities if one.paused],
+        return _facts(description) | {
+            "reset_to": description.raw_description.workflow_extended_info.reset_run_id or None,
+            "paused": [one.activity_type.name for one in description.raw_description.pending_activities if one.paused],
         }
 
     async def history(self, workflow_id: str, run_id: str | None) -> bytes:
@@ -119,7 +119,7 @@ class TemporalSearch:
             if event.activity_task_scheduled_event_attributes.activity_type.name in activities
         }
         done = (event.activity_task_completed_event_attributes for event in events)
-        return [p.data for said in done if said.scheduled_event_id in asked for p in said.result.payloads]
+        return [p.data for end in done if end.scheduled_event_id in asked for p in end.result.payloads]
 
     async def _list(self, condition: str) -> list[dict[str, Any]]:
         query = f"TaskQueue = '{self._task_queue}' AND {condition}"

@@ -93,7 +93,7 @@ class SlackChannel:
             UnavailableError: it may have been posted or not.
         """
         options: dict[str, Any] = {"thread_ts": thread_ts, "reply_broadcast": True} if thread_ts else {}
-        said = await asyncio.to_thread(
+        posted = await asyncio.to_thread(
             self._call,
             lambda: self._client.chat_postMessage(
                 channel=self._channel_id(channel),
@@ -107,7 +107,7 @@ class SlackChannel:
                 **options,
             ),
         )
-        return str(said["channel"]), str(said["ts"])
+        return str(posted["channel"]), str(posted["ts"])
 
     async def edit(self, channel_id: str, ts: str, *, text: str, blocks: list[dict[str, Any]]) -> None:
         """Replace a message of ours; the same content again changes nothing.
@@ -139,10 +139,10 @@ class SlackChannel:
 
     async def permalink(self, channel_id: str, ts: str) -> str:
         """Return the address of a message."""
-        said = await asyncio.to_thread(
+        answer = await asyncio.to_thread(
             self._call, lambda: self._client.chat_getPermalink(channel=channel_id, message_ts=ts)
         )
-        return str(said["permalink"])
+        return str(answer["permalink"])
 
     def _find(self, channel: str, key: str, head: str | None) -> tuple[tuple[str, str] | None, str | None]:
         channel_id = self._channel_id(channel)
@@ -227,9 +227,9 @@ class SlackChannel:
         cursor: str | None = None
         for _ in range(MAX_PAGES):
             asked = cursor  # bound now: the call runs inside _call
-            said = self._call(lambda asked=asked: ask(asked))  # type: ignore[misc]
-            yield from said.get(field) or []
-            cursor = (said.get("response_metadata") or {}).get("next_cursor") or None
+            page = self._call(lambda asked=asked: ask(asked))  # type: ignore[misc]
+            yield from page.get(field) or []
+            cursor = (page.get("response_metadata") or {}).get("next_cursor") or None
             if cursor is None:
                 return
 

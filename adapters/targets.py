@@ -144,8 +144,8 @@ class HttpTargets:
                     f"{target.id} refuses the worker's token for {scope}",
                     hint="its trust policy must list the worker's client key with the scopes probe and policy:refresh",
                 )
-            said = problem.detail[:300] if problem is not None else repr(bytes(answer[:200]))
-            raise UnavailableError(f"{target.id} answered {path} with HTTP {response.status_code}: {said}")
+            detail = problem.detail[:300] if problem is not None else repr(bytes(answer[:200]))
+            raise UnavailableError(f"{target.id} answered {path} with HTTP {response.status_code}: {detail}")
         try:
             return model.model_validate_json(bytes(answer))
         except ValidationError as error:

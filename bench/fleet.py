@@ -151,9 +151,9 @@ class Fleet:
         Raises:
             BenchError: it ended otherwise than as ``outcome``.
         """
-        said, detail = self.runs.outcome(run, seconds=seconds)
-        if said != outcome:
-            raise BenchError(f"{run} ended as {said}, not {outcome}: {detail}")
+        ended, detail = self.runs.outcome(run, seconds=seconds)
+        if ended != outcome:
+            raise BenchError(f"{run} ended as {ended}, not {outcome}: {detail}")
 
     def calm(self, seconds: float) -> float:
         """Wait until Prometheus itself has that much of the traffic; return unix seconds of its beginning."""
@@ -179,10 +179,12 @@ class Fleet:
         newest = max(releases, key=lambda release: release.generation)
         loaded: dict[str, datetime] = {}
         for target in self.environment.targets:
-            said = PolicyStatus.model_validate_json(self.http.get(f"{target.url}/v1/policy").raise_for_status().content)
-            if said.generation != newest.generation or said.loaded_at is None:
-                raise BenchError(f"{target.id} obeys generation {said.generation}, not {newest.generation}")
-            loaded[target.id] = said.loaded_at
+            status = PolicyStatus.model_validate_json(
+                self.http.get(f"{target.url}/v1/policy").raise_for_status().content
+            )
+            if status.generation != newest.generation or status.loaded_at is None:
+                raise BenchError(f"{target.id} obeys generation {status.generation}, not {newest.generation}")
+            loaded[target.id] = status.loaded_at
         return Live(newest.generation, newest.effective_at, loaded)
 
     @contextmanager
@@ -199,8 +201,8 @@ class Fleet:
             yield
         finally:
             agents.terminate()
-            said, _ = agents.communicate(timeout=30)
-            self._screen.say(f"traffic: {json.loads(said) if said.strip() else 'none'}")
+            output, _ = agents.communicate(timeout=30)
+            self._screen.say(f"traffic: {json.loads(output) if output.strip() else 'none'}")
 
 
 def _asks_the_board(status: Status) -> bool:

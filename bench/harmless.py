@@ -175,9 +175,9 @@ def _as_it_must(samples: list[dict[str, Any]], releases: int) -> bool:
 
 
 def _say(screen: Screen, sample: dict[str, Any]) -> None:
-    said = "not watched: " + sample["why"] if not sample["watched"] else f"{sample['verdict']}: {sample['detail']}"
+    line = "not watched: " + sample["why"] if not sample["watched"] else f"{sample['verdict']}: {sample['detail']}"
     word = "" if not sample["watched"] else (" = backtest" if sample["agrees"] else " CONTRADICTED BY ITS BACKTEST")
-    screen.say(f"  {sample['template']:<14} {sample['outcome']:<10} {said}{word}")
+    screen.say(f"  {sample['template']:<14} {sample['outcome']:<10} {line}{word}")
 
 
 def write(document: Path = DOCUMENT) -> None:
@@ -211,13 +211,13 @@ def write(document: Path = DOCUMENT) -> None:
         )
     head = ["", "release", "outcome", "live verdict", "baseline", "ratio (99 %)", "log e", "backtest", "same"]
     machine, begun, ended = result["machine"], result["begun"], result["ended"]
-    said = (
+    words = (
         f"{begun['at']} to {ended['at']}; {machine['cpu']}, {machine['cores']} cores, load average "
         f"{begun['load_1min']} to {ended['load_1min']}; commit {machine['commit']}; "
         f"{len(result['trace']['counts'])} scrapes of harmless traffic recorded."
     )
     text = document.read_text(encoding="utf-8")
-    document.write_text(replaced(text, "harmless", f"{table(head, rows)}\n\n<sub>{said}</sub>"), encoding="utf-8")
+    document.write_text(replaced(text, "harmless", f"{table(head, rows)}\n\n<sub>{words}</sub>"), encoding="utf-8")
 
 
 def main(

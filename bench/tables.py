@@ -82,14 +82,14 @@ def _undo(result: dict[str, Any]) -> str:
         *(_times(f"- {stage}", of) for stage, of in s["stages"].items()),
         _times("watch's answer in the history to restored everywhere", s["known"]),
     ]
-    said = []
+    lines = []
     for name, target in (("p50", P50_TARGET_S), ("p99", P99_TARGET_S)):
         got = s["total"][name]
         word = "met" if got <= target else f"NOT met: {got - target:.2f} s too slow"
-        said.append(f"{name} {got:.2f} s, target {target:g} s: {word}")
+        lines.append(f"{name} {got:.2f} s, target {target:g} s: {word}")
     return _table(
         [f"{result['anomalies']} anomalies, {result['targets']} targets", "min", "p50", "p99", "max", "n"], rows
-    ) + "\n\n" + "; ".join(said) + "."  # fmt: skip
+    ) + "\n\n" + "; ".join(lines) + "."  # fmt: skip
 
 
 def _memory(result: dict[str, Any]) -> str:

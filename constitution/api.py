@@ -103,7 +103,7 @@ class EvidenceRecord(Model):
     diff: tuple[str, ...] = ()
     prediction: dict[str, Any] | None = None
     # Left out where it is null, so that the digest of a record from before there was this field stays what it was.
-    update_id: Annotated[UpdateId | None, Field(exclude_if=lambda said: said is None)] = None
+    update_id: Annotated[UpdateId | None, Field(exclude_if=lambda value: value is None)] = None
 
 
 class LeaseRequest(Model):

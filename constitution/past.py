@@ -90,13 +90,13 @@ def past(release: Release) -> Past:
         run_id=str(release.workflow.get("run_id") or ""),
         standings=tuple(
             Stood(
-                standing=said.standing,
-                verdict=said.verdict,
-                reason=said.reason,
-                update_id=release.update_id if said.update_id == release.update_id else said.update_id,
-                recorded_at=said.recorded_at.astimezone(UTC),
+                standing=standing.standing,
+                verdict=standing.verdict,
+                reason=standing.reason,
+                update_id=release.update_id if standing.update_id == release.update_id else standing.update_id,
+                recorded_at=standing.recorded_at.astimezone(UTC),
             )
-            for said in release.standings
+            for standing in release.standings
         ),
         delivered_at=release.delivery.delivered_at and release.delivery.delivered_at.astimezone(UTC),
     )

@@ -46,8 +46,8 @@ def rollback_target(request: RollbackRequest, bad: Past, releases: Sequence[Past
     if already is not None:  # its target of then, whatever target this call names
         return next((r for r in releases if r.generation == already and r.checksum is not None), None)
     if newest.generation != bad.generation:
-        said = f"generation {newest.generation} is current, not {bad.generation}: it has been replaced already"
-        raise _refused("not-current", "/bad_generation", said)
+        message = f"generation {newest.generation} is current, not {bad.generation}: it has been replaced already"
+        raise _refused("not-current", "/bad_generation", message)
     poisoned = {r.checksum for r in releases for s in r.standings if s.standing is Standing.POISONED}
     ever = {r.checksum for r in releases for s in r.standings if s.standing is Standing.CONFIRMED}
     ever -= poisoned | {None, bad.checksum}

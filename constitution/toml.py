@@ -40,8 +40,8 @@ def read(text: str, *, what: str) -> dict[str, Any]:
             beyond 64 bits, or a number that is not finite.
     """
 
-    def refuse(said: str) -> NoReturn:
-        raise InvalidRequestError(f"{what} {said}")
+    def refuse(problem: str) -> NoReturn:
+        raise InvalidRequestError(f"{what} {problem}")
 
     if len(text) > MAX_CHARACTERS:
         refuse(f"has {len(text)} characters; at most {MAX_CHARACTERS} are taken")

@@ -188,8 +188,8 @@ def _raw(client: Any, query: str, at_s: float) -> list[Any]:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UnavailableError(f"{host_of(str(client.base_url))} does not answer like Prometheus") from error
     if not isinstance(found, list):
-        said = body.get("error", "it gave no raw samples")
-        raise UsageError(f"--query must be a plain selector of a counter: {said}")
+        problem = body.get("error", "it gave no raw samples")
+        raise UsageError(f"--query must be a plain selector of a counter: {problem}")
     return found
 
 

@@ -136,7 +136,7 @@ async def _proposal(order: Order, configured: ClientSettings, policy: TrustPolic
         from constitution_client.follow import until_ready
 
         status = await until_ready(
-            connected, workflow_id, lambda said: _missing(said, order.decision) is None, "the gate"
+            connected, workflow_id, lambda state: _missing(state, order.decision) is None, "the gate"
         )
     if status.environment not in {None, policy.environment}:
         raise UntrustedError(

@@ -40,7 +40,7 @@ class _Screen:
     def __init__(self, workflow_id: str, live: Live | None) -> None:
         self._workflow_id = workflow_id
         self._live = live
-        self._said: dict[str, str] = {}
+        self._shown: dict[str, str] = {}
         self._lines: list[str] = []
 
     def _draw(self, lines: list[str], note: str = "") -> None:
@@ -55,14 +55,14 @@ class _Screen:
 
     def show(self, status: Status, failing: tuple[str, ...] = ()) -> None:
         if self._live is not None:
-            self._said.pop("silence", None)
+            self._shown.pop("silence", None)
             self._draw(status_lines(self._workflow_id, status, failing))
             return
         for subject, line in (*_steps(status), *_facts(status)):
             self._say(subject, line)
         for trouble in failing:
             self._say(trouble.partition(",")[0], f"failing: {trouble}")
-        self._said.pop("silence", None)
+        self._shown.pop("silence", None)
 
     def close(self) -> None:
         """Take the screen away, because the same is printed as the result; else it stays."""
@@ -74,9 +74,9 @@ class _Screen:
         self._say("silence", f"no answer yet: {error.message}")
 
     def _say(self, subject: str, line: str) -> None:
-        if self._said.get(subject) == line:
+        if self._shown.get(subject) == line:
             return
-        self._said[subject] = line
+        self._shown[subject] = line
         if self._live is not None:
             self._draw(self._lines, line)
         else:
@@ -102,7 +102,9 @@ def _facts(status: Status) -> Iterator[tuple[str, str]]:
         yield "next", f"next: {status.next_command}"
     if status.approvers:
         yield "approvers", f"approved by {', '.join(status.approvers)}"
-    yield from ((f"refusal {number} {said}", f"refused: {said}") for number, said in enumerate(status.refusals))
+    yield from (
+        (f"refusal {number} {refusal}", f"refused: {refusal}") for number, refusal in enumerate(status.refusals)
+    )
     if status.verdict:
         yield "verdict", f"verdict {status.verdict.value}"
     if status.rollback_workflow:

@@ -104,8 +104,8 @@ def status_lines(workflow_id: str, status: Status, troubles: Iterable[str] = ())
     if status.rollback_workflow:
         lines.append(f"rollback     {status.rollback_workflow}")
     if status.outcome:
-        said = status.outcome_detail.removeprefix(f"{status.outcome.value.replace('_', ' ')}, ")
-        lines.append(f"outcome      {status.outcome.value}: {said}")
+        detail = status.outcome_detail.removeprefix(f"{status.outcome.value.replace('_', ' ')}, ")
+        lines.append(f"outcome      {status.outcome.value}: {detail}")
     if status.next_command and status.phase is not Phase.CLOSED:
         lines.append(f"next: {status.next_command}")
     return lines

@@ -109,7 +109,7 @@ def troubles(description: WorkflowExecutionDescription) -> tuple[str, ...]:
 
     The run cannot say it: it hears of an attempt only when all have been spent, up to minutes later.
     """
-    said = []
+    lines = []
     for pending in description.raw_description.pending_activities:
         if pending.attempt > 1 and pending.HasField("last_failure"):
             failure = pending.last_failure
@@ -120,8 +120,8 @@ def troubles(description: WorkflowExecutionDescription) -> tuple[str, ...]:
             due = pending.scheduled_time.ToDatetime(UTC) if pending.HasField("scheduled_time") else None
             if due is not None and due > datetime.now(UTC):
                 again = f"; next at {due:%H:%M:%S}Z"
-            said.append(f"{pending.activity_type.name}, attempt {pending.attempt - 1} failed: {why}{again}")
-    return tuple(said)
+            lines.append(f"{pending.activity_type.name}, attempt {pending.attempt - 1} failed: {why}{again}")
+    return tuple(lines)
 
 
 class Runs:

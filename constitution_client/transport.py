@@ -166,10 +166,10 @@ class Transport:
             with attempt:
                 answer, problem = await self._send(method, path, **options)
                 if answer.status == 503:
-                    said = problem[0].message if problem else "HTTP 503"
+                    problem_text = problem[0].message if problem else "HTTP 503"
                     where = f"{self._url.scheme}://{host_of(str(self._url))}"
                     raise _RetryableError(
-                        f"constitution-service cannot serve now: {said}",
+                        f"constitution-service cannot serve now: {problem_text}",
                         hint=f"curl {where}/readyz  # says which of its servers is missing",
                         wait=_retry_after(answer.headers),
                     )

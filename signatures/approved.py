@@ -18,16 +18,16 @@ def approved(release: Release, trust: TrustPolicy) -> ApprovalPredicate | None:
     Raises:
         UntrustedError: the stored statement or approvals are not what was signed.
     """
-    said = verify_release(release.statement, trust)
-    if (said.environment, said.generation, said.checksum) != (
+    statement = verify_release(release.statement, trust)
+    if (statement.environment, statement.generation, statement.checksum) != (
         release.environment,
         release.generation,
         release.checksum,
     ):
         raise UntrustedError(f"the stored statement of generation {release.generation} is that of another release")
-    if not said.approvals or not release.approvals:
+    if not statement.approvals or not release.approvals:
         return None
-    if sorted(said.approvals) != sorted(envelope_digest(envelope) for envelope in release.approvals):
+    if sorted(statement.approvals) != sorted(envelope_digest(envelope) for envelope in release.approvals):
         raise UntrustedError(f"the stored approvals of generation {release.generation} are not those of its statement")
-    _, predicate = verify_approval(release.approvals[0], trust, said.effective_at)
+    _, predicate = verify_approval(release.approvals[0], trust, statement.effective_at)
     return predicate

@@ -46,8 +46,8 @@ def _sequoia(action: Callable[[], _Result], what: str) -> _Result:
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # noqa: BLE001 - pyo3 raises a Rust panic as a BaseException
-        said = " ".join(str(error).partition("Stack backtrace")[0].split())
-        raise OpenPgpError(f"{what}: {said[:200] or type(error).__name__}") from None
+        message = " ".join(str(error).partition("Stack backtrace")[0].split())
+        raise OpenPgpError(f"{what}: {message[:200] or type(error).__name__}") from None
 
 
 class Certificate:

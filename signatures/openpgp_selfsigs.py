@@ -90,24 +90,24 @@ class Key:
         newest = self._newest(now + CLOCK_SKEW)
         if not newest and not self.primary:
             return "the signing subkey is not bound to the certificate by any signature of its primary key"
-        for said in newest:
-            if said.signing is False or (said.signing is None and not self.primary):
-                return f"the {name} may not sign: so says its certificate since {said.created.isoformat()}"
+        for statement in newest:
+            if statement.signing is False or (statement.signing is None and not self.primary):
+                return f"the {name} may not sign: so says its certificate since {statement.created.isoformat()}"
             if self.primary:
                 continue  # Sequoia looks at the certificate's own expiry
-            if said.ends_at is not None and said.ends_at <= now:
-                return f"the binding of the {name} expired at {said.ends_at.isoformat()}"
-            if said.expires_at is not None and said.expires_at <= now:
-                return f"the {name} expired at {said.expires_at.isoformat()}"
+            if statement.ends_at is not None and statement.ends_at <= now:
+                return f"the binding of the {name} expired at {statement.ends_at.isoformat()}"
+            if statement.expires_at is not None and statement.expires_at <= now:
+                return f"the {name} expired at {statement.expires_at.isoformat()}"
         return None
 
     def _newest(self, until: datetime) -> list[SelfSignature]:
         """Return the newest statement about each component; all of them where several are of one second."""
         latest: dict[str, datetime] = {}
-        counted = [said for said in self.statements if said.created <= until]
-        for said in counted:
-            latest[said.component] = max(said.created, latest.get(said.component, said.created))
-        return [said for said in counted if said.created == latest[said.component]]
+        counted = [statement for statement in self.statements if statement.created <= until]
+        for statement in counted:
+            latest[statement.component] = max(statement.created, latest.get(statement.component, statement.created))
+        return [statement for statement in counted if statement.created == latest[statement.component]]
 
 
 def read_keys(packets: Iterable[Any]) -> tuple[Key, ...]:

@@ -66,8 +66,8 @@ async def call(
         except Exception as error:  # noqa: BLE001 - whatever a converter or model raises about foreign bytes
             workflow.logger.warning("malformed_result", extra={"activity": activity.__name__})
             problem = type(error).__name__
-    said = f"{activity.__name__} was completed by hand with something that is no result of it ({problem})"
-    raise _failed(activity.__name__, MALFORMED, said)
+    message = f"{activity.__name__} was completed by hand with something that is no result of it ({problem})"
+    raise _failed(activity.__name__, MALFORMED, message)
 
 
 def _result(activity: Callable[[Any, Any], Awaitable[ResultT]], raw: RawValue) -> ResultT:

@@ -80,15 +80,15 @@ class ConstitutionGuard:
         ended = state.status if state else "unknown to Temporal"
         self._journal.step("guard", "done", detail=f"{request.parent.workflow_id} ended: {ended}")
         info = await child_runs.deployment(self._journal)
-        said = f"{request.parent.workflow_id} ended: {ended}"
+        summary = f"{request.parent.workflow_id} ended: {ended}"
         if state is None or state.outcome is None:  # it ended in mid-step, without compensating by itself
-            said += await self._undo_unconfirmed(request, info, ended)
+            summary += await self._undo_unconfirmed(request, info, ended)
         if request.seals:
-            said += await self._seal(request, state)
+            summary += await self._seal(request, state)
             self._journal.step("seal", "done")
         self._journal.settle()
-        self._journal.set(phase=Phase.CLOSED, outcome_detail=said)
-        return said
+        self._journal.set(phase=Phase.CLOSED, outcome_detail=summary)
+        return summary
 
     async def _undo_unconfirmed(self, request: GuardRequest, info: DeploymentInfo, ended: str) -> str:
         fenced = await self._stepper.run(

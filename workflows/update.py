@@ -322,12 +322,12 @@ class ConstitutionUpdate(Steering):
         """Tell and archive; without proof only if this run was reset, after it had confirmed in the run cut off."""
         await self._steps.release_lease(self._token)
         why = self._why_confirmed()
-        said = f"was confirmed as generation {generation}: {why}"  # the past: it stays true when it is undone later
+        confirmed = f"was confirmed as generation {generation}: {why}"  # the past tense stays true after an undo
         announcement = self._announcement(update, Outcome.COMPLETED, why)
         posted = await self._books.announce(announcement, f"tell {update.channel}: {announcement.outcome}")
-        await self._progress(said, final=True)  # after the telling: only then Slack answers again after an outage
+        await self._progress(confirmed, final=True)  # after the telling: only then Slack answers again after an outage
         archived = await self._books.archive(self._proof, self._archive_input(generation))
-        detail = f"{update.version} {said}"
+        detail = f"{update.version} {confirmed}"
         await self._books.audit_outcome(
             "archive", "update.completed", success=True, message=detail, details=self._facts(generation)
         )
@@ -335,13 +335,13 @@ class ConstitutionUpdate(Steering):
         return result.model_copy(update={"unreachable": self._report.unreachable if self._report else ()})
 
     def _archive_input(self, generation: int) -> tuple[ArchiveInput, str]:
-        said = ArchiveInput(
+        archive_input = ArchiveInput(
             environment=self._journal.status.environment or "",
             generation=generation,
             outcome=Outcome.COMPLETED.value,
             watch_evidence=self._watch.evidence,
         )
-        return said, "document, signatures, approvals and evidence into the legal archive"
+        return archive_input, "document, signatures, approvals and evidence into the legal archive"
 
     def _facts(self, generation: int | None) -> dict[str, object]:
         """Return what every record of this run's end says, for those who search by field."""

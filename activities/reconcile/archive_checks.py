@@ -174,12 +174,12 @@ class ArchiveChecks:
 
     async def _again(self, folder: str, outcome: str, release: Past) -> ArchiveInput:
         path = f"{folder}/outcome-{outcome}.json"
-        said = read_outcome(path, await self._repository.read(path))
+        archived = read_outcome(path, await self._repository.read(path))
         return ArchiveInput(
             environment=release.environment,
             generation=release.generation,
             outcome=outcome,
-            watch_evidence=said.watch_evidence if said else None,
+            watch_evidence=archived.watch_evidence if archived else None,
         )
 
 

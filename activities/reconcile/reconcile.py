@@ -255,8 +255,8 @@ def _fallback(releases: Sequence[Past], live: Sequence[tuple[Past, tuple[str, ..
 
 
 def _mark(releases: Sequence[Past], lease: LeaseHolder | None) -> str:
-    said = [(r.generation, r.standing, r.delivered_at is not None) for r in releases]
-    return hashlib.sha256(repr((said, lease and (lease.update_id, lease.acquired_at))).encode()).hexdigest()
+    rows = [(r.generation, r.standing, r.delivered_at is not None) for r in releases]
+    return hashlib.sha256(repr((rows, lease and (lease.update_id, lease.acquired_at))).encode()).hexdigest()
 
 
 def _undelivered(releases: Sequence[Past], before: datetime) -> list[Finding]:

@@ -146,7 +146,7 @@ class TargetChecks:
 
     async def _target(self, target: Target, live: Live | None, *, refresh: bool) -> Finding | None:
         try:
-            said = await self._targets.policy(target, force=False)
+            policy = await self._targets.policy(target, force=False)
         except (TransportError, ContentError) as error:
             return Finding(
                 code="target-unreachable",
@@ -156,13 +156,13 @@ class TargetChecks:
             )
         if live is None:
             return None
-        if refresh and not _obeys(said, live):
+        if refresh and not _obeys(policy, live):
             # It answers; what a refresh that fails leaves unsaid is that it is behind, not that it is gone.
             with suppress(TransportError, ContentError):
-                said = await self._targets.policy(target, force=True)
-        if _obeys(said, live):
+                policy = await self._targets.policy(target, force=True)
+        if _obeys(policy, live):
             return None
-        obeyed = f"generation {said['generation']}, {said['version'] or 'no constitution'}"
+        obeyed = f"generation {policy['generation']}, {policy['version'] or 'no constitution'}"
         return Finding(
             code="target-behind",
             where=target.id,
@@ -207,5 +207,5 @@ class TargetChecks:
         ]
 
 
-def _obeys(said: dict[str, Any], live: Live) -> bool:
-    return (said["generation"], said["checksum"]) == (live.generation, live.checksum)
+def _obeys(policy: dict[str, Any], live: Live) -> bool:
+    return (policy["generation"], policy["checksum"]) == (live.generation, live.checksum)

@@ -95,7 +95,7 @@ class LiveWatch:
         """Return the evidence of each quantity."""
         found = {}
         for name, one in self.watch.watches.items():
-            said = reading.readings[name]
+            quantity_reading = reading.readings[name]
             plan = self.watched[name]
             found[name] = QuantityEvidence(
                 measure=plan.measure,
@@ -107,11 +107,11 @@ class LiveWatch:
                 baseline={key: finite(value) for key, value in asdict(one.test.baseline).items()},
                 ticks=tuple((t.end_s, t.count, t.exposure, t.seconds, t.resets) for t in one.ticks),
                 log_e=tuple(self.traces[name]),
-                ratio=said.ratio,
-                ci=(finite(said.ci[0]), finite(said.ci[1])),
-                coverage=said.coverage,
-                verdict=said.verdict,
-                reason=said.reason,
+                ratio=quantity_reading.ratio,
+                ci=(finite(quantity_reading.ci[0]), finite(quantity_reading.ci[1])),
+                coverage=quantity_reading.coverage,
+                verdict=quantity_reading.verdict,
+                reason=quantity_reading.reason,
             )
         return found
 

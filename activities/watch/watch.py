@@ -404,8 +404,8 @@ def _preflight(family: FamilyWatch) -> Preflight:
     for name, one in family.watches.items():
         test, prefix = one.test, f"{name}: " if several else ""
         end = _rehearse(test)
-        said = describe_power(power(test.baseline, test.parameters), test.parameters.bake_s)
-        powers.append(prefix + said)
+        sentence = describe_power(power(test.baseline, test.parameters), test.parameters.bake_s)
+        powers.append(prefix + sentence)
         detail = detail or end.reason
         if end.verdict is not Verdict.OK and family.watched[name].required and lack is None:
             lack = (end.verdict, prefix + end.reason)

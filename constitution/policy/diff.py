@@ -35,8 +35,8 @@ def diff(old: Constitution | None, new: Constitution | None) -> tuple[str, ...]:
 
 def _rules(old: tuple[Rule, ...], new: tuple[Rule, ...]) -> list[str]:
     before, after = {rule.id: rule for rule in old}, {rule.id: rule for rule in new}
-    lines = [f"rule removed: {_said(before[i])}" for i in before if i not in after]
-    lines += [f"rule added: {_said(after[i])}" for i in after if i not in before]
+    lines = [f"rule removed: {_summary(before[i])}" for i in before if i not in after]
+    lines += [f"rule added: {_summary(after[i])}" for i in after if i not in before]
     for rule_id, rule in after.items():
         earlier = before.get(rule_id)
         if earlier is None or earlier == rule:
@@ -64,7 +64,7 @@ def _principles(old: tuple[Principle, ...], new: tuple[Principle, ...]) -> list[
     return lines
 
 
-def _said(rule: Rule) -> str:
+def _summary(rule: Rule) -> str:
     return f"{rule.id}: {rule.effect} ({rule.severity}) when {_one_line(rule.when)}"
 
 

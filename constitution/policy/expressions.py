@@ -234,8 +234,8 @@ def _check_call(tree: cel_ast.Tree, node: Any, path: str, found: dict[str, Issue
 def _check_zone(zone: Any, path: str, found: dict[str, Issue]) -> None:
     literal = zone.const_expr.string_value if cel_ast.kind_of(zone) == "const_expr" else None
     if literal is None or not _OFFSET.fullmatch(literal):
-        said = "is not a text literal" if literal is None else f"is {literal[:64]!a}"
-        message = f"a time zone {said}; it must be an offset from UTC, from -14:00 to +14:00, or UTC"
+        problem = "is not a text literal" if literal is None else f"is {literal[:64]!a}"
+        message = f"a time zone {problem}; it must be an offset from UTC, from -14:00 to +14:00, or UTC"
         hint = 'names of places depend on the host: write time.getHours("+01:00")'
         found["cel-time-zone"] = Issue(code="cel-time-zone", path=path, message=message, hint=hint)
 

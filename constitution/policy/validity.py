@@ -58,9 +58,9 @@ def _succession(document: Constitution, current: Previous | None, highest_versio
         message = f"version {document.version} is not higher than {highest_version}, which has been live"
         issues.append(Issue(code="version-order", path="/version", message=message, hint="give it a higher version"))
     if document.previous != current:
-        said = "null" if document.previous is None else f"{document.previous.version} ({document.previous.checksum})"
+        named = "null" if document.previous is None else f"{document.previous.version} ({document.previous.checksum})"
         live = "nothing is live" if current is None else f"{current.version} ({current.checksum}) is live"
-        message = f"previous is {said}, but {live}"
+        message = f"previous is {named}, but {live}"
         hint = "draft it anew from what is live; then sign and push again"
         issues.append(Issue(code="previous", path="/previous", message=message, hint=hint))
     return issues

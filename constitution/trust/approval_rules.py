@@ -156,9 +156,9 @@ def check_order(
         "step": step,
     }
     for name, value in expected.items():
-        said = getattr(predicate, name)
-        if said != value:
-            issues.append(Issue(code="order", path=f"/{name}", message=f"says {said!r}, not {value!r}"))
+        found = getattr(predicate, name)
+        if found != value:
+            issues.append(Issue(code="order", path=f"/{name}", message=f"says {found!r}, not {value!r}"))
     untimely = _untimely(predicate.issued_at, predicate.expires_at, now)
     if untimely is not None:
         issues.append(Issue(code="order", path="/expires_at", message=untimely))

@@ -25,11 +25,11 @@ def problems(record: EvidenceRecord, supported: Supported) -> tuple[Issue, ...]:
     for name in ("environment", "checksum", "version", "previous", "change_request"):
         found, wanted = getattr(record, name), getattr(supported, name)
         if found != wanted:
-            said = f"the evidence is for {found}, not for {wanted}"
-            issues.append(Issue(code="evidence-of-other", path=f"/{name}", message=said))
+            message = f"the evidence is for {found}, not for {wanted}"
+            issues.append(Issue(code="evidence-of-other", path=f"/{name}", message=message))
     if tuple(sorted(suite.name for suite in record.suites)) != SUITES:
-        said = "the evidence must hold the suites policy and chaos, each once"
-        issues.append(Issue(code="evidence-suites", path="/suites", message=said))
+        message = "the evidence must hold the suites policy and chaos, each once"
+        issues.append(Issue(code="evidence-suites", path="/suites", message=message))
     for suite in record.suites:
         path = f"/suites/{suite.name}"
         if suite.tests < 1 or suite.failures or suite.errors or suite.skipped:
@@ -39,6 +39,6 @@ def problems(record: EvidenceRecord, supported: Supported) -> tuple[Issue, ...]:
             )
             issues.append(Issue(code="evidence-failed", path=path, message=f"{suite.name}: {counts}"))
         if suite.served != (record.checksum,):
-            said = f"{suite.name} looked at {', '.join(suite.served) or 'no bytes'}, not at {record.checksum} alone"
-            issues.append(Issue(code="evidence-of-other", path=f"{path}/served", message=said))
+            message = f"{suite.name} looked at {', '.join(suite.served) or 'no bytes'}, not at {record.checksum} alone"
+            issues.append(Issue(code="evidence-of-other", path=f"{path}/served", message=message))
     return tuple(issues)

@@ -133,15 +133,15 @@ class Prediction(Model):
 
     def lines(self) -> list[str]:
         """What the approver reads."""
-        said = [f"{self.note}; asked: {', '.join(self.engines) or 'no engine'}"]
-        said += [f"no word from {reason}" for reason in self.silent]
+        lines = [f"{self.note}; asked: {', '.join(self.engines) or 'no engine'}"]
+        lines += [f"no word from {reason}" for reason in self.silent]
         if self.requests:
-            said.append("decisions now:     " + _decisions(self.current))
-            said.append("with the candidate: " + _decisions(self.candidate))
+            lines.append("decisions now:     " + _decisions(self.current))
+            lines.append("with the candidate: " + _decisions(self.candidate))
         if self.errors_candidate > self.errors_current:
-            said.append(f"CEL errors in {self.errors_candidate} requests, now in {self.errors_current}")
-        said += [_share_line(name, share, self.requests) for name, share in self.quantities.items()]
-        return said
+            lines.append(f"CEL errors in {self.errors_candidate} requests, now in {self.errors_current}")
+        lines += [_share_line(name, share, self.requests) for name, share in self.quantities.items()]
+        return lines
 
 
 class Expected(Model):

@@ -140,16 +140,16 @@ class SpikeFamily:
         named = {name: f"{name} ({test.baseline.measure})" for name, test in self.tests.items()}
         sure = [name for name, reading in readings.items() if reading.verdict is Verdict.OK]
         only = " only" if len(readings) == 1 else ""
-        said = []
+        sentences = []
         if sure:
             seen = unchanged([self.tests[name].parameters for name in sure])
-            said.append(f"watched: {' and '.join(named[name] for name in sure)}{only}: {seen}")
-        said += [
+            sentences.append(f"watched: {' and '.join(named[name] for name in sure)}{only}: {seen}")
+        sentences += [
             f"{named[name]} raised no alarm, but might have missed a change ({reading.reason})"
             for name, reading in readings.items()
             if name not in sure
         ]
-        return "; ".join(said)
+        return "; ".join(sentences)
 
     def _leading(self, readings: Mapping[str, Reading]) -> str:
         name = max(readings, key=lambda n: readings[n].max_log_e)

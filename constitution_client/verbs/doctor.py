@@ -121,9 +121,9 @@ async def _service(configured: "ClientSettings") -> "list[Finding]":
     except ConstitutionError as error:
         return [Finding(code="cannot-look", where="constitution-service", message=error.message, command="make status")]
     return [
-        Finding(code="cannot-look", where=f"constitution-service: {name}", message=said, command="make status")
-        for name, said in sorted(ready.checks.items())
-        if said != "ok"
+        Finding(code="cannot-look", where=f"constitution-service: {name}", message=state, command="make status")
+        for name, state in sorted(ready.checks.items())
+        if state != "ok"
     ]
 
 

@@ -192,9 +192,9 @@ def _slack(settings: dict[str, str], channel: str, outcomes: int) -> Reading:
             if message.get("reply_count"):
                 replies = client.conversations_replies(channel=ids[0], ts=message["ts"], include_all_metadata=True)
                 thread += list(replies["messages"])
-            for said in thread:
-                key = (said.get("metadata") or {}).get("event_payload", {}).get("key", "/progress")
+            for reply in thread:
+                key = (reply.get("metadata") or {}).get("event_payload", {}).get("key", "/progress")
                 if not key.endswith("/progress"):
-                    told.setdefault(key, set()).add(said["ts"])
+                    told.setdefault(key, set()).add(reply["ts"])
     once = len(told) == outcomes and all(len(messages) == 1 for messages in told.values())
     return Reading("Slack", None, None, f"{len(told)} outcomes told in {channel}, each once", agrees=once)

@@ -106,9 +106,9 @@ class Runs:
             if kind not in known:
                 raise StoryError(f"{run} ended in no outcome of ours: {error.cause}") from error
             return known[kind]
-        said = (await handle.describe()).status
-        if said is not WorkflowExecutionStatus.COMPLETED:
-            raise StoryError(f"{run} ended as {said}")
+        status = (await handle.describe()).status
+        if status is not WorkflowExecutionStatus.COMPLETED:
+            raise StoryError(f"{run} ended as {status}")
         return Outcome.COMPLETED
 
     def quiet(self, *, seconds: float) -> None:

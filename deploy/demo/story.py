@@ -247,8 +247,8 @@ class Story:
             yield
         finally:
             agents.terminate()
-            said, _ = agents.communicate(timeout=30)
-            self.traffic = json.loads(said) if said.strip() else {}
+            output, _ = agents.communicate(timeout=30)
+            self.traffic = json.loads(output) if output.strip() else {}
             self._screen.say(f"traffic: {self.traffic}")
 
     def report(self, agreed: Agreement, *, setup_s: float) -> dict[str, Any]:

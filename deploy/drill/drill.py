@@ -212,8 +212,10 @@ class Drill:
 
     def _ended(self, runs: Runs, run: str, workflow_id: str, expected: Outcome) -> None:
         outcome, status = runs.end(workflow_id, seconds=RUN_S)
-        said = (status.outcome_detail.splitlines() or [""])[0]
-        self._checks.append(Check(f"{run}: ended as {expected.value}", outcome is expected, f"{outcome.value}: {said}"))
+        detail = (status.outcome_detail.splitlines() or [""])[0]
+        self._checks.append(
+            Check(f"{run}: ended as {expected.value}", outcome is expected, f"{outcome.value}: {detail}")
+        )
 
     def _agree(self, runs: Runs, run: str, checksum: str, *, generation: int, outcomes: int) -> None:
         runs.quiet(seconds=QUIET_S)

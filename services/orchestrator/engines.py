@@ -100,22 +100,22 @@ class Engines:
             headers["Content-Type"] = "application/json"
         if authorization:
             headers["Authorization"] = authorization
-        said = bytearray()
+        content = bytearray()
         try:
             async with self._client.stream("POST", url, content=body, headers=headers, timeout=limit) as response:
                 encoding = response.headers.get("content-encoding", "identity")
                 if encoding != "identity":
                     raise UnavailableError(f"{host_of(url)} answered compressed ({encoding[:40]}), unasked")
                 async for part in response.aiter_raw():
-                    said += part
-                    if len(said) > MAX_ANSWER:
+                    content += part
+                    if len(content) > MAX_ANSWER:
                         raise UnavailableError(f"{host_of(url)} answered with more than {MAX_ANSWER} bytes")
         except httpx.HTTPError as error:
             raise UnavailableError(f"{host_of(url)}: {type(error).__name__}") from error
         if response.status_code != httpx.codes.OK:
-            raise UnavailableError(f"{host_of(url)} answered {response.status_code}: {bytes(said[:200])!r}")
+            raise UnavailableError(f"{host_of(url)} answered {response.status_code}: {bytes(content[:200])!r}")
         try:
-            return kind.model_validate_json(bytes(said))
+            return kind.model_validate_json(bytes(content))
         except ValidationError as error:
             raise UnavailableError(f"{host_of(url)} answered with something else than {kind.__name__}") from error
 

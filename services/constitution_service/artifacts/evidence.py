@@ -133,7 +133,7 @@ async def _junit_issues(context: Context, suite: EvidenceRecord.Suite) -> list[I
         return [Issue(code="evidence-junit", path=path, message=str(error))]
     counted = ("tests", "failures", "errors", "skipped", "served")
     return [
-        Issue(code="evidence-junit", path=path, message=f"its {name} is {found}, the evidence says {said}")
+        Issue(code="evidence-junit", path=path, message=f"its {name} is {found}, the evidence says {claimed}")
         for name in counted
-        if (found := getattr(junit, name)) != (said := getattr(suite, name))
+        if (found := getattr(junit, name)) != (claimed := getattr(suite, name))
     ]

@@ -122,13 +122,13 @@ def read_release_record(
             statement's.
     """
     record = _read(ReleaseRecord, data, trust)
-    said = verify_release(record.statement, trust)
-    if (said.environment, said.generation) != (environment, generation):
-        raise UntrustedError(f"the record is of generation {said.generation} of {said.environment}")
+    predicate = verify_release(record.statement, trust)
+    if (predicate.environment, predicate.generation) != (environment, generation):
+        raise UntrustedError(f"the record is of generation {predicate.generation} of {predicate.environment}")
     # None: the release was rebuilt when nothing but its statement was left.
-    if record.approvals and sorted(said.approvals) != sorted(map(dsse.envelope_digest, record.approvals)):
+    if record.approvals and sorted(predicate.approvals) != sorted(map(dsse.envelope_digest, record.approvals)):
         raise UntrustedError("the record's approvals are not those of its statement")
-    return record, said
+    return record, predicate
 
 
 def read_standing(

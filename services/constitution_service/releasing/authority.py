@@ -265,10 +265,10 @@ async def _live_since(connection: Connection, context: Context, generation: int,
     release = await releases.read_release(connection, context.environment, generation)
     if release is None:
         raise NotFoundError(f"there is no generation {generation}")
-    said = verify_release(release.statement, context.trust)
-    if (said.environment, said.generation, said.checksum) != (context.environment, generation, checksum):
+    predicate = verify_release(release.statement, context.trust)
+    if (predicate.environment, predicate.generation, predicate.checksum) != (context.environment, generation, checksum):
         raise UntrustedError(f"the stored statement of generation {generation} is that of another release")
-    return said.signatures_at or said.effective_at
+    return predicate.signatures_at or predicate.effective_at
 
 
 async def _signatures(context: Context, stored: artifacts.StoredArtifact, moment: datetime) -> tuple[str, ...]:

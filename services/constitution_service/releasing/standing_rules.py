@@ -80,8 +80,10 @@ async def require_undone(
     if plan is not None and not seen.is_as_signed(plan, found):  # a watch that is sharp enough alarms at anything
         other.append("it was watched otherwise than the board signed")
     if other or seen.verdict is not Verdict.ANOMALY:
-        said = "; ".join(other) or f"its verdict is {seen.verdict}, not anomaly"
-        raise EvidenceError(f"the evidence {request.evidence} poisons nothing of generation {found.generation}: {said}")
+        problem = "; ".join(other) or f"its verdict is {seen.verdict}, not anomaly"
+        raise EvidenceError(
+            f"the evidence {request.evidence} poisons nothing of generation {found.generation}: {problem}"
+        )
     return Verdict.ANOMALY
 
 

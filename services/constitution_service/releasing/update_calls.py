@@ -194,13 +194,13 @@ def _denial(
         person, predicate = verify_approval(envelope, context.trust, moment)
     except UntrustedError as error:
         raise NotApprovedError(f"this denial does not count: {error.message}", issues=error.issues) from error
-    said = (predicate.kind, predicate.environment, predicate.change_request, predicate.checksum)
+    named = (predicate.kind, predicate.environment, predicate.change_request, predicate.checksum)
     wanted = (Kind.UPDATE, context.environment, stored.request.id, stored.request.checksum)
     if predicate.decision is not BoardDecision.DENY:
         raise NotApprovedError(f"{person} has signed an approval, not a denial")
     if person not in context.trust.with_role("board"):
         raise NotApprovedError(f"this denial does not count: {person} is no member of the board")
-    if said != wanted:
+    if named != wanted:
         raise NotApprovedError(f"this denial does not count: it is not about {stored.request.id} in this environment")
     if predicate.issued_at > moment + CLOCK_SKEW:
         raise NotApprovedError(f"this denial is dated in the future: {predicate.issued_at.isoformat()}")
@@ -221,26 +221,28 @@ async def _approvers(
     issues: list[Issue] = []
     for index, envelope in enumerate(envelopes):
         try:
-            person, said = await asyncio.to_thread(verify_approval, envelope, context.trust, moment)
+            person, predicate = await asyncio.to_thread(verify_approval, envelope, context.trust, moment)
         except UntrustedError as error:
             issues.append(Issue(code="approval", path=f"/approvals/{index}", message=error.message))
             continue
-        about = (said.kind, said.environment, said.change_request, said.checksum) == (
+        about = (predicate.kind, predicate.environment, predicate.change_request, predicate.checksum) == (
             Kind.UPDATE,
             context.environment,
             stored.request.id,
             stored.request.checksum,
         )
-        plan = said.plan
-        counts = person in board and said.decision is BoardDecision.APPROVE and about and said.expires_at > moment
+        plan = predicate.plan
+        counts = (
+            person in board and predicate.decision is BoardDecision.APPROVE and about and predicate.expires_at > moment
+        )
         if plan is None or plan.update_id != update_id or not counts:
             message = f"{person}: does not approve this update now"
             issues.append(Issue(code="approval", path=f"/approvals/{index}", message=message))
             continue
-        what = said.model_dump_json(exclude=set(_WHAT))
+        what = predicate.model_dump_json(exclude=set(_WHAT))
         agreed[what].add(person)
         needed[what] = context.trust.thresholds.for_update(
-            first=said.previous is None, watched=plan.watch.watch_seconds > 0
+            first=predicate.previous is None, watched=plan.watch.watch_seconds > 0
         )
     for what, people in agreed.items():
         if len(people) >= needed[what]:

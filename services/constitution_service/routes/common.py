@@ -21,5 +21,5 @@ _TOLD = ("update_id", "kind", "checksum", "rings", "change_request", "rollback_o
 
 def remember(request: Request, body: BaseModel, **more: object) -> None:
     """Keep the details of this call for its audit event, if it is refused."""
-    said = body.model_dump(mode="json", include=set(_TOLD))
-    request.state.subject = {**said, **more}
+    details = body.model_dump(mode="json", include=set(_TOLD))
+    request.state.subject = {**details, **more}

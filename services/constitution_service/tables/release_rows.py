@@ -11,7 +11,7 @@ from constitution.release import Envelope, ReleasePredicate
 
 async def append(
     connection: Connection,
-    said: ReleasePredicate,
+    predicate: ReleasePredicate,
     *,
     statement: Envelope,
     previous_generation: int | None,
@@ -26,7 +26,7 @@ async def append(
 
     Args:
         connection: in a transaction that holds the lock of the environment's lease.
-        said: what the release's statement says.
+        predicate: what the release's statement says.
         statement: signed.
         previous_generation: what the rings obeyed until now.
         event_id: of its events.
@@ -46,34 +46,34 @@ async def append(
             evidence, statement, approvals, signatures, workflow)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
         """,
-        said.environment,
-        said.generation,
-        said.kind.value,
-        list(said.rings),
-        said.version,
-        said.checksum,
+        predicate.environment,
+        predicate.generation,
+        predicate.kind.value,
+        list(predicate.rings),
+        predicate.version,
+        predicate.checksum,
         previous_generation,
-        said.previous,
-        said.rollback_of,
-        UUID(said.update_id),
+        predicate.previous,
+        predicate.rollback_of,
+        UUID(predicate.update_id),
         UUID(event_id),
         change_request,
         reason,
-        said.effective_at,
+        predicate.effective_at,
         list(approvers),
-        said.evidence,
+        predicate.evidence,
         statement.model_dump_json(),
         json.dumps([envelope.model_dump(mode="json") for envelope in approvals]),
-        list(said.signatures),
+        list(predicate.signatures),
         json.dumps(dict(workflow)),
     )
-    for ring in said.rings:
+    for ring in predicate.rings:
         await connection.execute(
             """
             INSERT INTO current_releases (environment, ring, generation) VALUES ($1, $2, $3)
             ON CONFLICT (environment, ring) DO UPDATE SET generation = EXCLUDED.generation
             """,
-            said.environment,
+            predicate.environment,
             ring,
-            said.generation,
+            predicate.generation,
         )

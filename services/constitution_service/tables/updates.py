@@ -119,10 +119,10 @@ async def require_open(connection: Connection, environment: str, update_id: str)
     """
     record = await read(connection, environment, update_id)
     if record is not None and record.state in ENDED:
-        said = record.steps[-1]
-        when = said.at.isoformat(timespec="seconds")
+        last = record.steps[-1]
+        when = last.at.isoformat(timespec="seconds")
         raise UpdateClosedError(
-            f"update {update_id} was {said.state} by {said.actor} at {when}: {said.reason}", hint=NEXT
+            f"update {update_id} was {last.state} by {last.actor} at {when}: {last.reason}", hint=NEXT
         )
     if await connection.fetchval(
         "SELECT true FROM closed_updates WHERE environment = $1 AND update_id = $2", environment, UUID(update_id)
@@ -212,8 +212,8 @@ async def confirmed(connection: Connection, environment: str, update_id: str, ac
     if record is None or record.state is UpdateState.CONFIRMED:
         return
     if record.state is not UpdateState.LOADED:
-        said = record.steps[-1]
-        raise UpdateClosedError(f"update {update_id} is {said.state}, so it cannot be confirmed: {said.reason}")
+        last = record.steps[-1]
+        raise UpdateClosedError(f"update {update_id} is {last.state}, so it cannot be confirmed: {last.reason}")
     await append(connection, environment, update_id, record.change_request, UpdateState.CONFIRMED, actor=actor)
 
 
