@@ -413,7 +413,7 @@ def _asked_to_stop(stop: asyncio.Event) -> None:
 
 def main() -> int:
     """Run the worker; return the process's exit code."""
-    memory.keep_little()
+    memory.limit_free_memory()
     try:
         configuration = configure()
     except InvalidRequestError as error:

@@ -3,7 +3,7 @@
 glibc gives threads heaps of their own, up to eight a core, and each stays as large as its largest piece of work.
 Our processes have some twenty threads, and what they read grows with the history of releases: a worker that had made a
 hundred held 37 free MiB in such heaps, and more with each release. With two heaps it is as good as flat
-(bench/README.md, A long life).
+(bench/README.md, Soak test).
 """
 
 import ctypes
@@ -16,8 +16,8 @@ ARENAS = 2
 LARGE = 128 * 1024  # bytes; glibc's own default, which otherwise grows with what is freed
 
 
-def keep_little() -> bool:
-    """Limit what stays with the process after it was freed; call it before threads begin. Return whether it holds."""
+def limit_free_memory() -> bool:
+    """Limit the free memory that stays with the process; call it before threads begin. Return whether it holds."""
     set_option = getattr(ctypes.CDLL(None), "mallopt", None)
     if set_option is None:  # another C library
         return False

@@ -1,4 +1,4 @@
-"""Whether a quantity stays flat over a long life: a robust line through its samples, and a limit for its growth.
+"""Whether a quantity stays flat in a soak test: a robust line through its samples, and a limit for its growth.
 
 The line's slope is the median of the slopes of all pairs (Theil), so that a few wild samples move nothing; its 95 %
 interval is from Kendall's statistic (Sen, "Estimates of the Regression Coefficient Based on Kendall's Tau",
@@ -20,7 +20,7 @@ WARM: Final = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A quantity over a life.
+    """A quantity over a soak test.
 
     Args:
         n: samples that count.
@@ -29,7 +29,7 @@ class Line:
         slope: per release.
         low: lower end of the slope's 95 % interval.
         high: its upper end.
-        growth: by the line, over all releases of this life.
+        growth: by the line, over all its releases.
         limit: how much growth is still flat.
         verdict: ``flat``, ``grows``, or ``too few samples`` (then there is no line).
     """
@@ -54,7 +54,7 @@ def line(samples: Sequence[tuple[float, float]], *, releases: int, limit: float,
 
     Args:
         samples: (releases made so far, value), in order.
-        releases: of the whole life.
+        releases: of the whole soak test.
         limit: growth over that many that is still flat; one that may as well be none (interval around 0) is flat too.
         warm: part of the samples that is left out at the beginning.
     """

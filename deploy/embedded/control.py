@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 NAME = "control.sock"
-LOCK = "supervisor.lock"  # held by the supervisor for its whole life
+LOCK = "supervisor.lock"  # held by the supervisor while it lives
 
 
 class NotRunning(ConnectionError):  # noqa: N818 - a state, not an error

@@ -38,7 +38,7 @@ class StackDirectory:
             self.stack_id = state["stack_id"]
         else:
             self._save()
-        # One supervisor's life: what ends a dead supervisor's processes must not touch its successor's.
+        # Of one supervisor process: a late guardian of a dead one must not touch its successor's processes.
         self.mark = f"{self.stack_id}:{secrets.token_hex(8)}"
         # What the servers of this stack yield; the supervisor fills it, later servers read it.
         self.settings: dict[str, str] = {}

@@ -63,7 +63,7 @@ def run(app_factory: Callable[[], FastAPI], settings: Settings) -> int:
 
 def main(service: str, kind: type[Settings], app_factory: Callable[..., FastAPI]) -> int:
     """Read settings, set up logs, build ``app_factory(settings)``, serve; return the exit code."""
-    memory.keep_little()
+    memory.limit_free_memory()
     try:
         settings = read_settings(kind)
     except ConstitutionError as error:

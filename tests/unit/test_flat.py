@@ -1,4 +1,4 @@
-"""The verdict about a long life: growth is found in noise, noise is no growth, and restarts do not hide a leak."""
+"""The judgement of a soak test: growth is found in noise, noise is no growth, and restarts do not hide a leak."""
 
 import math
 import random

@@ -12,7 +12,7 @@ libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p
 libc.free.argtypes = [ctypes.c_void_p]
 if sys.argv[1] == "little":
-    assert memory.keep_little()
+    assert memory.limit_free_memory()
 done, over = threading.Semaphore(0), threading.Event()
 
 def work():
