@@ -85,10 +85,10 @@ from workflows.status import SEARCH_ATTRIBUTES
 from workflows.update import ConstitutionUpdate
 
 WORKFLOWS: Sequence[type] = (ConstitutionUpdate, ConstitutionRollback, ConstitutionGuard, ConstitutionReconcile)
-UNVERSIONED = "constitution-runbook"  # the deployment that workers name who are part of none
+UNVERSIONED = "constitution-runbook"  # the deployment name of workers that belong to no deployment
 CONNECT_FOR = timedelta(seconds=30)  # a Temporal server that is being restarted is back within ten
 STICKY = timedelta(seconds=1)  # default 10 s: so long would each run wait after its worker was killed (measured)
-THROTTLE = timedelta(seconds=1)  # default 60 s: an activity hears of a cancel only in the answer to a heartbeat
+THROTTLE = timedelta(seconds=1)  # default 60 s: an activity learns of a cancel only from the answer to a heartbeat
 ACTIVITIES_AT_ONCE = 64  # watches and waits are idle most of the time; the gate's processes bound themselves
 WORKFLOW_TASKS_AT_ONCE = 16  # each replays in a thread of its own
 PACKAGES = ("activities", "adapters", "constitution", "constitution_client", "signatures", "workflows")
@@ -176,7 +176,7 @@ def deployment_of(settings: WorkerSettings) -> WorkerDeploymentConfig:
 
     With a deployment's name it is versioned: it gets the runs that began on its build, which are pinned to it, and new
     ones once it is the current one (docs.temporal.io, Worker Versioning). A guard or rollback stays on the build of the
-    run that started it. Without a name, the build only names the code to whoever looks.
+    run that started it. Without a name, the build only identifies the code.
     """
     name = settings.temporal_deployment_name
     build = settings.temporal_worker_build_id or build_id()
@@ -406,7 +406,7 @@ async def serve(configuration: Configuration) -> None:
 
 
 def _asked_to_stop(stop: asyncio.Event) -> None:
-    if stop.is_set():  # asked twice: whoever asks does not want to wait for the drain
+    if stop.is_set():  # asked twice: the operator does not want to wait for the drain
         leave(1)
     stop.set()
 

@@ -37,7 +37,7 @@ SIEM_POLL = timedelta(seconds=1)
 
 
 class ArchiveInput(Model):
-    """Which outcome of which release to archive; what is said of it is constitution-service's record.
+    """Which outcome of which release to archive; its facts come from constitution-service's record.
 
     Args:
         watch_evidence: digest of the watch's evidence; left out if it is of another release.
@@ -84,7 +84,7 @@ class SealInput(Model):
 
 
 class RejectionInput(Model):
-    """What the board denied: which update or rollback, who said no and why, and all that was signed about it."""
+    """A denial of the board: of which update or rollback, by whom and why, and everything signed about it."""
 
     environment: str
     update_id: UpdateId
@@ -133,9 +133,9 @@ class ArchiveRelease:
     async def archive_release(self, x: ArchiveInput) -> Archived:
         """Put everything about a release into its folder, and one row into the change log, in one commit.
 
-        Assumes: the release is delivered. Everything is read anew from where it is kept, not from the caller. A caller
-        that knows less than an earlier one (a guard, for its terminated parent) takes no verdict, approver or watch
-        evidence out of the outcome.
+        Assumes: the release is delivered. Everything is read anew from its store, not from the caller. A caller that
+        knows less than an earlier one (a guard, for its terminated parent) removes no verdict, approver or watch
+        evidence from the outcome.
         Twice, or killed half-way: files that depend on the release alone and a row with a key of its own
         (``<environment>/<generation>/<outcome>``), so the same call again makes no commit. Late, after its caller
         died: a record more that is true.
@@ -176,7 +176,7 @@ class ArchiveRelease:
     @activity.defn
     @classified
     async def archive_denial(self, x: RejectionInput) -> Archived:
-        """Put a denial into a folder of its own, and one row into the change log: no release went live that has one.
+        """Put a denial into a folder of its own, and one row into the change log: no release has one.
 
         Twice, or killed half-way: the files depend on the input alone, so the same call again makes no commit. Late,
         after its caller died: a record more that is true.
@@ -230,7 +230,7 @@ class ArchiveRelease:
         Twice, killed half-way, or late: it only reads. A cancel is noticed within a second.
 
         Raises:
-            NotYetError: it has not, for as long as one attempt waits; what lacks is named.
+            NotYetError: it has not within one attempt; the missing events are named.
         """
         require_environment(self._config, x.environment)
         last = {p: max(e.offset for e in x.events if e.partition == p) for p in sorted({e.partition for e in x.events})}
@@ -333,7 +333,7 @@ class ArchiveRelease:
 
 
 def read_outcome(path: str, data: bytes | None) -> Outcome | None:
-    """Return what an archived outcome says; None if there is none, or nobody can read it."""
+    """Return an archived outcome; None if there is none, or it cannot be read."""
     if data is None:
         return None
     try:
@@ -344,7 +344,7 @@ def read_outcome(path: str, data: bytes | None) -> Outcome | None:
 
 
 def _outcome(x: ArchiveInput, release: Release, undo: Release | None, before: Outcome | None) -> Outcome:
-    """What the service's records say became of a release; a caller adds nothing but the watch's evidence."""
+    """Return the outcome of a release by the service's records; a caller adds only the watch's evidence."""
     record = record_of(release, x.outcome)
     return Outcome(
         outcome=x.outcome,

@@ -20,7 +20,7 @@ class Audit:
     @activity.defn
     @classified
     async def audit(self, x: AuditEvent) -> None:
-        """Record an event; that a run was rejected ends its update in the service, too.
+        """Append an event; the event of a rejected run also ends its update in the service.
 
         Assumes: ``x.id`` was made deterministically by the caller (``<update_id>/<what>``).
         Twice, or killed half-way: the id makes it one event, and an update ends once. Run long after its caller died:

@@ -33,7 +33,7 @@ class ProgressInput(Model):
 
 
 class Posted(Model):
-    """Where a message is. ``permalink`` is an outcome's; a progress message's is read by nobody, and not asked for."""
+    """Where a message is. ``permalink`` is an outcome's; a progress message needs none."""
 
     channel_id: str
     ts: str
@@ -41,9 +41,9 @@ class Posted(Model):
 
 
 class Announcement(Model):
-    """One outcome to tell. ``key`` is unique per outcome: ``<update_id>/<outcome>``. Texts may be hostile.
+    """One outcome to announce. ``key`` is unique per outcome: ``<update_id>/<outcome>``. Texts may be hostile.
 
-    Of a ``generation`` everything is told as constitution-service has recorded it, whatever is said here.
+    For a ``generation`` the facts of constitution-service's record replace those given here.
     """
 
     key: str
@@ -69,7 +69,7 @@ class Announcement(Model):
 
 
 class Broadcast:
-    """Tells people in the channel."""
+    """Posts to the channel."""
 
     def __init__(
         self, *, channel: Channel, ledger: Ledger, service: ConstitutionService, config: ActivityConfig
@@ -117,11 +117,11 @@ class Broadcast:
     async def announce(self, x: Announcement) -> Posted:
         """Announce one outcome: a message of its own; a reply to the progress message is shown in the channel too.
 
-        What became of a release is told in the words of constitution-service's record of it, and only what it says; an
-        update's rejection ends that update there first. Links and channel are the environment's.
-        Once per key: under an advisory lock, what was posted is looked up by its metadata first, so that a call whose
+        The standing of a release is announced as constitution-service has recorded it; an update's rejection ends that
+        update there first. Links and channel are the environment's.
+        Once per key: under an advisory lock, an earlier post is looked up by its metadata first, so that a call whose
         answer was lost, a retry, or a second worker finds it. Twice, or killed half-way: the same message. Late, after
-        its caller died: tells what is true of that run all the same.
+        its caller died: the announcement is true all the same.
 
         Raises:
             UnavailableError, NotYetError: Slack, the lock or the service does not answer now; it may have been posted.
@@ -164,7 +164,7 @@ class Broadcast:
         return Posted(channel_id=channel_id, ts=ts, permalink=await self._channel.permalink(channel_id, ts))
 
     async def _recorded(self, x: Announcement) -> Announcement:
-        """Return what is to be told, with everything that the service has a record of taken from there."""
+        """Return the announcement, with every fact that the service has recorded taken from its record."""
         if x.generation is None:
             return await self._rejected(x)
         release = await self._service.release(x.generation)
@@ -192,7 +192,7 @@ class Broadcast:
         )
 
     async def _rejected(self, x: Announcement) -> Announcement:
-        """Without a generation nothing can have gone live: only a refusal is told, and an update's ends that update."""
+        """Announce a refusal only: without a generation nothing can have gone live; an update's ends that update."""
         if x.outcome != Outcome.REJECTED:
             raise ConflictError(f"what was {x.outcome} has a generation; none is named")
         if x.key != f"{x.update_id}/{Outcome.REJECTED}":

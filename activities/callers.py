@@ -1,9 +1,9 @@
-"""Activities run for our own runs only: not by themselves, and not for a workflow of somebody else.
+"""Activities run for our own runs only: not by themselves, and not for a foreign workflow.
 
-Whoever reaches Temporal can ask our task queue for any activity, with the worker's rights: as a standalone one
-(``temporal activity start``), or from a workflow of their own. The workflow's type is a name that anybody can give;
-that the run itself waits on our task queue makes it ours. Who can poll that queue can answer as our workers do, and is
-not told apart here (SECURITY.md). Temporal is asked once a run.
+A person who reaches Temporal can ask our task queue for any activity, with the worker's rights: as a standalone one
+(``temporal activity start``), or from a foreign workflow. Anybody can give a workflow our type's name; a run is ours if
+it waits on our task queue itself. A process that can poll that queue can answer like our workers; this check cannot
+tell it apart (SECURITY.md). Temporal is asked once a run.
 """
 
 from collections import OrderedDict

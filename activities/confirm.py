@@ -29,7 +29,7 @@ ENDS_EARLY = timedelta(seconds=1)
 
 
 class StandingInput(Model):
-    """What became of a release, and where the evidence of it lies.
+    """A standing to record, and where its evidence lies.
 
     Args:
         standing: ``confirmed``, or ``withdrawn``, which evidence of an anomaly makes ``poisoned``.
@@ -71,7 +71,7 @@ class Confirm:
     @activity.defn
     @classified
     async def record_standing(self, x: StandingInput) -> StandingResult:
-        """Append what became of a release; a confirmation only after everything was looked at again.
+        """Append a standing; a confirmation only after everything was checked again.
 
         Twice, or killed half-way: the service appends the same standing once, and the key adds the run, because the
         run that follows a terminated one gives a reason of its own. Late, after its caller died: it needs the current
@@ -80,7 +80,7 @@ class Confirm:
         Raises:
             LeaseLostError, ConflictError: the token is old, or the release is no longer current.
             EvidenceError: no evidence backs the confirmation: the release was not watched as its strategy says.
-            NotConvergedError, NotYetError: it is not what is delivered and obeyed.
+            NotConvergedError, NotYetError: the release is not delivered, or not obeyed.
         """
         require_environment(self._config, x.environment)
         release = await self._service.release(x.generation)
@@ -107,13 +107,13 @@ class Confirm:
         return StandingResult(generation=after.generation, standing=after.standing, verdict=after.standings[-1].verdict)
 
     async def _newest(self) -> int:
-        """What is not the newest release any more cannot be confirmed: the service refuses it, in words."""
+        """Return the newest generation: the service refuses to confirm any other."""
         async for release in self._service.history():
             return release.generation
         return 0
 
     async def _undone(self, x: StandingInput, release: Release) -> tuple[Standing, Verdict | None]:
-        """Evidence of an anomaly of this very release poisons its document; nobody's word does."""
+        """Return ``poisoned`` only for evidence of an anomaly of this very release, never for a caller's claim."""
         if release.standing is Standing.POISONED:
             return Standing.POISONED, Verdict.ANOMALY
         try:
@@ -153,7 +153,7 @@ class Confirm:
         return evidence.verdict
 
     async def _signed_plan(self, release: Release) -> Plan:
-        """Return how the board wished the release to be watched; whoever started the run is not asked."""
+        """Return the plan that the board signed, and not the one of the run's starter."""
         predicate = await asyncio.to_thread(approved, release, self._config.trust)
         if predicate is None or predicate.plan is None:
             raise EvidenceError(f"no approval of generation {release.generation} says how it is to be watched")
@@ -194,7 +194,7 @@ class Confirm:
         return len(people) >= self._config.trust.thresholds.override
 
     async def _look_again(self, x: StandingInput, release: Release) -> None:
-        """Everything that proof and sync had said: results of theirs may have been made up."""
+        """Repeat proof and sync: the results that the workflow got from them may have been forged."""
         await self._publish.prove_published(
             ProveInput(
                 environment=x.environment,
@@ -230,8 +230,8 @@ class Confirm:
 def _recorded_before(x: StandingInput, release: Release) -> StandingResult | None:
     """Return what this update's confirmation was answered, if the answer was lost; also when it was undone since.
 
-    It happened, whatever became of the release afterwards, and it is not asked for a second time: by then evidence and
-    targets may say something else.
+    It happened, also if the release was undone since, and it is not asked for a second time: by then evidence and
+    targets may differ.
     """
     for record in release.standings:
         if record.standing is Standing.CONFIRMED and record.update_id == x.update_id:

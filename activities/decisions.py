@@ -96,10 +96,10 @@ def require_signed_denial(
     trust: TrustPolicy,
     now: datetime,
 ) -> None:
-    """Demand that a board member's denial is among what was signed: nobody is named without their signature.
+    """Demand a board member's denial among the envelopes: nobody is named without their signature.
 
     Raises:
-        NotApprovedError: it is not.
+        NotApprovedError: there is none.
     """
     for envelope in envelopes:
         try:

@@ -25,7 +25,7 @@ class DeploymentInfo(Model):
 
 
 class DeploymentActivities:
-    """Reads what the worker was started with.
+    """Reads the configuration of the worker.
 
     Args:
         config: environment file and trust policy, read once.

@@ -1,7 +1,7 @@
-"""Tells constitution-service what the board decided about an update, and that its run has ended.
+"""Reports the board's decision about an update, and the end of its run, to constitution-service.
 
-It, not Temporal, knows what became of a change request. An update that it does not know never got as far as evidence,
-or an older worker ran it: then there is nothing to say.
+The service, not Temporal, records the state of a change request. An update that it does not know never stored evidence,
+or an older worker ran it: then there is nothing to report.
 """
 
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ async def noted(
 async def ended(service: ConstitutionService, update_id: str, reason: str) -> UpdateRecord | None:
     """End an update whose run was rejected, and return where it is then; None of one that the service does not know.
 
-    What is live stays so, and is left to its undo: stopping is safe in anybody's hands.
+    A live release stays live, and is left to its undo: any caller may stop an update safely.
 
     Raises:
         UnavailableError: the service does not answer.

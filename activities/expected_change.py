@@ -21,14 +21,14 @@ from constitution.watch.prediction import PredictAnswer, ReplayCounts, predict
 
 
 class PredictInput(Model):
-    """What is to go live, and the evidence that the regression gate left."""
+    """The update that is to go live, and the evidence of its regression gate."""
 
     update: UpdatePlan
     evidence: Checksum
 
 
 class PredictResult(Model):
-    """The evidence with the prediction in it (the board's decisions name this one), and what it says."""
+    """The evidence with the prediction in it (the board's decisions name this one), and the prediction in words."""
 
     evidence: Checksum
     lines: tuple[str, ...]
@@ -78,7 +78,7 @@ class ExpectedChange:
                 counts[engine.id] = answer.counts
         try:
             prediction = predict(counts, silent=silent)
-        except ValueError as error:  # an engine that tells impossible counts tells nothing
+        except ValueError as error:  # an engine with impossible counts is left out
             prediction = predict({}, silent=(*silent, f"all: {error}"))
         told = record.model_copy(update={"prediction": prediction.model_dump(mode="json")})
         return PredictResult(evidence=await self._service.put_evidence(told), lines=tuple(prediction.lines()))

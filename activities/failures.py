@@ -1,7 +1,7 @@
 """The one place that turns errors into Temporal's ``ApplicationError``: type, retryable or not, details for a person.
 
 ``ContentError`` (permanent where it was raised) becomes non-retryable, ``TransportError`` retryable, both with the
-error's stable ``code`` as type; anything nobody foresaw is retryable with type ``unexpected`` and its cause kept, so
+error's stable ``code`` as type; an unforeseen error is retryable with type ``unexpected`` and its cause kept, so
 that the policy's finite attempts end in a visible ``needs a person`` and not in a lost root cause. Cancellation and
 errors that are Temporal's already pass through untouched.
 
@@ -66,7 +66,7 @@ def classified(
             raise
         except ConstitutionError as error:
             raise to_application_error(error) from error
-        except Exception as error:  # what nobody foresaw: retryable, so that finite attempts make it visible
+        except Exception as error:  # an unforeseen error: retryable, so that finite attempts make it visible
             raise ApplicationError(f"{type(error).__name__}: {error}", type=UNEXPECTED) from error
 
     return run

@@ -1,4 +1,4 @@
-"""Where a release is archived, and what people read there. Pure. Every generated Markdown opens with the pledge."""
+"""The archive folder of a release, and its pages for people. Pure. Every generated Markdown opens with the pledge."""
 
 import re
 
@@ -29,7 +29,7 @@ def folder_of(version: str | None, generation: int) -> str:
 
 
 def denial_folder(update_id: str) -> str:
-    """Return the folder of what the board denied. ``update_id`` is a UUID: it leads nowhere else."""
+    """Return the folder of a denied update or rollback. ``update_id`` is a UUID: it leads nowhere else."""
     return f"{ROOT}/rejected-{update_id}"
 
 
@@ -46,7 +46,7 @@ def denial_readme(folder: str) -> str:
 
 
 def outcome_of(kind: Kind, standing: Standing) -> str:
-    """Return what a standing of a release is called in the archive: a file's name, and the change log's word.
+    """Return the archive's name of a standing: of its file, and in the change log.
 
     A withdrawal restores nothing: no constitution is in force after it.
     """
@@ -62,7 +62,7 @@ def record_of(release: Release | Past, outcome: str) -> StandingRecord | Stood |
 
 
 def require_backed(release: Release, outcome: str) -> None:
-    """Demand that the service's own record says this outcome, before anybody is told of it or it is archived.
+    """Demand that the service's own record says this outcome, before it is announced or archived.
 
     Raises:
         ConflictError: nothing confirmed the release, or nothing undid it.
@@ -73,7 +73,7 @@ def require_backed(release: Release, outcome: str) -> None:
 
 
 def change_log_key(environment: str, what: int | str, outcome: str) -> str:
-    """Return what names a row for ever; ``what`` is a generation, or the update id of what never became one."""
+    """Return the permanent name of a row; ``what`` is a generation, or the update id of a denial."""
     return f"{environment}/{what}/{outcome}"
 
 

@@ -1,7 +1,7 @@
 """The golden requests that every policy engine is asked after a release: those of the regression gate's own cases.
 
 ``policy/cases/**/*.toml`` of the gate's folder holds ``[[case]]`` tables with a ``request``. Here only the requests are
-used, as the probe tenant: what each must be answered with is what the domain decides about the live document.
+used, as the probe tenant: the right answer to each is the domain's decision by the live document.
 """
 
 from pathlib import Path
@@ -22,7 +22,7 @@ def golden_requests(gate_directory: Path) -> tuple[EvaluationRequest, ...]:
     """Return the distinct requests of all cases, in the order of their files.
 
     Raises:
-        EvidenceError: there is none, or a file cannot be read: nothing asked is nothing proven.
+        EvidenceError: there is none, or a file cannot be read: without requests nothing is proved.
     """
     folder = gate_directory / "policy" / "cases"
     found: dict[str, EvaluationRequest] = {}

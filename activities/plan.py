@@ -1,4 +1,4 @@
-"""What a rollback run is told of its plan (rules: ``constitution.rollback_plan``). Pure; no I/O."""
+"""The plan of a rollback run (rules: ``constitution.rollback_plan``). Pure; no I/O."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -14,7 +14,7 @@ from constitution.trust.trust_policy import Thresholds
 
 
 class PlanInput(Model):
-    """What to undo, as asked."""
+    """The release to undo, as asked."""
 
     environment: str
     update_id: str
@@ -22,7 +22,7 @@ class PlanInput(Model):
 
 
 class RollbackPlan(Model):
-    """What a rollback will do.
+    """The plan of a rollback.
 
     Args:
         bad_generation: the release to undo; null: this update published nothing, so there is nothing to undo.
@@ -107,7 +107,7 @@ def make_plan(
         rings=bad.rings if bad else environment.rings(),
         expected_generation=releases[-1].generation if releases else 0,
         already=already,
-        # Ever confirmed: what undid it may have been undone itself since, and is then never live again.
+        # Ever confirmed: the undoing release may have been undone itself since, and is then never live again.
         done=any(
             r.generation == already and any(s.standing is Standing.CONFIRMED for s in r.standings) for r in releases
         ),

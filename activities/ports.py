@@ -1,4 +1,4 @@
-"""What activities need from the outside, as Protocols. ``worker.py`` hands in what implements them.
+"""The outside of activities, as Protocols. ``worker.py`` hands in the implementations.
 
 Every method raises errors of ``constitution.errors`` only: permanent and transient are told apart by the adapter.
 """

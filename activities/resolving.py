@@ -1,7 +1,7 @@
-"""Finds out what an update is about, and collects every problem with it, so that a person corrects all of them at once.
+"""Resolves an update's request, and collects every problem with it, so that a person corrects all of them at once.
 
-Problems are of the request, the document, the change request and the world as it is; a system that does not answer is
-none of these: then nothing can be said, and the error is transient.
+Problems are of the request, the document, the change request and the live release; a system that does not answer is
+none of these: then the error is transient.
 """
 
 import asyncio
@@ -107,7 +107,7 @@ class Resolver:
         return signed
 
     def unused(self, change_request: str, releases: Sequence[Past]) -> None:
-        """Note a change request that has made its one release: the service takes it for no other."""
+        """Note a change request that has made its one release: the service refuses it for another."""
         used = [r.generation for r in releases if r.change_request == change_request and r.kind is Kind.UPDATE]
         if used:
             message = (
@@ -174,7 +174,7 @@ def require_succession(
     """Demand that the document may still go live.
 
     Raises:
-        InvalidDocumentError: the world moved on, or time did; every reason is listed.
+        InvalidDocumentError: the live release or the time has changed; every reason is listed.
     """
     issues = succession_issues(parsed, checksum, releases, environment, now)
     if issues:

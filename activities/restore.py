@@ -1,4 +1,4 @@
-"""The rollback's own acts: fence, look, plan, load what was confirmed before."""
+"""The rollback's own acts: fence, look, plan, load the release that was confirmed before."""
 
 from datetime import UTC, datetime
 
@@ -66,8 +66,8 @@ class Restore:
     async def fence_and_look(self, x: FenceInput) -> Fenced:
         """Take the lease as a rollback, which fences any load that is still under way; only then look.
 
-        The lease is never taken from another update: that one could only get it after ours was given back, and the
-        service has closed our update id by being asked.
+        The lease is never taken from another update: that one could only get it after ours was given back, and this
+        call has closed our update id in the service.
         Twice, or killed half-way: the lease is idempotent per update id and kind; the look is repeated. Late, after
         its caller died: it only holds the lease, which any rollback's successor can take.
 
@@ -104,7 +104,7 @@ class Restore:
     @activity.defn
     @classified
     async def plan_rollback(self, x: PlanInput) -> RollbackPlan:
-        """Say what would be undone and restored, and whether the board must sign for it. Only reads.
+        """Return the release to undo, the one to restore, and whether the board must sign for it. Only reads.
 
         Assumes nothing. Twice, killed half-way, or late: reads; the plan is checked again by the service at the load.
 

@@ -1,4 +1,4 @@
-"""What Temporal itself says about a run; only activities may ask, so that replays never do."""
+"""The state of a run by Temporal's server; only activities may ask, so that replays never do."""
 
 import asyncio
 from datetime import timedelta
@@ -24,7 +24,7 @@ class RunRef(Model):
 
 
 class RunState(Model):
-    """Temporal's word: ``status`` is its name in capitals (RUNNING, COMPLETED, FAILED, TERMINATED, …)."""
+    """A run's state by Temporal: ``status`` is its name in capitals (RUNNING, COMPLETED, FAILED, TERMINATED, …)."""
 
     status: str
     workflow_id: str

@@ -1,7 +1,7 @@
-"""Makes text of strangers harmless where people read it: Slack blocks and Markdown.
+"""Makes untrusted text harmless where people read it: Slack blocks and Markdown.
 
-Summaries, reasons, titles and names come from documents and from whoever types a message. They must not call a whole
-channel, link anywhere, look like a line or table cell of ours, or hide what they say.
+Summaries, reasons, titles and names come from documents and from people who type messages. They must not call a whole
+channel, link anywhere, look like a line or table cell of ours, or hide characters.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""What an update is about: resolved once at the start, then carried by every step. No bytes, no secrets."""
+"""The plan of an update: resolved once at the start, then carried by every step. No bytes, no secrets."""
 
 from datetime import datetime
 
@@ -10,11 +10,11 @@ from constitution.trust.plan import Plan
 
 
 class UpdatePlan(Model):
-    """The document, the change and the world it was prepared against.
+    """The document, the change request and the live release that the update was prepared against.
 
     Args:
         rings: where it goes live.
-        not_before: goes live at this moment at the earliest, as whoever started the run wished.
+        not_before: goes live at this moment at the earliest, as the run's starter asked.
         expected_generation: the environment's highest generation when this was resolved.
         approvals_needed: board members needed (threshold ``approval``, or ``first_release``).
         links: addresses for people, by name.
@@ -51,7 +51,7 @@ class UpdatePlan(Model):
 
     @property
     def plan(self) -> Plan:
-        """What the board signs beside the document."""
+        """The part of it that the board signs beside the document."""
         return Plan(
             update_id=self.update_id,
             strategy=self.strategy_name,

@@ -1,4 +1,4 @@
-"""``constitution watch backtest``: what the watch would have said about the past, before the present depends on it.
+"""``constitution watch backtest``: the watch's verdicts about the past, before a release depends on it.
 
 From a file, one case a line, or from Prometheus: every bake-long window between ``--from`` and ``--to`` is judged as
 if a release had gone live at its beginning, so that on a quiet week every ``anomaly`` is a false one.

@@ -2,7 +2,7 @@
 
 The run under decision only says *which* bytes, change request and evidence it is about. Everything shown comes from
 constitution-service by checksum (so the bytes are those), is checked against the signer's own trust policy and own
-idea of the environment, and the signature binds exactly that. A run or a service that lies can at most be refused.
+environment, and the signature binds exactly that. A forged run or service can at most be refused.
 """
 
 import json as json_text
@@ -163,7 +163,7 @@ async def _proposal(order: Order, configured: ClientSettings, policy: TrustPolic
 
 
 def _missing(status: Status, decision: BoardDecision) -> str | None:
-    """Return what an update has not said yet that must be known before anybody decides."""
+    """Return the facts that an update's status still lacks for a decision."""
     if status.checksum is None or status.change_request is None:
         return "has not said yet what it is about"
     if decision is BoardDecision.APPROVE and (status.evidence is None or status.plan is None):
@@ -226,7 +226,7 @@ class _Review:
         self.lines: list[str] = []
 
     async def predicate(self, order: Order) -> ApprovalPredicate:
-        """Return what is to be signed; ``lines`` then say it in words."""
+        """Return the predicate to sign; ``lines`` then say it in words."""
         proposal = self._proposal
         now = datetime.now(UTC)
         self.lines.append(f"you are {self._person.name} ({self._person.id}); you are about to sign:")

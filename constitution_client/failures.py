@@ -1,4 +1,4 @@
-"""What a person reads, and what the shell gets, when a command fails. Each failure names the next command."""
+"""The message and the exit code of a failed command. Each failure names the next command."""
 
 import sys
 import traceback
@@ -27,7 +27,7 @@ _NEXT = {
 
 
 def explain(error: Exception) -> int:
-    """Write to stderr what is wrong and what to type next; return the exit code."""
+    """Write the problem and the next command to stderr; return the exit code."""
     if not isinstance(error, ConstitutionError):
         traceback.print_exception(error, file=sys.stderr)
         progress("internal error: the lines above belong in a bug report; nothing that runs in Temporal was stopped")

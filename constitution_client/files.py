@@ -1,4 +1,4 @@
-"""Reading what a person names on the command line, and writing without ever destroying anything.
+"""Reads the files that a person names on the command line, and writes without ever destroying anything.
 
 Every read has a size limit before a byte is parsed, and takes regular files only (a FIFO or a device would hang or
 never end). A file that holds a secret is refused when others may read it.

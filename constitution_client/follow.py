@@ -1,6 +1,6 @@
 """Follows a run to its end: a live screen on a terminal, plain lines otherwise. Reads only; Ctrl-C stops nothing.
 
-Every second it asks the run for its status. While nobody answers it says so and goes on asking: a worker may be
+Every second it asks the run for its status. While no worker answers it says so and goes on asking: a worker may be
 restarting, and that is exactly when somebody watches. The exit code is the outcome.
 """
 
@@ -92,7 +92,7 @@ def _steps(status: Status) -> Iterator[tuple[str, str]]:
 
 
 def _facts(status: Status) -> Iterator[tuple[str, str]]:
-    """Yield ``(subject, line)`` of what a run has said besides."""
+    """Yield ``(subject, line)`` of a run's other facts."""
     if status.strategy:
         yield "strategy", f"watch: {status.strategy}"
     yield from ((f"predicted {number}", f"expected: {line}") for number, line in enumerate(status.predicted))

@@ -38,7 +38,7 @@ _BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def one_line(text: object) -> str:
-    """Return text on one line: a line break inside it must make no line of its own, which somebody else would say."""
+    """Return text on one line: a line break inside it must not look like a line of ours."""
     return " ".join(clean(text).splitlines())
 
 

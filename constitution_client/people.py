@@ -1,4 +1,4 @@
-"""Whom a key ceremony is for: people and thresholds as they are typed, ``ID=CERTIFICATE`` and ``NAME=NUMBER``.
+"""The people and thresholds of a key ceremony as they are typed, ``ID=CERTIFICATE`` and ``NAME=NUMBER``.
 
 A person who brings a certificate keeps their secret key: the ceremony never sees it. One who brings none gets a key
 made here, which in every environment but development must be asked for.
@@ -26,7 +26,7 @@ def named_people(
     Args:
         maintainers: ``ID=CERTIFICATE`` or ``ID`` of each who signs documents; these are the authors, too, if none is
             named.
-        authors: of each who files change requests.
+        authors: of each who signs change requests.
         board: of each who approves.
         generate: keys may be made for those who bring no certificate.
         environment: its name; only development has example people.

@@ -1,8 +1,8 @@
 """Turns an HTTP answer that is no success into the error of ``constitution.errors`` that it stands for.
 
-Decides by the problem's stable ``code`` (RFC 9457 body of constitution-service), never by message text; where the
-answer is no problem document, it is not the service's word but that of something in between (an ingress, a login page):
-nothing is refused by it, the service cannot be asked now.
+Decides by the problem's stable ``code`` (RFC 9457 body of constitution-service), never by message text. An answer that
+is no problem document comes from something in between (an ingress, a login page), not from the service: it refuses
+nothing, the service cannot be asked now.
 """
 
 import json

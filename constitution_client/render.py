@@ -1,4 +1,4 @@
-"""The text forms of releases, documents and runs: what a person reads, line by line."""
+"""The text forms of releases, documents and runs, line by line."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -29,7 +29,7 @@ def short(checksum: str | None) -> str:
 
 
 def release_table(releases: Iterable[Release]) -> list[str]:
-    """Return the history, newest first."""
+    """Return the releases, newest first."""
     rows = [
         (
             release.generation,
@@ -49,7 +49,7 @@ def release_table(releases: Iterable[Release]) -> list[str]:
 
 
 def release_lines(release: Release) -> list[str]:
-    """Return everything there is to say about one release."""
+    """Return all facts of one release."""
     lines = [
         f"generation   {release.generation} ({release.kind.value}) in {release.environment}",
         f"rings        {', '.join(release.rings)}",

@@ -8,7 +8,7 @@ Used by the command line, by the worker's activities and by tests. Guarantees:
 - each call that changes something carries a token of its own, minted for exactly the scope it needs;
 - bytes fetched by checksum are compared with that checksum before they are returned.
 
-It verifies no signatures: who obeys a constitution calls ``signatures.current.verify_current`` on the answer.
+It verifies no signatures: a consumer calls ``signatures.current.verify_current`` on the answer before it obeys.
 """
 
 import base64
@@ -242,7 +242,7 @@ class ConstitutionServiceClient(Transport):
     # -- lease -------------------------------------------------------------------------------------------------
 
     async def acquire_lease(self, request: LeaseRequest, key: str) -> Lease:
-        """Take the environment's lease, and the fencing token that shuts out everyone before.
+        """Take the environment's lease, and the token that fences every earlier holder.
 
         Args:
             request: who wants it, and for which kind; a rollback pre-empts an update.
@@ -290,7 +290,7 @@ class ConstitutionServiceClient(Transport):
         return read(answer, LoadResult)
 
     async def current(self, ring: str = "default", min_generation: int = 0) -> CurrentConstitution | None:
-        """Return what a ring must obey, or None before generation 1.
+        """Return the ring's current release, or None before generation 1.
 
         Args:
             ring: name of the ring.
@@ -330,7 +330,7 @@ class ConstitutionServiceClient(Transport):
         return read(await self._call("GET", f"/v1/constitution/releases/{generation:d}"), Release)
 
     async def record_standing(self, generation: int, request: StandingRequest, key: str) -> Release:
-        """Append what became of a release.
+        """Append a standing of a release.
 
         Args:
             generation: of which release.

@@ -1,7 +1,7 @@
 """Standard streams as a command finds them: closed, full, ASCII only, or with a reader that went away.
 
-Everything a command says goes through these three streams, so they are made usable before anything else runs, and
-what could not be written is found out before the process says that all went well.
+All output of a command goes through these three streams, so they are made usable before anything else runs, and a
+failed write is found before the process reports success.
 """
 
 import errno
@@ -21,7 +21,7 @@ def prepare() -> str | None:
     """Make the streams usable; return why the command cannot start, if it cannot.
 
     A closed descriptor is opened on the null device: else the next file or connection would get its number, and
-    what is printed would land there. A character that an encoding lacks is replaced, never a reason to stop.
+    receive the output. A character that an encoding lacks is replaced, never a reason to stop.
     """
     if sys.stdin is None:
         _open_null(0)
@@ -54,7 +54,7 @@ def _open_null(descriptor: int) -> None:
 
 
 def decoded(arguments: Sequence[str]) -> list[str] | str:
-    """Return the command line as text, or what is wrong with it.
+    """Return the command line as text, or its problem.
 
     Under an ASCII locale Python hands on bytes that it cannot decode as lone surrogates; they are read as UTF-8 here.
     """

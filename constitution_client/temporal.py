@@ -1,7 +1,7 @@
 """The client's way to Temporal: connect, start, ask, tell; Temporal's errors become those of the domain.
 
 The connection is found as Temporal's own command line finds it (``temporalio.envconfig``). Every call has a time
-limit: a run without a worker answers nothing, and a person must hear that instead of waiting.
+limit: a run without a worker answers nothing, and the command must say so instead of waiting.
 """
 
 import asyncio
@@ -107,7 +107,7 @@ def _reason(error: Exception) -> str:
 def troubles(description: WorkflowExecutionDescription) -> tuple[str, ...]:
     """Return, for each step that the server tries again by itself, what went wrong last and when it is tried next.
 
-    The run cannot say it: it hears of an attempt only when all have been spent, up to minutes later.
+    The run cannot say it: it learns of failed attempts only when all have been spent, up to minutes later.
     """
     lines = []
     for pending in description.raw_description.pending_activities:
@@ -175,7 +175,7 @@ class Runs:
         return handle.first_execution_run_id or ""
 
     async def describe(self, workflow_id: str, run_id: str | None = None) -> WorkflowExecutionDescription:
-        """Return what the server knows of a run, worker or not.
+        """Return the server's description of a run, with or without a worker.
 
         Raises:
             NotFoundError: there is no such run.
@@ -236,7 +236,7 @@ class Runs:
             ) from error
 
     async def _after_the_end(self, workflow_id: str, message: str) -> str:
-        """Return what to type instead: an undo only of what this run itself has put live."""
+        """Return the command to type instead: an undo only of the release that this run itself has put live."""
         look = f"constitution status {shlex.quote(workflow_id)}"
         if message != "abort":
             return look
@@ -302,7 +302,7 @@ class Runs:
 
 
 def root_cause(error: BaseException) -> BaseException:
-    """Return the innermost failure: ``ActivityError`` and its like say nothing themselves."""
+    """Return the innermost failure: ``ActivityError`` and its like carry no message of their own."""
     while isinstance(error, FailureError | WorkflowFailureError | WorkflowUpdateFailedError) and error.cause:
         error = error.cause
     return error

@@ -1,6 +1,6 @@
 """How constitution-service is called: one way out, with bounds, repeats and tokens (service.py says which calls).
 
-Shared by every call of the client; knows nothing of what they mean.
+Shared by every call of the client; independent of their meaning.
 """
 
 import json
@@ -286,10 +286,10 @@ def digest_of(answer: Answer) -> str:
 
 
 def same(found: str, expected: str) -> str:
-    """Return what was expected.
+    """Return the expected value.
 
     Raises:
-        UntrustedError: something else was found.
+        UntrustedError: another value was found.
     """
     if found != expected:
         raise UntrustedError(f"constitution-service answered with {found} where {expected} was expected")

@@ -73,7 +73,7 @@ def terminal(evidence: WatchEvidence, width: int) -> list[str]:
 
 
 def image(evidence: WatchEvidence, path: Path) -> None:
-    """Write an SVG or PNG; what is there is replaced.
+    """Write an SVG or PNG; an existing file is replaced.
 
     Raises:
         UsageError: another suffix, no matplotlib, or a place that cannot be written.

@@ -1,6 +1,6 @@
 """The board's decisions on one run: who approved, who denied, and the wait for them.
 
-Who signed a decision and whether it counts was judged before, by an activity; constitution-service judges it again.
+An activity has verified each decision before, and that it counts; constitution-service verifies it again.
 """
 
 from datetime import timedelta

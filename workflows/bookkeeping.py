@@ -1,4 +1,4 @@
-"""What a run tells: the channel, the audit stream, the legal archive. Nothing here ever undoes a release."""
+"""The records of a run: channel, audit stream, legal archive. Nothing here ever undoes a release."""
 
 from datetime import timedelta
 
@@ -21,11 +21,11 @@ with workflow.unsafe.imports_passed_through():
 
 
 class Bookkeeping:
-    """Tells about one run.
+    """Writes the records of one run.
 
     Args:
-        stepper: runs what must be told.
-        journal: what is known of the run; it shows what could not be told.
+        stepper: runs the activities.
+        journal: the run's visible state; it shows the records that could not be written.
     """
 
     def __init__(self, stepper: Stepper, journal: Journal) -> None:
@@ -37,7 +37,7 @@ class Bookkeeping:
     # once, or for as long as it takes
 
     async def announce(self, announcement: Announcement, summary: str) -> Posted | None:
-        """Tell the channel, for as long as it takes; None if a signed order skipped it."""
+        """Announce in the channel, for as long as it takes; None if a signed order skipped it."""
         try:
             return await self._stepper.run(
                 "broadcast", Broadcast.announce, announcement, policies.SLACK, summary=summary, persistent=True
@@ -118,7 +118,7 @@ class Bookkeeping:
             self._journal.refused(f"{activity} not audited: {error}")
 
     async def progress(self, update: UpdatePlan, line: str, *, final: bool = False) -> None:
-        """Edit the run's one progress message; best effort: the outcome is what must be told.
+        """Edit the run's one progress message; best effort: only the outcome must be announced.
 
         The final one is tried again.
         """
@@ -152,7 +152,7 @@ class Bookkeeping:
         checksum: str | None,
         change_request: str | None,
     ) -> None:
-        """Tell, audit and, where the board denied, archive that a run was refused; each until a deadline, visibly.
+        """Announce, audit and, where the board denied, archive a refused run; each until a deadline, visibly.
 
         Args:
             announcement: for the channel.

@@ -1,9 +1,9 @@
-"""Calls an activity so that nothing that is done to it through Temporal stalls the run.
+"""Calls an activity so that no act on it through Temporal stalls the run.
 
-Whoever reaches Temporal can complete, fail or pause an activity by hand. A result that is not of its type would fail
-the workflow *task*, for ever: it is taken raw and read here; the activity is then run again, a bounded number of times,
-and fails. A paused one is past every timeout of the server: a timer beside it looks, names it, and gives it up at the
-end of its whole budget. What a well-formed result claims is judged where it would decide (activities/confirm.py).
+A person who reaches Temporal can complete, fail or pause an activity by hand. A result that is not of its type would
+fail the workflow *task*, for ever: it is taken raw and read here; the activity is then run again, a bounded number of
+times, and fails. A paused one is past every timeout of the server: a timer beside it looks, names it, and gives it up at
+the end of its whole budget. A well-formed result is verified where it would decide (activities/confirm.py).
 """
 
 import asyncio
@@ -53,7 +53,7 @@ async def call(
         argument: its one argument.
         policy: its timeouts and attempts; ``policy.budget`` is how long it may take in all while it is paused.
         summary: one line for the event in Temporal's UI.
-        on_paused: is told, in words, when the activity is found to be paused by hand.
+        on_paused: is called, with the words for people, when the activity is found to be paused by hand.
 
     Raises:
         ActivityError: it failed; or its cause is an ``ApplicationError`` of type :data:`MALFORMED` or :data:`PAUSED`.

@@ -59,10 +59,10 @@ def myself() -> RunRef:
 
 
 async def was_reset() -> bool:
-    """Whether `temporal workflow reset` has cut off a former life of this run; asked once, at its end.
+    """Whether `temporal workflow reset` has cut off a previous run of this one; asked once, at its end.
 
-    An activity answers, so that the answer is in the history: a life that is replayed after a reset goes the way it
-    went, although ``workflow.info()`` names another run by then.
+    An activity answers, so that the answer is in the event history: a run that is replayed after a reset takes the
+    same way, although ``workflow.info()`` names another run by then.
     """
     while True:  # an undo must not end by not knowing
         try:
@@ -82,7 +82,7 @@ OURS = frozenset({UPDATE, ROLLBACK, GUARD, RECONCILE})
 
 
 async def is_child_of_ours(info: DeploymentInfo) -> bool:
-    """Whether this run was started by one of our runs; whoever reaches Temporal can be a parent.
+    """Whether this run was started by one of our runs; any run in Temporal can be a parent.
 
     A type is a name that anybody can give; that it runs on our task queue is what makes it our code. The queue's name
     is the deployment's, not this run's own: a replayer runs a history on a queue of another name.
@@ -184,9 +184,9 @@ def rollback_ids(info: DeploymentInfo, bad_generation: int) -> Iterator[str]:
 
 
 async def stranger(info: DeploymentInfo, workflow_id: str) -> str:
-    """Say what runs under the id of a rollback, if it is none that our workers run; "" if it is, or has ended.
+    """Describe the foreign run under the id of a rollback; "" if it is one of our workers', or has ended.
 
-    Whoever reaches Temporal may start anything under any id. It is not ours to terminate.
+    Anybody who reaches Temporal may start any run under any id. A foreign run is not ours to terminate.
     """
     pause = policies.PERSISTENT_PAUSE
     while True:

@@ -1,8 +1,8 @@
-"""ConstitutionGuard: the dead man's switch of an update or a rollback, and the keeper of its record.
+"""ConstitutionGuard: the dead man's switch of an update or a rollback; it also archives the closed histories.
 
 A child with parent-close policy REQUEST_CANCEL that waits for ever: however its parent ends (completed, failed, timed
-out, terminated), Temporal cancels it, and that wakes it. It then looks at what is live, has an unconfirmed release
-rolled back, and seals the closed histories into the archive.
+out, terminated), Temporal cancels it, and that wakes it. It then reads the live release, has an unconfirmed one
+rolled back, and archives the closed event histories (invariant 4).
 """
 
 import asyncio
@@ -35,7 +35,7 @@ STEPS = ("guard", "fence", "rollback", "seal")
 
 @workflow.defn(name=child_runs.GUARD, failure_exception_types=[TypeError])
 class ConstitutionGuard:
-    """Waits for its parent's end; then makes sure that nothing unconfirmed stays live, and that the record is kept.
+    """Waits for its parent's end; then makes sure that nothing unconfirmed stays live, and archives the histories.
 
     Started by its parent only; its input is ``workflows.child_runs.GuardRequest``. It cannot be interrupted: a cancel
     before its parent's end makes it wait for that end by asking.
@@ -53,7 +53,7 @@ class ConstitutionGuard:
 
     @workflow.run
     async def run(self, raw: RawValue = NOTHING) -> str:
-        """Guard the parent; return what was done about its end."""
+        """Guard the parent; return, in words, how it answered its end."""
         try:
             request = read(GuardRequest, raw, hint="a guard is started by its update, never by hand")
         except InvalidRequestError as error:

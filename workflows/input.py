@@ -1,4 +1,4 @@
-"""Reads what people send. Raw values, checked in code, so that bad input fails the run and never stalls a task.
+"""Reads people's input: raw values, checked in code, so that bad input fails the run and never stalls a task.
 
 A payload that Temporal's converter cannot decode into a typed argument fails the workflow *task*: the run looks
 "Running" for ever. So arguments are taken as RawValue and read here.

@@ -23,7 +23,7 @@ from workflows.input import several
 
 
 class OneArgument(Interceptor):
-    """Every workflow and every message takes one argument; what was sent with more is refused by who reads it."""
+    """Every workflow and every message takes one argument; its reader refuses more."""
 
     def workflow_interceptor_class(
         self,

@@ -1,8 +1,8 @@
-"""ConstitutionReconcile: looks whether everything is as it should be, mends what is safe, and names the rest.
+"""ConstitutionReconcile: compares every system with the releases, repairs what is safe, and names the rest.
 
 A short run, started every 30 s by a Temporal Schedule, and by ``constitution doctor``. It is the guard's guard: a run
 that was killed together with its guard gets its guard again, and a dead run group's unconfirmed release is rolled back.
-What cannot be looked at is a finding, never a failure: the next run looks again. Rules: docs/operations.md.
+A system that cannot be read is a finding, never a failure: the next run looks again. Rules: docs/operations.md.
 """
 
 from collections.abc import Awaitable, Callable
@@ -91,7 +91,7 @@ class ConstitutionReconcile:
         question = ReconcileInput(environment=info.environment, closed_seconds=request.closed_seconds)
         return await self._look("releases and runs", Reconcile.survey, question, "what is live, and who left it behind")
 
-    # families: what was killed is finished by its guard, or undone
+    # run groups: a guard finishes or undoes the release of a killed run
 
     async def _families(self, survey: Survey, info: DeploymentInfo, request: ReconcileRequest) -> None:
         for run in survey.unguarded:
@@ -176,7 +176,7 @@ class ConstitutionReconcile:
     # places: Postgres, Redis, Kafka, the SIEM, the targets
 
     async def _compare(self, survey: Survey, info: DeploymentInfo, request: ReconcileRequest) -> None:
-        """Compare all places; what was found counts only if nothing was released or leased meanwhile."""
+        """Compare all systems; findings count only if nothing was released or leased meanwhile."""
         start = len(self._findings)
         for live in survey.live:
             if live.settled:

@@ -279,9 +279,9 @@ class ConstitutionRollback(Steering):
         return report
 
     async def _stand(self, plan: RollbackPlan, generation: int, standing: Standing, request: RollbackRequest) -> None:
-        """Say what became of a release; a lease that was lost since the load is taken anew.
+        """Record the standing of a release; a lease that was lost since the load is taken anew.
 
-        What was replaced meanwhile cannot be confirmed any more: the run says so, and goes on to its records.
+        A release that was replaced meanwhile cannot be confirmed any more: the run says so, and goes on to its records.
         """
         confirms = standing is Standing.CONFIRMED
         while True:
@@ -321,7 +321,7 @@ class ConstitutionRollback(Steering):
         report: SyncReport | None,
         request: RollbackRequest,
     ) -> RollbackResult:
-        """Give the lease back, tell and archive; each happens once, however often a run comes here."""
+        """Give the lease back, announce and archive; each happens once, however often a run comes here."""
         await self._steps.release_lease(self._token)
         self._stepper.persistent_phase = Phase.RECORDS_PENDING
         unreachable = report.unreachable if report else ()
@@ -403,7 +403,7 @@ class ConstitutionRollback(Steering):
         return await self._books.archive(proof, *inputs)
 
     async def _reject(self, failure: Failure, info: DeploymentInfo) -> NoReturn:
-        """End as Rejected: nothing was changed; the refusal is told and audited."""
+        """End as Rejected: nothing was changed; the refusal is announced and audited."""
         self._uninterruptible = True
         self._journal.step(self._journal.status.step or "request", "failed", error=failure.message)
         me = workflow.info()

@@ -1,4 +1,4 @@
-"""What a person sees of a run: its steps, what it waits for, and what to type next.
+"""The visible state of a run: its steps, what it waits for, and the command to type next.
 
 One object serves the query ``status``, the live details in Temporal's UI (Markdown) and the search attributes, so
 that the three can never disagree.
@@ -54,7 +54,7 @@ def clipped(text: str, limit: int) -> str:
 
 
 def command(verb: str, *options: str) -> str:
-    """Return what to type about this run; whoever started it chose its id, and a shell will read it."""
+    """Return a command about this run; its starter chose its id, and a shell will read it."""
     return " ".join(["constitution", verb, shlex.quote(workflow.info().workflow_id), *options])
 
 
@@ -123,7 +123,7 @@ class Journal:
         self.set(refusals=(*self._status.refusals, clipped(what, LONGEST))[-20:])
 
     def verdict(self, verdict: Verdict) -> None:
-        """Record the watch's word."""
+        """Record the watch's verdict."""
         self.set(verdict=verdict)
         workflow.upsert_search_attributes([VERDICT.value_set(verdict.value)])
 

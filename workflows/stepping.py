@@ -192,7 +192,7 @@ class Stepper:
         raise StepSkippedError(summary)
 
     def _show_paused(self, said: str) -> None:
-        """Name a paused activity where people look; what the run waits for beside it stays said."""
+        """Show a paused activity in the status, beside what the run waits for."""
         step = self._journal.status.step
         if step is not None and not self._journal.status.waiting_for:
             self._journal.set(waiting_for=said, next_command=command("abort", "--reason …"))

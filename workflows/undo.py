@@ -1,7 +1,7 @@
-"""How an update is undone: each undo is safe if what it undoes never happened, happened, or happens later.
+"""How an update is undone: each undo is safe if its step never happened, happened, or happens later (invariant 6).
 
-A late load is why it begins by fencing: constitution-service closes the update id, so that whatever arrives afterwards
-is refused; only then does it look at what is live.
+It begins by fencing because of a late load: constitution-service closes the update id, so that it refuses any later
+call; only then does the undo read the live release.
 """
 
 from temporalio import workflow
@@ -58,14 +58,14 @@ class Undo:
         self.compensations.register("publish", self._roll_back)
 
     async def unwind(self, info: DeploymentInfo) -> list[tuple[str, FailureError]]:
-        """Undo everything that was registered, newest first; return what could not be undone, named."""
+        """Undo every registered step, newest first; return the failures, named."""
         self._info = info
         if await child_runs.was_reset():
             await self._take_over(info)
         return await self.compensations.unwind()
 
     async def _take_over(self, info: DeploymentInfo) -> None:
-        """After a reset: undo also what was done in the run that it cut off, and wake that run's guard."""
+        """After a reset: undo also the steps of the run that it cut off, and wake that run's guard."""
         if not self.compensations.knows("lease"):
             self.of_lease()
         if not self.compensations.knows("publish"):

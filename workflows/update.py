@@ -1,7 +1,7 @@
 """ConstitutionUpdate: the runbook. Its history shows the runbook's steps in the runbook's order, one activity each.
 
 preconditions (signatures, regression gate, board) → stage → validate → lease → publish → sync → watch → confirm →
-broadcast → archive. *Confirm* is the point of no return: whatever fails before it is undone, nothing after it ever is.
+broadcast → archive. *Confirm* is the point of no return: a failure before it is undone, one after it never is.
 Rules: docs/architecture.md, Workflows.
 """
 
@@ -319,7 +319,7 @@ class ConstitutionUpdate(Steering):
     # records: nothing here ever undoes a release
 
     async def _record(self, update: UpdatePlan, generation: int) -> UpdateResult:
-        """Tell and archive; without proof only if this run was reset, after it had confirmed in the run cut off."""
+        """Announce and archive; without proof only if this run was reset, after the former run had confirmed."""
         await self._steps.release_lease(self._token)
         why = self._why_confirmed()
         confirmed = f"was confirmed as generation {generation}: {why}"  # the past tense stays true after an undo
@@ -344,7 +344,7 @@ class ConstitutionUpdate(Steering):
         return archive_input, "document, signatures, approvals and evidence into the legal archive"
 
     def _facts(self, generation: int | None) -> dict[str, object]:
-        """Return what every record of this run's end says, for those who search by field."""
+        """Return the fields that every record of this run's end carries, for searches."""
         status = self._journal.status
         return {
             "generation": generation,
@@ -380,7 +380,7 @@ class ConstitutionUpdate(Steering):
     async def _end_unconfirmed(
         self, error: StepFailedError | StepInterruptedError, info: DeploymentInfo
     ) -> UpdateResult:
-        """Undo, tell, and end as Rejected or RolledBack: the outcome says what is true, and why it began.
+        """Undo, announce, and end as Rejected or RolledBack: the outcome is true (invariant 4), and says why it began.
 
         Returns only if the undo finds that the release *is* confirmed: the answer to *confirm* was lost, or a person
         said abort in the same moment. Then the point of no return has been passed and the run completes.
@@ -409,7 +409,7 @@ class ConstitutionUpdate(Steering):
         raise ApplicationError(detail + notes, status, type=kind, non_retryable=True)
 
     async def _unwind(self, error: StepFailedError | StepInterruptedError, info: DeploymentInfo) -> tuple[str, str]:
-        """Undo everything; return why, and what could not be undone, in words."""
+        """Undo everything; return why, and the failed undos, in words."""
         self._uninterruptible = True  # nothing interrupts an undo
         self._deciding = False
         self._stepper.persistent_phase = Phase.ROLLING_BACK

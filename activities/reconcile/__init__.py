@@ -1,1 +1,1 @@
-"""Reconciliation as activities: what is compared, what is put right, and what is named to a person."""
+"""Reconciliation as activities: comparisons, repairs, and findings for a person."""

@@ -1,4 +1,4 @@
-"""Reconciliation of the records: the legal archive has every outcome, unaltered; the channel was told each once."""
+"""Reconciliation of the records: each outcome is in the legal archive, unaltered, and in the channel once."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -33,7 +33,7 @@ class ArchiveLook(Model):
 
 
 class ArchiveFound(Model):
-    """``missing``: what ``archive_release`` must write anew, in the words that were used before if they are known."""
+    """``missing``: what ``archive_release`` must write anew, in the earlier words if they are known."""
 
     missing: tuple[ArchiveInput, ...]
     findings: tuple[Finding, ...]
@@ -70,8 +70,8 @@ class ArchiveChecks:
         """Compare the archive with the releases that have an outcome. Only reads.
 
         Missing files and rows can be written anew; only what happened: a release that is recorded as withdrawn or
-        poisoned, and that no release undid, is a finding, and no row says that it was rolled back. In a folder with a
-        file that differs from its manifest nothing is touched: a person must see what was done there.
+        poisoned, and that no release undid, is a finding, and no row says that it was rolled back. A folder with a
+        file that differs from its manifest stays untouched: a person must see the change.
         """
         require_environment(self._config, x.environment)
         before = datetime.now(UTC) - timedelta(seconds=x.closed_seconds)
@@ -110,9 +110,9 @@ class ArchiveChecks:
     @activity.defn
     @classified
     async def check_channel(self, x: ChannelInput) -> Found:
-        """Find outcomes that were told twice; with ``repair`` delete all but the first message of each.
+        """Find outcomes that were announced twice; with ``repair`` delete all but the first message of each.
 
-        Twice, or killed half-way: what is deleted is not found again. Late: the first message always stays.
+        Twice, or killed half-way: a deleted message is not found again. Late: the first message always stays.
         """
         require_environment(self._config, x.environment)
         messages: dict[str, list[tuple[str, str]]] = {}

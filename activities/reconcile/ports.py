@@ -1,4 +1,4 @@
-"""What reconciliation needs beyond ``activities.ports``: searching, listing, deleting. ``worker.py`` hands it in."""
+"""The outside of reconciliation beyond ``activities.ports``: searching, listing, deleting."""
 # ruff: noqa: D102 - what needs no word here is documented where it is implemented
 
 from collections.abc import Collection

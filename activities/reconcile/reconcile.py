@@ -1,7 +1,7 @@
-"""Reconciliation, first look: what is live, and which runs have left it behind.
+"""Reconciliation, first look: which releases are live, and which runs have left them unfinished.
 
 A *run group* is every run of one update id: the update, its rollback, and their guards. A group whose runs have all
-been closed for a while cannot finish anything any more; whatever it left is reconciliation's.
+been closed for a while cannot finish anything any more; reconciliation finishes its work.
 """
 
 import hashlib
@@ -63,16 +63,16 @@ class Unguarded(Model):
 
 
 class Survey(Model):
-    """What is live, and what was left behind.
+    """The live releases, and the unfinished work of dead runs.
 
     Args:
         mark: changes with every release, standing and lease: comparisons between two equal marks hold.
         highest: generation; 0 before the first release.
-        live: what is current, lowest generation first.
+        live: the current releases, lowest generation first.
         fallback: the confirmed document that a rollback would restore.
         unguarded: runs that need their guard again, at most one of a group.
         orphans: update ids that hold the lease, or have an unconfirmed release live, with nobody left to act.
-        findings: what needs a person's eye, or is told beside the repair.
+        findings: for a person, or to report beside the repair.
     """
 
     mark: str
@@ -107,9 +107,9 @@ class Reconcile:
     @activity.defn
     @classified
     async def survey(self, x: ReconcileInput) -> Survey:
-        """Say what is live, and which families are dead and left something.
+        """Return the live releases, and the dead run groups that left something unfinished.
 
-        Assumes nothing. Twice, killed half-way, or late: only reads; whoever acts on it takes the lease first.
+        Assumes nothing. Twice, killed half-way, or late: only reads; a caller takes the lease before it acts on it.
 
         Raises:
             UnavailableError: constitution-service or Temporal does not answer.
@@ -144,7 +144,7 @@ class Reconcile:
                 continue
             guard = await self._known(self._names.guard_id(run["workflow_id"], run["run_id"]), None)
             if guard is not None and (guard["status"] == COMPLETED or not _closed([guard], before)):
-                continue  # it was, or is being, answered; or a stranger has its id, and the group is an orphan
+                continue  # it was, or is being, answered; or a foreign run has its id, and the group is an orphan
             if not _closed(await self._search.carrying(update_id), before):
                 continue
             parent = RunRef(workflow_id=run["workflow_id"], run_id=run["run_id"])
@@ -187,7 +187,7 @@ class Reconcile:
         return _closed(group, before) if group else None
 
     def _is_guard(self, run: dict[str, Any]) -> bool:
-        """Whether what runs under a guard's id is one: whoever reaches Temporal may start anything under any id."""
+        """Whether the run under a guard's id is one: anybody who reaches Temporal may start any run under any id."""
         return (run["type"], run["task_queue"]) == (GUARD, self._names.task_queue())
 
     async def _out_of_band(self, releases: Iterable[Past], now: datetime) -> list[Finding]:
@@ -212,12 +212,12 @@ class Reconcile:
     async def _known(self, workflow_id: str, run_id: str | None) -> dict[str, Any] | None:
         try:
             return await self._runs.describe(workflow_id, run_id)
-        except (NotFoundError, InvalidRequestError):  # the latter: a run id that is none, named by a stranger
+        except (NotFoundError, InvalidRequestError):  # the latter: a run id that is none, named by an untrusted caller
             return None
 
 
 def current(releases: Sequence[Past], rings: Iterable[str]) -> list[tuple[Past, tuple[str, ...]]]:
-    """Return what is current, with the rings where it is.
+    """Return the current releases, each with its rings.
 
     Args:
         releases: lowest generation first.

@@ -1,4 +1,4 @@
-"""Reconciliation of the runs: who waits for a person, whose approvals have expired; and the telling of all findings."""
+"""Reconciliation of the runs: who waits for a person, whose approvals have expired; and the report of all findings."""
 
 import shlex
 from datetime import UTC, datetime

@@ -11,7 +11,7 @@ from constitution.policy.consumer_api import PROBE_TENANT
 from constitution.watch.quantities import QUANTITIES, Quantity
 
 LONG_HISTORY = timedelta(hours=6)  # tells the noise; what is needed of it is in constitution/watch/baseline.py
-SHORT_BASELINE = timedelta(minutes=10)  # below it, what came before the baseline is a set-up phase, not traffic
+SHORT_BASELINE = timedelta(minutes=10)  # below it, samples before the baseline are of a set-up phase, not traffic
 
 
 def selector(tenants: Sequence[str], engines: Sequence[str], quantity: Quantity = QUANTITIES["evaluations"]) -> str:

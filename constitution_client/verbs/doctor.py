@@ -133,7 +133,7 @@ async def _worker(
     timeout: int,  # noqa: ASYNC109 - typed by a person, becomes the run's own
     findings: "list[Finding]",
 ) -> "ReconcileReport | None":
-    """Have the worker look, by a run of its own; whatever keeps it from answering is a finding."""
+    """Have the worker look, by a run of its own; a failure to answer is a finding."""
     from datetime import timedelta
     from uuid import uuid4
 

@@ -1,4 +1,4 @@
-"""The verb drill: what an operator shows the auditor. It becomes a process of its own, with nothing of this shell."""
+"""The verb drill: an operator's demonstration for an auditor, in a process of its own, with nothing of this shell."""
 
 import os
 import sys

@@ -109,7 +109,7 @@ async def _history(configured: "ClientSettings") -> "list[Past]":
 
 
 def _preview(bad: "Past", target: "Past | None", already: int | None, history: "list[Past]") -> list[str]:
-    """Return in words what the run will do, by the rules that the run itself plans by."""
+    """Return the run's plan in words, by the rules by which the run itself plans."""
     from constitution.rollback_plan import is_preauthorised
 
     lines = [f"undoes       {_name(bad)}, {bad.standing.value if bad.standing else 'unconfirmed'}"]
