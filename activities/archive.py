@@ -21,8 +21,8 @@ from activities.folder import (
     require_backed,
     table_row,
 )
-from activities.history import undoing
 from activities.keys import require_environment
+from activities.past_releases import undoing
 from activities.ports import ActivityConfig, Archive, ConstitutionService, EventLog, Runs
 from activities.runs import RunRef
 from constitution.checksum import Checksum
@@ -100,7 +100,7 @@ class RejectionInput(Model):
     run_id: str
 
 
-class Outcome(Model):
+class ArchivedOutcome(Model):
     """``outcome-<outcome>.json`` in a release's folder: what became of it, one file per outcome."""
 
     outcome: str
@@ -271,7 +271,7 @@ class ArchiveRelease:
             if run["close_time"] is None:
                 raise NotYetError(f"the run {ref.workflow_id} is {run['status']}: its history is not closed")
             name = f"{run['type']}-{run['run_id']}.json"
-            files[f"{folder}/histories/{name}"] = await self._runs.history(run["workflow_id"], run["run_id"])
+            files[f"{folder}/histories/{name}"] = await self._runs.event_history(run["workflow_id"], run["run_id"])
         commit = await self._archive.commit(
             files,
             change_log_row=None,
@@ -332,21 +332,23 @@ class ArchiveRelease:
         return files
 
 
-def read_outcome(path: str, data: bytes | None) -> Outcome | None:
+def read_outcome(path: str, data: bytes | None) -> ArchivedOutcome | None:
     """Return an archived outcome; None if there is none, or it cannot be read."""
     if data is None:
         return None
     try:
-        return Outcome.model_validate_json(data)
+        return ArchivedOutcome.model_validate_json(data)
     except ValidationError:
         activity.logger.warning("archived_outcome_unreadable", extra={"path": path})
         return None
 
 
-def _outcome(x: ArchiveInput, release: Release, undo: Release | None, before: Outcome | None) -> Outcome:
+def _outcome(
+    x: ArchiveInput, release: Release, undo: Release | None, before: ArchivedOutcome | None
+) -> ArchivedOutcome:
     """Return the outcome of a release by the service's records; a caller adds only the watch's evidence."""
     record = record_of(release, x.outcome)
-    return Outcome(
+    return ArchivedOutcome(
         outcome=x.outcome,
         verdict=(record and record.verdict) or (before and before.verdict),
         reason=record.reason if record else release.reason,

@@ -10,8 +10,8 @@ from activities import blocks
 from activities.ending import ended
 from activities.failures import classified
 from activities.folder import record_of, require_backed
-from activities.history import undoing
 from activities.keys import require_environment
+from activities.past_releases import undoing
 from activities.ports import ActivityConfig, Channel, ConstitutionService, Ledger
 from activities.text import one_line, slack_text
 from activities.update_plan import UpdatePlan

@@ -108,7 +108,7 @@ class Confirm:
 
     async def _newest(self) -> int:
         """Return the newest generation: the service refuses to confirm any other."""
-        async for release in self._service.history():
+        async for release in self._service.iter_releases():
             return release.generation
         return 0
 

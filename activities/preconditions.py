@@ -10,8 +10,8 @@ from activities.decisions import DecisionResult, judge_decision, judge_order, re
 from activities.documents import update_files
 from activities.ending import noted
 from activities.failures import classified
-from activities.history import history
 from activities.keys import require_environment
+from activities.past_releases import past_releases
 from activities.plan import RollbackPlan
 from activities.ports import ActivityConfig, ConstitutionService, GateRunner
 from activities.resolving import Resolver, require_succession
@@ -137,7 +137,7 @@ class Preconditions:
         strategy = resolver.strategy(x.request)
         data, checksum = await resolver.document(x.request)
         asked = await resolver.change_request(x.request.change_request, checksum)
-        releases = await history(self._service)
+        releases = await past_releases(self._service)
         constitution = await asyncio.to_thread(resolver.constitution, data, releases)
         if not resolver.problems:  # a document that is drafted anew has a request of its own
             resolver.unused(x.request.change_request, releases)
@@ -351,7 +351,7 @@ class Preconditions:
         require_environment(self._config, update.environment)
         now = datetime.now(UTC)
         data = await self._service.artifact(update.checksum)
-        releases = await history(self._service)
+        releases = await past_releases(self._service)
         require_succession(documents.parse(data), update.checksum, releases, update.environment, now)
         evidence = await self._service.evidence(x.evidence)
         if (evidence.checksum, evidence.change_request) != (update.checksum, update.change_request):

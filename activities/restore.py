@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 from temporalio import activity
 
 from activities.failures import classified
-from activities.history import history
 from activities.keys import require_environment, step_key
+from activities.past_releases import past_releases
 from activities.plan import PlanInput, RollbackPlan, make_plan
 from activities.ports import ActivityConfig, ConstitutionService
 from activities.publish import Published, published
@@ -85,7 +85,7 @@ class Restore:
         except LeaseHeldError as error:
             if error.current is None or Kind(error.current["kind"]).undoes:
                 raise NotYetError(f"another rollback is under way: {error.message}", hint=error.hint) from error
-        own = [r async for r in self._service.history() if r.update_id == x.update_id]
+        own = [r async for r in self._service.iter_releases() if r.update_id == x.update_id]
         newest = max(own, key=lambda r: r.generation, default=None)
         if newest is None:
             return Fenced(generation=None, version=None, checksum=None, fencing_token=token)
@@ -113,7 +113,7 @@ class Restore:
                 what should be restored was never confirmed, or is what is live.
         """
         require_environment(self._config, x.environment)
-        releases = await history(self._service)
+        releases = await past_releases(self._service)
         return make_plan(
             x,
             releases,

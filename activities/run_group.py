@@ -42,7 +42,7 @@ class RunGroup:
     @classified
     async def releases_of(self, x: RunGroupInput) -> RunGroupReleases:
         """Return the releases of an update id. Twice, killed half-way, or late: only reads."""
-        mine = [release async for release in self._service.history() if release.update_id == x.update_id]
+        mine = [release async for release in self._service.iter_releases() if release.update_id == x.update_id]
         return RunGroupReleases(
             releases=tuple(
                 RunGroupRelease(

@@ -50,7 +50,7 @@ class TemporalRuns:
             "paused": [one.activity_type.name for one in description.raw_description.pending_activities if one.paused],
         }
 
-    async def history(self, workflow_id: str, run_id: str | None) -> bytes:
+    async def event_history(self, workflow_id: str, run_id: str | None) -> bytes:
         """Return a run's history as JSON (UTF-8), the format of ``temporal workflow show -o json`` and the Replayer.
 
         Raises:

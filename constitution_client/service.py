@@ -308,9 +308,9 @@ class ConstitutionServiceClient(Transport):
 
     async def releases(self) -> list[Release]:
         """Return every release of the environment, newest first, with standing and delivery."""
-        return [release async for release in self.history()]
+        return [release async for release in self.iter_releases()]
 
-    async def history(self, at_once: int = RELEASES_AT_ONCE) -> AsyncIterator[Release]:
+    async def iter_releases(self, at_once: int = RELEASES_AT_ONCE) -> AsyncIterator[Release]:
         """Yield every release of the environment, newest first; no more than ``at_once`` of them are held."""
         params = {"limit": str(at_once)}
         while True:

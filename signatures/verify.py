@@ -18,7 +18,7 @@ _MARK = b"\xef\xbb\xbf"  # UTF-8's byte order mark
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class SignatureFinding:
     """What one signature is worth.
 
     Args:
@@ -41,7 +41,7 @@ class SignatureReport:
     """Who signed. ``signers`` are distinct ids of maintainers, in the order of the trust policy."""
 
     signers: tuple[str, ...]
-    findings: tuple[Finding, ...]
+    findings: tuple[SignatureFinding, ...]
 
     def require(self, threshold: int) -> None:
         """Demand at least ``threshold`` signers.
@@ -73,10 +73,10 @@ def verify_document(document: bytes, signatures: Sequence[bytes], trust: TrustPo
         trust: the pinned trust policy.
         now: the time to judge by; aware.
     """
-    findings: list[Finding] = []
+    findings: list[SignatureFinding] = []
     for index, data in enumerate(signatures):
         if index >= MAX_SIGNATURES:
-            findings.append(Finding(index, None, None, False, f"is beyond the {MAX_SIGNATURES} that are read"))
+            findings.append(SignatureFinding(index, None, None, False, f"is beyond the {MAX_SIGNATURES} that are read"))
             continue
         findings += _file(index, document, data, trust, now)
     counted = {finding.person for finding in findings if finding.counted}
@@ -84,13 +84,13 @@ def verify_document(document: bytes, signatures: Sequence[bytes], trust: TrustPo
     return SignatureReport(signers, tuple(findings))
 
 
-def _file(index: int, document: bytes, data: bytes, trust: TrustPolicy, now: datetime) -> list[Finding]:
+def _file(index: int, document: bytes, data: bytes, trust: TrustPolicy, now: datetime) -> list[SignatureFinding]:
     kind: SignatureKind | None = None
     try:
         kind = detect(data)
         results = verify_bytes(document, data, trust.people, trust, now)
     except UntrustedError as error:
-        return [Finding(index, kind, None, False, error.message)]
+        return [SignatureFinding(index, kind, None, False, error.message)]
     findings = []
     for person_id, detail in results:
         person = trust.person(person_id) if person_id is not None else None
@@ -98,7 +98,7 @@ def _file(index: int, document: bytes, data: bytes, trust: TrustPolicy, now: dat
         words = detail if counted or person is None else f"{detail}; {person.id} is no maintainer"
         if person_id is None and len(results) == 1 and (copy := _changed_copy(document, data, trust, now)):
             words = f"{detail}; {copy}"
-        findings.append(Finding(index, kind, person_id, counted, words))
+        findings.append(SignatureFinding(index, kind, person_id, counted, words))
     return findings
 
 

@@ -2,8 +2,8 @@
 
 A person who reaches Temporal can complete, fail or pause an activity by hand. A result that is not of its type would
 fail the workflow *task*, for ever: it is taken raw and read here; the activity is then run again, a bounded number of
-times, and fails. A paused one is past every timeout of the server: a timer beside it looks, names it, and gives it up at
-the end of its whole budget. A well-formed result is verified where it would decide (activities/confirm.py).
+times, and fails. A paused one is past every timeout of the server: a timer beside it looks, names it, and gives it up
+at the end of its whole budget. A well-formed result is verified where it would decide (activities/confirm.py).
 """
 
 import asyncio

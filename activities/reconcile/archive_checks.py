@@ -8,8 +8,8 @@ from temporalio import activity
 from activities.archive import ArchiveInput, read_outcome
 from activities.failures import classified
 from activities.folder import ROOT, UNDONE, change_log_key, folder_of, outcome_of
-from activities.history import history
 from activities.keys import require_environment
+from activities.past_releases import past_releases
 from activities.ports import ActivityConfig, ConstitutionService
 from activities.reconcile.ports import Repository, RunSearch, Told
 from activities.reconcile.target_checks import Found
@@ -75,7 +75,7 @@ class ArchiveChecks:
         """
         require_environment(self._config, x.environment)
         before = datetime.now(UTC) - timedelta(seconds=x.closed_seconds)
-        releases = (await history(self._service))[::-1]
+        releases = (await past_releases(self._service))[::-1]
         there, log = await self._archive()
         missing: list[ArchiveInput] = []
         findings: list[Finding] = []

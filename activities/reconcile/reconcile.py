@@ -12,8 +12,8 @@ from typing import Any
 from temporalio import activity
 
 from activities.failures import classified
-from activities.history import history
 from activities.keys import require_environment
+from activities.past_releases import past_releases
 from activities.ports import ActivityConfig, ConstitutionService, Runs
 from activities.reconcile.ports import RunSearch
 from activities.runs import RunRef
@@ -118,7 +118,7 @@ class Reconcile:
         now = datetime.now(UTC)
         before = now - timedelta(seconds=x.closed_seconds)
         lease = await self._service.lease()
-        releases = await history(self._service)
+        releases = await past_releases(self._service)
         live = current(releases, self._config.environment.rings())
         findings = _undelivered(releases, before)
         findings += await self._out_of_band(releases[-NEWEST:], now)

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 from temporalio import activity
 
 from activities.failures import classified
-from activities.history import history
 from activities.keys import require_environment
+from activities.past_releases import past_releases
 from activities.ports import ActivityConfig, ConstitutionService, Metrics
 from activities.watch.live import LiveWatch, finite, shaped
 from activities.watch.plan import plan
@@ -275,7 +275,7 @@ class Watch:
 
     async def _left_out(self, until: datetime | None = None) -> Windows:
         """Return the windows in which a release was live that was undone: their traffic is no baseline."""
-        releases = await history(self._service)
+        releases = await past_releases(self._service)
         windows = []
         for bad in releases:
             if bad.standing not in {Standing.WITHDRAWN, Standing.POISONED}:

@@ -78,7 +78,7 @@ _JOINS = frozenset({"add_string", "add_bytes"})
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ExpressionResult:
     """What one expression said: ``matched`` only for the boolean true; ``error`` when CEL gave an error value."""
 
     matched: bool
@@ -101,7 +101,7 @@ def compile_expression(text: str) -> Any:
         raise ValueError(_first_line(str(error))) from error
 
 
-def run(expression: Any, activation: Any) -> Outcome:
+def run(expression: Any, activation: Any) -> ExpressionResult:
     """Evaluate one compiled expression.
 
     Run-time errors of the engine are *values* of type ERROR whose plain value is a truthy text, so the type is
@@ -114,10 +114,10 @@ def run(expression: Any, activation: Any) -> Outcome:
         value = expression.eval(activation)
         kind = value.type()
         if kind == _TYPE.BOOL:
-            return Outcome(matched=value.plain_value() is True, error=False)
+            return ExpressionResult(matched=value.plain_value() is True, error=False)
     except Exception as error:  # the engine raises for a spent budget only, in types of its own; that denies
         raise BudgetExceededError(_first_line(str(error))) from error
-    return Outcome(matched=False, error=kind in (_TYPE.ERROR, _TYPE.UNKNOWN))
+    return ExpressionResult(matched=False, error=kind in (_TYPE.ERROR, _TYPE.UNKNOWN))
 
 
 def run_list(expression: Any, activation: Any) -> list[bool] | None:

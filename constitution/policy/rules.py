@@ -22,7 +22,7 @@ from constitution.policy.evaluation import Decision, EvaluationRequest, PolicyDe
 from constitution.policy.expressions import (
     ENVIRONMENT,
     BudgetExceededError,
-    Outcome,
+    ExpressionResult,
     check_expression,
     compile_expression,
     run,
@@ -113,7 +113,7 @@ class Policy:
         error_matches = effect is not Decision.ALLOW
         for chunk in self._chunks[effect]:
             first = None
-            for rule, outcome in _outcomes(chunk, activation):
+            for rule, outcome in _results(chunk, activation):
                 errors += outcome.error
                 if first is None and (outcome.matched or (outcome.error and error_matches)):
                     first = rule
@@ -133,11 +133,11 @@ def _chunks(compiled: list[_Compiled]) -> Iterator[_Chunk]:
         yield _Chunk(part, together)
 
 
-def _outcomes(chunk: _Chunk, activation: Any) -> Iterator[tuple[Rule, Outcome]]:
+def _results(chunk: _Chunk, activation: Any) -> Iterator[tuple[Rule, ExpressionResult]]:
     matches = run_list(chunk.together, activation) if chunk.together is not None else None
     if matches is not None:
         for compiled, matched in zip(chunk.rules, matches, strict=True):
-            yield compiled.rule, Outcome(matched=matched is True, error=False)
+            yield compiled.rule, ExpressionResult(matched=matched is True, error=False)
         return
     for compiled in chunk.rules:
         yield compiled.rule, run(compiled.expression, activation)

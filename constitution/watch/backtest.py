@@ -20,7 +20,7 @@ from constitution.model import Model
 from constitution.release import Verdict
 from constitution.watch.baseline import SHORTEST_SCRAPE_SECONDS, Measure
 from constitution.watch.spike import SpikeParameters
-from constitution.watch.watching import Watch
+from constitution.watch.watching import QuantityWatch
 
 
 class BacktestCase(Model):
@@ -116,7 +116,7 @@ def run_case(
     except ValidationError as error:
         raise InvalidRequestError("the case does not fit the test", issues=issues_of(error)) from error
     measure: Measure | None = case.measure
-    watch = Watch.begin(
+    watch = QuantityWatch.begin(
         case.series,
         publish_s=case.publish_ts,
         parameters=fitted,

@@ -1,9 +1,9 @@
 """One watch from samples to verdict: the same code for the live watch, the backtest and the benches.
 
-``Watch.begin`` freezes the baseline and the scrape grid at publish; ``feed`` and ``advance`` take what Prometheus
-answers since; ``finish`` gives the verdict. The state that must survive a crash is small (the test's, and where the
-grid stands); the samples are asked for again, and as ticks are made from samples alone, the resumed watch decides
-the same.
+``QuantityWatch.begin`` freezes the baseline and the scrape grid at publish; ``feed`` and ``advance`` take later
+answers of Prometheus; ``finish`` gives the verdict. The state that must survive a crash is small (the test's, and the
+grid's position); the samples are read again, and as ticks are made from samples alone, the resumed watch decides the
+same.
 
 A tick whose gap reaches back over publish mixes old and new events, and one in which much of the fleet restarted lost
 too many of them: neither is evidence.
@@ -26,7 +26,7 @@ HISTORY_SECONDS = (
 )  # of baseline, at most: enough to learn the noise, short enough for a day's curve to be smooth
 
 
-class Watch:
+class QuantityWatch:
     """A watch over one quantity. Not thread-safe.
 
     Args:
@@ -54,7 +54,7 @@ class Watch:
         measure: Measure | None = None,
         level_s: float = 3600.0,
         left_out: Sequence[tuple[float, float]] = (),
-    ) -> "Watch":
+    ) -> "QuantityWatch":
         """Freeze the baseline.
 
         Args:
@@ -87,7 +87,7 @@ class Watch:
         return cls(grid=grid, test=test, publish_s=publish_s, origin_s=origin_s)
 
     @classmethod
-    def resume(cls, state: Mapping[str, Any], matrix: Matrix) -> "Watch":
+    def resume(cls, state: Mapping[str, Any], matrix: Matrix) -> "QuantityWatch":
         """Go on where :meth:`state` was taken.
 
         Args:

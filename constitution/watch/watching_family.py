@@ -1,7 +1,7 @@
 """Several quantities watched together, from samples to one verdict, within one budget of false alarms.
 
 constitution/watch/watching.py for each of them, constitution/watch/spike_family.py for all.
-One quantity alone (weight 1) decides exactly as ``Watch`` does.
+One quantity alone (weight 1) decides exactly as ``QuantityWatch`` does.
 
 A quantity that is not ``required`` can raise the alarm like any other; its silence is asked for nothing. So a
 counter that stands still for weeks (errors) may be watched without making every ``ok`` impossible.
@@ -17,7 +17,7 @@ from constitution.release import Verdict
 from constitution.watch.baseline import Measure
 from constitution.watch.spike import Reading, SpikeParameters
 from constitution.watch.spike_family import FamilyReading, SpikeFamily
-from constitution.watch.watching import Matrix, Watch
+from constitution.watch.watching import Matrix, QuantityWatch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +40,7 @@ class Watched:
 class FamilyWatch:
     """A watch over several quantities. Not thread-safe. Build it with :meth:`begin`."""
 
-    def __init__(self, watches: Mapping[str, Watch], watched: Mapping[str, Watched], alpha: float) -> None:
+    def __init__(self, watches: Mapping[str, QuantityWatch], watched: Mapping[str, Watched], alpha: float) -> None:
         self.watches = dict(watches)
         self.watched = dict(watched)
         self.alpha = alpha
@@ -79,7 +79,7 @@ class FamilyWatch:
             raise ValueError("the weights of the watched quantities must sum to 1")
         alpha = min(plan.parameters.alpha for plan in watched.values())
         watches = {
-            name: Watch.begin(
+            name: QuantityWatch.begin(
                 matrices[name],
                 publish_s=publish_s,
                 parameters=plan.parameters.model_copy(update={"alpha": alpha * plan.weight}),

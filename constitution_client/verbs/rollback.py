@@ -102,7 +102,7 @@ async def _history(configured: "ClientSettings") -> "list[Past]":
     from constitution_client.connections import service_client
 
     async with service_client(configured) as service:
-        found = [past(release) async for release in service.history()]
+        found = [past(release) async for release in service.iter_releases()]
     if not found:
         raise NotFoundError("nothing is live: there is nothing to roll back", hint="constitution releases")
     return found[::-1]

@@ -16,7 +16,7 @@ from temporalio import workflow
 from temporalio.client import Client, WorkflowHistory
 from temporalio.worker import Replayer, UnsandboxedWorkflowRunner, Worker
 
-from activities.archive import ArchiveInput, ArchiveRelease, Outcome, RejectionInput, SealInput, SiemInput
+from activities.archive import ArchivedOutcome, ArchiveInput, ArchiveRelease, RejectionInput, SealInput, SiemInput
 from activities.blocks import when
 from activities.ports import ActivityConfig
 from activities.reconcile import archive_checks
@@ -217,12 +217,12 @@ async def test_a_denial_is_archived_once_with_all_that_was_signed(records: Recor
     assert row[6].startswith("2026-11-22 10:00:00 UTC")
 
 
-async def _said(records: Records, folder: str, name: str = "completed") -> Outcome:
+async def _said(records: Records, folder: str, name: str = "completed") -> ArchivedOutcome:
     """What the archive says of an outcome; the manifest says the same."""
     data = await records.repository.read(f"{folder}/outcome-{name}.json") or b""
     manifest = json.loads(await records.repository.read(f"{folder}/manifest.json") or b"{}")["files"]
     assert manifest[f"outcome-{name}.json"] == checksum_of(data)
-    return Outcome.model_validate_json(data)
+    return ArchivedOutcome.model_validate_json(data)
 
 
 async def test_a_withdrawal_is_archived_without_a_document(records: Records, author: Author) -> None:

@@ -21,7 +21,7 @@ from constitution.environment import Strategy, Target
 from constitution.errors import InvalidRequestError, UnavailableError
 from constitution.release import Verdict
 from constitution.watch.evidence import WatchEvidence
-from constitution.watch.watching import Watch as SampleWatch
+from constitution.watch.watching import QuantityWatch
 from tests.activity_support import make_config, now, refused, run
 from tests.constitution_service_support import ENVIRONMENT, Author, Site
 from tests.helpers import eventually
@@ -110,7 +110,7 @@ def judged_again(evidence: WatchEvidence) -> tuple[Verdict | None, float]:
     kept = evidence.quantities[evidence.leading]
     samples = evidence.samples["policy_engine_evaluations_total"]
     assert not isinstance(samples, str)
-    watch = SampleWatch.begin(
+    watch = QuantityWatch.begin(
         samples,
         publish_s=evidence.published_at.timestamp(),
         parameters=kept.parameters,

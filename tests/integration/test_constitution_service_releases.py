@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from activities.history import history
+from activities.past_releases import past_releases
 from adapters.redis_cache import ConstitutionCache
 from constitution.checksum import checksum_of
 from constitution.errors import (
@@ -74,9 +74,9 @@ async def test_a_history_is_read_page_by_page(author: Author) -> None:
     whole = [await author.delivered(generation) for generation in (1, 2, 3)]
 
     for at_once in (1, 2, 3, 4):
-        found = [release async for release in author.worker.history(at_once)]
+        found = [release async for release in author.worker.iter_releases(at_once)]
         assert [(r.generation, r.statement) for r in found] == [(r.generation, r.statement) for r in reversed(whole)]
-    kept = await history(author.worker)
+    kept = await past_releases(author.worker)
     assert [[asdict(stood) for stood in entry.standings] for entry in kept] == [
         [stood.model_dump() for stood in release.standings] for release in whole
     ]

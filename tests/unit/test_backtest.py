@@ -12,7 +12,7 @@ from constitution.errors import InvalidRequestError
 from constitution.release import Verdict
 from constitution.watch.backtest import BacktestCase, read_case, run_case
 from constitution.watch.spike import SpikeParameters
-from constitution.watch.watching import Watch
+from constitution.watch.watching import QuantityWatch
 from constitution_client import backtest as backtest_verb
 from constitution_client.settings import UsageError
 
@@ -126,11 +126,11 @@ class TestLiveWatch:
         def stored(now: float) -> list[dict[str, Any]]:
             return [s | {"values": [v for v in s["values"] if v[0] <= now]} for s in matrix]
 
-        watch = Watch.begin(stored(publish), publish_s=publish, parameters=BOTH)
+        watch = QuantityWatch.begin(stored(publish), publish_s=publish, parameters=BOTH)
         for scrape in range(1, 364):
             now = publish + 5.0 * scrape
             if scrape in {40, 41}:
-                watch = Watch.resume(json.loads(json.dumps(watch.state())), stored(now))
+                watch = QuantityWatch.resume(json.loads(json.dumps(watch.state())), stored(now))
             watch.feed(stored(now))
             if watch.advance(now - 2.5).verdict is not None:
                 break
@@ -141,8 +141,8 @@ class TestLiveWatch:
 
     def test_windows_of_rolled_back_releases_are_left_out_of_the_baseline(self) -> None:
         matrix = traffic(share=0.1)
-        whole = Watch.begin(matrix, publish_s=PUBLISH, parameters=BOTH).test.baseline
-        part = Watch.begin(
+        whole = QuantityWatch.begin(matrix, publish_s=PUBLISH, parameters=BOTH).test.baseline
+        part = QuantityWatch.begin(
             matrix, publish_s=PUBLISH, parameters=BOTH, left_out=[(PUBLISH - 900, PUBLISH - 300)]
         ).test.baseline
         assert part.scrapes == whole.scrapes - 121

@@ -11,7 +11,7 @@ async def undoing(service: ConstitutionService, generation: int) -> Release | No
     Raises:
         UnavailableError: constitution-service does not answer.
     """
-    async for release in service.history():
+    async for release in service.iter_releases():
         if release.generation <= generation:
             return None
         if release.rollback_of == generation:
@@ -19,12 +19,12 @@ async def undoing(service: ConstitutionService, generation: int) -> Release | No
     return None
 
 
-async def history(service: ConstitutionService) -> list[Past]:
+async def past_releases(service: ConstitutionService) -> list[Past]:
     """Return what is compared of every release of the environment, lowest generation first.
 
     Raises:
         UnavailableError: constitution-service does not answer.
     """
-    found = [past(release) async for release in service.history()]
+    found = [past(release) async for release in service.iter_releases()]
     found.reverse()
     return found
