@@ -1,4 +1,4 @@
-"""The worker: settings, adapters, activities, workflows; then poll until told to stop.
+"""The worker: settings, adapters, activities, workflows; then poll until stopped.
 
 The only place that knows which adapter stands behind which Protocol. Run it with ``python worker.py``; settings are
 environment variables (``adapters/settings.py``; Temporal's own by ``temporalio.envconfig``).
@@ -248,7 +248,7 @@ async def activities(configuration: Configuration, client: Client) -> AsyncItera
             Reconcile(service=service, config=config, runs=runs, search=search, names=names),
             TargetChecks(service=service, targets=targets, topic=events, config=config),
             ArchiveChecks(
-                service=service, repository=configuration.archive, told=channel, search=search, config=config
+                service=service, repository=configuration.archive, announcements=channel, search=search, config=config
             ),
             RunChecks(search=search),
         )
@@ -333,7 +333,7 @@ async def require_search_attributes(client: Client) -> None:
 
 
 async def schedule(configuration: Configuration, client: Client) -> None:
-    """Have reconciliation run by itself, unless this worker is told not to care.
+    """Have reconciliation run by itself, unless the setting says that this worker does not.
 
     Raises:
         UnavailableError: Temporal does not take the schedule.

@@ -1,7 +1,7 @@
 """What became of a release, judged from evidence: the one act after which nothing is undone by itself.
 
-Results of activities can be made up by whoever reaches Temporal (`temporal activity complete`). So nothing that a
-workflow was told decides here: what decides is looked at again, by the same activity that records it.
+Results of activities can be made up by whoever reaches Temporal (`temporal activity complete`). So no result
+that a workflow got decides here: the same activity that records the standing checks everything again.
 """
 
 import asyncio

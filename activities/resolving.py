@@ -179,7 +179,7 @@ def require_succession(
     issues = succession_issues(parsed, checksum, releases, environment, now)
     if issues:
         raise InvalidDocumentError(
-            f"version {parsed.version} may no longer go live: the world has moved on since the board decided",
+            f"version {parsed.version} may no longer go live: something has changed since the board decided",
             issues=issues,
             hint="constitution current  # shows what is live: draft, sign and push again",
         )

@@ -31,7 +31,7 @@ LONGEST_WAIT = timedelta(minutes=1)  # Slack's limits are by the minute: a longe
 PAGE = 200  # Slack recommends no more than 200 a page
 MAX_PAGES = 50
 IDS_FOR = timedelta(minutes=10)  # a channel may be renamed, and its name given to another: then that one is meant
-THREADS = 10  # that are read for what was told; Slack counts calls
+THREADS = 10  # that are read for announcements; Slack counts calls
 
 # Errors of the Web API by what heals them. Source: docs.slack.dev, chat.postMessage and conversations.history, Errors.
 _TRANSIENT = frozenset(
@@ -45,7 +45,7 @@ _FORBIDDEN = frozenset(
 
 
 _Thread = tuple[tuple[Any, Any], dict[str, str]]
-"""What its head said of its replies when they were read, and our keys among them by ts."""
+"""The replies by its head when they were read, and our keys among them by ts."""
 
 
 class SlackChannel:
@@ -120,19 +120,19 @@ class SlackChannel:
             lambda: self._client.chat_update(channel=channel_id, ts=ts, text=text, blocks=blocks, parse="none"),
         )
 
-    async def told(self, channel: str, since: datetime) -> list[tuple[str, str, str]]:
+    async def announced(self, channel: str, since: datetime) -> list[tuple[str, str, str]]:
         """Return (key, channel id, ts) of our messages in the channel, and in its newest threads that are ours.
 
         Raises:
             NotFoundError: no such channel. ForbiddenError: the token may not. UnavailableError: Slack cannot now.
         """
-        return await asyncio.to_thread(self._told, channel, since)
+        return await asyncio.to_thread(self._announced, channel, since)
 
     async def delete(self, channel_id: str, ts: str) -> None:
         """Delete a message of ours.
 
         Raises:
-            NotFoundError: there is no such message (any more). InvalidRequestError: it is not ours. Else as ``told``.
+            NotFoundError: there is no such message (any more). InvalidRequestError: not ours. Else as ``announced``.
         """
         self._threads = {}
         await asyncio.to_thread(self._call, lambda: self._client.chat_delete(channel=channel_id, ts=ts))
@@ -157,7 +157,7 @@ class SlackChannel:
                         return (channel_id, str(reply["ts"])), thread_ts
         return None, thread_ts
 
-    def _told(self, channel: str, since: datetime) -> list[tuple[str, str, str]]:
+    def _announced(self, channel: str, since: datetime) -> list[tuple[str, str, str]]:
         channel_id = self._channel_id(channel)
         ours = [(message, key) for message in self._history(channel_id, since) if (key := _key(message)) is not None]
         found = {str(message["ts"]): key for message, key in ours}  # a reply that is shown in the channel too is one

@@ -35,7 +35,7 @@ CODES: Final = (
     "siem-behind",
     "target-behind",
     "target-unreachable",
-    "told-twice",
+    "announced-twice",
     "undelivered",
     "unconfirmed",
     "workers-of-two-stacks",
@@ -43,16 +43,16 @@ CODES: Final = (
 """Every kind of finding. Stable: alert rules name them (label ``code`` of the metric ``constitution_findings``)."""
 
 EXPIRY_DAYS: Final = (1, 7, 30)
-"""How many days before a document expires somebody is told, the most urgent first."""
+"""How many days before a document expires a finding reports it, the most urgent first."""
 
 DRIFT_WATCH: Final = timedelta(hours=72)
 """How long after a release a target that leaves it counts as drift of that release."""
 
 STACK_DIGITS: Final = 12
-"""Hex digits of ``stack_of``: enough to tell deployments apart; nothing is trusted because of them."""
+"""Hex digits of ``stack_of``: enough to distinguish deployments; nothing is trusted because of them."""
 
 REMEMBERED: Final = timedelta(minutes=10)
-"""A finding that comes back within this time is the same one: a target that flaps is not told every 30 s."""
+"""A finding that comes back within this time is the same one: a target that flaps is not reported every 30 s."""
 
 
 class ReconcileRequest(Model):

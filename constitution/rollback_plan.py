@@ -88,7 +88,7 @@ def is_preauthorised(bad: Past, target: Past | None, releases: Sequence[Past], n
 def why_not_preauthorised(bad: Past, target: Past | None, releases: Sequence[Past], now: datetime) -> str:
     """Return why the approvals of the bad release do not cover its undo, for the people who must sign; "": they do."""
     if bad.kind is not Kind.UPDATE or not bad.is_approved:
-        return f"generation {bad.generation} is a {bad.kind.value}: nobody approved it as an update, with its way back"
+        return f"generation {bad.generation} is a {bad.kind.value}: no approval of an update authorises its undo"
     previous = next((r.checksum for r in releases if r.generation == bad.previous_generation), None)
     if (target.checksum if target else None) != previous:
         return "its approvals authorise the way back to what was live before it, and this is another target"

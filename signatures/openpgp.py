@@ -214,7 +214,7 @@ def _judge(
     candidates = [(person, cert, key) for person, cert in known if (key := cert.issuer(packet.issuers)) is not None]
     if not candidates:
         issuer = packet.issuers[0] if packet.issuers else "an unnamed key"
-        return OpenPgpSignature(None, f"made by {issuer}, which is nobody's who may sign here{broken}")
+        return OpenPgpSignature(None, f"made by {issuer}, which belongs to nobody who may sign here{broken}")
     if packet.created is None:
         return OpenPgpSignature(None, "says no time of its making")
     if packet.created > now + CLOCK_SKEW:

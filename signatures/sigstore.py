@@ -61,7 +61,7 @@ class _Anyone:
                     continue
                 self.person, self.detail = person.id, f"Sigstore {entry.identity} by {entry.issuer}"
                 return
-        raise VerificationError("the identity or its issuer is nobody's who may sign here")
+        raise VerificationError("the identity or its issuer belongs to nobody who may sign here")
 
 
 def verify(

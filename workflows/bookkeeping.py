@@ -135,7 +135,7 @@ class Bookkeeping:
                 clipped(f"progress in {update.channel}: {line}", SUMMARY),
             )
         except ActivityError as error:
-            self._journal.refused(f"progress not told: {explain(error).message}")
+            self._journal.refused(f"progress not announced: {explain(error).message}")
 
     # a refusal: an outage must not keep a refused run open
 
@@ -176,7 +176,7 @@ class Bookkeeping:
                 deadline=policies.AUDIT_DEADLINE,
             )
         except (StepFailedError, StepSkippedError) as error:
-            self._journal.refused(f"not told: {error}")
+            self._journal.refused(f"not announced: {error}")
         await self.audit_outcome(
             "broadcast",
             f"{what}.rejected",

@@ -26,7 +26,7 @@ ROLLBACK = "ConstitutionRollback"
 GUARD = "ConstitutionGuard"
 
 FORESEEABLE = 20
-"""So many ids of a rollback follow from its generation; somebody who takes them all meets random ones."""
+"""So many ids of a rollback follow from its generation; after them come random ones, which nobody can occupy before."""
 
 RESTART_PAUSE = timedelta(seconds=1)
 """Between a guard or rollback that was terminated and its next run; it doubles, so that a history stays small."""

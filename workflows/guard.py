@@ -151,7 +151,7 @@ class ConstitutionGuard:
                 run_id=request.parent.run_id or "",
             ),
             policies.SLACK,
-            summary=f"tell {info.channel}: {outcome.value}",
+            summary=f"announce in {info.channel}: {outcome.value}",
             persistent=True,
         )
         await self._audit(request, f"guard.{outcome.value}", reason)
@@ -197,7 +197,7 @@ class ConstitutionGuard:
             RunGroup.releases_of,
             RunGroupInput(update_id=request.update_id),
             policies.READ,
-            summary="which releases did this family make",
+            summary="which releases did this run group make",
             persistent=True,
             manages_state=False,
         )
@@ -226,10 +226,12 @@ class ConstitutionGuard:
                     raises=frozenset({NotFoundError.code}),  # Temporal's retention has taken a history: nobody has it
                 )
             except StepFailedError as error:
-                self._journal.refused(f"generation {release.generation} is not sealed: {error.failure.message}")
+                self._journal.refused(
+                    f"generation {release.generation}: histories are not archived: {error.failure.message}"
+                )
                 continue
             commits.append(archived.commit[:12])
-        return f"; sealed in {', '.join(commits)}" if commits else ""
+        return f"; histories archived in {', '.join(commits)}" if commits else ""
 
     async def _closed(self, run: RunRef) -> bool:
         try:

@@ -105,4 +105,4 @@ PERSISTENT_PAUSE_MAX = timedelta(minutes=5)
 """The pause doubles up to this, so that a day of outage stays under 2,000 events of history."""
 
 AUDIT_DEADLINE = timedelta(hours=1)
-"""How long a refused run stays open to get its refusal into the audit stream and told."""
+"""How long a refused run stays open to get its refusal audited and announced."""

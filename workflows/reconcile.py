@@ -104,7 +104,7 @@ class ConstitutionReconcile:
             if request.repair:
                 await self._guard_again(run, info)
                 finding = finding.model_copy(
-                    update={"repaired": "its guard was started again: it undoes, tells, seals"}
+                    update={"repaired": "its guard was started again: it undoes, announces, archives"}
                 )
             self._findings.append(finding)
         for update_id in survey.orphans:
@@ -270,7 +270,7 @@ class ConstitutionReconcile:
 
     async def _channel_and_runs(self, info: DeploymentInfo, request: ReconcileRequest) -> None:
         channel = ChannelInput(environment=info.environment, repair=request.repair)
-        self._add(await self._look("channel", ArchiveChecks.check_channel, channel, "was each outcome told once"))
+        self._add(await self._look("channel", ArchiveChecks.check_channel, channel, "was each outcome announced once"))
         runs = RunsInput(environment=info.environment)
         self._add(await self._look("runs", RunChecks.check_runs, runs, "who waits for a person"))
 

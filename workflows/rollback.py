@@ -333,7 +333,7 @@ class ConstitutionRollback(Steering):
             "archive",
             "rollback.completed",
             success=True,
-            event_id=f"{plan.environment}/{plan.bad_generation}/rolled_back",  # told once, also by a run started again
+            event_id=f"{plan.environment}/{plan.bad_generation}/rolled_back",  # once, also by a run started again
             message=f"{detail}: {request.reason}",
             details={
                 "bad_generation": plan.bad_generation,
@@ -380,7 +380,7 @@ class ConstitutionRollback(Steering):
             answers=plan.bad_update_id,
             unreachable=unreachable,
         )
-        return await self._books.announce(announcement, f"tell {plan.channel}: rolled back")
+        return await self._books.announce(announcement, f"announce in {plan.channel}: rolled back")
 
     async def _archive(
         self, plan: RollbackPlan, published: Published, proof: Proof | None, request: RollbackRequest
@@ -421,7 +421,7 @@ class ConstitutionRollback(Steering):
             announcement,
             self._board,
             what="rollback",
-            summary=f"tell {info.channel}: rollback refused",
+            summary=f"announce in {info.channel}: rollback refused",
             message=failure.message,
             details={"code": failure.code},
             version=self._plan.bad_version if self._plan else None,

@@ -45,7 +45,7 @@ class Undo:
         self.rollback: RollbackResult | None = None
         """What the rollback did, where one was needed."""
         self.confirmed: int | None = None
-        """The generation that *is* confirmed, although this run did not hear it: then nothing is undone."""
+        """The generation that *is* confirmed, although this run did not learn it: then nothing is undone."""
         self.undone: int | None = None
         """The generation that had been undone before."""
 

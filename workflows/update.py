@@ -324,8 +324,8 @@ class ConstitutionUpdate(Steering):
         why = self._why_confirmed()
         confirmed = f"was confirmed as generation {generation}: {why}"  # the past tense stays true after an undo
         announcement = self._announcement(update, Outcome.COMPLETED, why)
-        posted = await self._books.announce(announcement, f"tell {update.channel}: {announcement.outcome}")
-        await self._progress(confirmed, final=True)  # after the telling: only then Slack answers again after an outage
+        posted = await self._books.announce(announcement, f"announce in {update.channel}: {announcement.outcome}")
+        await self._progress(confirmed, final=True)  # after the announcement: Slack may be down before it
         archived = await self._books.archive(self._proof, self._archive_input(generation))
         detail = f"{update.version} {confirmed}"
         await self._books.audit_outcome(
@@ -443,7 +443,7 @@ class ConstitutionUpdate(Steering):
             announcement,
             self._board,
             what="update",
-            summary=f"tell {info.channel}: rejected",
+            summary=f"announce in {info.channel}: rejected",
             message=cause,
             details=self._facts(None),
             version=status.version,

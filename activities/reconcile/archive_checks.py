@@ -11,7 +11,7 @@ from activities.folder import ROOT, UNDONE, change_log_key, folder_of, outcome_o
 from activities.keys import require_environment
 from activities.past_releases import past_releases
 from activities.ports import ActivityConfig, ConstitutionService
-from activities.reconcile.ports import Repository, RunSearch, Told
+from activities.reconcile.ports import Announcements, Repository, RunSearch
 from activities.reconcile.target_checks import Found
 from constitution.checksum import checksum_of
 from constitution.model import Model
@@ -54,13 +54,13 @@ class ArchiveChecks:
         *,
         service: ConstitutionService,
         repository: Repository,
-        told: Told,
+        announcements: Announcements,
         search: RunSearch,
         config: ActivityConfig,
     ) -> None:
         self._service = service
         self._repository = repository
-        self._told = told
+        self._announcements = announcements
         self._search = search
         self._config = config
 
@@ -116,8 +116,8 @@ class ArchiveChecks:
         """
         require_environment(self._config, x.environment)
         messages: dict[str, list[tuple[str, str]]] = {}
-        told = await self._told.told(self._config.environment.channel, datetime.now(UTC) - TELLING)
-        for key, channel_id, ts in told:
+        announced = await self._announcements.announced(self._config.environment.channel, datetime.now(UTC) - TELLING)
+        for key, channel_id, ts in announced:
             messages.setdefault(key, []).append((ts, channel_id))
         findings = []
         for key, found in sorted(messages.items()):
@@ -127,13 +127,13 @@ class ArchiveChecks:
             repaired = ""
             if x.repair:
                 for ts, channel_id in later:
-                    await self._told.delete(channel_id, ts)
+                    await self._announcements.delete(channel_id, ts)
                 repaired = f"{len(later)} later messages were deleted"
             findings.append(
                 Finding(
-                    code="told-twice",
+                    code="announced-twice",
                     where=key,
-                    message=f"{self._config.environment.channel} was told {len(found)} times",
+                    message=f"{self._config.environment.channel} has the outcome {len(found)} times",
                     command="constitution doctor --repair",
                     repaired=repaired,
                 )

@@ -34,10 +34,10 @@ class Repository(Protocol):
         ...
 
 
-class Told(Protocol):
-    """What was told in the channel."""
+class Announcements(Protocol):
+    """The announcements in the channel."""
 
-    async def told(self, channel: str, since: datetime) -> list[tuple[str, str, str]]:
+    async def announced(self, channel: str, since: datetime) -> list[tuple[str, str, str]]:
         """Return (key, channel id, ts) of our messages."""
         ...
 

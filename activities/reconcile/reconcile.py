@@ -278,7 +278,7 @@ def _unconfirmed(release: Past) -> Finding:
     return Finding(
         code="unconfirmed",
         where=f"generation {release.generation}",
-        message=f"{what}, is not confirmed, and was made by no run that Temporal knows: nobody will confirm or undo it",
+        message=f"{what}, is not confirmed, and was made by no run that Temporal knows: no run will confirm or undo it",
         command=f"{undo_command(undoes or release.generation)}  # or confirm it as it was loaded, with --confirm and"
         f" --update-id {release.update_id}",
     )

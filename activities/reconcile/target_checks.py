@@ -124,7 +124,7 @@ class TargetChecks:
             message = f"generation {max(signed)} is signed and on the topic, and Postgres knows only {x.highest}"
             command = "restore a newer backup of Postgres: it lost what was live (docs/operations.md, Reconciliation)"
         else:
-            message = f"{len(newer)} forged events, the first at offset {newer[0]['offset']}; no consumer believes them"
+            message = f"{len(newer)} forged events, the first at offset {newer[0]['offset']}; no consumer obeys them"
             command = "find out who may write to the topic"
         return Found(findings=(Finding(code="event-unknown", where="Kafka topic", message=message, command=command),))
 

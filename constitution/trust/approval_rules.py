@@ -17,7 +17,7 @@ from constitution.trust.trust_policy import TrustPolicy
 
 PREAUTHORISED_FOR = timedelta(hours=72)  # after its confirmation, an update's approvals authorise its undo for so long
 DENIAL_MAY_DIFFER = frozenset({"evidence", "plan", "version", "previous"})
-"""A denial is about these bytes for this purpose, on whatever evidence and plan, and however long ago."""
+"""A denial is about these bytes for this purpose, on any evidence and plan, and of any age."""
 CLOCK_SKEW = timedelta(minutes=5)  # a signer's clock may be this far ahead of ours
 
 

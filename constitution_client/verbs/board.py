@@ -80,7 +80,7 @@ def deny(
     run: RunArgument,
     *,
     key: KeyOption,
-    reason: Annotated[str, typer.Option("--reason", help="Why; told to everyone.")],
+    reason: Annotated[str, typer.Option("--reason", help="Why; shown to everyone.")],
     checksum: ChecksumOption = None,
     evidence: EvidenceOption = None,
     rollback_of: RollbackOfOption = None,

@@ -19,7 +19,7 @@ ATTEMPTS = 2  # of one workflow task; a worker that was restarted in its middle 
 def doctor(
     *,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Mend what is safe to mend, and finish what dead runs have left.")
+        bool, typer.Option("--repair", help="Repair what is safe to repair, and finish the work of dead runs.")
     ] = False,
     closed_seconds: Annotated[
         float, typer.Option("--closed-seconds", min=1, help="How long a run must have been closed to be judged.")

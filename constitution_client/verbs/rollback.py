@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def rollback(
     *,
-    reason: Annotated[str, typer.Option("--reason", help="Why; told to everyone.")],
+    reason: Annotated[str, typer.Option("--reason", help="Why; shown to everyone.")],
     to: Annotated[int | None, typer.Option("--to", min=1, help="Restore this generation's constitution.")] = None,
     bad_generation: Annotated[
         int | None, typer.Option("--bad-generation", min=1, help="Undo this release; default: the current one.")

@@ -168,7 +168,7 @@ async def _status(run: str, json: bool | None) -> None:
 
 def abort(
     run: RunArgument,
-    reason: Annotated[str, typer.Option("--reason", help="Why; told to everyone.")],
+    reason: Annotated[str, typer.Option("--reason", help="Why; shown to everyone.")],
     json: JsonOption = None,
 ) -> None:
     """Stop an update before it is confirmed, and undo what is live. Wins in every waiting state."""

@@ -180,7 +180,7 @@ def _siem(settings: dict[str, str], names: Names, event: dict[str, Any]) -> Read
 
 
 def _slack(settings: dict[str, str], channel: str, outcomes: int) -> Reading:
-    """Count the outcomes told in the channel (the embedded server is an emulator of Slack's API, and says so)."""
+    """Count the outcomes announced in the channel (the embedded server is an emulator of Slack's API, and says so)."""
     token = settings.get("SLACK_READER_TOKEN", settings["SLACK_BOT_TOKEN"])  # a workspace may have the bot's only
     client = WebClient(token=token, base_url=settings["SLACK_API_URL"])
     name = channel.removeprefix("#")
@@ -197,4 +197,4 @@ def _slack(settings: dict[str, str], channel: str, outcomes: int) -> Reading:
                 if not key.endswith("/progress"):
                     told.setdefault(key, set()).add(reply["ts"])
     once = len(told) == outcomes and all(len(messages) == 1 for messages in told.values())
-    return Reading("Slack", None, None, f"{len(told)} outcomes told in {channel}, each once", agrees=once)
+    return Reading("Slack", None, None, f"{len(told)} outcomes announced in {channel}, each once", agrees=once)

@@ -93,7 +93,7 @@ class Story:
             self._good()
             self._bad()
             self._target_lost()
-            with self._screen.timed("the guards seal the closed histories"):
+            with self._screen.timed("the guards archive the closed histories"):
                 self._runs.quiet(seconds=60)
         with self._screen.timed("reading every system by its own driver"):
             return asyncio.run(agreement.read(self._settings, self._environment, outcomes=len(self.runs)))

@@ -334,7 +334,7 @@ async def test_a_standing_that_nothing_undid_is_a_finding_and_no_row(
     look = archive_checks.ArchiveChecks(
         service=author.worker,
         repository=records.repository,
-        told=SlackChannel(slack_settings["SLACK_BOT_TOKEN"], slack_settings["SLACK_API_URL"]),
+        announcements=SlackChannel(slack_settings["SLACK_BOT_TOKEN"], slack_settings["SLACK_API_URL"]),
         search=TemporalSearch(temporal_client, "nobody"),
         config=records.config,
     )
@@ -368,7 +368,7 @@ async def test_an_outcome_that_is_archived_while_one_looks_is_not_missing(
         look = archive_checks.ArchiveChecks(
             service=author.worker,
             repository=records.repository,
-            told=channel,
+            announcements=channel,
             search=search,
             config=records.config,
         )

@@ -220,7 +220,7 @@ async def test_a_thread_is_read_again_only_when_it_has_changed(slack: resources.
     read: list[int] = []
 
     async def look() -> list[tuple[str, str, str]]:
-        found = await channel.told(name, since)
+        found = await channel.announced(name, since)
         told.append({key for key, _, _ in found})
         read.append(wire.asked[f"{address.path}conversations.replies"])
         return found

@@ -105,7 +105,7 @@ async def test_an_outcome_that_was_told_twice_is_told_once(town: Town, live: Cur
     told = await asyncio.to_thread(town.reads.told)
     key = next(key for key in told if key.endswith("/completed"))
     tell_again(town, key)
-    events = await eventually(lambda: reconciled(town, f"told-twice: {key}"), SOON)
+    events = await eventually(lambda: reconciled(town, f"announced-twice: {key}"), SOON)
     assert [event["api"]["operation"] for event in events] == ["reconcile.repaired"]
     assert (await asyncio.to_thread(town.reads.told))[key] == told[key]
     assert live.checksum
@@ -237,14 +237,14 @@ async def test_what_is_found_and_mended_is_in_the_worker_s_metrics(town: Town, l
     worker = town.settings["WORKER_METRICS_URL"]
     named = {"environment": ENVIRONMENT}
     repairs = "constitution_repairs_total"
-    mended = await metric(worker, repairs, code="told-twice", **named)
+    mended = await metric(worker, repairs, code="announced-twice", **named)
     tell_again(town, next(key for key in await asyncio.to_thread(town.reads.told) if key.endswith("/completed")))
     await town.kill(LEAF)
 
     async def counted() -> bool:
         assert await metric(worker, "constitution_findings", code="target-unreachable", **named) == 1
         assert await metric(worker, "constitution_drifting_targets", **named) == 1
-        assert await metric(worker, repairs, code="told-twice", **named) == mended + 1
+        assert await metric(worker, repairs, code="announced-twice", **named) == mended + 1
         return True
 
     await eventually(counted, SOON)

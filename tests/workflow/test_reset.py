@@ -70,7 +70,7 @@ async def test_a_published_update_is_reset_to_before_or_after_its_publish(
     assert release.generation == live.generation + 1  # the second load was answered with the first one's release
     guard = await town.guard_of(handle)
     assert (await guard.describe()).status is WorkflowExecutionStatus.COMPLETED
-    assert "sealed in" in (await town.end(guard)).result
+    assert "histories archived in" in (await town.end(guard)).result
 
 
 @pytest.mark.slow

@@ -30,7 +30,7 @@ async def test_an_update_that_is_terminated_after_the_load_is_rolled_back_by_its
     assert "TERMINATED" in end.result
     assert "was rolled back as generation" in end.result
     undoing = await outcomes.undone(town, proposal, live)
-    assert "sealed in" in end.result
+    assert "histories archived in" in end.result
     description = await handle.describe()
     sealed = [name for name in await asyncio.to_thread(town.reads.archived) if f"-{description.run_id}.json" in name]
     assert len(sealed) == 2, sealed  # into the folder of the bad release, and of the one that undid it
@@ -92,7 +92,7 @@ async def test_a_guard_that_is_terminated_is_started_again_by_its_parent(town: T
     await town.approve(handle, proposal)
     await outcomes.completed(town, handle, proposal)
     end = await town.end(town.run(guard.id))
-    assert "sealed in" in end.result
+    assert "histories archived in" in end.result
 
 
 async def test_a_rollback_that_is_terminated_is_started_again_by_its_parent(

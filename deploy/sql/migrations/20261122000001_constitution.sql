@@ -1,4 +1,4 @@
--- Everything that constitution-service remembers. Roles constitution_service (the service) and constitution_reader
+-- The tables of constitution-service. Roles constitution_service (the service) and constitution_reader
 -- (the worker's read-back) exist before; the owner of the schema runs migrations and nothing else.
 -- Append-only tables are kept so twice: the service has no right to change them, and a trigger refuses everybody.
 
@@ -9,7 +9,7 @@ BEGIN
     RAISE EXCEPTION '% is append-only: % refused', TG_TABLE_NAME, TG_OP USING ERRCODE = 'integrity_constraint_violation';
 END $$;
 
--- What was pushed. The bytes are here too, so that neither an outage nor a vandal of the artifact store can stop a
+-- Pushed documents. The bytes are here too, so that neither an outage nor a vandal of the artifact store can stop a
 -- release; the store is the archive that outlives this database.
 CREATE TABLE artifacts (
     environment  text        NOT NULL,
@@ -115,7 +115,7 @@ BEGIN
 END $$;
 CREATE TRIGGER releases_without_gap BEFORE INSERT ON releases FOR EACH ROW EXECUTE FUNCTION refuse_gap();
 
--- What each ring obeys: a pointer that only moves forward.
+-- The current release of each ring: a pointer that only moves forward.
 CREATE TABLE current_releases (
     environment text   NOT NULL,
     ring        text   NOT NULL,
@@ -146,7 +146,7 @@ CREATE TABLE standings (
     FOREIGN KEY (environment, generation) REFERENCES releases
 );
 
--- Committed with what it tells; the relay sends it and marks it, once.
+-- Events, committed with the change that they announce; the relay sends each and marks it, once.
 CREATE TABLE outbox (
     id              bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     environment     text        NOT NULL,
@@ -182,7 +182,7 @@ BEGIN
 END $$;
 CREATE TRIGGER outbox_marked_once BEFORE UPDATE ON outbox FOR EACH ROW EXECUTE FUNCTION refuse_rewrite();
 
--- When Redis was seen to hold a release.
+-- When Redis was read back with a release.
 CREATE TABLE cache_deliveries (
     environment text        NOT NULL,
     generation  bigint      NOT NULL,
@@ -202,7 +202,7 @@ CREATE TABLE idempotency_keys (
     PRIMARY KEY (environment, key)
 );
 
--- Which process relays; expires_at is what lets another take over from one that was stopped.
+-- Which process relays; after expires_at another takes over from one that was stopped.
 CREATE TABLE relay_leases (
     environment text        PRIMARY KEY,
     holder      text        NOT NULL,
@@ -244,7 +244,7 @@ CREATE TRIGGER releases_no_truncate BEFORE TRUNCATE ON releases FOR EACH STATEME
 CREATE TRIGGER standings_no_truncate BEFORE TRUNCATE ON standings FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER outbox_no_truncate BEFORE TRUNCATE ON outbox FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
--- Whatever default privileges gave: these roles get what is listed here and nothing else.
+-- Without regard to default privileges, these roles get the rights listed here and no others.
 REVOKE ALL ON ALL TABLES IN SCHEMA public FROM constitution_service, constitution_reader;
 REVOKE ALL ON ALL SEQUENCES IN SCHEMA public FROM constitution_service, constitution_reader;
 GRANT USAGE ON SCHEMA public TO constitution_service, constitution_reader;
@@ -260,5 +260,5 @@ GRANT SELECT ON artifacts, artifact_signatures, change_requests, evidence, lease
 
 -- migrate:down
 
--- There is no way back from a history that must not be lost: restore a backup into an empty database instead.
+-- No down migration: it would drop append-only tables. Restore a backup into an empty database instead.
 DO $$ BEGIN RAISE EXCEPTION 'this migration is not reversible'; END $$;

@@ -1,10 +1,10 @@
--- What the service needs to survive the loss of a system: which records lie in the artifact store, what was sent again
--- to a topic that was lost, and which generations are proved to have been lost (docs/backup-and-restore.md).
+-- For the loss of a system: which records lie in the artifact store, which events were sent again to a topic that was
+-- lost, and which generations are proved to have been lost (docs/backup-and-restore.md).
 
 -- migrate:up
 
 -- Signed records of releases and standings that the artifact store has taken. The store is written after the commit,
--- so this says what still has to be written.
+-- so these rows say which records still have to be written.
 CREATE TABLE stored_records (
     environment text        NOT NULL,
     generation  bigint      NOT NULL,
@@ -24,7 +24,7 @@ CREATE TABLE redeliveries (
 );
 CREATE INDEX redeliveries_by_outbox ON redeliveries (outbox_id, id);
 
--- Generations that were live and of which nothing is left: never given out again, and never claimed to be known.
+-- Generations that were live and of which nothing is left: never given out again (invariant 3), never claimed to be known.
 CREATE TABLE lost_generations (
     environment text        NOT NULL,
     generation  bigint      NOT NULL CHECK (generation >= 1),
@@ -67,5 +67,5 @@ GRANT SELECT ON redeliveries, lost_generations TO constitution_reader;
 
 -- migrate:down
 
--- There is no way back from a history that must not be lost: restore a backup into an empty database instead.
+-- No down migration: it would drop append-only tables. Restore a backup into an empty database instead.
 DO $$ BEGIN RAISE EXCEPTION 'this migration is not reversible'; END $$;

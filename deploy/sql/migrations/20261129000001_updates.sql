@@ -1,5 +1,5 @@
--- What became of an update, step by step, and which change requests a board member has denied. Whoever holds a worker's
--- token, or Temporal, can neither go back to an earlier step nor go on after the end.
+-- The steps of each update, and the change requests that a board member has denied. A caller with a worker's token, or
+-- with access to Temporal, can neither go back to an earlier step nor go on after the end.
 
 -- migrate:up
 
@@ -111,5 +111,5 @@ GRANT SELECT ON update_states, closed_change_requests TO constitution_reader;
 
 -- migrate:down
 
--- There is no way back from a history that must not be lost: restore a backup into an empty database instead.
+-- No down migration: it would drop append-only tables. Restore a backup into an empty database instead.
 DO $$ BEGIN RAISE EXCEPTION 'this migration is not reversible'; END $$;

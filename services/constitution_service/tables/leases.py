@@ -177,7 +177,7 @@ def require(row: LeaseRow, *, update_id: str, fencing_token: int) -> Lease:
     if held.update_id != update_id or held.fencing_token != fencing_token:
         raise LeaseLostError(
             f"the lease is held by {held.kind} {held.update_id}; the token given is not the current one",
-            hint="whoever holds the lease decides now; look at the current release",
+            hint="the lease's new holder decides now; look at the current release",
             current=held.model_dump(mode="json", exclude={"fencing_token"}),
         )
     return held
