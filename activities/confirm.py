@@ -1,6 +1,6 @@
 """What became of a release, judged from evidence: the one act after which nothing is undone by itself.
 
-Results of activities can be made up by whoever reaches Temporal (`temporal activity complete`). So no result
+Anybody who reaches Temporal can forge results of activities (`temporal activity complete`). So no result
 that a workflow got decides here: the same activity that records the standing checks everything again.
 """
 

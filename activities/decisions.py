@@ -48,7 +48,7 @@ def judge_decision(
         _require_denial(person, predicate, binding, trust)
         approvers: tuple[str, ...] = ()
     else:
-        # Alone first: an envelope that does not count must be refused by name, whatever those before it say.
+        # Alone first: an envelope that does not count must be refused by name, with any others before it.
         approval_rules.count([(person, predicate)], binding=binding, trust=trust, threshold=1, author=author, now=now)
         approvers = approval_rules.count(
             [(person, predicate), *(_verified(one, trust, now) for one in seen)],

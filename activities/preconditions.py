@@ -246,7 +246,7 @@ class Preconditions:
         """Check one signed decision about an update, and count it with those before it.
 
         A denial closes the change request in the service, and the last approval that it takes is noted there, before
-        anybody is told that they count: whatever becomes of the run, both bind. The service verifies them itself.
+        the answer says that they count: both bind, however the run ends. The service verifies them itself.
         Twice, killed half-way, or late: the service keeps each once.
 
         Raises:

@@ -118,7 +118,7 @@ class ArtifactStore:
             return await self._read(path)
 
     async def replace(self, path: str, data: bytes) -> None:
-        """Write bytes under a path, whatever lies there; the caller has judged it.
+        """Write bytes under a path, over any object there; the caller has judged it.
 
         Raises:
             UnavailableError: the store did not take them in time.
@@ -184,7 +184,7 @@ def _intact(path: str, data: bytes, digest: str | None) -> bytes | None:
 def _read_file(path: Path, digest: str | None) -> bytes | None:
     """Return a local object's bytes; None if nothing lies there, or what is damage: no regular file, another digest.
 
-    obstore opens whatever lies there: a pipe in place of one object held a thread of its runtime for each read.
+    obstore opens any kind of file: a pipe in place of one object held a thread of its runtime for each read.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)

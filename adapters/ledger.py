@@ -52,7 +52,7 @@ class PostgresLedger:
 
         Raises:
             NotYetError: another holder kept it for longer than ``LOCK_WAIT``.
-            UnavailableError: Postgres did not answer; and whatever ``work`` raises.
+            UnavailableError: Postgres did not answer. Errors of ``work`` pass through.
         """
         digest = hashlib.blake2b(f"{self._environment}/{name}".encode(), digest_size=8).digest()
         number = int.from_bytes(digest, "big", signed=True)

@@ -85,8 +85,8 @@ class TemporalSearch:
     async def without_outcome(self, since: datetime) -> list[dict[str, Any]]:
         """Return the updates and rollbacks that have closed since then without coming to an outcome.
 
-        Only those that knew their update id. A guard knows it too, and never has an outcome: it is not looked for, or
-        each guard would be given a guard, and that one again.
+        Only those with an update id. Guards have one too, and never an outcome: they are left out, or each guard would
+        get a guard of its own, without end.
         """
         return await self._list(
             f"WorkflowType IN ({_GUARDED}) AND ExecutionStatus != 'Running' AND CloseTime > '{since.isoformat()}'"

@@ -33,7 +33,7 @@ MAX_PAGES = 50
 IDS_FOR = timedelta(minutes=10)  # a channel may be renamed, and its name given to another: then that one is meant
 THREADS = 10  # that are read for announcements; Slack counts calls
 
-# Errors of the Web API by what heals them. Source: docs.slack.dev, chat.postMessage and conversations.history, Errors.
+# Errors of the Web API by their remedy. Source: docs.slack.dev, chat.postMessage and conversations.history, Errors.
 _TRANSIENT = frozenset(
     {"ratelimited", "rate_limited", "fatal_error", "internal_error", "request_timeout", "service_unavailable",
      "team_added_to_org", "message_limit_exceeded"}

@@ -121,7 +121,7 @@ class LeaseRequest(Model):
 
 
 class LeaseHolder(Model):
-    """Who holds the lease: what everybody may know of it."""
+    """The holder of the lease, without its token: for every caller."""
 
     update_id: UpdateId
     kind: Kind

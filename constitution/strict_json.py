@@ -66,7 +66,7 @@ def read(data: bytes, *, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPTH)
 def require_simple(data: bytes) -> None:
     """Refuse what costs its reader far more than its size: thousands of keys or items where a message has a few.
 
-    A JSON reader in C holds the interpreter until it is done, in whatever thread, and a validator notes a problem for
+    A JSON reader in C holds the interpreter until it is done, in any thread, and a validator notes a problem for
     each unknown key: 15 MiB of them take 20 s. Here the first few thousand strings are looked at, and no more.
 
     Raises:

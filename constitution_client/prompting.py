@@ -32,7 +32,7 @@ def confirm(question: str, *, yes: bool) -> None:
 def interruptible(ask: Callable[[], _T]) -> _T:
     """Call a prompt so that the first Ctrl-C ends it.
 
-    Inside ``asyncio.run`` the first SIGINT only asks the task to stop, which a blocking read never hears of; and the
+    Inside ``asyncio.run`` the first SIGINT only cancels the task, which a blocking read does not notice; and the
     prompt makes one error of Ctrl-C and of the input's end.
     """
     interrupted = False

@@ -87,7 +87,7 @@ def status_lines(workflow_id: str, status: Status, troubles: Iterable[str] = ())
     Args:
         workflow_id: of the run.
         status: as it says itself.
-        troubles: what the server knows of steps that it tries again by itself.
+        troubles: the server's words about steps that it tries again by itself.
     """
     lines = [
         f"{workflow_id} ({status.workflow})",

@@ -26,7 +26,7 @@ from signatures.verify import verify_bytes
 
 
 def pae(payload_type: str, payload: bytes) -> bytes:
-    """Return the bytes that are signed: ``DSSEv1 LEN(type) type LEN(payload) payload``."""
+    """Return the bytes that are signed (protocol.md, PAE): ``DSSEv1 LEN(type) type LEN(payload) payload``."""
     kind = payload_type.encode()
     return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
 

@@ -40,7 +40,7 @@ class OpenPgpError(UntrustedError):
 
 
 def _sequoia(action: Callable[[], _Result], what: str) -> _Result:
-    """Run a call into Sequoia: whatever it raises, a Rust panic too (a BaseException), means refused."""
+    """Run a call into Sequoia: any exception, a Rust panic too (a BaseException), means refused."""
     try:
         return action()
     except (KeyboardInterrupt, SystemExit):

@@ -191,7 +191,7 @@ def _statement(component: str, key: Any, packet: Any) -> SelfSignature:
 
 
 def material(body: bytes) -> bytes:
-    """Return what is equal for two key packets exactly if they hold the same public key, whatever date they bear."""
+    """Return a value that is equal for two key packets exactly if they hold the same public key, of any date."""
     key = public_key(body)
     if key is None:
         return bytes([body[5]]) + _material_of(body)

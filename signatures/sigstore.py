@@ -2,7 +2,7 @@
 
 Its import costs about a second, so it happens at the first bundle. Rules that it leaves to its callers: the root's
 entries are filtered to those in force (it ignores ``validFor`` of logs and authorities), identity and issuer are both
-required, only message-signature bundles count (a DSSE bundle covers another payload), and whatever it raises means
+required, only message-signature bundles count (a DSSE bundle covers another payload), and any exception means
 refused: malformed bundles also raise ValueError, OverflowError and binascii.Error. Bundles are malleable: their digest
 names a file, never a signature.
 Source: github.com/sigstore/sigstore-python, sigstore/verify; docs/adr/0004-signatures.md.
@@ -77,7 +77,7 @@ def verify(
         now: the time to judge by; aware.
 
     Raises:
-        SigstoreError: not accepted, whatever the reason.
+        SigstoreError: not accepted, for any reason.
     """
     if trust.sigstore is None or not any(person.sigstore for person in people):
         raise SigstoreError("nobody who may sign here has a Sigstore identity")

@@ -174,6 +174,6 @@ def _claims(token: str, trust: TrustPolicy) -> tuple[str, dict[str, Any]]:
         if client is not None:
             key = jwk.OKPKey.import_key({"kty": "OKP", "crv": "Ed25519", "x": client.public_key})
             return client.id, dict(jwt.decode(token, key, algorithms=[ALGORITHM]).claims)
-    except Exception as error:  # whatever a hostile token provokes in the parser is a refusal
+    except Exception as error:  # any error of the parser about a hostile token is a refusal
         raise ForbiddenError("the token does not verify") from error
     raise ForbiddenError("the token is signed by a client that the trust policy does not know")

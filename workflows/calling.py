@@ -63,7 +63,7 @@ async def call(
         raw = await _run(activity.__name__, argument, policy, summary, on_paused)
         try:
             return _result(activity, raw)
-        except Exception as error:  # noqa: BLE001 - whatever a converter or model raises about foreign bytes
+        except Exception as error:  # noqa: BLE001 - any error of a converter or model about foreign bytes
             workflow.logger.warning("malformed_result", extra={"activity": activity.__name__})
             problem = type(error).__name__
     message = f"{activity.__name__} was completed by hand with something that is no result of it ({problem})"
@@ -73,7 +73,7 @@ async def call(
 def _result(activity: Callable[[Any, Any], Awaitable[ResultT]], raw: RawValue) -> ResultT:
     hint = get_type_hints(activity)["return"]
     if hint is type(None):
-        return None  # type: ignore[return-value] # an activity that says nothing: nothing said is believed
+        return None  # type: ignore[return-value] # an activity without a result
     found: ResultT = workflow.payload_converter().from_payload(raw.payload, hint)
     return found
 

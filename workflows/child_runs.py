@@ -64,7 +64,7 @@ async def was_reset() -> bool:
     An activity answers, so that the answer is in the event history: a run that is replayed after a reset takes the
     same way, although ``workflow.info()`` names another run by then.
     """
-    while True:  # an undo must not end by not knowing
+    while True:  # an undo must not end without an answer
         try:
             info = await call(
                 DeploymentActivities.read_deployment,
@@ -111,7 +111,7 @@ async def is_child_of_ours(info: DeploymentInfo) -> bool:
 async def deployment(journal: Journal) -> DeploymentInfo:
     """Return which environment the worker serves.
 
-    Nothing is known yet when it is asked, so there is nobody to tell and nothing to undo: it goes on, visibly.
+    It is asked first, so there is nothing to announce or undo yet: it goes on asking, visibly.
     """
     pause = policies.PERSISTENT_PAUSE
     while True:
@@ -157,7 +157,7 @@ async def roll_back(
             )
             result: RollbackResult = await handle
         except WorkflowAlreadyStartedError:
-            if other := await stranger(info, rollback_id):
+            if other := await foreign_run(info, rollback_id):
                 taken, rollback_id = rollback_id, next(ids)
                 journal.refused(f"the id {taken} is taken by {other}, which is left alone: see {rollback_id}")
                 journal.set(rollback_workflow=rollback_id)
@@ -183,7 +183,7 @@ def rollback_ids(info: DeploymentInfo, bad_generation: int) -> Iterator[str]:
         yield f"{first}/{number if number <= FORESEEABLE else workflow.uuid4()}"
 
 
-async def stranger(info: DeploymentInfo, workflow_id: str) -> str:
+async def foreign_run(info: DeploymentInfo, workflow_id: str) -> str:
     """Describe the foreign run under the id of a rollback; "" if it is one of our workers', or has ended.
 
     Anybody who reaches Temporal may start any run under any id. A foreign run is not ours to terminate.

@@ -15,7 +15,7 @@ _FOLDERS: Final = re.compile(r'File "[^"]*/([^"/]+/[^"/]+)"')
 
 
 class ArgumentsConverter(PydanticPayloadConverter):
-    """Leaves several payloads without types as they are: whoever wants them says what they should be."""
+    """Leaves several payloads without types as they are: their reader names the types."""
 
     def from_payloads(self, payloads: Sequence[Payload], type_hints: list[type] | None = None) -> list[Any]:
         """Decode payloads; several of them without types come back raw."""
@@ -25,7 +25,7 @@ class ArgumentsConverter(PydanticPayloadConverter):
 
 
 class PortableFailures(DefaultFailureConverter):
-    """Names a file in a stack trace by its last two parts: histories are sealed into an archive that others read."""
+    """Names a file in a stack trace by its last two parts: histories go into an archive that others read."""
 
     def to_failure(self, exception: BaseException, payload_converter: PayloadConverter, failure: Failure) -> None:
         """Convert an exception and, through this same method, its causes."""

@@ -236,6 +236,6 @@ class ConstitutionGuard:
     async def _closed(self, run: RunRef) -> bool:
         try:
             return await child_runs.await_closed(run) is not None
-        except ActivityError as error:  # cannot be waited for: the record says what is known
+        except ActivityError as error:  # cannot be waited for: the archive gets the known part
             self._journal.refused(f"{run.workflow_id}: {explain(error).message}")
             return False

@@ -38,7 +38,7 @@ with workflow.unsafe.imports_passed_through():
 
 HINT = 'constitution doctor  # its input by hand is one JSON object: {"repair": false}'
 REPAIR = "constitution doctor --repair"
-STANDS_ALONE = frozenset({"target-unreachable", "cannot-look"})  # true whatever was released meanwhile
+STANDS_ALONE = frozenset({"target-unreachable", "cannot-look"})  # true also if a release happened meanwhile
 LONGEST = timedelta(seconds=45)  # of one look; longer means that a system hangs, which is a finding
 TWICE = RetryPolicy(maximum_attempts=2, initial_interval=timedelta(milliseconds=500))  # the next run is the next retry
 LOOK = StepPolicy(LONGEST, retry=TWICE)
@@ -154,7 +154,7 @@ class ConstitutionReconcile:
         while not await self._start(
             child_runs.ROLLBACK, request, rollback_id := next(ids), f"undo generation {fenced.generation}"
         ):
-            if not await child_runs.stranger(info, rollback_id):
+            if not await child_runs.foreign_run(info, rollback_id):
                 return f"{rollback_id} runs already"
         return f"{rollback_id} was started"
 

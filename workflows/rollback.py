@@ -261,7 +261,7 @@ class ConstitutionRollback(Steering):
 
     @property
     def _refusals(self) -> frozenset[str]:
-        """Which refusals end a step: by hand any that a person can mend by starting anew."""
+        """Which refusals end a step: by hand any that a person can resolve by starting anew."""
         by_person = {NotApprovedError.code, "invalid-document", "not-found", "untrusted"}
         again = {StaleGenerationError.code, LeaseLostError.code}
         return frozenset(again | {InvalidRequestError.code} | (by_person if self._by_hand else set()))

@@ -168,7 +168,7 @@ class Journal:
         status = self._status
         if status.phase != self._shown_phase:
             shown: list[SearchAttributeUpdate[Any]] = [PHASE.value_set(status.phase.value)]
-            if self._shown_phase is None:  # whoever starts a run can give it an outcome, and its guard goes by that
+            if self._shown_phase is None:  # a run's starter can give it an outcome, and its guard goes by that
                 shown.append(OUTCOME.value_unset())
             self._shown_phase = status.phase
             workflow.upsert_search_attributes(shown)

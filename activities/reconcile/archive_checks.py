@@ -87,7 +87,7 @@ class ArchiveChecks:
                 for record in release.standings
                 if record.recorded_at <= before
             ]
-            if release.generation not in undone:  # a standing alone undoes nothing: whoever holds a lease can write one
+            if release.generation not in undone:  # a standing alone undoes nothing: any holder of a lease can write one
                 findings += [_never_happened(release, record) for outcome, record in due if outcome == UNDONE]
                 due = [(outcome, record) for outcome, record in due if outcome != UNDONE]
             lacking = [(o, record) for o, record in due if not _archived(folder, o, release, there, log)]

@@ -112,8 +112,8 @@ class TargetChecks:
     async def check_topic(self, x: TopicInput) -> Found:
         """Find events on the topic about generations that Postgres does not know. Only reads.
 
-        One whose statement verifies was live: Postgres was restored from an older backup. Any other one was put there
-        by a stranger, and no consumer has believed it.
+        One whose statement verifies was live: Postgres was restored from an older backup. Any other one is an untrusted
+        writer's, and no consumer has obeyed it.
         """
         require_environment(self._config, x.environment)
         newer = await self._topic.find_newer(x.highest, x.since)
@@ -133,7 +133,7 @@ class TargetChecks:
     async def check_documents(self, x: DocumentsInput) -> Found:
         """Prove that the documents in force, and the one to fall back to, are in the store, signed and not expiring.
 
-        A read of the service puts right what its own copy can heal. Twice, killed half-way, or late: reads.
+        A read of the service repairs the store from the service's own copy. Twice, killed half-way, or late: reads.
         """
         require_environment(self._config, x.environment)
         findings: list[Finding] = []

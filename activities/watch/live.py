@@ -116,7 +116,7 @@ class LiveWatch:
         return found
 
     def progress(self, now: datetime, trouble: str | None) -> dict[str, Any]:
-        """What a heartbeat says."""
+        """The details of a heartbeat."""
         reading = self.watch.look()
         name, leading = self.watch.leading(reading)
         return {

@@ -104,7 +104,7 @@ def parse(data: bytes) -> Constitution:
     Raises:
         InvalidDocumentError: with the problems found, at most ``MAX_ISSUES`` of the schema: size, UTF-8, JSON, nesting,
             duplicate keys, schema, ids, principles, dates, rules that do not compile or break the limits of
-            constitution/policy/expressions.py. Nothing else is raised, whatever the bytes.
+            constitution/policy/expressions.py. Nothing else is raised, for any bytes.
     """
     try:
         value = strict_json.read(data)

@@ -194,7 +194,7 @@ def predict(
     total = sum(c.requests for c in counts.values())
     span_s = max((c.span_s for c in counts.values() if c.requests), default=0.0)
     enough = total >= least
-    # An engine answers, and records, whoever asks: agents hold no keys here. Who signs must know whose word this is.
+    # An engine answers and records any caller: agents hold no keys here. The signers must know that anybody can be one.
     note = f"{total} recorded requests of the last {_hours(span_s)} were replayed, of everybody who reaches an engine"
     if not enough:
         note = f"not predicted: {total} recorded requests, {least} are needed; the watch tests against no shift"

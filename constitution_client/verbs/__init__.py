@@ -1,1 +1,1 @@
-"""The verbs of the command line, a module per family. Each imports what it needs when it runs, not before."""
+"""The verbs of the command line, a module per group. Each imports what it needs when it runs, not before."""

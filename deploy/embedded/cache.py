@@ -1,7 +1,7 @@
 """Keeps downloads and builds outside the checkout, so that the next clone starts fast.
 
 An item is a directory that is made once, under a lock, beside its final name, and then renamed into place:
-whoever finds it finds all of it. Two checkouts that need the same item at the same time wait for one another.
+a directory that is there is complete. Two checkouts that need the same item at the same time wait for one another.
 """
 
 import fcntl

@@ -46,7 +46,7 @@ class Guard:
         pipe.flush()
 
     def finish(self) -> bool:
-        """End whatever is left of the servers, then the guardian. Returns whether all has ended."""
+        """End the remaining processes of the servers, then the guardian. Returns whether all have ended."""
         clean = end(self._mark, self._groups, grace=0)
         self._process.communicate(timeout=GUARDIAN_DEADLINE)
         return clean

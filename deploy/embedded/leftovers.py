@@ -1,4 +1,4 @@
-"""Finds and ends every process of a stack by its mark, whoever its parent is now.
+"""Finds and ends every process of a stack by its mark, under any parent.
 
 The mark is in the environment of each process, and is inherited by what that starts. PostgreSQL overwrites its
 environment; it carries the mark in its arguments (`cluster_name`). A program that hides its mark in another way is

@@ -84,7 +84,7 @@ class Postgres(Server):
         self._binaries()
 
     async def prepare(self) -> None:
-        """Create the cluster, owned by whoever will run it."""
+        """Create the cluster, owned by the user who will run it."""
         data, user = self._data(), self._user()
         if (data / "PG_VERSION").exists():
             return

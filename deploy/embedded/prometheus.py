@@ -167,7 +167,7 @@ def _build(target: Path, log: Path, say: Callable[[str], None], environment: dic
     environment = environment | {"GOBIN": str(target), "GOFLAGS": "-buildvcs=false", "GOTOOLCHAIN": "local"}
     # -v names each package when it is compiled, which is the progress. Outside of any module (cwd).
     install = ("nice", go, "install", "-v", "-tags", TAGS, *(f"{module}@{VERSION}" for module in MODULES))
-    command = guarded(install, signal.SIGKILL)  # this thread waits for it: it ends with whoever wanted it
+    command = guarded(install, signal.SIGKILL)  # this thread waits for it: it ends with its caller
     compiled, told_at = 0, time.monotonic()
     with (
         log.open("a") as output,

@@ -93,7 +93,7 @@ class Server(ABC):
         """Ask it something in its own protocol.
 
         Raises:
-            Exception: Whatever its client raises, or NotAnswering: it is not ready.
+            Exception: Any error of its client, or NotAnswering: it is not ready.
         """
 
     async def settle(self) -> None:  # noqa: B027 - most servers need none

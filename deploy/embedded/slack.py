@@ -23,7 +23,7 @@ from deploy.embedded.stack_directory import write_private
 # package.json and package-lock.json with the integrity of every package; no registry's address.
 PACKAGE = Path(__file__).with_name("slack_emulator")
 CHANNELS = ("release", "general")
-# Setting -> what its token may: the product tells, whoever looks from outside reads, and tests make channels.
+# Setting -> what its token may: the product posts, outside readers read, and tests make channels.
 SCOPES = {
     "SLACK_BOT_TOKEN": ("chat:write", "channels:read", "channels:history"),
     "SLACK_READER_TOKEN": ("channels:read", "channels:history"),

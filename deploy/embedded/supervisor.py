@@ -244,7 +244,7 @@ class Supervisor:
             await asyncio.gather(*(unit.take_down() for unit in wave))
 
     def finish(self) -> bool:
-        """End whatever is left of the servers, then the guardian. Returns whether all has ended."""
+        """End the remaining processes of the servers, then the guardian. Returns whether all have ended."""
         return self._guard.finish()
 
 

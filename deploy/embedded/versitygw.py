@@ -43,7 +43,7 @@ class VersityGateway(Server):
         return Command(argv=(str(self._binary()), *address, *over), environment=keys)
 
     async def check(self) -> None:
-        """Ask for the bucket without a key: whoever refuses that answers."""
+        """Ask for the bucket without a key: a refusal is an answer."""
         import httpx  # noqa: PLC0415 - not needed by a stack without it
 
         async with httpx.AsyncClient(trust_env=False, timeout=3) as client:

@@ -1,7 +1,7 @@
 """Every error as RFC 9457 ``application/problem+json``; ``type`` is ``urn:somaagenthub:problem:<code>``.
 
-Bad input is 4xx and names every problem; an outage of something behind us is 503 with ``Retry-After``; only a
-defect of ours is 500. Values that were sent are never repeated in an answer.
+Bad input is 4xx and names every problem; an outage of something behind us is 503 with ``Retry-After`` (RFC 9110
+§10.2.3); only a defect of ours is 500. Values that were sent are never repeated in an answer.
 """
 
 import http

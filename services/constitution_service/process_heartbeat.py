@@ -20,7 +20,7 @@ async def beat(context: Context) -> None:
             try:
                 await _tell(context)
             except UnavailableError as error:
-                _log.debug("presence_not_told", reason=error.message)
+                _log.debug("heartbeat_not_written", reason=error.message)
             await asyncio.sleep(EVERY.total_seconds())
     finally:
         await asyncio.shield(_leave(context))
@@ -55,4 +55,4 @@ async def _leave(context: Context) -> None:
                 context.process,
             )
     except UnavailableError:
-        _log.debug("presence_not_withdrawn")  # the row goes stale by itself
+        _log.debug("heartbeat_not_removed")  # the row goes stale by itself

@@ -16,7 +16,7 @@ TIMEOUT = httpx.Timeout(3.0, connect=1.0)  # seconds; a service on its feet answ
 
 @dataclass(frozen=True, slots=True)
 class Unchanged:
-    """304: what the ETag names is still current."""
+    """304 (RFC 9110 §15.4.5): the release of the ETag is still current."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ Rules (docs/architecture.md, Consumers; docs/adr/0007-consumers.md):
 1. Nothing counts before its release statement, environment, ring, bytes and signatures have verified.
 2. The generation never goes down (TUF 5.4.3, rollback attack). An older release, however well signed, is a replay:
    ignored and reported.
-3. Whatever is wrong, the last good constitution stays, and ``last_error`` says what was wrong and when.
+3. On any error the last good constitution stays, and ``last_error`` says what was wrong and when.
 4. Only an answer that confirms what is obeyed, or brings something newer, counts as contact: a service that answers
    below a generation that a signed event has shown is as silent as one that does not answer.
 5. What is obeyed is one immutable value, swapped in one assignment: a request in flight keeps the one it began with.

@@ -24,7 +24,7 @@ def finding(record: ConsumedMessage, why: str) -> Event:
     """Return the finding about a record.
 
     Args:
-        record: whatever came off the topic.
+        record: as it came off the topic.
         why: what is wrong with it.
     """
     uid = f"quarantine:{record.topic}:{record.partition}:{record.offset}"

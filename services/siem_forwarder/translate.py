@@ -61,7 +61,7 @@ class Translator:
             self._require_valid(event)
         except _RefusedError as error:
             return Translated(finding(record, str(error)), str(error))
-        except Exception as error:  # noqa: BLE001 - whatever a hostile record brings about, the stream goes on
+        except Exception as error:  # noqa: BLE001 - the stream goes on after any hostile record
             why = f"it cannot be read: {type(error).__name__}"
             return Translated(finding(record, why), why)
         if record.topic == self._audit_topic and event["api"]["operation"] == _TOLD_BY_UPDATED:

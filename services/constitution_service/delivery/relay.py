@@ -100,7 +100,7 @@ class Relay:
             async with context.database.connection() as connection:
                 epoch = await relay_lease.renew(connection, context.environment, context.process)
         except UnavailableError:
-            self._lead(None)  # the row may have expired; whoever can write it works
+            self._lead(None)  # the row may have expired; the process that can write it works
             raise
         self._until = asked + relay_lease.TTL.total_seconds()
         self._lead(epoch)

@@ -49,7 +49,7 @@ def rebuild(
     ] = None,
     reason: Annotated[str, typer.Option("--reason", help="Why; audited.")] = "restored from a backup",
 ) -> None:
-    """After PostgreSQL was restored from an older backup: rebuild what it lost, and fence whoever was let in before."""
+    """After PostgreSQL was restored from an older backup: rebuild what it lost, and fence every earlier holder."""
 
     async def work(context: Context, kafka: dict[str, str]) -> int:
         declared = frozenset(lost or ())

@@ -54,7 +54,7 @@ async def resend(context: Context, kafka: dict[str, str], *, apply: bool) -> Ref
         await _alone(context)
         await ensure_topics(kafka, [context.names.topic_updated(), context.names.topic_audit()])
         await producer.open()
-        missing = await _missing(context, topic)  # again: whoever else was sending cannot any more
+        missing = await _missing(context, topic)  # again: another sender is fenced by now
         for generation, group in groupby(missing, key=lambda row: row["generation"]):
             await _alone(context)
             await _send(context, producer, [outbox.of_row(row) for row in group], generation)

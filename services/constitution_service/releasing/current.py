@@ -21,7 +21,7 @@ _log = structlog.get_logger(__name__)
 
 
 def etag(pointer: Pointer) -> str:
-    """Return the entity tag: it changes with every generation, also when the bytes are the same."""
+    """Return the entity tag (RFC 9110 §8.8.3): it changes with every generation, also when the bytes are the same."""
     return f'"{pointer.generation}-{(pointer.checksum or "sha256:none").removeprefix("sha256:")[:16]}"'
 
 
@@ -30,7 +30,7 @@ async def pointer_of(context: Context, ring: str) -> Pointer:
 
     Raises:
         NoConstitutionError: before the ring's first release.
-        BehindError: PostgreSQL has lost releases, so it does not know; consumers keep what they obey.
+        BehindError: PostgreSQL has lost releases; consumers keep the one that they obey.
     """
     context.generation_guard.refuse_to_serve()
     async with context.database.connection() as connection:

@@ -19,7 +19,7 @@ Ring = Annotated[Identifier, Query(description="name of the ring")]
 _TOLD = ("update_id", "kind", "checksum", "rings", "change_request", "rollback_of", "standing", "expected_generation")
 
 
-def remember(request: Request, body: BaseModel, **more: object) -> None:
+def note_for_audit(request: Request, body: BaseModel, **more: object) -> None:
     """Keep the details of this call for its audit event, if it is refused."""
     details = body.model_dump(mode="json", include=set(_TOLD))
     request.state.subject = {**details, **more}

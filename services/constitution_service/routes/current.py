@@ -15,7 +15,7 @@ router = APIRouter(prefix="/v1", tags=["current"])
 @router.get(
     "/constitution",
     response_model=CurrentConstitution,
-    responses={304: {"description": "what If-None-Match names is still current"}},
+    responses={304: {"description": "the release that If-None-Match names is still current"}},
 )
 async def read_current(
     context: ServiceContext,

@@ -8,7 +8,7 @@ from constitution.api import Lease, LeaseHolder, LeaseRelease, LeaseRequest
 from constitution.errors import NotFoundError
 from services.common.auth import known_by, require_scope
 from services.constitution_service.releasing import lease_calls
-from services.constitution_service.routes.common import ServiceContext, remember
+from services.constitution_service.routes.common import ServiceContext, note_for_audit
 from services.constitution_service.tables import idempotency, leases
 from services.constitution_service.tables.idempotency import KeyHeader
 
@@ -33,7 +33,7 @@ async def acquire(
     context: ServiceContext, request: Request, client: Client, body: LeaseRequest, idempotency_key: KeyHeader = None
 ) -> Lease:
     """Take the lease and a new fencing token; 409 names the holder."""
-    remember(request, body)
+    note_for_audit(request, body)
     key = idempotency.read_key(idempotency_key, environment=context.environment, update_id=body.update_id)
     return await lease_calls.acquire(context, body, key, client)
 
@@ -47,7 +47,7 @@ async def release(
     idempotency_key: KeyHeader = None,
 ) -> Response:
     """Give the lease back; with an old token nothing happens."""
-    remember(request, body)
+    note_for_audit(request, body)
     idempotency.read_key(idempotency_key, environment=context.environment, update_id=body.update_id)
     await lease_calls.release(context, body, client)
     return Response(status_code=204)

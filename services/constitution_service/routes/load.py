@@ -9,7 +9,7 @@ from constitution.errors import ConstitutionError
 from constitution.release import Release
 from services.common.auth import require_scope
 from services.constitution_service.releasing import loading, standings
-from services.constitution_service.routes.common import Generation, ServiceContext, remember
+from services.constitution_service.routes.common import Generation, ServiceContext, note_for_audit
 from services.constitution_service.tables import idempotency
 from services.constitution_service.tables.idempotency import KeyHeader
 
@@ -25,7 +25,7 @@ async def load(
     idempotency_key: KeyHeader = None,
 ) -> LoadResult:
     """Put an artifact live in rings; signatures, approvals and evidence are checked here, in the transaction."""
-    remember(request, body)
+    note_for_audit(request, body)
     key = idempotency.read_key(idempotency_key, environment=context.environment, update_id=body.update_id)
     try:
         result = await loading.load(context, body, key, client)
@@ -47,6 +47,6 @@ async def standing(
     idempotency_key: KeyHeader = None,
 ) -> Release:
     """Append what became of a release."""
-    remember(request, body, generation=generation)
+    note_for_audit(request, body, generation=generation)
     key = idempotency.read_key(idempotency_key, environment=context.environment, update_id=body.update_id)
     return await standings.append(context, generation, body, key, client)

@@ -9,7 +9,7 @@ from constitution.messages import ChangeRequestId
 from constitution.release import Envelope, UpdateId
 from services.common.auth import require_scope
 from services.constitution_service.releasing import update_calls
-from services.constitution_service.routes.common import ServiceContext, remember
+from services.constitution_service.routes.common import ServiceContext, note_for_audit
 
 router = APIRouter(prefix="/v1/constitution", tags=["updates"])
 Client = Annotated[str, Depends(require_scope("lease:write"))]
@@ -27,7 +27,7 @@ async def decided(
     context: ServiceContext, request: Request, client: Client, update_id: UpdatePath, body: DecidedRequest
 ) -> UpdateRecord:
     """Note that the board has decided: from now on no deadline of the board's ends the update."""
-    remember(request, body, update_id=update_id)
+    note_for_audit(request, body, update_id=update_id)
     return await update_calls.decide(context, update_id, body, client)
 
 
@@ -36,7 +36,7 @@ async def abort(
     context: ServiceContext, request: Request, client: Client, update_id: UpdatePath, body: CloseRequest
 ) -> UpdateRecord:
     """End an update that is not live; stopping is always safe."""
-    remember(request, body, update_id=update_id)
+    note_for_audit(request, body, update_id=update_id)
     return await update_calls.abort(context, update_id, body, client)
 
 
@@ -45,7 +45,7 @@ async def expire(
     context: ServiceContext, request: Request, client: Client, update_id: UpdatePath, body: CloseRequest
 ) -> UpdateRecord:
     """End an undecided update whose deadline has passed by the service's clock."""
-    remember(request, body, update_id=update_id)
+    note_for_audit(request, body, update_id=update_id)
     return await update_calls.expire(context, update_id, body, client)
 
 
