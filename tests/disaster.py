@@ -144,4 +144,4 @@ async def refuses(disaster: Disaster, highest: int) -> None:
     assert (answer.status_code, answer.json()["code"]) == (409, "postgres-behind")
     with pytest.raises(UnavailableError, match="restored from an older backup"):
         await author.worker.current()
-    assert "recover releases" in (await author.worker.ready()).checks["generations"]
+    assert "recovery releases" in (await author.worker.ready()).checks["generations"]

@@ -1,9 +1,9 @@
-"""Outlives the supervisor by a few seconds: ends what a killed supervisor left behind.
+"""Outlives the supervisor by a few seconds: ends the processes that a killed supervisor left behind.
 
 The supervisor holds the other end of this process's standard input. It writes its mark to it, then `+N` for each
 process group that a server leads and `-N` when that has ended. The end of that input means that the supervisor has
-ended, in whatever way. Its servers have then been told to stop by the kernel (`setpriv --pdeathsig`); what does not,
-and what they started themselves, is killed here.
+ended, in any way. The kernel has then signalled its servers to stop (`setpriv --pdeathsig`); the guardian kills those
+that do not, and the processes that they started themselves.
 
 Standard library only. Run: `python -m deploy.embedded.guardian`.
 """

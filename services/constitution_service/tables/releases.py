@@ -89,7 +89,7 @@ class Told:
     Args:
         released: the highest generation that this database holds a release of.
         delivered: the highest of which every event was acknowledged by Kafka.
-        declared: the highest that a person has declared lost (``recover --lost``).
+        declared: the highest that a person has declared lost (``recovery releases --lost``).
     """
 
     released: int
