@@ -13,7 +13,7 @@ class ExitCode(IntEnum):
     WAITING = 4  # the time limit of --wait or watch passed; the run goes on
     ROLLED_BACK = 5  # the run followed to its end was rolled back
     INTERNAL = 70  # a fault of this program (EX_SOFTWARE of sysexits.h)
-    INTERRUPTED = 130  # Ctrl-C; whatever runs in Temporal goes on
+    INTERRUPTED = 130  # Ctrl-C; runs in Temporal go on
     NO_READER = 141  # the reader of the answer went away (128 + SIGPIPE, as a shell shows it)
 
 
