@@ -8,7 +8,7 @@ from activities.ports import ConstitutionService
 from constitution.api import AuditEvent
 
 REJECTED = "update.rejected"
-"""What a run says of itself that ends without having published."""
+"""The event of a run that ends without having published."""
 
 
 class Audit:

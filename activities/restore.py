@@ -110,7 +110,7 @@ class Restore:
 
         Raises:
             InvalidRequestError: with every problem: nothing is live, no such generation, a newer release is current,
-                what should be restored was never confirmed, or is what is live.
+                the release to restore was never confirmed, or is the live one.
         """
         require_environment(self._config, x.environment)
         releases = await past_releases(self._service)

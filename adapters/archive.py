@@ -294,7 +294,7 @@ def _below(repo: Repo, head: bytes, folder: str) -> Iterator[tuple[str, ObjectID
 def _manifest(repo: Repo, head: bytes | None, folder: str, files: dict[str, bytes]) -> bytes:
     """List every file of a folder with its checksum; sorted, so that the same files give the same.
 
-    What an earlier manifest says of a file stands, unless the file is written now: that one was altered or deleted
+    An earlier manifest's entry of a file stands, unless the file is written now: that one was altered or deleted
     since must stay visible, and not be covered by the next commit.
     """
     there = {} if head is None else dict(_below(repo, head, folder))

@@ -81,7 +81,7 @@ class KafkaConsumer:
             "max.poll.interval.ms": MAX_POLL_INTERVAL_MS,
             "session.timeout.ms": SESSION_TIMEOUT_MS,
             "topic.metadata.refresh.interval.ms": METADATA_REFRESH_MS,
-            "log_level": 0,  # librdkafka would print to stderr; what matters comes through error_cb
+            "log_level": 0,  # librdkafka would print to stderr; errors come through error_cb
         }
         self._topics = list(topics)
         self._on_trouble: Callable[[str], None] = _ignore

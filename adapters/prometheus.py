@@ -99,7 +99,7 @@ def _refuse(response: requests.Response, *_: Any, **__: Any) -> None:
         raise InvalidRequestError(f"Prometheus refuses the query with HTTP {response.status_code}: {body}")
     raise UnavailableError(
         f"Prometheus cannot be asked now: HTTP {response.status_code}: {body}",
-        hint="PROMETHEUS_URL says where it is looked for; what stands in front of it must let queries through",
+        hint="check PROMETHEUS_URL, and that a proxy in front of it lets queries through",
     )
 
 

@@ -371,7 +371,7 @@ async def run_gate(
         gate_directory: holds ``policy/`` and ``chaos/``.
         document: the draft's exact bytes.
         previous: the bytes it would replace; None for a first release.
-        deadline: for the whole gate; what runs longer is killed, and the draft refused.
+        deadline: for the whole gate; a longer run is killed, and the draft refused.
         heartbeat: called on the event loop with a line of progress, at least once a second.
         scratch: an existing private folder, where a subfolder is made and removed.
 

@@ -1,4 +1,4 @@
-"""The lower bound of a release: what no design of this shape can do without, one after the other, once.
+"""The lower bound of a release: the parts that no design of this shape can leave out, one after the other, once.
 
 A transactional produce and the read of it by a consumer that reads committed records only; one `GET /v1/constitution`;
 one verification (statement, bytes, signatures, rules compiled). No outbox, no relay, no polling, no second process to

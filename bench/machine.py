@@ -1,4 +1,4 @@
-"""What a measurement was made on: machine, versions, commit, and how busy the machine was with other things."""
+"""The conditions of a measurement: machine, versions, commit, and how busy the machine was with other things."""
 
 import os
 import platform

@@ -1,4 +1,4 @@
-"""Writes the tables of bench/README.md from the stored results; what stands between two markers is written anew."""
+"""Writes the tables of bench/README.md from the stored results; the text between two markers is written anew."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -16,7 +16,7 @@ Identifier = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,6
 """A name that is safe in paths, labels, topics and workflow ids."""
 
 Action = Literal["continue", "hold", "rollback", "extend_once"]
-"""What a strategy does about a verdict."""
+"""The action of a strategy on a verdict."""
 
 
 class Target(Model):
@@ -29,7 +29,7 @@ class Target(Model):
 
 
 class WatchedQuantity(Model):
-    """One of several quantities that a strategy watches; what is null is taken from the strategy.
+    """One of several quantities that a strategy watches; a null field is taken from the strategy.
 
     Args:
         quantity: which one (constitution/watch/quantities.py); it brings its own measure.

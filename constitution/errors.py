@@ -44,7 +44,7 @@ class Issue(Model):
 
 
 def listed(issues: Sequence[Issue], found: int | None = None) -> tuple[Issue, ...]:
-    """Return the first ``MAX_ISSUES`` issues, and one more that counts the rest; what it returned stays as it is.
+    """Return the first ``MAX_ISSUES`` issues, and one more that counts the rest; idempotent.
 
     Args:
         issues: in their order.

@@ -97,7 +97,7 @@ class ReleasePredicate(Model):
 
 
 class CurrentConstitution(Model):
-    """What a ring must obey: answer of ``GET /v1/constitution`` and value of the Redis key.
+    """The current release of a ring: answer of ``GET /v1/constitution`` and value of the Redis key.
 
     ``document`` is the exact text of the document (UTF-8), null after a withdraw. ``signatures`` are the detached
     signature files, base64. Everything but ``statement`` is untrusted until the statement has been verified.

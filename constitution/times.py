@@ -27,7 +27,7 @@ def checked(value: Any) -> Any:
 
 
 def _read(text: str) -> datetime:
-    digits = re.sub(r"(\.[0-9]{6})[0-9]+", r"\1", text.upper())  # what is finer than a microsecond is cut off
+    digits = re.sub(r"(\.[0-9]{6})[0-9]+", r"\1", text.upper())  # digits beyond a microsecond are cut off
     try:
         return datetime.fromisoformat(digits)
     except ValueError as error:

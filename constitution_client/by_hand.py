@@ -1,7 +1,7 @@
 """The publish step without the workflow: lease, load, standing, lease back. The path for the day Temporal is down.
 
 constitution-service checks signatures, approvals, evidence, lease and generation inside its transaction exactly as
-it does for a worker, so this is no way around anything; what is missing is what the workflow adds (sync, watch,
+it does for a worker, so no check is left out; the parts that the workflow adds are missing (sync, watch,
 rollback by itself, broadcast, archive), and the output says so.
 """
 

@@ -90,7 +90,7 @@ async def run_named(run: str, configured: ClientSettings) -> "tuple[Runs, str]":
     """
     from constitution.errors import NotFoundError
 
-    of_request = workflow_id_of(run, configured)  # first: what is missing is said before a server is asked
+    of_request = workflow_id_of(run, configured)  # first: a missing setting is reported before a server is asked
     connected = await runs(configured)
     if of_request == run:
         return connected, run

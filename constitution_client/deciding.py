@@ -1,4 +1,4 @@
-"""A board member decides: look first, then sign. What is signed is read from sources the signer can check.
+"""A board member decides: look first, then sign. The content is read from sources that the signer can check.
 
 The run under decision only says *which* bytes, change request and evidence it is about. Everything shown comes from
 constitution-service by checksum (so the bytes are those), is checked against the signer's own trust policy and own

@@ -4,7 +4,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """What the process says to the shell."""
+    """The exit code of the process."""
 
     OK = 0  # done, or the answer is yes
     REFUSED = 1  # refused, failed, rejected, or the answer is no

@@ -105,7 +105,7 @@ def _reason(error: Exception) -> str:
 
 
 def troubles(description: WorkflowExecutionDescription) -> tuple[str, ...]:
-    """Return, for each step that the server tries again by itself, what went wrong last and when it is tried next.
+    """Return, for each step that the server tries again by itself, its last error and the time of its next attempt.
 
     The run cannot say it: it learns of failed attempts only when all have been spent, up to minutes later.
     """

@@ -88,7 +88,7 @@ class Certificate:
     def refusal(self, fingerprint: str, now: datetime) -> str | None:
         """Return why a key of this certificate may not sign now, or None if it may.
 
-        ``now`` may be in the past: what was live then is judged by the bindings of then. A revocation counts until
+        ``now`` may be in the past: a release of then is judged by the bindings of then. A revocation counts until
         today all the same, as Sequoia counts those of the whole certificate.
         """
         if self._revoked:
@@ -113,7 +113,7 @@ def certificate(data: bytes, fingerprint: str) -> Certificate:
 
 @dataclass(frozen=True, slots=True)
 class OpenPgpSignature:
-    """What one signature packet is worth: ``person`` is set only if it verified."""
+    """The result of one signature packet: ``person`` is set only if it verified."""
 
     person: str | None
     detail: str

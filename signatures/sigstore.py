@@ -126,7 +126,7 @@ def _in_force(root: bytes, *, begun_by: datetime, now: datetime) -> bytes:
     Args:
         root: the pinned file.
         begun_by: when the bundle was signed: who began later had no part in it.
-        now: who has ended by now is not trusted any more, whenever it signed.
+        now: an authority or log that has ended by now is not trusted any more, whenever it signed.
 
     Raises:
         ValueError, KeyError, TypeError: it is no trusted root.

@@ -163,7 +163,7 @@ def read_bound(
 
 
 def _model(value: Any, model: type[_Predicate], what: str) -> _Predicate:
-    """Validate without coercion: what is read must be what was written, field by field."""
+    """Validate without coercion: each field must read as it was written."""
     try:
         read = model.model_validate(value)
     except ValidationError as error:

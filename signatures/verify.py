@@ -19,7 +19,7 @@ _MARK = b"\xef\xbb\xbf"  # UTF-8's byte order mark
 
 @dataclass(frozen=True, slots=True)
 class SignatureFinding:
-    """What one signature is worth.
+    """The result of one signature.
 
     Args:
         index: position of its file, from 0.

@@ -29,7 +29,7 @@ PAUSED: Final = "paused"
 """Type of the failure of an activity that was paused by hand, or never came back, until its budget was spent."""
 
 RUNS_AGAIN: Final = 2
-"""So often is an activity run again whose result is malformed: who completes it by hand may go on doing so."""
+"""How often an activity with a malformed result is run again: a person may complete it by hand each time."""
 
 FIRST_LOOK: Final = timedelta(seconds=30)
 """After this an activity that has not come back is looked at; the pause doubles, so that a history stays small."""

@@ -15,7 +15,7 @@ from constitution.environment import issues_of
 from constitution.errors import InvalidRequestError, Issue
 
 NOTHING: Final = RawValue(Payload())
-"""What a handler gets when no argument was sent."""
+"""The value of a handler's argument when none was sent."""
 
 _SEVERAL: Final = b"several/arguments"
 

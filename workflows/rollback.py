@@ -2,7 +2,7 @@
 
 It ends when every answering target obeys. By hand or as the child of an update or a guard. Its first act on the world
 is to take the lease, which fences any late load of the update that it undoes; only then does it read what is current.
-From then on nothing interrupts it: what fails is tried again, visibly, and a permanent refusal calls for a person.
+From then on nothing interrupts it: a failed step is tried again, visibly, and a permanent refusal calls for a person.
 Rules: docs/architecture.md, Workflows.
 """
 
@@ -85,7 +85,7 @@ class ConstitutionRollback(Steering):
         info = await child_runs.deployment(self._journal)
         try:
             request = read(RollbackRequest, raw, hint=HINT)
-            # Who starts a run by itself can write any update id; only a child of ours may act on its parent's word.
+            # The starter of a run can write any update id; only a child of ours may act for its parent.
             self._by_hand = request.update_id is None or not await child_runs.is_child_of_ours(info)
             self._journal.set(update_id=request.update_id or str(workflow.uuid4()))
             self._journal.identify()

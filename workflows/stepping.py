@@ -183,7 +183,7 @@ class Stepper:
         await workflow.wait_condition(wanted)
         if running.done():
             return running.result()
-        # TRY_CANCEL: the step may still be running, or run later. What it could do late is fenced by the lease token.
+        # TRY_CANCEL: the step may still be running, or run later. The lease token fences its late acts.
         running.cancel()
         await workflow.wait([running])
         if not running.cancelled() and running.exception() is None:

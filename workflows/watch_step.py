@@ -91,7 +91,7 @@ class WatchStep:
         await self._wait_while_held(update)
 
     def forget_evidence(self) -> None:
-        """Watch anew: what was reported has no evidence that backs it."""
+        """Watch anew: no evidence backs the report."""
         self.evidence = None
 
     def saw(self, verdict: Verdict) -> None:

@@ -157,7 +157,7 @@ class TargetChecks:
         if live is None:
             return None
         if refresh and not _obeys(policy, live):
-            # It answers; what a refresh that fails leaves unsaid is that it is behind, not that it is gone.
+            # It answers; a failed refresh means that it is behind, not that it is gone.
             with suppress(TransportError, ContentError):
                 policy = await self._targets.policy(target, force=True)
         if _obeys(policy, live):

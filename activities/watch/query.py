@@ -10,7 +10,7 @@ from constitution.environment import Strategy
 from constitution.policy.consumer_api import PROBE_TENANT
 from constitution.watch.quantities import QUANTITIES, Quantity
 
-LONG_HISTORY = timedelta(hours=6)  # tells the noise; what is needed of it is in constitution/watch/baseline.py
+LONG_HISTORY = timedelta(hours=6)  # shows the noise; constitution/watch/baseline.py says how much is needed
 SHORT_BASELINE = timedelta(minutes=10)  # below it, samples before the baseline are of a set-up phase, not traffic
 
 

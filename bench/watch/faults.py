@@ -30,7 +30,7 @@ class Fault:
 
     Attributes:
         name: for the table.
-        ratio: what the release does to the refused share.
+        ratio: of the refused share after the release to that before.
         bend: changes the samples of one series; gets the generator, the replica's number and the samples.
         publish_skew_s: how wrong the clock is that noted publish.
         relabelled: whether every series goes on under one label more from five minutes after publish.
@@ -49,7 +49,7 @@ def unbent(_rng: Rng, _replica: int, values: Values) -> Values:
 
 
 def restarts(every: int, replicas: int) -> Callable[[Rng, int, Values], Values]:
-    """From publish on, some replicas restart every so many scrapes; what came since the last scrape is lost."""
+    """From publish on, some replicas restart every so many scrapes; events since the last scrape are lost."""
 
     def bend(_rng: Rng, replica: int, values: Values) -> Values:
         if replica >= replicas:

@@ -1,4 +1,4 @@
-"""The streams: what a counter may do before and after a release. Counts per scrape; every generator is seeded.
+"""The streams: simulated counters before and after a release. Counts per scrape; every generator is seeded.
 
 NB phi: independent negative binomial scrapes, variance/mean ``phi``. AR: Poisson given a lognormal rate of sd 15 %,
 lag-1 correlation 0.9 per scrape (47 s); slow AR: sd 10 %, 0.98 (250 s). Drift: +10 %/h. Season: a day of +-40 % and a
@@ -35,7 +35,7 @@ BLOCK = 20  # scrapes of a second; the agents' bursts last one on average
 
 @dataclass(frozen=True)
 class Change:
-    """What the release does to the rate.
+    """The effect of the release on the rate.
 
     Attributes:
         ratio: the new rate over the old one.

@@ -1,4 +1,4 @@
-"""What a rule may read (request schema v1) and what it says."""
+"""The request that a rule may read (request schema v1), and the decision."""
 
 from enum import StrEnum
 from typing import Annotated, Literal

@@ -1,4 +1,4 @@
-"""Which decisions count, and whether they suffice. Who signed them was proved before (signatures/statements.py).
+"""Which decisions count, and whether they suffice. signatures/statements.py has proved their signers before.
 
 Counted are distinct board members, whatever keys they use. Author and approver are different people. A decision counts
 only for exactly what it names, in its time. One denial by a board member stops the release, whatever the others decide.
@@ -23,7 +23,7 @@ CLOCK_SKEW = timedelta(minutes=5)  # a signer's clock may be this far ahead of o
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Binding:
-    """What a decision must name.
+    """The facts that a decision must name.
 
     ``version`` and ``previous`` are compared for kind update only: the checksum says the same, and an undoing has no
     document of its own to take them from.

@@ -10,7 +10,7 @@ SUITES = ("chaos", "policy")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Supported:
-    """What the evidence must be of."""
+    """The facts that evidence must name."""
 
     environment: str
     checksum: str | None

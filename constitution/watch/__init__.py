@@ -1,1 +1,1 @@
-"""The watch: its statistical test, what it is fed with, and the evidence that its verdict rests on. Pure."""
+"""The watch: its statistical test, its input, and the evidence of its verdict. Pure."""

@@ -46,7 +46,7 @@ class BacktestCase(Model):
 
 
 class BacktestResult(Model):
-    """What the watch would have said.
+    """The watch's verdict about one case.
 
     Args:
         id: of the case.

@@ -1,4 +1,4 @@
-"""What the traffic was like before a release: the side of the comparison that is frozen at publish.
+"""The traffic before a release: the side of the comparison that is frozen at publish.
 
 From counts and exposures per scrape, oldest first, ending at publish. The newest hour gives the level (``n0``
 events in ``t0`` exposure); everything handed in, six hours if there are, gives the dispersion

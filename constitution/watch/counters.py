@@ -1,4 +1,4 @@
-"""From raw counter samples to events per scrape: what the watch is fed with.
+"""From raw counter samples to events per scrape, the input of the watch.
 
 Input is the ``result`` of a Prometheus matrix (``metric[70m]`` as an instant query), never ``rate()`` or a stepped
 range: those extrapolate, overlap and repeat samples, which is built-in autocorrelation. Rules, per series and then

@@ -20,7 +20,7 @@ As ``phi`` is the largest estimate, ``E exp(-c phi_hat / phi)`` (what the bet is
 of any *one* estimate that is consistent, so it may be priced as the best known of them. Otherwise a run-on of
 Geyer's sequence, which errs upwards already, would be charged twice.
 
-Asymptotic, not proved for finite samples: taking the largest errs upwards. What it cannot see is correlation
+Asymptotic, not proved for finite samples: taking the largest errs upwards. It cannot see correlation
 longer than about a fifteenth of the samples; hence six hours of history are better than one (docs/watch.md).
 Source: C. Geyer, "Practical Markov Chain Monte Carlo", Statistical Science 7 (1992).
 

@@ -1,4 +1,4 @@
-"""What a watch can see at today's traffic: said before publish, so that nobody trusts a watch that is blind.
+"""The changes that a watch can see at today's traffic; shown before publish, so that nobody trusts a blind watch.
 
 Two figures per change. The *information bound*: no test with error ``alpha`` can, on average, see the ratio ``r``
 sooner than ``ln(1/alpha) / K`` scrapes, ``K = mu/phi (r ln(r/rho) - (r - rho))`` with ``mu`` expected events per

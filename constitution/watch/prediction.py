@@ -121,7 +121,7 @@ class Prediction(Model):
     quantities: dict[PredictedName, PredictedShare] = Field(default_factory=dict)
 
     def expected(self, name: str) -> "Expected":
-        """What the watch of a quantity must tolerate; nothing for what a replay does not predict."""
+        """The change that the watch of a quantity must tolerate; none for a quantity that a replay does not predict."""
         found = next((share for key, share in self.quantities.items() if key == name), None)
         if found is None or not self.enough or found.shift == "none":
             return Expected()

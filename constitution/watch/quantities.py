@@ -1,4 +1,4 @@
-"""What a watch may watch: which counter each quantity is read from, and how its series become counted events.
+"""The quantities of a watch: which counter each is read from, and how its series become counted events.
 
 ======================  ======================================================  =======
 quantity                counted                                                 measure

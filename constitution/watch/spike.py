@@ -124,7 +124,7 @@ class SpikeParameters(Model):
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What the test says at one moment.
+    """The state of the test at one moment.
 
     Attributes:
         verdict: None while the watch goes on without an anomaly.
@@ -229,7 +229,7 @@ class SpikeTest:
         return self._log_e
 
     def reading(self) -> Reading:
-        """What the test says now: ``anomaly``, or no verdict yet."""
+        """The test's reading now: ``anomaly``, or no verdict yet."""
         if self._alarm_s is None:
             return self._read(None, "watching", None)
         return self._read(Verdict.ANOMALY, self._anomaly_reason(), self._alarm_s)

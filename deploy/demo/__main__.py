@@ -77,7 +77,7 @@ def the_only_demo(directory: Path) -> Iterator[str]:
 
 
 def stop_command(directory: Path) -> str:
-    """What to type to stop the stack of a demo that was kept."""
+    """The command that stops the stack of a demo that was kept."""
     return shlex.join([".venv/bin/python", "-m", "deploy.embedded", "down", "--directory", str(directory)])
 
 

@@ -1,6 +1,6 @@
 """Reads the checksum that each system holds, by that system's own driver, and says whether they agree.
 
-It shares no code with the activities that put the checksums there: what it finds is what an auditor would find.
+It shares no code with the activities that put the checksums there: it finds the same as an auditor would.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Follows runs by Temporal's own client: what a run says of itself, live."""
+"""Follows runs by Temporal's own client and the runs' live status."""
 
 import asyncio
 import time

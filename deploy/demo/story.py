@@ -135,7 +135,7 @@ class Story:
     # one release
 
     def _ask(self, version: str, template: str, previous: str, change_request: str, strategy: str) -> Asked:
-        """Draft, sign, push, ask and start: what people do by hand before the board is asked."""
+        """Draft, sign, push, ask and start, as people do by hand before the board is asked."""
         operator = self._operator
         draft = operator.paper(f"constitution_v{version}.json")
         signature = operator.paper(f"constitution_v{version}.json.sig")

@@ -82,7 +82,7 @@ class Drill:
         """Do all of it.
 
         Raises:
-            DrillError: it could not be carried through; what had been found until then is lost.
+            DrillError: it could not be carried through; its findings until then are lost.
             StackError: a server did not come up.
         """
         begun = time.monotonic()

@@ -1,6 +1,6 @@
 """The development environment of a stack: keys, trust policy, `environment.toml`, inbox, archive repository.
 
-Trust comes from the ceremony that production uses too (`constitution_client.ceremony`). What exists is kept: a
+Trust comes from the ceremony that production uses too (`constitution_client.ceremony`). Existing files are kept: a
 person may edit `environment.toml`; only the addresses of targets follow the ports of the stack.
 """
 

@@ -13,7 +13,7 @@ import sys
 
 from deploy.embedded.leftovers import end
 
-# What a server may take to stop in order after the supervisor was killed, in seconds.
+# Seconds that a server may take to stop in order after the supervisor was killed.
 GRACE = 5.0
 
 

@@ -19,7 +19,7 @@ from deploy.embedded.stack_directory import write_private
 VERSION = "4.4.0"
 # slf4j-simple writes the broker's log to its standard error; without a binding a failing broker says nothing.
 COORDINATES = f"org.apache.kafka:kafka_2.13:{VERSION}+org.slf4j:slf4j-simple:1.7.36"
-# sha256 and name of every jar: what was resolved once is what runs everywhere.
+# sha256 and name of every jar: the set that was resolved once runs everywhere.
 JARS = Path(__file__).with_name("kafka_jars.sha256")
 USER = "constitution"
 HEAP = "384m"

@@ -1,4 +1,4 @@
-"""What a stack needs of the machine, asked before anything is begun: what is missing is said in words."""
+"""Checks the machine for a stack's needs before anything begins, and names each missing part."""
 
 import os
 import platform

@@ -127,7 +127,7 @@ class Stack:
             self._call(self._request("start", names))
             if self._supervisor is not None and not self._attached:
                 self._call({"verb": "detach"})  # not before: an interrupted start leaves nothing
-        except BaseException:  # also Ctrl-C: what this call began must not outlive it
+        except BaseException:  # also Ctrl-C: the servers of this call must not outlive it
             if fresh:
                 self.stop()
             raise

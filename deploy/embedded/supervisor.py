@@ -91,7 +91,7 @@ class Supervisor:
                 send({"error": str(error)})
             await writer.drain()
         except (ConnectionError, json.JSONDecodeError):
-            return  # the asker has left; what it asked for goes on or is undone by its own rule
+            return  # the asker has left; its request goes on or is undone by its own rule
         finally:
             self._listeners.discard(progress)
             with suppress(ConnectionError):

@@ -22,7 +22,7 @@ CHECK_TIMEOUT = timedelta(seconds=10)
 
 
 class State(StrEnum):
-    """What a server is doing."""
+    """The state of a server."""
 
     STOPPED = "stopped"
     PREPARING = "preparing"  # downloads, builds, initialises
@@ -98,7 +98,7 @@ class Unit:
     async def _watch(self, process: Process) -> None:
         await process.ended.wait()
         if not self._stopping and self.state is State.RUNNING:
-            await process.stop(signal.SIGKILL, timedelta(0))  # what it started does not outlive it
+            await process.stop(signal.SIGKILL, timedelta(0))  # its children do not outlive it
             self._guard.discard(process.pid)
             self._enter(State.DEAD, _how_it_ended(process))
 

@@ -41,7 +41,7 @@ class DeadlinedProtocol(H11Protocol):
         self._idle = False
 
     def on_response_complete(self) -> None:
-        """Give the caller a while to take the answer; what it asked meanwhile has headers already."""
+        """Give the caller a while to take the answer; a request that came meanwhile has its headers already."""
         before = self.cycle
         super().on_response_complete()
         self._idle = self.cycle is before

@@ -8,7 +8,7 @@ Rules (docs/architecture.md, Consumers; docs/adr/0007-consumers.md):
 3. On any error the last good constitution stays, and ``last_error`` says what was wrong and when.
 4. Only an answer that confirms what is obeyed, or brings something newer, counts as contact: a service that answers
    below a generation that a signed event has shown is as silent as one that does not answer.
-5. What is obeyed is one immutable value, swapped in one assignment: a request in flight keeps the one it began with.
+5. The obeyed release is one immutable value, swapped in one assignment: a request in flight keeps the one it has.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """Keeps a follower up to date while its service runs: by hints from Kafka, and by polling.
 
 Kafka is an accelerator only. Its absence at the start, its death and its return are seen in ``trouble()``; the poll
-goes on. Each replica reads as a group of its own from the end of the topic: what came before is in the first read.
+goes on. Each replica reads as a group of its own from the end of the topic: earlier releases are in the first read.
 """
 
 import asyncio

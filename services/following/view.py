@@ -9,7 +9,7 @@ from services.following.obeyed import Obeyed
 
 @dataclass(frozen=True, slots=True)
 class Caution:
-    """What to do when the constitution in hand may no longer be the right one.
+    """The action when the constitution in hand may no longer be the right one.
 
     Attributes:
         stale: ``degrade`` keeps deciding by the last good document, ``deny`` denies everything.

@@ -27,7 +27,7 @@ class Sessions:
     """Starts sessions.
 
     Args:
-        caution: what to do when the constitution in hand may no longer be the right one.
+        caution: the action when the constitution in hand may no longer be the right one.
         backoff_s: seconds after a failed read during which a request does not ask constitution-service again.
         tenants: of the environment; others count as ``other``.
     """

@@ -81,7 +81,7 @@ class Sample:
         """Give the requests, oldest first.
 
         Raises:
-            InvalidTag: what is on the disk is not what was written.
+            InvalidTag: the bytes on the disk are not those that were written.
         """
         for kept in self._kept:
             if self._file is None:

@@ -157,7 +157,7 @@ class Relay:
     async def _send_updates(self) -> bool:
         context = self._context
         if context.generation_guard.behind is not None:
-            return True  # what waits here may be on the topic already, before releases that this database has lost
+            return True  # a waiting event may be on the topic already, before releases that this database has lost
         async with context.database.connection() as connection:
             rows = await outbox.pending(connection, context.environment, "updated", GENERATIONS_A_ROUND)
         context.metrics.pending.labels("updated").set(len(rows))

@@ -1,4 +1,4 @@
-"""``GET /v1/constitution``: what a ring must obey now.
+"""``GET /v1/constitution``: the current release of a ring.
 
 PostgreSQL says which generation is current, for every call; Redis may then give the bytes, if they are of that
 generation and verify like those of any untrusted writer. Any other value in Redis is ignored and repaired.

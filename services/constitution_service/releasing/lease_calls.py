@@ -16,7 +16,7 @@ async def acquire(context: Context, request: LeaseRequest, key: str, client: str
     Raises:
         LeaseHeldError: 409 with the holder.
         UpdateClosedError: 409, the update has ended, or its change request was denied or is used up.
-        NotCurrentError: 409, what the rollback undoes was replaced, and the holder keeps the lease.
+        NotCurrentError: 409, the release to undo was replaced, and the holder keeps the lease.
         IdempotencyMismatchError: the key was used for another body.
         PostgresBehindError: the database has lost releases, and with them who was fenced and closed.
         UnsupportedServerError: 422, a server that the release would go to cannot be used.

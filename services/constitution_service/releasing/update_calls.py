@@ -77,7 +77,7 @@ async def decide(context: Context, update_id: str, request: DecidedRequest, clie
 
 
 async def abort(context: Context, update_id: str, request: CloseRequest, client: str) -> UpdateRecord:
-    """End an update that is not live; what has ended already stays as it ended.
+    """End an update that is not live; one that has ended already stays as it ended.
 
     Past the board's deadline an undecided one ends as *expired*, also by this call.
 

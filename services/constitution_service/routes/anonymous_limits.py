@@ -32,7 +32,7 @@ class AnonymousCallers:
         if self._turns.locked() and self._waiting >= WAITING:
             raise UnavailableError(
                 "too many callers without a token are being answered",
-                hint="try again, or send a token with the scope artifacts:write: who has one does not wait",
+                hint="try again, or send a token with the scope artifacts:write: its holders do not wait",
             )
         self._waiting += 1
         try:
