@@ -1,4 +1,4 @@
-"""Audit and logging: the legal archive in git, the SIEM's position, the closed histories."""
+"""Audit and logging: the legal archive in git, the SIEM's position, the closed event histories."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -33,7 +33,7 @@ from constitution.watch.evidence import WatchEvidence
 from signatures.detect import detect
 
 SIEM_GROUP = "siem"
-SIEM_POLL = timedelta(seconds=1)
+SIEM_POLL = timedelta(seconds=1)  # a cancel is noticed within it
 
 
 class ArchiveInput(Model):

@@ -1,4 +1,4 @@
-"""What became of a release, judged from evidence: the one act after which nothing is undone by itself.
+"""Records standings by evidence (invariant 4): the one act after which nothing is undone by itself.
 
 Anybody who reaches Temporal can forge results of activities (`temporal activity complete`). So no result
 that a workflow got decides here: the same activity that records the standing checks everything again.

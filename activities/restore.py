@@ -64,7 +64,7 @@ class Restore:
     @activity.defn
     @classified
     async def fence_and_look(self, x: FenceInput) -> Fenced:
-        """Take the lease as a rollback, which fences any load that is still under way; only then look.
+        """Take the lease as a rollback, which fences any load that is still under way (invariant 6); only then look.
 
         The lease is never taken from another update: that one could only get it after ours was given back, and this
         call has closed our update id in the service.

@@ -19,7 +19,7 @@ from constitution.policy import document as documents
 from constitution.policy.evaluation import EvaluationRequest
 from constitution.policy.rules import Policy
 
-BEAT = timedelta(seconds=1)
+BEAT = timedelta(seconds=1)  # a cancel is noticed within it
 ASK_AGAIN = timedelta(milliseconds=250)  # a target that follows the event is there after one or two of these
 GIVEN_UP = 3  # questions in a row without an answer after which a target is silent, whatever it said before
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 MAX_OBJECT = 32 * 1024 * 1024  # bytes; nothing larger is ever put here, so it is damage, and not worth the memory
 TIMEOUT = timedelta(seconds=15)  # whole operation; a cloud's own retries happen inside
-LIST_AT_ONCE = 1000
+LIST_AT_ONCE = 1000  # objects of one listing: the most that S3 returns
 READS_AT_ONCE = 8  # of one process: a store that hangs holds so many threads or connections, and no more
 READ_WAIT = timedelta(seconds=2)  # for a place; after it the store counts as busy
 _RETRIES = 2

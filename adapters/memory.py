@@ -12,7 +12,7 @@ import ctypes
 M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
 M_ARENA_MAX = -8
-ARENAS = 2
+ARENAS = 2  # heaps of all threads; glibc's own limit is eight a core
 LARGE = 128 * 1024  # bytes; glibc's own default, which otherwise grows with what is freed
 
 

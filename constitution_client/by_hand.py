@@ -161,9 +161,9 @@ class _Steps:
         return await self._service.acquire_lease(request, self._key(f"lease-{uuid4()}"))
 
     async def load(self, lease: Lease) -> LoadResult:
-        history = await self._service.releases()
-        mine = [release for release in history if release.update_id == self._order.update_id]
-        before = [release.generation for release in history if release not in mine]
+        releases = await self._service.releases()
+        mine = [release for release in releases if release.update_id == self._order.update_id]
+        before = [release.generation for release in releases if release not in mine]
         environment_rings = settings().environment().rings()
         request = _checked(
             lambda: LoadRequest(

@@ -24,7 +24,7 @@ from constitution.trust.trust_policy import TrustPolicy, decode_key
 from signatures.regular_file import read_regular
 
 ALGORITHM = "Ed25519"
-MAX_TTL = timedelta(minutes=5)
+MAX_TTL = timedelta(minutes=5)  # a stolen token is good no longer
 CLOCK_SKEW = timedelta(seconds=30)  # a caller's clock may be this far ahead of ours
 MAX_KEY_FILE = 64 * 1024  # bytes; ours have about 200
 MAX_TOKEN = 4096  # characters; ours have about 450

@@ -159,7 +159,7 @@ class ConstitutionUpdate(Steering):
         self._proof = await self._steps.prove(published, update.rings, persistent=False)
         self._report = await self._sync(update, published)
         await self._watch_and_confirm(update, published)
-        return await self._record(update, published.generation)
+        return await self._finish(update, published.generation)
 
     # the board
 
@@ -318,7 +318,7 @@ class ConstitutionUpdate(Steering):
 
     # records: nothing here ever undoes a release
 
-    async def _record(self, update: UpdatePlan, generation: int) -> UpdateResult:
+    async def _finish(self, update: UpdatePlan, generation: int) -> UpdateResult:
         """Announce and archive; without proof only if this run was reset, after the former run had confirmed."""
         await self._steps.release_lease(self._token)
         why = self._why_confirmed()
@@ -391,7 +391,7 @@ class ConstitutionUpdate(Steering):
             self._token = undo.token
             self._stepper.persistent_phase = Phase.RECORDS_PENDING
             self._journal.step("confirm", "done", detail=f"confirmed before it could be undone ({cause})")
-            return await self._record(update, undo.confirmed)
+            return await self._finish(update, undo.confirmed)
         if undo.rollback is not None:
             outcome, detail = Outcome.ROLLED_BACK, _rolled_back(undo.rollback, undo.cause)
         elif undo.undone is not None:  # and told, by the rollback; this run was reset to a point before

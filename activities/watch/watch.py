@@ -41,7 +41,7 @@ GRACE = timedelta(seconds=60)  # after the watch's end, how long a silent Promet
 STALE = timedelta(seconds=15)  # a newest sample older than this (or three scrapes) means that nobody scrapes
 MAX_RAW = 24 * 1024 * 1024  # bytes of raw samples in the evidence; the sums per scrape are always all there
 LEAST_SAMPLE = 18  # bytes of the shortest one as JSON: a time in whole seconds, a value of one digit
-REHEARSAL_STEPS = 60
+REHEARSAL_STEPS = 60  # looks of the rehearsed watch, evenly spaced
 
 T = TypeVar("T")
 Matrices = dict[str, list[dict[str, Any]]]

@@ -20,8 +20,8 @@ from constitution.errors import Issue
 from constitution.policy import cel_ast
 from constitution.policy.patterns import expanded_size
 
-MAX_EXPRESSION = 4096
-MAX_LIST = 256
+MAX_EXPRESSION = 4096  # characters; bounds every other cost of a rule (docs/adr/0005-cel.md)
+MAX_LIST = 256  # entries; a macro costs at most so many times the rule's length
 MAX_PATTERN_SIZE = 1000  # characters with repetitions written out; our examples have fewer than 500
 MAX_PATTERNS = 8  # a wide pattern may take a second on the longest prompt, and the engine's budget does not count it
 

@@ -65,9 +65,9 @@ async def _releases(json: bool | None) -> None:
     from constitution_client.settings import settings
 
     async with service_client(settings()) as service:
-        history = await service.releases()
-    lines = release_table(history) if history else ["no release was ever made"]
-    result([release.model_dump(mode="json") for release in history], lines, json)
+        found = await service.releases()
+    lines = release_table(found) if found else ["no release was ever made"]
+    result([release.model_dump(mode="json") for release in found], lines, json)
 
 
 def show(

@@ -56,20 +56,20 @@ async def _rollback(
     from constitution_client.temporal import RunExistsError
 
     configured = settings()
-    history = await _history(configured)
-    bad = bad_release(request, history)
+    releases = await _past_releases(configured)
+    bad = bad_release(request, releases)
     if bad is None:  # only where a run asks for the release of its own update
         raise NotFoundError("there is no such release", hint="constitution releases")
-    already = undone_by(bad, history)
-    target = rollback_target(request, bad, history, already)
-    lines = _preview(bad, target, already, history)
+    already = undone_by(bad, releases)
+    target = rollback_target(request, bad, releases, already)
+    lines = _preview(bad, target, already, releases)
     if dry_run:
         plan = {
             "bad_generation": bad.generation,
             "restore_generation": target.generation if target else None,
             "restore_version": target.version if target else None,
             "withdraws": target is None,
-            "preauthorised": is_preauthorised(bad, target, history, datetime.now(UTC)),
+            "preauthorised": is_preauthorised(bad, target, releases, datetime.now(UTC)),
             "already": already,
         }
         result(plan, [*lines, "nothing was changed"], json)
@@ -91,7 +91,7 @@ async def _rollback(
     return await started(chosen, run_id, "ConstitutionRollback", wait=wait, timeout=timeout, json=json)
 
 
-async def _history(configured: "ClientSettings") -> "list[Past]":
+async def _past_releases(configured: "ClientSettings") -> "list[Past]":
     """Return every release, lowest generation first.
 
     Raises:
@@ -108,7 +108,7 @@ async def _history(configured: "ClientSettings") -> "list[Past]":
     return found[::-1]
 
 
-def _preview(bad: "Past", target: "Past | None", already: int | None, history: "list[Past]") -> list[str]:
+def _preview(bad: "Past", target: "Past | None", already: int | None, releases: "list[Past]") -> list[str]:
     """Return the run's plan in words, by the rules by which the run itself plans."""
     from constitution.rollback_plan import is_preauthorised
 
@@ -119,7 +119,7 @@ def _preview(bad: "Past", target: "Past | None", already: int | None, history: "
         lines.append(f"restores     {_name(target)}, {target.checksum}")
     if already is not None:
         lines.append(f"note         generation {already} has undone it already; only missing records are written")
-    elif is_preauthorised(bad, target, history, datetime.now(UTC)):
+    elif is_preauthorised(bad, target, releases, datetime.now(UTC)):
         lines.append("board        authorised in advance by the approvals of the release that it undoes")
     else:
         lines.append("board        a quorum must sign it before anything changes")

@@ -8,8 +8,8 @@ import structlog
 from constitution.errors import UnavailableError
 from services.constitution_service.context import Context
 
-EVERY = timedelta(seconds=2)
-_FORGOTTEN_AFTER = timedelta(hours=1)
+EVERY = timedelta(seconds=2)  # four may be late before the process counts as gone (SERVED_WITHIN)
+_FORGOTTEN_AFTER = timedelta(hours=1)  # rows of dead processes are deleted then
 _log = structlog.get_logger(__name__)
 
 

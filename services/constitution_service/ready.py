@@ -9,7 +9,7 @@ from constitution.errors import UnavailableError
 from services.constitution_service.context import Context
 from services.constitution_service.generations.guard import COMMAND
 
-TIMEOUT = timedelta(seconds=2)
+TIMEOUT = timedelta(seconds=2)  # of each dependency; all are asked at once
 LATE = timedelta(seconds=5)  # an event that waits longer means that Kafka or the relay is not well
 
 

@@ -1,4 +1,4 @@
-"""Audit events that could not reach PostgreSQL wait here, one file each, written with fsync, in order of time.
+"""Audit events that could not reach PostgreSQL wait here (invariant 7), a file each, with fsync, in order of time.
 
 Bounded: beyond ``capacity`` files an event is refused, counted and logged, because a full disk would take the service
 with it. Several processes may share the directory: taking an event twice is harmless, its id makes it one row.

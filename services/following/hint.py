@@ -10,7 +10,7 @@ from constitution.strict_json import require_simple
 from constitution.trust.trust_policy import TrustPolicy
 from signatures.statements import verify_release
 
-MAX_EVENT_BYTES = 1024 * 1024
+MAX_EVENT_BYTES = 1024 * 1024  # Kafka's own default limit of a message
 
 
 def release_of(value: bytes | None, *, trust: TrustPolicy, environment: str) -> ReleasePredicate:

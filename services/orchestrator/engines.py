@@ -20,7 +20,7 @@ REFRESH_TIMEOUT = httpx.Timeout(3.0, connect=0.5)  # seconds; reading and verify
 BUDGET_SECONDS = 4.0  # for all engines together: the callers (sessions, sync of targets) give up after five
 MAX_ANSWER = 1024 * 1024  # bytes; an engine's answers are some hundred
 TOKEN_LIFETIME = timedelta(minutes=5)
-TOKEN_RENEWAL = timedelta(minutes=4)
+TOKEN_RENEWAL = timedelta(minutes=4)  # a minute before its end: clocks differ
 
 _Answer = TypeVar("_Answer", bound=BaseModel)
 

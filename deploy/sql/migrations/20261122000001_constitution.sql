@@ -1,6 +1,6 @@
 -- The tables of constitution-service. Roles constitution_service (the service) and constitution_reader
 -- (the worker's read-back) exist before; the owner of the schema runs migrations and nothing else.
--- Append-only tables are kept so twice: the service has no right to change them, and a trigger refuses everybody.
+-- Append-only tables (invariant 3) are protected twice: the service has no right to change them, and a trigger refuses everybody.
 
 -- migrate:up
 

@@ -93,7 +93,7 @@ async def get_blob(context: Context, digest: str) -> bytes:
 
 
 async def check(context: Context, connection: Connection, request: LoadRequest, document: Constitution) -> None:
-    """Check that the evidence a load names is of these very bytes and that everything in it passed.
+    """Check that the evidence a load names is of these very bytes, and that everything in it passed (invariant 5).
 
     Each suite's JUnit file must be in the store and say the same.
 

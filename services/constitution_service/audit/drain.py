@@ -10,7 +10,7 @@ from constitution.errors import UnavailableError
 from services.constitution_service.audit import audit_events
 from services.constitution_service.context import Context
 
-EVERY = timedelta(seconds=1)
+EVERY = timedelta(seconds=1)  # so long an event stays on disk once PostgreSQL answers again
 _log = structlog.get_logger(__name__)
 
 

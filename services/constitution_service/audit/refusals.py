@@ -15,8 +15,8 @@ from constitution.errors import ConstitutionError
 from services.constitution_service.audit import audit_events
 from services.constitution_service.context import Context
 
-STRANGERS_A_SECOND = 5.0
-STRANGERS_AT_ONCE = 200.0
+ANONYMOUS_A_SECOND = 5.0  # of one process: 432,000 a day at most
+ANONYMOUS_AT_ONCE = 200.0  # a burst that is written in full
 _MAX_ISSUES = 20
 
 _log = structlog.get_logger(__name__)
@@ -31,7 +31,7 @@ class Refusals:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._budget = STRANGERS_AT_ONCE
+        self._budget = ANONYMOUS_AT_ONCE
         self._counted_at = time.monotonic()
 
     async def refused(self, request: Request, error: ConstitutionError) -> None:
@@ -50,7 +50,7 @@ class Refusals:
 
     def _afford(self) -> bool:
         now = time.monotonic()
-        self._budget = min(STRANGERS_AT_ONCE, self._budget + (now - self._counted_at) * STRANGERS_A_SECOND)
+        self._budget = min(ANONYMOUS_AT_ONCE, self._budget + (now - self._counted_at) * ANONYMOUS_A_SECOND)
         self._counted_at = now
         if self._budget < 1:
             return False

@@ -26,7 +26,7 @@ from services.constitution_service.generations.records import (
 )
 from services.constitution_service.tables import releases
 
-RECORDS_A_ROUND = 50
+RECORDS_A_ROUND = 50  # bounds what one round holds in memory
 
 _log = structlog.get_logger(__name__)
 

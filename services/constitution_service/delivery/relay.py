@@ -30,8 +30,8 @@ LOOK = timedelta(seconds=1)  # how long a deleted or forged Redis value can stay
 REDIS_HEAD_START = timedelta(seconds=1)  # an event waits at most this long for Redis
 STORE_HEAD_START = timedelta(seconds=1)  # as long for the artifact store, at the same time
 PAUSE_AFTER_FAILURE = timedelta(seconds=1)
-GENERATIONS_A_ROUND = 50
-AUDIT_BATCH = 200
+GENERATIONS_A_ROUND = 50  # bounds what one round holds in memory
+AUDIT_BATCH = 200  # events of one Kafka transaction
 
 _log = structlog.get_logger(__name__)
 

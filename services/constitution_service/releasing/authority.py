@@ -36,7 +36,7 @@ from services.constitution_service.tables.releases import Pointer
 from signatures.approved import approved
 from signatures.statements import verify_approval, verify_release
 
-MAX_APPROVALS = 64
+MAX_APPROVALS = 64  # each is verified under the lease's lock
 
 
 @dataclass(frozen=True, slots=True)

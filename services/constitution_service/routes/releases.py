@@ -13,7 +13,7 @@ router = APIRouter(prefix="/v1/constitution/releases", tags=["releases"])
 
 
 @router.get("")
-async def history(
+async def listed(
     context: ServiceContext,
     before: Annotated[int, Query(ge=1, le=MAX_GENERATION, description="generations below this one")] = MAX_GENERATION,
     limit: Annotated[int, Query(ge=1, le=1000)] = 1000,
