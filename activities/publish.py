@@ -119,8 +119,8 @@ class Publish:
 
         Twice, or killed half-way: the lease is idempotent per update id and kind, and the key adds the run and the
         token that it lost, so the same run gets the same token until it says that this one is dead. Late, after its
-        caller died: it holds the lease until a rollback pre-empts it or the token is given back; what it fences, it
-        fences safely.
+        caller died: it holds the lease until a rollback pre-empts it or the token is given back;
+        fencing others late is safe.
 
         Raises:
             LeaseHeldError: another run holds it; the message names it.

@@ -47,8 +47,8 @@ class GuardSupervisor:
             workflow.logger.info("guard_has_ended", extra={"guard": self._guard_id})
 
     async def _keep(self, request: GuardRequest) -> None:
-        """A guard that is terminated reaches its parent as an error; one that ends by itself was cancelled by hand."""
-        pause, longest = RESTART_PAUSE, policies.PERSISTENT_PAUSE  # short: until then nobody undoes for a dead parent
+        """Start the guard again when it ends: with an error if terminated, with a result if cancelled by hand."""
+        pause, longest = RESTART_PAUSE, policies.PERSISTENT_PAUSE  # short: a parent that dies meanwhile is not undone
         while True:
             try:
                 handle = await workflow.start_child_workflow(
