@@ -74,7 +74,7 @@ class SiemResult(Model):
     positions: dict[str, int]
 
 
-class SealInput(Model):
+class HistoriesInput(Model):
     """Which runs' closed histories go into the folder of ``generation``."""
 
     environment: str
@@ -252,7 +252,7 @@ class ArchiveRelease:
 
     @activity.defn
     @classified
-    async def seal_record(self, x: SealInput) -> Archived:
+    async def seal_record(self, x: HistoriesInput) -> Archived:
         """Add the closed histories of a release's runs to its folder.
 
         Assumes: the runs have closed, or are about to. Twice, or killed half-way: a closed history never changes, so

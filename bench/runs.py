@@ -109,7 +109,7 @@ class Runs:
     def quiet(self, *, seconds: float) -> None:
         """Wait until no update, rollback or guard is open.
 
-        Guards seal their records after a release, and would be measured with the next.
+        Guards archive histories after a release, and would be measured with the next.
 
         Raises:
             BenchError: one is open after that time.

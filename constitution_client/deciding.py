@@ -105,7 +105,7 @@ async def decide(order: Order, json: bool | None) -> None:
         return
     # The digest of what is sent as update id: sending the same decision twice runs it once.
     digest = checksum_of(json_text.dumps(envelope.model_dump(mode="json"), sort_keys=True).encode())
-    answer = await (await runs(configured)).tell(workflow_id, "decide", message, update_id=digest)
+    answer = await (await runs(configured)).send(workflow_id, "decide", message, update_id=digest)
     result(
         {"workflow_id": workflow_id, "person": person.id, "decision": order.decision.value, "answer": answer},
         [f"{order.decision.value}: {answer}", f"next: constitution watch {shlex.quote(workflow_id)}"],

@@ -77,7 +77,7 @@ async def order(
     if print_only:
         result(message.model_dump(mode="json"), [message.model_dump_json()], json)
         return
-    answer = await connected.tell(workflow_id, verb, message)
+    answer = await connected.send(workflow_id, verb, message)
     result(
         {"workflow_id": workflow_id, "message": verb, "answer": answer},
         [f"{verb}: {answer}", f"next: constitution watch {shlex.quote(workflow_id)}"],

@@ -1,4 +1,4 @@
-"""The client's way to Temporal: connect, start, ask, tell; Temporal's errors become those of the domain.
+"""The client's way to Temporal: connect, start, ask, send; Temporal's errors become those of the domain.
 
 The connection is found as Temporal's own command line finds it (``temporalio.envconfig``). Every call has a time
 limit: a run without a worker answers nothing, and the command must say so instead of waiting.
@@ -203,7 +203,7 @@ class Runs:
                 hint="worker and client may be of different versions",
             ) from error
 
-    async def tell(self, workflow_id: str, message: str, body: Model, *, update_id: str | None = None) -> Any:
+    async def send(self, workflow_id: str, message: str, body: Model, *, update_id: str | None = None) -> Any:
         """Send a message to a run as an update and return the run's answer.
 
         Args:

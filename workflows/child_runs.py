@@ -40,7 +40,8 @@ class GuardRequest(Model):
         update_id: whose releases must not stay unconfirmed.
         environment: where.
         namespace: prefix of names.
-        seals: whether this guard seals the record (a rollback under an update leaves that to the update's guard).
+        seals: whether this guard archives the event histories; a rollback under an update leaves that to
+            the update's guard.
         awake: whether the parent is known to have closed, so that there is no cancel to wait for.
     """
 

@@ -21,7 +21,7 @@ from workflows.status import Journal
 from workflows.stepping import StepFailedError, Stepper, explain
 
 with workflow.unsafe.imports_passed_through():
-    from activities.archive import ArchiveInput, ArchiveRelease, SealInput
+    from activities.archive import ArchiveInput, ArchiveRelease, HistoriesInput
     from activities.audit import Audit
     from activities.broadcast import Announcement, Broadcast
     from activities.deployment import DeploymentInfo
@@ -30,7 +30,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.run_group import RunGroup, RunGroupInput, RunGroupReleases
     from activities.runs import RunRef, RunState
 
-STEPS = ("guard", "fence", "rollback", "seal")
+STEPS = ("guard", "fence", "rollback", "histories")
 
 
 @workflow.defn(name=child_runs.GUARD, failure_exception_types=[TypeError])
@@ -84,8 +84,8 @@ class ConstitutionGuard:
         if state is None or state.outcome is None:  # it ended in mid-step, without compensating by itself
             summary += await self._undo_unconfirmed(request, info, ended)
         if request.seals:
-            summary += await self._seal(request, state)
-            self._journal.step("seal", "done")
+            summary += await self._archive_histories(request, state)
+            self._journal.step("histories", "done")
         self._journal.settle()
         self._journal.set(phase=Phase.CLOSED, outcome_detail=summary)
         return summary
@@ -114,7 +114,7 @@ class ConstitutionGuard:
                 summary="give the lease back: nothing unconfirmed is live",
                 persistent=True,
             )
-            return await self._tell(request, info, fenced, ended)
+            return await self._announce(request, info, fenced, ended)
         self._journal.step("rollback", "running", detail=f"generation {fenced.generation}")
         result = await child_runs.roll_back(
             fenced.generation,
@@ -129,7 +129,7 @@ class ConstitutionGuard:
         self._journal.step("rollback", "done", detail=f"generation {result.generation}")
         return f"; generation {fenced.generation} was rolled back as generation {result.generation}"
 
-    async def _tell(self, request: GuardRequest, info: DeploymentInfo, fenced: Fenced, ended: str) -> str:
+    async def _announce(self, request: GuardRequest, info: DeploymentInfo, fenced: Fenced, ended: str) -> str:
         """Tell and archive what its parent could not: it ended after confirmation, or before anything was published."""
         if fenced.undone is not None:
             return f"; generation {fenced.undone} had been rolled back"
@@ -158,7 +158,7 @@ class ConstitutionGuard:
         if fenced.confirmed is None:
             return "; nothing had been published"
         await self._stepper.run(
-            "seal",
+            "histories",
             ArchiveRelease.archive_release,
             ArchiveInput(
                 environment=request.environment,
@@ -190,10 +190,10 @@ class ConstitutionGuard:
             persistent=True,
         )
 
-    async def _seal(self, request: GuardRequest, ended: RunState | None) -> str:
+    async def _archive_histories(self, request: GuardRequest, ended: RunState | None) -> str:
         """Put the closed histories of the run group into the archive, once each, by release."""
         found: RunGroupReleases = await self._stepper.run(
-            "seal",
+            "histories",
             RunGroup.releases_of,
             RunGroupInput(update_id=request.update_id),
             policies.READ,
@@ -212,9 +212,9 @@ class ConstitutionGuard:
         for release in found.releases:
             try:
                 archived = await self._stepper.run(
-                    "seal",
+                    "histories",
                     ArchiveRelease.seal_record,
-                    SealInput(
+                    HistoriesInput(
                         environment=request.environment,
                         generation=release.generation,
                         version=release.version,

@@ -32,7 +32,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.publish import ProveInput, Publish, ReleaseLeaseInput
     from activities.reconcile.archive_checks import ArchiveChecks, ArchiveLook, ChannelInput
     from activities.reconcile.reconcile import Live, Reconcile, ReconcileInput, Survey, Unguarded
-    from activities.reconcile.run_checks import RunChecks, RunsInput, TellInput
+    from activities.reconcile.run_checks import FindingsInput, RunChecks, RunsInput
     from activities.reconcile.target_checks import DocumentsInput, Found, TargetChecks, TargetsInput, TopicInput
     from activities.restore import FenceInput, Restore
 
@@ -274,12 +274,12 @@ class ConstitutionReconcile:
         runs = RunsInput(environment=info.environment)
         self._add(await self._look("runs", RunChecks.check_runs, runs, "who waits for a person"))
 
-    # telling
+    # findings
 
     async def _report(self, info: DeploymentInfo, request: ReconcileRequest) -> ReconcileReport:
         findings = tuple(self._findings)
-        tell = TellInput(environment=info.environment, findings=findings, drifting=self._drifting)
-        await self._look("telling", RunChecks.tell_findings, tell, f"{len(findings)} findings to log and metrics")
+        found = FindingsInput(environment=info.environment, findings=findings, drifting=self._drifting)
+        await self._look("findings", RunChecks.report_findings, found, f"{len(findings)} findings to log and metrics")
         last = workflow.get_last_completion_result(ReconcileReport)
         report = ReconcileReport(
             environment=info.environment,
@@ -294,7 +294,7 @@ class ConstitutionReconcile:
         return await self._audit(report) if request.repair else report
 
     async def _audit(self, report: ReconcileReport) -> ReconcileReport:
-        """Tell the audit stream what is new: each finding once for as long as it lasts, each repair once."""
+        """Audit the new findings and repairs: each finding once for as long as it lasts, each repair once."""
         run_id = workflow.info().run_id
         since = {known.key: known for known in report.known}
         told: set[str] = set()

@@ -451,7 +451,7 @@ class ConstitutionUpdate(Steering):
             change_request=status.change_request,
         )
 
-    # telling
+    # announcements
 
     @property
     def _update_id(self) -> str:

@@ -22,7 +22,7 @@ CHANGE_LOG = "docs/SomaAgentHub_Security.md"
 HISTORIES = "histories/"
 NEWEST = 20  # folders whose every file is compared with its manifest at each look
 MOST = 5  # releases that are archived anew by one run; the next run goes on
-TELLING = timedelta(hours=24)  # how far back the channel is read
+LOOK_BACK = timedelta(hours=24)  # how far back the channel is read
 
 
 class ArchiveLook(Model):
@@ -116,7 +116,7 @@ class ArchiveChecks:
         """
         require_environment(self._config, x.environment)
         messages: dict[str, list[tuple[str, str]]] = {}
-        announced = await self._announcements.announced(self._config.environment.channel, datetime.now(UTC) - TELLING)
+        announced = await self._announcements.announced(self._config.environment.channel, datetime.now(UTC) - LOOK_BACK)
         for key, channel_id, ts in announced:
             messages.setdefault(key, []).append((ts, channel_id))
         findings = []

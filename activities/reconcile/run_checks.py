@@ -23,7 +23,7 @@ class RunsInput(Model):
     environment: str
 
 
-class TellInput(Model):
+class FindingsInput(Model):
     """What was found."""
 
     environment: str
@@ -75,7 +75,7 @@ class RunChecks:
 
     @activity.defn
     @classified
-    async def tell_findings(self, x: TellInput) -> None:
+    async def report_findings(self, x: FindingsInput) -> None:
         """Log what was found, and set the metrics. Twice, or late: the newest look counts."""
         for finding in x.findings:
             activity.logger.warning(

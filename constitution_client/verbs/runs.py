@@ -174,7 +174,7 @@ def abort(
     """Stop an update before it is confirmed, and undo what is live. Wins in every waiting state."""
     from constitution.messages import AbortMessage
 
-    asyncio.run(_tell(run, "abort", request_of(AbortMessage, reason=reason), json))
+    asyncio.run(_send(run, "abort", request_of(AbortMessage, reason=reason), json))
 
 
 def retry(
@@ -185,7 +185,7 @@ def retry(
     """Try the step that is stuck again."""
     from constitution.messages import RetryMessage
 
-    asyncio.run(_tell(run, "retry", request_of(RetryMessage, reason=reason), json))
+    asyncio.run(_send(run, "retry", request_of(RetryMessage, reason=reason), json))
 
 
 def hold(
@@ -194,7 +194,7 @@ def hold(
     """Do not confirm when the watch ends: wait for resume, promote or abort."""
     from constitution.messages import HoldMessage
 
-    asyncio.run(_tell(run, "hold", request_of(HoldMessage, reason=reason), json))
+    asyncio.run(_send(run, "hold", request_of(HoldMessage, reason=reason), json))
 
 
 def resume(
@@ -203,15 +203,15 @@ def resume(
     """End a hold."""
     from constitution.messages import ResumeMessage
 
-    asyncio.run(_tell(run, "resume", request_of(ResumeMessage, reason=reason), json))
+    asyncio.run(_send(run, "resume", request_of(ResumeMessage, reason=reason), json))
 
 
-async def _tell(run: str, message: str, body: "Model", json: bool | None) -> None:
+async def _send(run: str, message: str, body: "Model", json: bool | None) -> None:
     from constitution_client.connections import run_named
     from constitution_client.settings import settings
 
     connected, chosen = await run_named(run, settings())
-    answer = await connected.tell(chosen, message, body)
+    answer = await connected.send(chosen, message, body)
     result(
         {"workflow_id": chosen, "message": message, "answer": answer},
         [f"{message}: {answer}", f"next: constitution watch {shlex.quote(chosen)}"],

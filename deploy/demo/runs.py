@@ -112,7 +112,7 @@ class Runs:
         return Outcome.COMPLETED
 
     def quiet(self, *, seconds: float) -> None:
-        """Wait until no run is open: the guards have sealed the records.
+        """Wait until no run is open: the guards have archived the histories.
 
         Raises:
             StoryError: one is open after that time; it is named.

@@ -59,7 +59,7 @@ on_cannot_tell = "continue"
 on_anomaly = "rollback"
 """
 RUN_S = 600.0  # one run with all its kills; each costs at most the 20 s after which a lost attempt is tried again
-QUIET_S = 120.0  # until the guards have sealed the closed histories
+QUIET_S = 120.0  # until the guards have archived the closed histories
 TYPED_S = 120.0  # one command of a person
 
 

@@ -27,19 +27,19 @@ class Guard:
             stdout=subprocess.DEVNULL,
             start_new_session=True,
         )
-        self._tell(mark)
+        self._send(mark)
 
     def add(self, group: int) -> None:
         """A server leads this process group."""
         self._groups.add(group)
-        self._tell(f"+{group}")
+        self._send(f"+{group}")
 
     def discard(self, group: int) -> None:
         """It has ended with all its members: its number may soon be somebody else's."""
         self._groups.discard(group)
-        self._tell(f"-{group}")
+        self._send(f"-{group}")
 
-    def _tell(self, line: str) -> None:
+    def _send(self, line: str) -> None:
         pipe = self._process.stdin
         assert pipe is not None  # noqa: S101 - a pipe was asked for
         pipe.write(f"{line}\n".encode())

@@ -18,7 +18,7 @@ async def beat(context: Context) -> None:
     try:
         while True:
             try:
-                await _tell(context)
+                await _write(context)
             except UnavailableError as error:
                 _log.debug("heartbeat_not_written", reason=error.message)
             await asyncio.sleep(EVERY.total_seconds())
@@ -26,7 +26,7 @@ async def beat(context: Context) -> None:
         await asyncio.shield(_leave(context))
 
 
-async def _tell(context: Context) -> None:
+async def _write(context: Context) -> None:
     async with context.database.connection() as connection:
         generation: int = await connection.fetchval(
             """

@@ -16,7 +16,7 @@ from temporalio import workflow
 from temporalio.client import Client, WorkflowHistory
 from temporalio.worker import Replayer, UnsandboxedWorkflowRunner, Worker
 
-from activities.archive import ArchivedOutcome, ArchiveInput, ArchiveRelease, RejectionInput, SealInput, SiemInput
+from activities.archive import ArchivedOutcome, ArchiveInput, ArchiveRelease, HistoriesInput, RejectionInput, SiemInput
 from activities.blocks import when
 from activities.ports import ActivityConfig
 from activities.reconcile import archive_checks
@@ -286,7 +286,7 @@ async def test_only_closed_histories_are_sealed_and_they_replay(
     ):
         handle = await temporal_client.start_workflow(WaitsToBeTold.run, id=f"{namespace}/open", task_queue=namespace)
         ref = RunRef(workflow_id=handle.id, run_id=handle.first_execution_run_id)
-        seal = SealInput(environment=ENVIRONMENT, generation=1, version="1.0.0", runs=(ref,))
+        seal = HistoriesInput(environment=ENVIRONMENT, generation=1, version="1.0.0", runs=(ref,))
         failure = await refused(records.archive.seal_record, seal)
         assert (failure.type, failure.non_retryable) == ("not-yet", False)
         state = await run(records.runs.describe_run, ref)

@@ -26,7 +26,7 @@ def contents(root: Path) -> dict[str, bytes]:
 
 
 async def test_a_lost_archive_is_written_anew_by_doctor(town: Town, live: CurrentConstitution) -> None:
-    await town.rest()  # the guard has sealed the folder
+    await town.rest()  # the guard has archived the histories
     root = Path(town.settings["ARCHIVE_REPOSITORY"])
     before = await asyncio.to_thread(contents, root)
     assert f"docs/legal/constitution/{live.version}-{live.generation}/document.json" in before

@@ -70,7 +70,7 @@ async def test_the_redis_value_comes_back(town: Town, live: CurrentConstitution,
 async def test_a_row_and_a_file_that_were_deleted_from_the_archive_come_back(
     town: Town, live: CurrentConstitution
 ) -> None:
-    await town.rest()  # the guard has sealed the folder
+    await town.rest()  # the guard has archived the histories
     rows = await asyncio.to_thread(town.reads.change_log, live.generation)
     assert len(rows) == 1
     folder = f"docs/legal/constitution/{live.version}-{live.generation}"
@@ -93,7 +93,7 @@ async def test_a_file_that_was_altered_in_the_archive_is_named_and_left_alone(
 ) -> None:
     folder = f"docs/legal/constitution/{live.version}-{live.generation}"
     path = f"{folder}/change-request.json"
-    await town.rest()  # the guard has sealed the folder
+    await town.rest()  # the guard has archived the histories
     before = await asyncio.to_thread(vandalise, town, path, b"{}")
     finding = await finds(town, "archive-altered", folder)
     assert "change-request.json" in finding["message"]

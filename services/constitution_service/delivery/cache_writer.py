@@ -85,7 +85,7 @@ class CacheWriter:
                 if await self._newest(ring) < found.generation:
                     _log.error("postgres_behind_redis", ring=ring, redis=found.generation, postgres=pointer.generation)
                 return "ahead"
-        await self._tell(ring, raw, reason)
+        await self._audit(ring, raw, reason)
         return "forged"
 
     async def _write(self, ring: str, current: CurrentConstitution, *, cause: str) -> bool:
@@ -122,7 +122,7 @@ class CacheWriter:
                 current.checksum,
             )
 
-    async def _tell(self, ring: str, raw: bytes, reason: str) -> None:
+    async def _audit(self, ring: str, raw: bytes, reason: str) -> None:
         digest = checksum_of(raw)
         _log.error("cache_forged", ring=ring, value=digest, reason=reason)
         if digest in self._told:
