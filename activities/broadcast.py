@@ -192,13 +192,13 @@ class Broadcast:
         )
 
     async def _rejected(self, x: Announcement) -> Announcement:
-        """Announce a refusal only: without a generation nothing can have gone live; an update's ends that update."""
+        """Return the announcement of a refusal, the only one without a generation; an update's ends that update."""
         if x.outcome != Outcome.REJECTED:
             raise ConflictError(f"what was {x.outcome} has a generation; none is named")
         if x.key != f"{x.update_id}/{Outcome.REJECTED}":
             return x  # a rollback's: its update is another
         record: UpdateRecord | None = None
-        with contextlib.suppress(UnavailableError):  # the run's audit event ends it too; people are told meanwhile
+        with contextlib.suppress(UnavailableError):  # the run's audit event ends it too; the announcement does not wait
             record = await ended(self._service, x.update_id, x.reason)
         if record is None:
             return x
