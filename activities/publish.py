@@ -18,11 +18,10 @@ from constitution.api import (
     WorkflowRef,
 )
 from constitution.checksum import Checksum
-from constitution.errors import ConflictError, ContentError, NotYetError
+from constitution.errors import ConflictError, NotYetError, UntrustedError
 from constitution.model import Model
-from constitution.release import CurrentConstitution, DeliveredEvent, Envelope, Kind
-from constitution.untrusted import read_message
-from signatures.current import verify_current
+from constitution.release import DeliveredEvent, Envelope, Kind
+from signatures.current import read_current
 
 
 class LeaseInput(Model):
@@ -259,15 +258,14 @@ class Publish:
         if not raw:
             return "had no value"
         try:
-            current = read_message(CurrentConstitution, raw)
-            statement = verify_current(current, trust=self._config.trust, environment=x.environment, ring=ring)
-        except (ValueError, ContentError):
+            found = read_current(raw, trust=self._config.trust, environment=x.environment, ring=ring)
+        except UntrustedError:
             return "held a value that does not verify"
-        if statement.generation > x.generation:
-            raise ConflictError(f"Redis: ring {ring} is at generation {statement.generation}, past {x.generation}")
-        if statement.generation < x.generation:
-            return f"held generation {statement.generation}"
-        return None if statement.checksum == x.checksum else f"held {statement.checksum}"
+        if found.generation > x.generation:
+            raise ConflictError(f"Redis: ring {ring} is at generation {found.generation}, past {x.generation}")
+        if found.generation < x.generation:
+            return f"held generation {found.generation}"
+        return None if found.checksum == x.checksum else f"held {found.checksum}"
 
 
 def published(result: LoadResult) -> Published:

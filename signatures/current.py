@@ -11,6 +11,7 @@ from constitution.checksum import checksum_of
 from constitution.errors import UntrustedError
 from constitution.release import CurrentConstitution, Kind, ReleasePredicate
 from constitution.trust.trust_policy import TrustPolicy
+from constitution.untrusted import read_message
 from signatures.statements import verify_release
 from signatures.verify import verify_document
 
@@ -38,7 +39,6 @@ def verify_current(
     release = verify_release(current.statement, trust)
     for name, expected, actual in (
         ("environment", environment, release.environment),
-        ("environment", trust.environment, release.environment),
         ("environment", current.environment, release.environment),
         ("generation", current.generation, release.generation),
         ("kind", current.kind, release.kind),
@@ -63,6 +63,26 @@ def verify_current(
     moment = release.signatures_at or release.effective_at
     verify_document(document, signatures, trust, moment).require(trust.thresholds.document)
     return release
+
+
+def read_current(data: bytes, *, trust: TrustPolicy, environment: str, ring: str) -> CurrentConstitution:
+    """Return a message that anybody may have written, once all of it is proved.
+
+    Args:
+        data: the value in Redis.
+        trust: the pinned trust policy.
+        environment: the one that the caller belongs to.
+        ring: the ring whose value it is.
+
+    Raises:
+        UntrustedError: it has another shape, or does not verify.
+    """
+    try:
+        current = read_message(CurrentConstitution, data)
+    except ValueError as error:
+        raise UntrustedError("it cannot be read") from error
+    verify_current(current, trust=trust, environment=environment, ring=ring)
+    return current
 
 
 def _document_bytes(text: str) -> bytes:

@@ -43,10 +43,13 @@ def verify_release(envelope: Envelope, trust: TrustPolicy) -> ReleasePredicate:
     """Return what a release statement says, once a pinned service key has been seen to have signed it.
 
     Raises:
-        UntrustedError: not signed by such a key, or no release statement.
+        UntrustedError: not signed by such a key, no release statement, or one of another environment.
     """
     dsse.verify_service(envelope, trust)
-    return read_bound(envelope, RELEASE_PREDICATE, ReleasePredicate, _release_subject)
+    release = read_bound(envelope, RELEASE_PREDICATE, ReleasePredicate, _release_subject)
+    if release.environment != trust.environment:  # one key may sign for several
+        raise UntrustedError(f"the release statement's environment is {release.environment}, not {trust.environment}")
+    return release
 
 
 def sign_approval(predicate: ApprovalPredicate, tsk: bytes, password: str | None = None) -> Envelope:

@@ -20,12 +20,10 @@ from activities.reconcile.reconcile import Live
 from constitution.checksum import Checksum
 from constitution.environment import Target
 from constitution.errors import ContentError, TransportError, UntrustedError
-from constitution.events import UpdatedEvent
 from constitution.model import Model
 from constitution.policy import document as documents
 from constitution.reconciliation import DRIFT_WATCH, Finding, expiry_step
-from constitution.untrusted import read_message
-from signatures.statements import verify_release
+from signatures.released import signed_events
 
 AT_ONCE = 64  # targets asked at the same time; each answers within 5 s or is unreachable
 
@@ -119,10 +117,12 @@ class TargetChecks:
         newer = await self._topic.find_newer(x.highest, x.since)
         if not newer:
             return Found(findings=())
-        signed = [event["generation"] for event in newer if await asyncio.to_thread(self._is_signed, event)]
-        if signed:
-            message = f"generation {max(signed)} is signed and on the topic, and Postgres knows only {x.highest}"
-            command = "restore a newer backup of Postgres: it lost what was live (docs/operations.md, Reconciliation)"
+        signed = signed_events(newer, self._config.trust)
+        newest = await asyncio.to_thread(next, signed, None)
+        if newest is not None:
+            _, _, release = newest
+            message = f"generation {release.generation} is signed and on the topic, Postgres knows only {x.highest}"
+            command = "python -m services.constitution_service.recovery releases  # docs/backup-and-restore.md"
         else:
             message = f"{len(newer)} forged events, the first at offset {newer[0]['offset']}; no consumer obeys them"
             command = "find out who may write to the topic"
@@ -169,14 +169,6 @@ class TargetChecks:
             message=f"it obeys {obeyed}, not generation {live.generation}, {live.version or 'no constitution'}",
             command=f"make restart NAME={shlex.quote(target.id)}  # its log says what it refuses, and why",
         )
-
-    def _is_signed(self, event: dict[str, Any]) -> bool:
-        try:
-            value = read_message(UpdatedEvent, event["raw"].encode())
-            generation: int = event["generation"]
-            return verify_release(value.statement, self._config.trust).generation == generation
-        except (ValueError, ContentError):
-            return False
 
     async def _document(self, checksum: Checksum, live: Live | None) -> list[Finding]:
         what = f"generation {live.generation}" if live else "what a rollback would restore"

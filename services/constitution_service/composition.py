@@ -14,13 +14,16 @@ from adapters.redis_cache import ConstitutionCache, connect
 from constitution.names import Names
 from services.constitution_service.context import Context
 from services.constitution_service.generations.guard import GenerationGuard
+from services.constitution_service.generations.sources import KAFKA_WAIT, ReleaseSources
 from services.constitution_service.metrics import ServiceMetrics
 from services.constitution_service.settings import ServiceSettings
 from services.constitution_service.spool import Spool
 from services.constitution_service.statement_key import load_statement_key
 
 
-def make_context(settings: ServiceSettings, metrics: ServiceMetrics) -> tuple[Context, Redis]:
+def make_context(
+    settings: ServiceSettings, metrics: ServiceMetrics, *, kafka_wait: timedelta = KAFKA_WAIT
+) -> tuple[Context, Redis]:
     """Return the context, and the Redis client, which its owner closes; the database is opened by its owner.
 
     Raises:
@@ -34,6 +37,9 @@ def make_context(settings: ServiceSettings, metrics: ServiceMetrics) -> tuple[Co
     )
     cache = ConstitutionCache(redis, names)
     store = ArtifactStore(settings.artifact_store_url)
+    sources = ReleaseSources(
+        config=config, names=names, cache=cache, store=store, kafka=settings.kafka_client(), kafka_wait=kafka_wait
+    )
     context = Context(
         config=config,
         names=names,
@@ -44,9 +50,8 @@ def make_context(settings: ServiceSettings, metrics: ServiceMetrics) -> tuple[Co
         spool=Spool(settings.spool_directory),
         metrics=metrics,
         process=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}",
-        generation_guard=GenerationGuard(
-            config=config, names=names, database=database, cache=cache, store=store, kafka=settings.kafka_client()
-        ),
+        sources=sources,
+        generation_guard=GenerationGuard(environment=config.name, database=database, sources=sources),
         lease_ttl=timedelta(seconds=settings.lease_seconds),
     )
     return context, redis

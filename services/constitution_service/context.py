@@ -12,6 +12,7 @@ from adapters.redis_cache import ConstitutionCache
 from constitution.names import Names
 from constitution.trust.trust_policy import TrustPolicy
 from services.constitution_service.generations.guard import GenerationGuard
+from services.constitution_service.generations.sources import ReleaseSources
 from services.constitution_service.metrics import ServiceMetrics
 from services.constitution_service.spool import Spool
 from services.constitution_service.statement_key import StatementKey
@@ -38,6 +39,7 @@ class Context:
     spool: Spool
     metrics: ServiceMetrics
     process: str
+    sources: ReleaseSources
     generation_guard: GenerationGuard
     lease_ttl: timedelta = LEASE_TTL
 

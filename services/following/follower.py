@@ -119,7 +119,7 @@ class Follower:
         Never raises for what the record holds or for a failed fetch: both are reported, and the next poll follows.
         """
         try:
-            release = await asyncio.to_thread(release_of, value, trust=self._trust, environment=self._environment)
+            release = await asyncio.to_thread(release_of, value, self._trust)
         except ConstitutionError as error:
             self._report("untrusted_event", error.message)
             return

@@ -13,7 +13,7 @@ from signatures.statements import verify_release
 MAX_EVENT_BYTES = 1024 * 1024  # Kafka's own default limit of a message
 
 
-def release_of(value: bytes | None, *, trust: TrustPolicy, environment: str) -> ReleasePredicate:
+def release_of(value: bytes | None, trust: TrustPolicy) -> ReleasePredicate:
     """Return the signed release that an event carries.
 
     Raises:
@@ -30,8 +30,6 @@ def release_of(value: bytes | None, *, trust: TrustPolicy, environment: str) -> 
     except (ValueError, KeyError, TypeError, RecursionError, ValidationError) as error:
         raise UntrustedError(f"the event cannot be read: {type(error).__name__}") from error
     release = verify_release(envelope, trust)
-    if release.environment != environment:
-        raise UntrustedError(f"the event's statement is of environment {release.environment!r}")
     if generation != release.generation:
         raise UntrustedError(f"the event says generation {generation!r}, its statement {release.generation}")
     return release

@@ -93,8 +93,6 @@ class Translator:
         for name in _SIGNED:
             if getattr(event, name) != getattr(release, name):
                 raise _RefusedError(f"its {name} is not what its statement says")
-        if event.environment != self._config.name:
-            raise _RefusedError(f"it is of environment {event.environment}")
         event_id = record.header("ce_id")
         if record.header("ce_type") != UPDATED_TYPE or event_id is None:
             raise _RefusedError("its headers are not those of a CloudEvent of this type")

@@ -15,6 +15,7 @@ from adapters.redis_cache import ConstitutionCache
 from constitution.names import Names
 from services.constitution_service.errors import BehindError, PostgresBehindError
 from services.constitution_service.generations.guard import GenerationGuard
+from services.constitution_service.generations.sources import ReleaseSources
 from tests.constitution_service_support import Site
 from tests.resources import Database
 
@@ -52,17 +53,17 @@ async def town(
     names: Names,
 ) -> AsyncIterator[Town]:
     owner = await asyncpg.connect(database.owner_url)
+    config = load_environment_config(service_site.environment_file)
+    sources = ReleaseSources(
+        config=config,
+        names=names,
+        cache=cache,
+        store=ArtifactStore(service_settings["ARTIFACT_STORE_URL"]),
+        kafka=kafka_configuration,
+    )
     async with pool(database.url) as first, pool(database.url) as second:
         one, other = (
-            GenerationGuard(
-                config=load_environment_config(service_site.environment_file),
-                names=names,
-                database=used,
-                cache=cache,
-                store=ArtifactStore(service_settings["ARTIFACT_STORE_URL"]),
-                kafka=kafka_configuration,
-            )
-            for used in (first, second)
+            GenerationGuard(environment=config.name, database=used, sources=sources) for used in (first, second)
         )
         await one.look()
         await other.look()

@@ -19,6 +19,9 @@ from adapters.event_log import KafkaEventLog
 from adapters.runs import TemporalSearch
 from adapters.targets import HttpTargets
 from constitution.names import Names
+from constitution.release import Envelope
+from services.constitution_service.statement_key import load_statement_key
+from signatures.statements import verify_release
 from tests.activity_support import make_config, run
 from tests.constitution_service_support import ENVIRONMENT, Author, Site, following
 from tests.helpers import eventually
@@ -63,7 +66,7 @@ async def test_an_event_that_postgres_does_not_know_is_told_as_lost_or_as_forged
 
     (lost,) = (await run(places.check_topic, question(1))).findings
     assert (lost.code, "generation 2 is signed" in lost.message) == ("event-unknown", True)
-    assert "restore a newer backup" in lost.command
+    assert lost.command.startswith("python -m services.constitution_service.recovery releases")
 
     genuine = next(r for r in await topics.updated() if r.value["generation"] == 2)
     forged = json.dumps(genuine.value | {"generation": 99}).encode()  # with a statement that is true of another one
@@ -72,6 +75,31 @@ async def test_an_event_that_postgres_does_not_know_is_told_as_lost_or_as_forged
     assert producer.flush(20) == 0
     (told,) = (await run(places.check_topic, question(2))).findings
     assert (told.code, "1 forged events" in told.message) == ("event-unknown", True), told
+
+
+async def test_an_event_that_the_service_key_signed_for_another_environment_proves_no_lost_release(
+    *,
+    places: TargetChecks,
+    author: Author,
+    service_site: Site,
+    topics: Topics,
+    kafka_configuration: dict[str, str | int],
+    names: Names,
+) -> None:
+    await author.confirmed(author.draft("1.0.0"), expected_generation=0)
+    await delivered(topics, 1)
+    genuine = (await topics.updated())[0].value
+    key = load_statement_key(service_site.directory / "keys" / "constitution-service.jwk", service_site.trust)
+    release = verify_release(Envelope.model_validate(genuine["statement"]), service_site.trust)
+    elsewhere = release.model_copy(update={"environment": "elsewhere", "generation": 2})
+    statement = key.sign(elsewhere).model_dump(mode="json")
+    event = json.dumps(genuine | {"generation": 2, "statement": statement}).encode()
+    producer = Producer(kafka_configuration)
+    producer.produce(names.topic_updated(), event, key=b"global", headers={"ce_id": b"elsewhere"}, partition=0)
+    assert producer.flush(20) == 0
+    question = TopicInput(environment=ENVIRONMENT, highest=1, since=BEGINNING)
+    (told,) = (await run(places.check_topic, question)).findings
+    assert "1 forged events" in told.message
 
 
 async def test_a_document_that_store_and_postgres_have_lost_is_named_until_it_is_pushed_again(

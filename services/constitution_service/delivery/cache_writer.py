@@ -12,7 +12,6 @@ from constitution.errors import UntrustedError
 from constitution.release import CurrentConstitution
 from services.constitution_service.audit import audit_events
 from services.constitution_service.context import Context
-from services.constitution_service.releasing.current import parse_value, verify
 from services.constitution_service.tables import releases
 from services.constitution_service.tables.releases import Pointer
 
@@ -29,7 +28,7 @@ class CacheWriter:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._proved: dict[str, tuple[int, str]] = {}  # ring -> generation and digest of the value that verified
-        self._told: set[str] = set()  # digests of forged values that were audited
+        self._audited: set[str] = set()  # digests of forged values that were audited
 
     async def publish(self, generation: int, rings: tuple[str, ...]) -> None:
         """Write a release into its rings, unless a newer one is there, and record that it was.
@@ -70,23 +69,18 @@ class CacheWriter:
 
     async def _judge(self, ring: str, pointer: Pointer, raw: bytes) -> str | None:
         """Return why the value must be written again, ``ahead`` if PostgreSQL is behind it, None if it is right."""
-        found = parse_value(raw)
-        reason = "it cannot be read"
-        if found is not None:
-            try:
-                await verify(self._context, found, ring)
-            except UntrustedError as error:
-                reason = error.message
-            else:
-                if found.generation < pointer.generation:
-                    return "stale"
-                if found.generation == pointer.generation:
-                    return None
-                if await self._newest(ring) < found.generation:
-                    _log.error("postgres_behind_redis", ring=ring, redis=found.generation, postgres=pointer.generation)
-                return "ahead"
-        await self._audit(ring, raw, reason)
-        return "forged"
+        try:
+            found = await self._context.sources.prove_value(raw, ring)
+        except UntrustedError as error:
+            await self._audit(ring, raw, error.message)
+            return "forged"
+        if found.generation < pointer.generation:
+            return "stale"
+        if found.generation == pointer.generation:
+            return None
+        if await self._newest(ring) < found.generation:
+            _log.error("postgres_behind_redis", ring=ring, redis=found.generation, postgres=pointer.generation)
+        return "ahead"
 
     async def _write(self, ring: str, current: CurrentConstitution, *, cause: str) -> bool:
         cache = self._context.cache
@@ -125,7 +119,7 @@ class CacheWriter:
     async def _audit(self, ring: str, raw: bytes, reason: str) -> None:
         digest = checksum_of(raw)
         _log.error("cache_forged", ring=ring, value=digest, reason=reason)
-        if digest in self._told:
+        if digest in self._audited:
             return
         async with self._context.database.transaction() as connection:
             await audit_events.decision(
@@ -137,6 +131,6 @@ class CacheWriter:
                 message=f"the value in Redis for ring {ring} does not verify and was overwritten: {reason}",
                 details={"ring": ring, "value": digest},
             )
-        self._told.add(digest)
-        if len(self._told) > 1000:
-            self._told.clear()
+        self._audited.add(digest)
+        if len(self._audited) > 1000:
+            self._audited.clear()

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 from prometheus_client import CollectorRegistry
 
+from adapters.event_log import TIMEOUT
 from adapters.process_settings import read_settings
 from constitution.errors import ConstitutionError, TransportError
 from services.common.logs import configure_logging
@@ -51,9 +52,9 @@ def rebuild(
 ) -> None:
     """After PostgreSQL was restored from an older backup: rebuild what it lost, and fence every earlier holder."""
 
-    async def work(context: Context, kafka: dict[str, str]) -> int:
+    async def work(context: Context, _kafka: dict[str, str]) -> int:
         declared = frozenset(lost or ())
-        plan = await Recovery(context, kafka).plan(declared)
+        plan = await Recovery(context).plan(declared)
         applied = False
         try:
             if apply:
@@ -152,7 +153,7 @@ def _run(work: Callable[[Context, dict[str, str]], Awaitable[int]]) -> int:
 
 
 async def _with_context(settings: RecoverySettings, work: Callable[[Context, dict[str, str]], Awaitable[int]]) -> int:
-    context, redis = make_context(settings, ServiceMetrics(CollectorRegistry()))
+    context, redis = make_context(settings, ServiceMetrics(CollectorRegistry()), kafka_wait=TIMEOUT)
     await context.database.open()
     try:
         return await work(context, settings.kafka_client())

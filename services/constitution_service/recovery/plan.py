@@ -3,8 +3,8 @@
 Believed is only what a pinned service key has signed: the record in the artifact store first, which holds everything;
 else the statement in an event on Kafka or in a Redis value, with what can be said without the rest. Rows are appended,
 in order, under their old generation, event id and effective time. A standing is taken from its signed record alone.
-Nothing is written unless all of it can be: a gap must be named by a person as lost. Whatever makes the service refuse
-(guard.py) is heard here too, or an operator would be told to type a command that finds nothing to do.
+Nothing is written unless all of it can be: a gap must be named by a person as lost. What proves a release is read as
+the generation guard reads it (generations/sources.py).
 """
 
 import asyncio
@@ -15,30 +15,16 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from adapters.artifact_store import document_path, signature_path
-from adapters.event_log import KafkaEventLog
 from adapters.postgres import Connection
 from constitution import events
 from constitution.checksum import checksum_of
-from constitution.errors import ContentError, Issue, UntrustedError
+from constitution.errors import Issue
 from constitution.release import CurrentConstitution, Envelope, ReleasePredicate, Standing
-from constitution.untrusted import read_message
 from services.constitution_service.context import Context
-from services.constitution_service.generations.guard import BEGINNING
-from services.constitution_service.generations.records import (
-    EventRecord,
-    ReleaseRecord,
-    StandingFile,
-    listed,
-    read_release_record,
-    read_standing,
-    record_path,
-)
-from services.constitution_service.releasing.current import parse_value
+from services.constitution_service.generations.records import EventRecord, ReleaseRecord, StandingFile
+from services.constitution_service.generations.sources import BEGINNING, SignedRelease
 from services.constitution_service.releasing.standings import FOLLOWS
 from services.constitution_service.tables import releases
-from signatures.statements import verify_release
-
-STORE_AT_ONCE = 32  # reads of the artifact store under way
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +43,7 @@ class Lost:
     Args:
         said: what its statement says.
         record: its record; made up of what is left where the store has none.
-        where: what proves it.
+        where: where it is signed.
         document: its bytes; None for a withdraw, and where they are nowhere.
         signatures: its signature files by digest, as far as they were found.
         kept: whether the store has the record.
@@ -95,13 +81,14 @@ class Plan:
 
 
 @dataclass(slots=True)
-class _Heard:
-    """What was heard of one generation."""
+class _Evidence:
+    """What proves that one generation was live, and what is left of it."""
 
-    statement: Envelope | None = None
+    release: ReleasePredicate
+    statement: Envelope
     record: ReleaseRecord | None = None
     value: CurrentConstitution | None = None
-    told: list[EventRecord] = field(default_factory=list)
+    events: list[EventRecord] = field(default_factory=list)
     where: list[str] = field(default_factory=list)
 
 
@@ -110,41 +97,35 @@ class Recovery:
 
     Args:
         context: of the service.
-        kafka: connection part of librdkafka's configuration.
     """
 
-    def __init__(self, context: Context, kafka: dict[str, str]) -> None:
+    def __init__(self, context: Context) -> None:
         self._context = context
-        self._topic = KafkaEventLog(kafka, context.names)
-        self._some = asyncio.Semaphore(STORE_AT_ONCE)
 
     async def plan(self, declared: Collection[int] = ()) -> Plan:
         """Look at everything, change nothing.
 
         Args:
-            declared: generations that a person says were live. Those that follow the highest one heard of, without a
-                gap, are gone, although no system knows of them any more.
+            declared: generations that a person says were live. Those that follow the highest one that is proved,
+                without a gap, are gone, although no system knows of them any more.
 
         Raises:
             UnavailableError: a system does not answer; nothing is decided on half of what is known.
         """
         async with self._context.database.connection() as connection:
             highest = await releases.highest_generation(connection, self._context.environment)
-        heard: dict[int, _Heard] = {}
-        topic = await self._hear_kafka(heard, highest)
-        await self._hear_redis(heard, highest)
-        await self._hear_store(heard, highest)
+        evidence, topic = await self._read(highest)
         lost: list[Lost] = []
         gone: list[int] = []
         problems: list[Issue] = []
-        for generation in range(highest + 1, max(heard, default=highest) + 1):
-            if generation not in heard:
+        for generation in range(highest + 1, max(evidence, default=highest) + 1):
+            if generation not in evidence:
                 gone.append(generation)
                 continue
-            found = await self._lost(generation, heard[generation])
+            found = await self._lost(evidence[generation])
             problems += _missing(found)
             lost.append(found)
-        beyond = max(heard, default=highest) + 1
+        beyond = max(evidence, default=highest) + 1
         while beyond in declared:
             gone.append(beyond)
             beyond += 1
@@ -159,96 +140,65 @@ class Recovery:
             notes=tuple(_notes(lost, standings)),
         )
 
-    async def _hear_kafka(self, heard: dict[int, _Heard], highest: int) -> dict[str, list[OnTopic]]:
-        found = await self._topic.find_newer(0, BEGINNING)
+    async def _read(self, highest: int) -> tuple[dict[int, _Evidence], dict[str, list[OnTopic]]]:
+        """Return what proves each generation above ``highest``, and where every event lies, by its id."""
+        sources = self._context.sources
+        sent = await sources.on_topic(0, BEGINNING)
         topic: dict[str, list[OnTopic]] = {}
-        for event in found:
-            place = OnTopic(event["partition"], event["offset"], checksum_of(event["raw"].encode()))
-            topic.setdefault(event["event_id"], []).append(place)
-            if event["generation"] <= highest:
-                continue
-            try:
-                value = read_message(events.UpdatedEvent, event["raw"].encode())
-                said = await asyncio.to_thread(verify_release, value.statement, self._context.trust)
-            except (ValueError, ContentError):
-                continue  # a stranger's
-            if (said.environment, said.generation) != (self._context.environment, value.generation):
-                continue
-            entry = heard.setdefault(said.generation, _Heard())
-            entry.statement = value.statement
-            entry.where.append(f"Kafka, offset {event['offset']}")
-            self._take(entry, value, said, event)
-        return topic
+        for event in sent:
+            position = OnTopic(event["partition"], event["offset"], checksum_of(event["raw"].encode()))
+            topic.setdefault(event["event_id"], []).append(position)
+        newer = [event for event in sent if event["generation"] > highest]
+        found = await asyncio.to_thread(lambda: list(sources.signed(newer)))
+        found += [one async for one in sources.in_redis()]
+        for generation in await sources.recorded(highest):
+            record = await sources.record(generation)
+            found += [record] if record is not None else []
+        evidence: dict[int, _Evidence] = {}
+        for one in found:
+            if one.release.generation > highest:
+                self._take(evidence.setdefault(one.release.generation, _Evidence(one.release, one.statement)), one)
+        return evidence, topic
 
-    def _take(
-        self, entry: _Heard, value: events.UpdatedEvent, said: ReleasePredicate, event: Mapping[str, Any]
-    ) -> None:
-        """Remember an event as it was sent, if it says nothing but what its statement says, to a tenant that exists."""
-        own, _, tenant = event["event_id"].partition(":")
+    def _take(self, evidence: _Evidence, found: SignedRelease) -> None:
+        evidence.release, evidence.statement = found.release, found.statement  # the record's, where there is one
+        evidence.where.append(found.where)
+        evidence.value = found.value or evidence.value  # of the rest is taken what has the right checksum
+        evidence.record = found.record or evidence.record
+        if found.event is not None:
+            self._take_event(evidence, *found.event)
+
+    def _take_event(self, evidence: _Evidence, event: Mapping[str, Any], value: events.UpdatedEvent) -> None:
+        """Take an event as it was sent, if it says nothing but what its statement says, to a tenant that exists."""
+        event_id = event["event_id"]
+        own, _, tenant = event_id.partition(":")
         same = ("rings", "kind", "version", "checksum", "previous", "effective_at", "update_id")
         if (
             tenant == value.tenant
             and tenant in self._context.config.environment.tenants
-            and tenant not in {known.tenant for known in entry.told}
+            and tenant not in {known.tenant for known in evidence.events}
             and _is_uuid(own)
-            and all(known.event_id.startswith(f"{own}:") for known in entry.told)
-            and all(getattr(value, name) == getattr(said, name) for name in same)
+            and all(known.event_id.startswith(f"{own}:") for known in evidence.events)
+            and all(getattr(value, name) == getattr(evidence.release, name) for name in same)
         ):
-            headers = events.updated_headers(value, event["event_id"])
-            entry.told.append(
-                EventRecord(tenant=tenant, event_id=event["event_id"], key=tenant, headers=headers, value=event["raw"])
+            headers = events.updated_headers(value, event_id)
+            evidence.events.append(
+                EventRecord(tenant=tenant, event_id=event_id, key=tenant, headers=headers, value=event["raw"])
             )
 
-    async def _hear_redis(self, heard: dict[int, _Heard], highest: int) -> None:
-        for ring in self._context.config.environment.rings():
-            raw = await self._context.cache.read(ring)
-            value = None if raw is None else parse_value(raw)
-            if value is None:
-                continue
-            try:
-                said = await asyncio.to_thread(verify_release, value.statement, self._context.trust)
-            except UntrustedError:
-                continue
-            if said.environment != self._context.environment or said.generation <= highest:
-                continue
-            entry = heard.setdefault(said.generation, _Heard())
-            entry.statement, entry.value = value.statement, value  # of the rest is taken what has the right checksum
-            entry.where.append(f"Redis, ring {ring}")
-
-    async def _hear_store(self, heard: dict[int, _Heard], highest: int) -> None:
-        context = self._context
-        for generation in await listed(context.store, context.names, context.environment, highest):
-            data = await self._read(generation, "release")
-            if data is None:
-                continue
-            try:
-                record, _ = read_release_record(data, context.trust, context.environment, generation)
-            except UntrustedError:
-                continue
-            entry = heard.setdefault(generation, _Heard())
-            entry.statement, entry.record = record.statement, record
-            entry.where.append("artifact store")
-
-    async def _read(self, generation: int, name: str) -> bytes | None:
-        path = record_path(self._context.names, self._context.environment, generation, name)
-        async with self._some:
-            return await self._context.store.read(path)
-
-    async def _lost(self, generation: int, heard: _Heard) -> Lost:
-        if heard.statement is None:
-            raise UntrustedError(f"generation {generation} has no statement")
-        said = verify_release(heard.statement, self._context.trust)
-        record = heard.record or _made_up(heard, said, heard.statement, self._context.config.environment.tenants)
+    async def _lost(self, evidence: _Evidence) -> Lost:
+        said = evidence.release
+        record = evidence.record or _made_up(evidence, self._context.config.environment.tenants)
         files: dict[str, bytes] = {}
         document: bytes | None = None
         if said.checksum is not None:
-            document = await self._document(said.checksum, heard.value)
+            document = await self._document(said.checksum, evidence.value)
             for digest in said.signatures:
-                data = await self._signature(said.checksum, digest, heard.value)
+                data = await self._signature(said.checksum, digest, evidence.value)
                 if data is not None:
                     files[digest] = data
-        where = ", ".join(dict.fromkeys(heard.where))
-        return Lost(said, record, where, document, files, kept=heard.record is not None)
+        where = ", ".join(dict.fromkeys(evidence.where))
+        return Lost(said, record, where, document, files, kept=evidence.record is not None)
 
     async def _document(self, checksum: str, value: CurrentConstitution | None) -> bytes | None:
         async with self._context.database.connection() as connection:
@@ -289,24 +239,15 @@ class Recovery:
         checksums: dict[int, str | None] = {row["generation"]: row["checksum"] for row in rows}
         checksums |= {one.said.generation: one.said.checksum for one in lost}
         wanted = [
-            (generation, standing.value)
+            (generation, standing)
             for generation in checksums
             for standing in Standing
             if standing in FOLLOWS[known.get(generation)]
         ]
-        found = await asyncio.gather(*(self._standing(generation, name) for generation, name in wanted))
+        found = await asyncio.gather(*(self._context.sources.standing(*one) for one in wanted))
         return that_follow(
             known, (one for one in found if one is not None and one.checksum == checksums[one.generation])
         )
-
-    async def _standing(self, generation: int, name: str) -> StandingFile | None:
-        data = await self._read(generation, name)
-        if data is None:
-            return None
-        try:
-            return read_standing(data, self._context.trust, self._context.environment, generation, Standing(name))
-        except UntrustedError:
-            return None
 
 
 async def latest_standings(connection: Connection, environment: str) -> dict[int, Standing]:
@@ -345,10 +286,11 @@ def _decoded(text: str) -> bytes:
         return b""
 
 
-def _made_up(heard: _Heard, said: ReleasePredicate, statement: Envelope, tenants: tuple[str, ...]) -> ReleaseRecord:
+def _made_up(evidence: _Evidence, tenants: tuple[str, ...]) -> ReleaseRecord:
     """Return a record of what is left: the statement, and events that say the same. Nobody signed who approved."""
-    own = heard.told[0].event_id.partition(":")[0] if heard.told else str(uuid4())
-    told = {event.tenant: event for event in heard.told}
+    said, statement = evidence.release, evidence.statement
+    own = evidence.events[0].event_id.partition(":")[0] if evidence.events else str(uuid4())
+    sent = {event.tenant: event for event in evidence.events}
     return ReleaseRecord(
         statement=statement,
         previous_generation=None,
@@ -360,7 +302,7 @@ def _made_up(heard: _Heard, said: ReleasePredicate, statement: Envelope, tenants
         workflow={"workflow_id": "", "run_id": ""},
         signed_request=None,
         evidence=None,
-        events=tuple(told.get(tenant) or _event(said, statement, tenant, f"{own}:{tenant}") for tenant in tenants),
+        events=tuple(sent.get(tenant) or _event(said, statement, tenant, f"{own}:{tenant}") for tenant in tenants),
     )
 
 

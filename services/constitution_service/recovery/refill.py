@@ -16,7 +16,7 @@ from constitution.errors import ConflictError
 from services.constitution_service.audit import audit_events
 from services.constitution_service.context import Context
 from services.constitution_service.delivery import record_writer
-from services.constitution_service.generations.guard import BEGINNING
+from services.constitution_service.generations.sources import BEGINNING
 from services.constitution_service.tables import outbox, relay_lease, releases
 
 ARCHIVE_ROOT = "docs/legal/constitution"

@@ -4,18 +4,14 @@ PostgreSQL says which generation is current, for every call; Redis may then give
 generation and verify like those of any untrusted writer. Any other value in Redis is ignored and repaired.
 """
 
-import asyncio
-
 import structlog
 
 from constitution.errors import UnavailableError, UntrustedError
 from constitution.release import CurrentConstitution
-from constitution.untrusted import read_message
 from services.constitution_service.context import Context
 from services.constitution_service.errors import NoConstitutionError
 from services.constitution_service.tables import releases
 from services.constitution_service.tables.releases import Pointer
-from signatures.current import verify_current
 
 _log = structlog.get_logger(__name__)
 
@@ -48,13 +44,12 @@ async def read(context: Context, ring: str, pointer: Pointer) -> CurrentConstitu
     except UnavailableError:
         raw, redis_answers = None, False
     if raw is not None:
-        cached = parse_value(raw)
-        if cached is not None and cached.generation == pointer.generation:
-            try:
-                await verify(context, cached, ring)
-            except UntrustedError as error:
-                _log.error("cache_refused", ring=ring, reason=error.message)
-            else:
+        try:
+            cached = await context.sources.prove_value(raw, ring)
+        except UntrustedError as error:
+            _log.error("cache_refused", ring=ring, reason=error.message)
+        else:
+            if cached.generation == pointer.generation:
                 context.metrics.cache_reads.labels("hit").inc()
                 return cached
     context.metrics.cache_reads.labels("miss" if redis_answers else "down").inc()
@@ -63,29 +58,6 @@ async def read(context: Context, ring: str, pointer: Pointer) -> CurrentConstitu
     if redis_answers:
         await _restore(context, ring, current)
     return current
-
-
-def parse_value(raw: bytes) -> CurrentConstitution | None:
-    """Return a Redis value of the right shape; None if it has another."""
-    try:
-        return read_message(CurrentConstitution, raw)
-    except ValueError:
-        return None
-
-
-async def verify(context: Context, current: CurrentConstitution, ring: str) -> None:
-    """Verify the value of an untrusted writer.
-
-    Raises:
-        UntrustedError: it is not what a pinned service key signed for this ring.
-    """
-    await asyncio.to_thread(
-        verify_current,
-        current,
-        trust=context.trust,
-        environment=context.environment,
-        ring=ring,
-    )
 
 
 async def _restore(context: Context, ring: str, current: CurrentConstitution) -> None:

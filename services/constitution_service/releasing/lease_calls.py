@@ -58,7 +58,7 @@ async def acquire(context: Context, request: LeaseRequest, key: str, client: str
 
 async def _require_servers(context: Context) -> None:
     """Refuse a release that could only fail once it is live; a server that is away now may be there by then."""
-    for ask in (context.cache.ping, context.generation_guard.require_kafka):
+    for ask in (context.cache.ping, context.sources.require_kafka):
         try:
             await ask()
         except UnavailableError as error:

@@ -83,7 +83,7 @@ async def highest_generation(connection: Connection, environment: str) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class HighWaterMarks:
     """How far the records beside the database must reach: 0 where there is nothing that they could hold.
 
     Args:
@@ -97,7 +97,7 @@ class Told:
     declared: int
 
 
-async def told(connection: Connection, environment: str) -> Told:
+async def high_water_marks(connection: Connection, environment: str) -> HighWaterMarks:
     """Return what the artifact store and Kafka must know, if they have lost nothing."""
     (row,) = await connection.fetch(
         """
@@ -109,7 +109,7 @@ async def told(connection: Connection, environment: str) -> Told:
         """,
         environment,
     )
-    return Told(row["released"], row["delivered"], row["declared"])
+    return HighWaterMarks(row["released"], row["delivered"], row["declared"])
 
 
 async def read_current(connection: Connection, environment: str, generation: int) -> CurrentConstitution:
