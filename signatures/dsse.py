@@ -63,11 +63,6 @@ def sign_openpgp(payload: bytes, payload_type: str, tsk_bytes: bytes, password: 
     return _envelope(payload, payload_type, openpgp.fingerprint_of_key(tsk_bytes), signature)
 
 
-def wrap_sigstore(payload: bytes, payload_type: str, identity: str, bundle: bytes) -> Envelope:
-    """Put a Sigstore bundle, made over `pae` of the payload, into an envelope."""
-    return _envelope(payload, payload_type, identity, bundle)
-
-
 def _envelope(payload: bytes, payload_type: str, keyid: str, signature: bytes) -> Envelope:
     return Envelope(
         payloadType=payload_type,

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from constitution.errors import UntrustedError
+from constitution.release import Envelope
 from constitution.trust.trust_policy import SigstoreIdentity, TrustPolicy
 from signatures import dsse, sigstore
 from signatures.verify import verify_document
@@ -193,7 +194,11 @@ def test_both_kinds_of_one_person_count_once() -> None:
 
 
 def test_a_bundle_over_something_else_signs_no_envelope() -> None:
-    envelope = dsse.wrap_sigstore(b"{}", "application/json", IDENTITY, BUNDLE)
+    envelope = Envelope(
+        payloadType="application/json",
+        payload=base64.b64encode(b"{}").decode(),
+        signatures=(Envelope.Signature(keyid=IDENTITY, sig=base64.b64encode(BUNDLE).decode()),),
+    )
     with pytest.raises(UntrustedError, match="does not verify"):
         dsse.verify_person(envelope, trust(), NOW)
 
