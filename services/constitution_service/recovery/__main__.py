@@ -114,10 +114,10 @@ def _plan(plan: Plan, *, applied: bool) -> dict[str, Any]:
         "known": plan.highest,
         "rebuild": [
             {
-                "generation": one.said.generation,
-                "kind": one.said.kind.value,
-                "version": one.said.version,
-                "checksum": one.said.checksum,
+                "generation": one.release.generation,
+                "kind": one.release.kind.value,
+                "version": one.release.version,
+                "checksum": one.release.checksum,
                 "proved_by": one.where,
             }
             for one in plan.lost

@@ -54,7 +54,7 @@ async def carry_out(context: Context, plan: Plan, *, gone: frozenset[int], reaso
         highest = await releases.highest_generation(connection, context.environment)
         if highest != plan.highest:
             raise ConflictError(f"the plan was made for generation {plan.highest}; PostgreSQL is at {highest}")
-        by_generation = {one.said.generation: one for one in plan.lost}
+        by_generation = {one.release.generation: one for one in plan.lost}
         for generation in sorted({*by_generation, *plan.gone}):
             if generation in by_generation:
                 await _release(connection, context, by_generation[generation])
@@ -91,18 +91,18 @@ async def carry_out(context: Context, plan: Plan, *, gone: frozenset[int], reaso
 
 
 async def _release(connection: Connection, context: Context, lost: Lost) -> None:
-    said, record = lost.said, lost.record
+    release, record = lost.release, lost.record
     await _artifact(connection, context, lost)
     await _supporting_documents(connection, context, lost)
     pointers = await releases.read_pointers(connection, context.environment)
     before: Pointer | None = max(
-        (pointer for ring, pointer in pointers.items() if ring in said.rings),
+        (pointer for ring, pointer in pointers.items() if ring in release.rings),
         key=lambda pointer: pointer.generation,
         default=None,
     )
     await release_rows.append(
         connection,
-        said,
+        release,
         statement=record.statement,
         previous_generation=None if before is None else before.generation,
         event_id=record.event_id,
@@ -115,57 +115,57 @@ async def _release(connection: Connection, context: Context, lost: Lost) -> None
     if lost.kept:  # as it was: what lies before a gap may differ, and is no reason to write it again
         await connection.execute(
             "INSERT INTO stored_records (environment, generation, name) VALUES ($1, $2, 'release')",
-            said.environment,
-            said.generation,
+            release.environment,
+            release.generation,
         )
     for event in record.events:
         await outbox.add(
             connection,
-            said.environment,
+            release.environment,
             "updated",
             event_id=event.event_id,
             key=event.key,
             headers=event.headers,
             value=event.value,
-            generation=said.generation,
+            generation=release.generation,
             tenant=event.tenant,
         )
-    if said.kind.undoes:
-        await updates.close(connection, said.environment, said.update_id)
+    if release.kind.undoes:
+        await updates.close(connection, release.environment, release.update_id)
 
 
 async def _artifact(connection: Connection, context: Context, lost: Lost) -> None:
-    said = lost.said
-    if said.checksum is None or lost.document is None:
+    release = lost.release
+    if release.checksum is None or lost.document is None:
         return
     await connection.execute(
         """
         INSERT INTO artifacts (environment, checksum, version, document, storage_uri) VALUES ($1, $2, $3, $4, $5)
         ON CONFLICT (environment, checksum) DO NOTHING
         """,
-        said.environment,
-        said.checksum,
-        said.version,
+        release.environment,
+        release.checksum,
+        release.version,
         lost.document,
-        context.store.uri(document_path(said.checksum)),
+        context.store.uri(document_path(release.checksum)),
     )
     await connection.executemany(
         """
         INSERT INTO artifact_signatures (environment, checksum, digest, signature) VALUES ($1, $2, $3, $4)
         ON CONFLICT DO NOTHING
         """,
-        [(said.environment, said.checksum, digest, data) for digest, data in lost.signatures.items()],
+        [(release.environment, release.checksum, digest, data) for digest, data in lost.signatures.items()],
     )
 
 
 async def _supporting_documents(connection: Connection, context: Context, lost: Lost) -> None:
     """Write change request and evidence, each as far as it is what was signed."""
     record = lost.record
-    if record.evidence is not None and checksum_of(record.evidence.encode()) == lost.said.evidence:
+    if record.evidence is not None and checksum_of(record.evidence.encode()) == lost.release.evidence:
         await connection.execute(
             "INSERT INTO evidence (environment, digest, record) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
             context.environment,
-            lost.said.evidence,
+            lost.release.evidence,
             record.evidence.encode(),
         )
     if record.signed_request is not None:
@@ -173,7 +173,9 @@ async def _supporting_documents(connection: Connection, context: Context, lost: 
         try:
             request = ChangeRequest.model_validate(dsse.payload_of(record.signed_request, CHANGE_REQUEST))
         except ValidationError as error:
-            raise UntrustedError(f"the change request of generation {lost.said.generation} cannot be read") from error
+            raise UntrustedError(
+                f"the change request of generation {lost.release.generation} cannot be read"
+            ) from error
         await connection.execute(
             """
             INSERT INTO change_requests (environment, id, author, checksum, reason, envelope)

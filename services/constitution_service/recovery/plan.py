@@ -29,7 +29,7 @@ from services.constitution_service.tables import releases
 
 @dataclass(frozen=True, slots=True)
 class OnTopic:
-    """Where an event lies, and the checksum of what lies there: its id alone, a stranger can write as well."""
+    """The position of an event, and the checksum of its value: an untrusted writer can repeat an id alone."""
 
     partition: int
     offset: int
@@ -41,7 +41,7 @@ class Lost:
     """A release that PostgreSQL does not know, with what its row is rebuilt from.
 
     Args:
-        said: what its statement says.
+        release: its statement.
         record: its record; made up of what is left where the store has none.
         where: where it is signed.
         document: its bytes; None for a withdraw, and where they are nowhere.
@@ -49,7 +49,7 @@ class Lost:
         kept: whether the store has the record.
     """
 
-    said: ReleasePredicate
+    release: ReleasePredicate
     record: ReleaseRecord
     where: str
     document: bytes | None
@@ -187,18 +187,18 @@ class Recovery:
             )
 
     async def _lost(self, evidence: _Evidence) -> Lost:
-        said = evidence.release
+        release = evidence.release
         record = evidence.record or _made_up(evidence, self._context.config.environment.tenants)
         files: dict[str, bytes] = {}
         document: bytes | None = None
-        if said.checksum is not None:
-            document = await self._document(said.checksum, evidence.value)
-            for digest in said.signatures:
-                data = await self._signature(said.checksum, digest, evidence.value)
+        if release.checksum is not None:
+            document = await self._document(release.checksum, evidence.value)
+            for digest in release.signatures:
+                data = await self._signature(release.checksum, digest, evidence.value)
                 if data is not None:
                     files[digest] = data
         where = ", ".join(dict.fromkeys(evidence.where))
-        return Lost(said, record, where, document, files, kept=evidence.record is not None)
+        return Lost(release, record, where, document, files, kept=evidence.record is not None)
 
     async def _document(self, checksum: str, value: CurrentConstitution | None) -> bytes | None:
         async with self._context.database.connection() as connection:
@@ -237,7 +237,7 @@ class Recovery:
             )
             known = await latest_standings(connection, self._context.environment)
         checksums: dict[int, str | None] = {row["generation"]: row["checksum"] for row in rows}
-        checksums |= {one.said.generation: one.said.checksum for one in lost}
+        checksums |= {one.release.generation: one.release.checksum for one in lost}
         wanted = [
             (generation, standing)
             for generation in checksums
@@ -288,7 +288,7 @@ def _decoded(text: str) -> bytes:
 
 def _made_up(evidence: _Evidence, tenants: tuple[str, ...]) -> ReleaseRecord:
     """Return a record of what is left: the statement, and events that say the same. Nobody signed who approved."""
-    said, statement = evidence.release, evidence.statement
+    release, statement = evidence.release, evidence.statement
     own = evidence.events[0].event_id.partition(":")[0] if evidence.events else str(uuid4())
     sent = {event.tenant: event for event in evidence.events}
     return ReleaseRecord(
@@ -302,24 +302,24 @@ def _made_up(evidence: _Evidence, tenants: tuple[str, ...]) -> ReleaseRecord:
         workflow={"workflow_id": "", "run_id": ""},
         signed_request=None,
         evidence=None,
-        events=tuple(sent.get(tenant) or _event(said, statement, tenant, f"{own}:{tenant}") for tenant in tenants),
+        events=tuple(sent.get(tenant) or _event(release, statement, tenant, f"{own}:{tenant}") for tenant in tenants),
     )
 
 
-def _event(said: ReleasePredicate, statement: Envelope, tenant: str, event_id: str) -> EventRecord:
+def _event(release: ReleasePredicate, statement: Envelope, tenant: str, event_id: str) -> EventRecord:
     value = events.UpdatedEvent(
         tenant=tenant,
-        environment=said.environment,
-        rings=said.rings,
-        generation=said.generation,
-        kind=said.kind,
-        version=said.version,
-        checksum=said.checksum,
-        previous=said.previous,
-        effective_at=said.effective_at,
+        environment=release.environment,
+        rings=release.rings,
+        generation=release.generation,
+        kind=release.kind,
+        version=release.version,
+        checksum=release.checksum,
+        previous=release.previous,
+        effective_at=release.effective_at,
         summary="rebuilt from its signed statement",
         approvers=(),
-        update_id=said.update_id,
+        update_id=release.update_id,
         workflow_id="",
         run_id="",
         statement=statement,
@@ -329,28 +329,28 @@ def _event(said: ReleasePredicate, statement: Envelope, tenant: str, event_id: s
 
 
 def _missing(found: Lost) -> list[Issue]:
-    if found.said.checksum is None:
+    if found.release.checksum is None:
         return []
-    where = f"generation {found.said.generation}"
+    where = f"generation {found.release.generation}"
     push = "push the document and its signatures, which the legal archive has; then this again"
     if found.document is None:
-        return [Issue(code="document", path=where, message=f"{found.said.checksum} is nowhere", hint=push)]
+        return [Issue(code="document", path=where, message=f"{found.release.checksum} is nowhere", hint=push)]
     return [
         Issue(code="signature", path=where, message=f"signature {digest} is nowhere", hint=push)
-        for digest in found.said.signatures
+        for digest in found.release.signatures
         if digest not in found.signatures
     ]
 
 
 def _notes(lost: list[Lost], standings: tuple[StandingFile, ...]) -> list[str]:
-    told = {standing.generation for standing in standings}
+    known = {standing.generation for standing in standings}
     notes = [
-        f"generation {one.said.generation} has no signed standing: it counts as unconfirmed, and may be rolled back"
+        f"generation {one.release.generation} has no signed standing: it counts as unconfirmed, and may be rolled back"
         for one in lost
-        if one.said.generation not in told
+        if one.release.generation not in known
     ]
     return notes + [
-        f"generation {one.said.generation} is rebuilt without its approvals: undoing it takes a quorum of its own"
+        f"generation {one.release.generation} is rebuilt without its approvals: undoing it takes a quorum of its own"
         for one in lost
-        if one.said.approvals and not one.record.approvals
+        if one.release.approvals and not one.record.approvals
     ]
