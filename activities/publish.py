@@ -49,7 +49,7 @@ class ReleaseLeaseInput(Model):
 
 
 class LoadInput(Model):
-    """What to put live, by whose approval."""
+    """The release to put live, with its approvals."""
 
     update: UpdatePlan
     evidence: Checksum
@@ -81,7 +81,7 @@ class ProveInput(Model):
 
 
 class Proof(Model):
-    """What Postgres, Redis and Kafka say, each asked itself. ``partition``/``offset`` are the first tenant's event."""
+    """The release as Postgres, Redis and Kafka have it. ``partition``/``offset`` are the first tenant's event."""
 
     generation: int
     checksum: Checksum | None
@@ -156,7 +156,7 @@ class Publish:
         died: a rollback that has taken the lease since has fenced it, and the service refuses.
 
         Raises:
-            LeaseLostError, StaleGenerationError: somebody was faster.
+            LeaseLostError, StaleGenerationError: another caller was faster.
             NotApprovedError, EvidenceError, UntrustedError, InvalidDocumentError: refused, with all issues.
         """
         update = x.update
@@ -180,10 +180,10 @@ class Publish:
     @activity.defn
     @classified
     async def prove_published(self, x: ProveInput) -> Proof:
-        """Read Postgres, Kafka and Redis back, each by itself, and compare (invariant 1); restore a stale Redis value.
+        """Read Postgres, Kafka and Redis back, each by itself, and compare (invariant 1); rewrite a stale Redis value.
 
         The relay writes Redis before it sends the event, so once the event is there a missing, stale or forged Redis
-        value is a fault: it is deleted (never the floor), and a read of the service restores it.
+        value is a fault: it is deleted (never the floor), and a read of the service writes it again.
         Twice, killed half-way: reads, and a repair that is safe at any moment. Late: with a newer release current it
         refuses, and repairs nothing.
 

@@ -122,7 +122,7 @@ class ConstitutionCache:
         return await self._get(self._names.redis_floor(ring))
 
     async def delete(self, ring: str) -> None:
-        """Delete the ring's value (never the floor); the next read of the service restores it.
+        """Delete the ring's value (never the floor); the next read of the service writes it again.
 
         Raises:
             UnavailableError: Redis did not answer; it may have happened.

@@ -1,4 +1,4 @@
-"""Reconciliation of what is live: the targets, the topic, and the documents that are in force or would be restored.
+"""Reconciliation of the live releases: the targets, the topic, and the documents in force or next to be restored.
 
 Postgres, Redis, Kafka's record of a release and the SIEM's position are compared by the very activities that proved the
 release (``prove_published``, ``confirm_siem``); here is only what those do not look at.
@@ -29,7 +29,7 @@ AT_ONCE = 64  # targets asked at the same time; each answers within 5 s or is un
 
 
 class Found(Model):
-    """What a look found; ``drifting``: targets that left a release younger than ``DRIFT_WATCH``.
+    """The findings of one look; ``drifting``: targets that left a release younger than ``DRIFT_WATCH``.
 
     ``unchecked``: what it did not look at, and why, in words.
     """
@@ -40,7 +40,7 @@ class Found(Model):
 
 
 class TargetsInput(Model):
-    """What the targets should obey. ``refresh``: one that does not is asked to read anew before it is named."""
+    """The releases that targets should obey. ``refresh``: a target that does not must read anew before it is named."""
 
     environment: str
     live: tuple[Live, ...]
@@ -56,7 +56,7 @@ class TopicInput(Model):
 
 
 class DocumentsInput(Model):
-    """What is live, and the checksum of the document that a rollback would restore."""
+    """The live releases, and the checksum of the document that a rollback would restore."""
 
     environment: str
     live: tuple[Live, ...]

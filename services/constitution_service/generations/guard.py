@@ -84,7 +84,7 @@ class GenerationGuard:
         """Raise while PostgreSQL is known to be behind.
 
         Raises:
-            BehindError: what is current is not known here.
+            BehindError: this service does not know the current release.
         """
         if self._behind is not None:
             raise BehindError(
@@ -125,7 +125,7 @@ class GenerationGuard:
             return
         await self._read_next_record(highest)
         await self._read_newest_record(highest)
-        await self._compare()  # what is known by now waits for no Kafka
+        await self._compare()  # the evidence so far waits for no Kafka
         await self._read_topic()
         await self._compare()
 

@@ -1,8 +1,8 @@
-"""Signed records of releases and standings in the artifact store: what a lost PostgreSQL is rebuilt from.
+"""Signed records of releases and standings in the artifact store: a lost PostgreSQL is rebuilt from them.
 
-A record is a DSSE envelope by the service's own key over everything that the release's row, its events and its papers
-hold; the document and its signatures lie beside it under their own checksums. So whoever can write to the store but has
-no key can only destroy records, never change what they say, and never make one up.
+A record is a DSSE envelope by the service's own key over the release's row, its events and its supporting documents;
+the document and its signatures lie beside it under their own checksums. So a writer to the store without a key can only
+destroy records, never change one and never forge one (invariant 8).
 """
 
 from datetime import datetime
@@ -39,7 +39,7 @@ class EventRecord(Model):
 
 
 class ReleaseRecord(Model):
-    """What PostgreSQL holds of a release beside its statement.
+    """The data of a release in PostgreSQL, beside its statement.
 
     ``signed_request`` is the signed change request, ``evidence`` the RFC 8785 text of the evidence record.
     """
@@ -58,7 +58,7 @@ class ReleaseRecord(Model):
 
 
 class StandingFile(Model):
-    """What became of a release, as it was recorded."""
+    """One standing of a release, as it was recorded."""
 
     environment: str
     generation: Annotated[int, Field(ge=1)]

@@ -1,12 +1,12 @@
 """Reads signed releases back from the systems beside PostgreSQL: Redis, the topic on Kafka, the artifact store.
 
 One reader for all: the generation guard takes the newest release, recovery takes every one, and the cache writer
-judges one value. So recovery finds whatever the guard refuses by, and no operator is told to type a command that finds
+judges one value. So recovery finds every release by which the guard refuses, and no hint names a command that finds
 nothing to do.
 
-Anybody may have written there. Returned is only what a pinned service key signed for this environment (invariant 8),
-and reading it costs a bounded amount: ``adapters.redis_cache`` and ``adapters.artifact_store`` take no larger object,
-``constitution.untrusted`` no more values, ``generations.records`` no longer list and no larger record.
+Anybody may have written there. A release is returned only if a pinned service key signed it for this environment
+(invariant 8), and reading it costs a bounded amount: ``adapters.redis_cache`` and ``adapters.artifact_store`` take no
+larger object, ``constitution.untrusted`` no more values, ``generations.records`` no longer list and no larger record.
 """
 
 import asyncio

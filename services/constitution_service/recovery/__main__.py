@@ -1,6 +1,6 @@
 """``python -m services.constitution_service.recovery``: what an operator types after a system was lost.
 
-Runs with the settings of constitution-service. Without ``--apply`` it looks, says what it would do, and changes
+Runs with the settings of constitution-service. Without ``--apply`` it looks, shows its plan, and changes
 nothing. Exit 0: nothing is left to do; 1: something is, or it was refused; 2: a setting is missing; 3: a system does
 not answer.
 """

@@ -1,6 +1,6 @@
 """Writes what recovery.py planned: in one transaction, under the lock of the environment's lease, or not at all.
 
-Also shuts out everybody who was let in before the restore: tokens go past every one that can have been handed out, and
+Also fences every holder from before the restore: tokens go past every one that can have been handed out, and
 an update that the backup shows as the holder of the lease, or that a rebuilt rollback had undone, is closed for ever.
 """
 
@@ -191,7 +191,7 @@ async def _supporting_documents(connection: Connection, context: Context, lost: 
 
 
 async def _events(connection: Connection, context: Context, plan: Plan) -> None:
-    """Mark what is on the topic; what is not, the relay sends, under its old id and in its place."""
+    """Mark the events that are on the topic; the relay sends the others, under their old ids and in order."""
     rows = await connection.fetch(
         """
         SELECT id, event_id, value FROM outbox

@@ -1,10 +1,10 @@
 """Rebuilds the releases that PostgreSQL lost when it was restored from an older backup.
 
-Believed is only what a pinned service key has signed: the record in the artifact store first, which holds everything;
-else the statement in an event on Kafka or in a Redis value, with what can be said without the rest. Rows are appended,
-in order, under their old generation, event id and effective time. A standing is taken from its signed record alone.
-Nothing is written unless all of it can be: a gap must be named by a person as lost. What proves a release is read as
-the generation guard reads it (generations/sources.py).
+Only releases that a pinned service key has signed count: the record in the artifact store first, which holds
+everything; else the statement in an event on Kafka or in a Redis value, without the rest. Rows are appended, in order,
+under their old generation, event id and effective time. A standing is taken from its signed record alone. Nothing is
+written unless all of it can be: a person must name a gap as lost. The proof of a release is read as the generation
+guard reads it (generations/sources.py).
 """
 
 import asyncio
@@ -59,7 +59,7 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be written.
+    """The rows to write.
 
     Args:
         highest: generation that PostgreSQL knows.
@@ -82,7 +82,7 @@ class Plan:
 
 @dataclass(slots=True)
 class _Evidence:
-    """What proves that one generation was live, and what is left of it."""
+    """The proof that one generation was live, and the data that is left of it."""
 
     release: ReleasePredicate
     statement: Envelope
@@ -110,7 +110,7 @@ class Recovery:
                 without a gap, are gone, although no system knows of them any more.
 
         Raises:
-            UnavailableError: a system does not answer; nothing is decided on half of what is known.
+            UnavailableError: a system does not answer; nothing is decided on partial evidence.
         """
         async with self._context.database.connection() as connection:
             highest = await releases.highest_generation(connection, self._context.environment)

@@ -1,4 +1,4 @@
-"""Puts back what a lost Kafka topic or artifact store held, from PostgreSQL and the legal archive."""
+"""Refills a lost Kafka topic or artifact store from PostgreSQL and the legal archive."""
 
 import re
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ STOP_FIRST = "stop every process of constitution-service, then this again"
 
 @dataclass(frozen=True, slots=True)
 class Refilled:
-    """What was put back, and what is nowhere."""
+    """The objects that were refilled, and those that are nowhere."""
 
     objects: int
     lacking: tuple[str, ...] = ()

@@ -56,15 +56,15 @@ async def read(context: Context, ring: str, pointer: Pointer) -> CurrentConstitu
     async with context.database.connection() as connection:
         current = await releases.read_current(connection, context.environment, pointer.generation)
     if redis_answers:
-        await _restore(context, ring, current)
+        await _rewrite(context, ring, current)
     return current
 
 
-async def _restore(context: Context, ring: str, current: CurrentConstitution) -> None:
+async def _rewrite(context: Context, ring: str, current: CurrentConstitution) -> None:
     try:
         written = await context.cache.write(ring, current)
     except UnavailableError as error:
-        _log.warning("cache_not_restored", ring=ring, reason=error.message)
+        _log.warning("cache_not_rewritten", ring=ring, reason=error.message)
         return
     if written:
         context.metrics.cache_writes.labels("read").inc()
