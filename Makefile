@@ -52,7 +52,7 @@ traffic: sync  ## Example agents that call the running stack's orchestrators, un
 	@$(PYTHON) -m deploy.demo.traffic deploy/demo/requests.json
 
 demo: export DEMO_STARTED := $(shell date +%s.%N)
-demo: sync  ## The whole story on real servers: one good constitution, two bad ones undone; FAST=1 waits less
+demo: sync  ## The whole story on real servers: one good constitution, two bad ones undone; FAST=1 waits less; STOLEN=1: a stolen worker
 	@$(PYTHON) -m deploy.demo
 
 # The tests run also when a linter objects, so that one run tells everything; the exit code is both's.

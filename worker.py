@@ -15,12 +15,12 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import stamina
 from temporalio.api.operatorservice.v1 import ListSearchAttributesRequest
@@ -37,7 +37,6 @@ from activities.broadcast import Broadcast
 from activities.callers import OnlyOurRuns
 from activities.confirm import Confirm
 from activities.deployment import DeploymentActivities
-from activities.expected_change import ExpectedChange
 from activities.preconditions import Preconditions
 from activities.publish import Publish
 from activities.reconcile.archive_checks import ArchiveChecks
@@ -48,22 +47,18 @@ from activities.restore import Restore
 from activities.run_group import RunGroup
 from activities.runs import RunsActivities
 from activities.stage import Stage
-from activities.sync import Sync
 from activities.validate import Validate
-from activities.watch.watch import Watch
 from adapters import memory
 from adapters.archive import GitArchive
 from adapters.event_log import KafkaEventLog
 from adapters.ledger import PostgresLedger
 from adapters.postgres import Database
 from adapters.process_settings import read_settings
-from adapters.prometheus import PrometheusMetrics
 from adapters.redis_cache import ConstitutionCache
 from adapters.redis_cache import connect as connect_redis
-from adapters.regression_gate import run_gate
 from adapters.runs import TemporalRuns, TemporalSearch
 from adapters.schedule import schedule_reconciliation
-from adapters.settings import WorkerSettings
+from adapters.settings import PollingSettings, WorkerSettings
 from adapters.slack import SlackChannel
 from adapters.targets import HttpTargets
 from adapters.worker_config import WorkerConfig, load_worker_config
@@ -96,6 +91,14 @@ PACKAGES = ("activities", "adapters", "constitution", "constitution_client", "si
 _T = TypeVar("_T")
 
 
+class _HasSettings(Protocol):
+    @property
+    def settings(self) -> PollingSettings: ...
+
+
+_Configured = TypeVar("_Configured", bound=_HasSettings)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Configuration:
     """Everything that was read before anything was connected."""
@@ -114,26 +117,26 @@ def configure() -> Configuration:
         InvalidRequestError: with every problem found.
     """
     problems: list[Issue] = []
-    temporal = _collected(_temporal, problems, "TEMPORAL_ADDRESS")
-    settings = _collected(lambda: read_settings(WorkerSettings), problems, "settings")
+    temporal = collected(read_temporal, problems, "TEMPORAL_ADDRESS")
+    settings = collected(lambda: read_settings(WorkerSettings), problems, "settings")
     if settings is None:
-        raise _refusal(problems)
+        raise refusal("worker", problems)
     links = {"constitution-service": link_of(settings.constitution_service_url)}
     if settings.temporal_ui_url is not None:
         links["Temporal UI"] = link_of(settings.temporal_ui_url)
-    config = _collected(
+    config = collected(
         lambda: load_worker_config(settings.environment_file, scratch=settings.evidence_directory, links=links),
         problems,
         "ENVIRONMENT_FILE",
     )
-    client_key = _collected(lambda: ClientKey.load(settings.client_key_file), problems, "CLIENT_KEY_FILE")
-    archive = _collected(lambda: GitArchive(settings.archive_repository), problems, "ARCHIVE_REPOSITORY")
+    client_key = collected(lambda: ClientKey.load(settings.client_key_file), problems, "CLIENT_KEY_FILE")
+    archive = collected(lambda: GitArchive(settings.archive_repository), problems, "ARCHIVE_REPOSITORY")
     if config is None or client_key is None or archive is None or temporal is None:
-        raise _refusal(problems)
+        raise refusal("worker", problems)
     return Configuration(settings=settings, config=config, client_key=client_key, archive=archive, temporal=temporal)
 
 
-def _collected(read: Callable[[], _T], problems: list[Issue], name: str) -> _T | None:
+def collected(read: Callable[[], _T], problems: list[Issue], name: str) -> _T | None:
     """Return what ``read`` returns, or None and its problems on the list."""
     try:
         return read()
@@ -142,13 +145,19 @@ def _collected(read: Callable[[], _T], problems: list[Issue], name: str) -> _T |
         return None
 
 
-def _refusal(problems: Sequence[Issue]) -> InvalidRequestError:
+def refusal(name: str, problems: Sequence[Issue]) -> InvalidRequestError:
+    """Return why a process of this name cannot start."""
     return InvalidRequestError(
-        "the worker cannot start", issues=problems, hint="make up  # writes every setting to var/stack.env"
+        f"the {name} cannot start", issues=problems, hint="make up  # writes every setting to var/stack.env"
     )
 
 
-def _temporal() -> dict[str, Any]:
+def read_temporal() -> dict[str, Any]:
+    """Read Temporal's own configuration, as its CLI does.
+
+    Raises:
+        InvalidRequestError: it cannot be read.
+    """
     try:
         return dict(ClientConfig.load_client_connect_config())
     except (RuntimeError, ValueError) as error:
@@ -215,8 +224,6 @@ async def activities(configuration: Configuration, client: Client) -> AsyncItera
         stack.push_async_callback(redis.aclose)
         targets = HttpTargets(configuration.client_key, environment)
         stack.push_async_callback(targets.aclose)
-        metrics = PrometheusMetrics(settings.prometheus_url)
-        stack.callback(metrics.close)
         ledger = PostgresLedger(database, environment)
         events = KafkaEventLog(settings.kafka_client(), names)
         channel = SlackChannel(settings.slack_bot_token.get_secret_value(), settings.slack_api_url)
@@ -228,17 +235,13 @@ async def activities(configuration: Configuration, client: Client) -> AsyncItera
             events=events,
             config=config,
         )
-        sync = Sync(targets=targets, service=service, config=config)
         holders: tuple[object, ...] = (
             DeploymentActivities(config=config, namespace=settings.namespace),
-            Preconditions(service=service, config=config, gate=run_gate),
+            Preconditions(service=service, config=config),
             Stage(service=service, config=config),
             Validate(service=service, config=config),
             publish,
-            sync,
-            Confirm(service=service, config=config, publish=publish, sync=sync),
-            ExpectedChange(service=service, targets=targets, config=config),
-            Watch(metrics=metrics, service=service, config=config),
+            Confirm(service=service, config=config, publish=publish),
             Broadcast(channel=channel, ledger=ledger, service=service, config=config),
             ArchiveRelease(service=service, archive=configuration.archive, events=events, runs=runs, config=config),
             Restore(service=service, config=config),
@@ -252,14 +255,15 @@ async def activities(configuration: Configuration, client: Client) -> AsyncItera
             ),
             RunChecks(search=search),
         )
-        yield [method for holder in holders for method in _methods(holder)]
+        yield [method for holder in holders for method in methods_of(holder)]
 
 
-def _names(workflows: Sequence[type]) -> list[str]:
-    return [definition.name for cls in workflows if (definition := getattr(cls, "__temporal_workflow_definition")).name]
+def workflow_names() -> list[str]:
+    """Return the names of our workflow types: only their runs have activities run."""
+    return [definition.name for cls in WORKFLOWS if (definition := getattr(cls, "__temporal_workflow_definition")).name]
 
 
-def _methods(holder: object) -> list[Callable[..., Any]]:
+def methods_of(holder: object) -> list[Callable[..., Any]]:
     """Return the bound methods that ``@activity.defn`` marks."""
     names = [
         name for name in dir(type(holder)) if hasattr(getattr(type(holder), name), "__temporal_activity_definition")
@@ -267,7 +271,7 @@ def _methods(holder: object) -> list[Callable[..., Any]]:
     return [getattr(holder, name) for name in names]
 
 
-def runtime(settings: WorkerSettings) -> Runtime:
+def runtime(settings: PollingSettings) -> Runtime:
     """Return Temporal's runtime with metrics for Prometheus on ``HOST:METRICS_PORT``.
 
     Raises:
@@ -282,17 +286,17 @@ def runtime(settings: WorkerSettings) -> Runtime:
         ) from error
 
 
-async def connect(configuration: Configuration, identity: str) -> Client:
+async def connect(settings: PollingSettings, temporal: dict[str, Any], identity: str) -> Client:
     """Connect to Temporal, waiting up to ``CONNECT_FOR`` for a server that is being restarted.
 
     Raises:
         UnavailableError: it does not answer.
     """
-    address = configuration.temporal.get("target_host") or "localhost:7233"
-    config = configuration.temporal | {
+    address = temporal.get("target_host") or "localhost:7233"
+    config = temporal | {
         "target_host": address,
         "data_converter": data_converter,
-        "runtime": runtime(configuration.settings),
+        "runtime": runtime(settings),
         "identity": identity,
     }
     try:
@@ -357,15 +361,12 @@ async def serve(configuration: Configuration) -> None:
     Raises:
         UnavailableError: Temporal is not there at the start, or ends this worker for good.
     """
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _asked_to_stop, stop)
+    stop = asked_to_stop()
     settings = configuration.settings
     deployed = deployment_of(settings)
     build = deployed.version.build_id
     stack = stack_of(configuration.config.trust)
-    client = await connect(configuration, f"{socket.gethostname()}/{os.getpid()}#{stack}@{build}")
+    client = await connect(settings, configuration.temporal, f"{socket.gethostname()}/{os.getpid()}#{stack}@{build}")
     await require_search_attributes(client)
     await schedule(configuration, client)
     task_queue = Names(settings.namespace).task_queue()
@@ -378,7 +379,7 @@ async def serve(configuration: Configuration) -> None:
             workflow_runner=workflow_runner(),
             interceptors=[
                 OneArgument(),
-                OnlyOurRuns(runs=TemporalRuns(client), task_queue=task_queue, workflows=_names(WORKFLOWS)),
+                OnlyOurRuns(runs=TemporalRuns(client), task_queue=task_queue, workflows=workflow_names()),
             ],
             deployment_config=deployed,
             max_concurrent_activities=ACTIVITIES_AT_ONCE,
@@ -388,48 +389,68 @@ async def serve(configuration: Configuration) -> None:
             default_heartbeat_throttle_interval=THROTTLE,
             graceful_shutdown_timeout=timedelta(seconds=settings.drain_seconds),
         )
-        running = asyncio.create_task(worker.run(), name="worker")
-        stopping = asyncio.create_task(stop.wait(), name="stop")
         sys.stderr.write(
             f"worker: polling {task_queue} for {configuration.config.name}, {build}\n"
             + (_how_to_begin(deployed.version) if deployed.use_worker_versioning else "")
         )
-        await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if not running.done():
-            sys.stderr.write(f"worker: draining for up to {settings.drain_seconds} s\n")
-            await worker.shutdown()
-        stopping.cancel()
-        try:
-            await running
-        except RuntimeError as error:
-            raise UnavailableError(f"Temporal ended this worker: {error}") from error
+        await poll("worker", worker, stop, settings.drain_seconds)
 
 
-def _asked_to_stop(stop: asyncio.Event) -> None:
-    if stop.is_set():  # asked twice: the operator does not want to wait for the drain
-        leave(1)
-    stop.set()
+async def poll(name: str, worker: Worker, stop: asyncio.Event, drain_seconds: int) -> None:
+    """Run a worker until it is asked to stop, then drain it.
+
+    Raises:
+        UnavailableError: Temporal ends it for good.
+    """
+    running = asyncio.create_task(worker.run(), name="worker")
+    stopping = asyncio.create_task(stop.wait(), name="stop")
+    await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    if not running.done():
+        sys.stderr.write(f"{name}: draining for up to {drain_seconds} s\n")
+        await worker.shutdown()
+    stopping.cancel()
+    try:
+        await running
+    except RuntimeError as error:
+        raise UnavailableError(f"Temporal ended this worker: {error}") from error
 
 
-def main() -> int:
-    """Run the worker; return the process's exit code."""
+def asked_to_stop() -> asyncio.Event:
+    """Return what is set by SIGTERM or SIGINT; a second one ends the process at once."""
+    stop = asyncio.Event()
+
+    def ask() -> None:
+        if stop.is_set():  # asked twice: whoever asks does not want to wait for the drain
+            leave(1)
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ask)
+    return stop
+
+
+def run_process(
+    name: str, configure: Callable[[], _Configured], serve: Callable[[_Configured], Coroutine[Any, Any, None]]
+) -> int:
+    """Run a process of this name; return its exit code."""
     memory.limit_free_memory()
     try:
         configuration = configure()
     except InvalidRequestError as error:
-        sys.stderr.write(f"worker: {error.diagnostics()}\n")
+        sys.stderr.write(f"{name}: {error.diagnostics()}\n")
         return 2
-    configure_logging("worker", configuration.settings.log_level)
+    configure_logging(name, configuration.settings.log_level)
     try:
         asyncio.run(serve(configuration))
     except ConstitutionError as error:
-        sys.stderr.write(f"worker: {error.diagnostics()}\n")
+        sys.stderr.write(f"{name}: {error.diagnostics()}\n")
         return 1
     except Exception:  # the exit goes through `leave`, whatever happened
-        logging.getLogger("worker").exception("worker_failed")
+        logging.getLogger(name).exception("%s_failed", name)
         return 1
     return 0
 
 
 if __name__ == "__main__":
-    leave(main())
+    leave(run_process("worker", configure, serve))

@@ -1,42 +1,34 @@
-"""Records standings by evidence (invariant 4): the one act after which nothing is undone by itself.
+"""Records standings (invariant 4): the one act after which nothing is undone by itself.
 
 Anybody who reaches Temporal can forge results of activities (`temporal activity complete`). So no result
-that a workflow got decides here: the same activity that records the standing checks everything again.
+that a workflow got decides here: constitution-service looks up what assessors signed (its releasing/standing_rules.py),
+and the activity that records the standing checks the delivery again.
 """
 
 import asyncio
-from datetime import UTC, datetime, timedelta
 
 from temporalio import activity
 
-from activities.decisions import judge_order
 from activities.failures import classified
 from activities.keys import require_environment, step_key
 from activities.ports import ActivityConfig, ConstitutionService
 from activities.publish import ProveInput, Publish
-from activities.sync import GoldenInput, Sync, SyncInput
 from constitution.api import StandingRequest
 from constitution.checksum import Checksum
-from constitution.errors import ContentError, EvidenceError, NotApprovedError, NotYetError
+from constitution.errors import NotYetError, UntrustedError
 from constitution.model import Model
 from constitution.release import Envelope, Release, Standing, Verdict
-from constitution.trust.plan import Plan
-from constitution.watch.evidence import WatchEvidence
-from signatures.approved import approved
-
-ENDS_EARLY = timedelta(seconds=1)
-"""So much earlier than the strategy says may a watch have ended: times in evidence are rounded."""
+from constitution.trust.attestation import WatchPredicate
+from signatures.attestations import verify_attestation
 
 
 class StandingInput(Model):
     """A standing to record, and where its evidence lies.
 
     Args:
-        standing: ``confirmed``, or ``withdrawn``, which evidence of an anomaly makes ``poisoned``.
-        watch_evidence: digest of the watch's evidence: the only source of a verdict.
+        standing: ``confirmed``, or ``withdrawn``, which an attested anomaly makes ``poisoned``.
+        watch_evidence: digest of a watch's evidence, for whose anomaly the release was undone.
         orders: signed orders to promote.
-        workflow_id: whose orders they are.
-        sync_seconds: how long the targets are asked before a release is confirmed.
     """
 
     environment: str
@@ -47,12 +39,10 @@ class StandingInput(Model):
     fencing_token: int
     watch_evidence: Checksum | None = None
     orders: tuple[Envelope, ...] = ()
-    workflow_id: str = ""
-    sync_seconds: float = 30.0
 
 
 class StandingResult(Model):
-    """The release's latest standing, as recorded; ``verdict`` is what the evidence says."""
+    """The release's latest standing, as recorded; ``verdict`` is what an assessor attested."""
 
     generation: int
     standing: Standing
@@ -60,18 +50,17 @@ class StandingResult(Model):
 
 
 class Confirm:
-    """Records standings. ``publish`` and ``sync`` look again at what a confirmation rests on."""
+    """Records standings. ``publish`` looks again at what a confirmation rests on."""
 
-    def __init__(self, *, service: ConstitutionService, config: ActivityConfig, publish: Publish, sync: Sync) -> None:
+    def __init__(self, *, service: ConstitutionService, config: ActivityConfig, publish: Publish) -> None:
         self._service = service
         self._config = config
         self._publish = publish
-        self._sync = sync
 
     @activity.defn
     @classified
     async def record_standing(self, x: StandingInput) -> StandingResult:
-        """Append a standing; a confirmation only after everything was checked again.
+        """Append a standing; a confirmation only after its delivery was checked again.
 
         Twice, or killed half-way: the service appends the same standing once, and the key adds the run, because the
         run that follows a terminated one gives a reason of its own. Late, after its caller died: it needs the current
@@ -79,26 +68,24 @@ class Confirm:
 
         Raises:
             LeaseLostError, ConflictError: the token is old, or the release is no longer current.
-            EvidenceError: no evidence backs the confirmation: the release was not watched as its strategy says.
-            NotConvergedError, NotYetError: the release is not delivered, or not obeyed.
+            EvidenceError: no assessor has signed that it is obeyed, and was watched as its board wished.
+            NotYetError: it is not what is delivered.
         """
         require_environment(self._config, x.environment)
         release = await self._service.release(x.generation)
-        standing, verdict = x.standing, None
-        if x.standing is not Standing.CONFIRMED:
-            standing, verdict = await self._undone(x, release)
+        standing = x.standing
+        if standing is not Standing.CONFIRMED:
+            standing = Standing.POISONED if await self._is_poisoned(x, release) else Standing.WITHDRAWN
         elif (recorded := _recorded_before(x, release)) is not None:
             return recorded
         elif await self._newest() == x.generation:
-            verdict = await self._verdict(x, release)
-            await self._look_again(x, release)
+            await self._prove(x, release)
         request = StandingRequest(
             standing=standing,
-            verdict=verdict,
             reason=x.reason,
             update_id=x.update_id,
             fencing_token=x.fencing_token,
-            evidence=x.watch_evidence if standing is Standing.POISONED else None,
+            orders=x.orders,
         )
         step = f"standing-{x.generation}-{standing.value}-{activity.info().workflow_run_id}"
         after = await self._service.record_standing(x.generation, request, step_key(x.environment, x.update_id, step))
@@ -112,89 +99,24 @@ class Confirm:
             return release.generation
         return 0
 
-    async def _undone(self, x: StandingInput, release: Release) -> tuple[Standing, Verdict | None]:
-        """Return ``poisoned`` only for evidence of an anomaly of this very release, never for a caller's claim."""
+    async def _is_poisoned(self, x: StandingInput, release: Release) -> bool:
+        """Whether it was undone for an anomaly that an assessor attested; nobody's word says so."""
         if release.standing is Standing.POISONED:
-            return Standing.POISONED, Verdict.ANOMALY
-        try:
-            evidence = await self._evidence(x.watch_evidence, release)
-        except ContentError as error:
-            activity.logger.info("no_watch_evidence", extra={"reason": error.message})
-            return Standing.WITHDRAWN, None
-        if evidence.verdict is Verdict.ANOMALY:
-            return Standing.POISONED, Verdict.ANOMALY
-        return Standing.WITHDRAWN, evidence.verdict
-
-    async def _verdict(self, x: StandingInput, release: Release) -> Verdict:
-        """Return the watch's verdict as its evidence says, if the strategy or a signed order confirms by it."""
-        if release.kind.undoes:
-            return Verdict.NOT_WATCHED
-        if await self._is_first(release):
-            return Verdict.NOT_APPLICABLE
-        plan = await self._signed_plan(release)
-        strategy = plan.watch
-        if strategy.watch_seconds == 0:
-            return Verdict.NOT_WATCHED
-        promoted = self._is_promoted(x)
-        if x.watch_evidence is None and promoted:
-            return Verdict.CANNOT_TELL
-        evidence = await self._evidence(x.watch_evidence, release)
-        if not evidence.is_as_signed(plan, release):
-            raise EvidenceError(
-                "this watch was not the one that the board signed: another strategy, or another expected change"
-            )
-        if promoted:
-            return evidence.verdict
-        least = release.effective_at + timedelta(seconds=strategy.watch_seconds) - ENDS_EARLY
-        if evidence.verdict is not Verdict.ANOMALY and evidence.ends_at < least:
-            raise EvidenceError(f"this watch ended at {evidence.ends_at}, before its strategy's end at {least}")
-        if strategy.action(evidence.verdict) == "rollback":
-            raise EvidenceError(f"the watch's evidence says {evidence.verdict.value}, which its strategy rolls back")
-        return evidence.verdict
-
-    async def _signed_plan(self, release: Release) -> Plan:
-        """Return the plan that the board signed, and not the one of the run's starter."""
-        predicate = await asyncio.to_thread(approved, release, self._config.trust)
-        if predicate is None or predicate.plan is None:
-            raise EvidenceError(f"no approval of generation {release.generation} says how it is to be watched")
-        return predicate.plan
-
-    async def _evidence(self, digest: Checksum | None, release: Release) -> WatchEvidence:
-        if digest is None:
-            raise EvidenceError(f"no evidence of a watch of generation {release.generation} is named")
-        evidence = WatchEvidence.read(await self._service.blob(digest))
-        other = evidence.differences(release)
-        if other:
-            raise EvidenceError(f"the evidence {digest} is of another watch: {'; '.join(other)}")
-        return evidence
-
-    async def _is_first(self, release: Release) -> bool:
-        if release.previous_generation is None:
             return True
-        return (await self._service.release(release.previous_generation)).checksum is None
-
-    def _is_promoted(self, x: StandingInput) -> bool:
-        people = set()
-        for envelope in x.orders:
+        if x.watch_evidence is None:
+            return False
+        for envelope in await self._service.attestations(generation=x.generation):
             try:
-                person, _ = judge_order(
-                    envelope,
-                    trust=self._config.trust,
-                    environment=x.environment,
-                    workflow_id=x.workflow_id,
-                    update_id=x.update_id,
-                    order="promote",
-                    step=None,
-                    now=datetime.now(UTC),
-                )
-            except NotApprovedError as error:
-                activity.logger.info("order_does_not_count", extra={"reason": error.message})
-            else:
-                people.add(person)
-        return len(people) >= self._config.trust.thresholds.override
+                said = await asyncio.to_thread(verify_attestation, envelope, self._config.trust)
+            except UntrustedError as error:
+                activity.logger.info("attestation_does_not_count", extra={"reason": error.message})
+                continue
+            if isinstance(said, WatchPredicate) and said.evidence == x.watch_evidence:
+                return said.verdict is Verdict.ANOMALY and not said.differences(release)
+        return False
 
-    async def _look_again(self, x: StandingInput, release: Release) -> None:
-        """Repeat proof and sync: the results that the workflow got from them may have been forged."""
+    async def _prove(self, x: StandingInput, release: Release) -> None:
+        """Read it back from every place that holds it: a proof may have been made up (invariant 1)."""
         await self._publish.prove_published(
             ProveInput(
                 environment=x.environment,
@@ -205,26 +127,6 @@ class Confirm:
                 effective_at=release.effective_at,
             )
         )
-        undoes = release.kind.undoes
-        await self._sync.sync_targets(
-            SyncInput(
-                environment=x.environment,
-                generation=release.generation,
-                checksum=release.checksum,
-                rings=release.rings,
-                deadline_seconds=x.sync_seconds,
-                require_all=not undoes,
-            )
-        )
-        if not undoes and release.checksum is not None and await self._is_first(release):
-            await self._sync.run_golden_vectors(
-                GoldenInput(
-                    environment=x.environment,
-                    generation=release.generation,
-                    checksum=release.checksum,
-                    rings=release.rings,
-                )
-            )
 
 
 def _recorded_before(x: StandingInput, release: Release) -> StandingResult | None:

@@ -58,16 +58,32 @@ async def update_files(
         UntrustedError: the bytes are not those of the update's checksum.
         InvalidRequestError: an inbox file is gone or changed its kind.
     """
+    document = await update_document(service, config, update.checksum, update.document)
     try:
-        document = await service.artifact(update.checksum)
         signatures = await service.artifact_signatures(update.checksum)
     except NotFoundError:
         if update.document is None:
             raise
-        document = await inbox_file(config, update.document)
         signatures = [await inbox_file(config, name) for name in update.signatures]
-    require_checksum(document, update.checksum)
     return document, signatures
+
+
+async def update_document(
+    service: ConstitutionService, config: ActivityConfig, checksum: str, name: str | None
+) -> bytes:
+    """Return the bytes of a checksum: from the store, else from the inbox, if a name is given.
+
+    Raises:
+        NotFoundError, UntrustedError, InvalidRequestError: as ``update_files``.
+    """
+    try:
+        document = await service.artifact(checksum)
+    except NotFoundError:
+        if name is None:
+            raise
+        document = await inbox_file(config, name)
+    require_checksum(document, checksum)
+    return document
 
 
 def require_checksum(document: bytes, checksum: str) -> None:

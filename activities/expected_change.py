@@ -9,21 +9,24 @@ import asyncio
 
 from temporalio import activity
 
+from activities.attesting import Attester
 from activities.failures import classified
 from activities.keys import require_environment
 from activities.ports import ActivityConfig, ConstitutionService, TargetClient
-from activities.update_plan import UpdatePlan
+from constitution.api import EvidenceRecord
 from constitution.checksum import Checksum
 from constitution.environment import Target
-from constitution.errors import ConstitutionError
+from constitution.errors import ConstitutionError, EvidenceError, UntrustedError
 from constitution.model import Model
+from constitution.trust.attestation import GatePredicate
 from constitution.watch.prediction import PredictAnswer, ReplayCounts, predict
+from signatures.attestations import verify_attestation
 
 
 class PredictInput(Model):
-    """The update that is to go live, and the evidence of its regression gate."""
+    """The evidence that the regression gate left: it says of which document."""
 
-    update: UpdatePlan
+    environment: str
     evidence: Checksum
 
 
@@ -37,7 +40,10 @@ class PredictResult(Model):
 class ExpectedChange:
     """Asks engines; stores evidence; changes nothing live."""
 
-    def __init__(self, *, service: ConstitutionService, targets: TargetClient, config: ActivityConfig) -> None:
+    def __init__(
+        self, *, service: ConstitutionService, targets: TargetClient, config: ActivityConfig, assessor: Attester
+    ) -> None:
+        self._assessor = assessor
         self._service = service
         self._targets = targets
         self._config = config
@@ -45,7 +51,7 @@ class ExpectedChange:
     @activity.defn
     @classified
     async def predict_shift(self, x: PredictInput) -> PredictResult:
-        """Have every engine of the rings replay its recorded requests, and put the prediction into the evidence.
+        """Have every engine replay its recorded requests, and put the prediction into the evidence.
 
         An engine that does not answer, or obeys another document than the one to be replaced, is named and left out:
         fewer requests, a wider interval, in the end none. So no prediction ever stops an update.
@@ -54,25 +60,22 @@ class ExpectedChange:
 
         Raises:
             NotFoundError: there is no such evidence.
+            EvidenceError: no assessor has signed it.
             UnavailableError: constitution-service does not answer.
         """
-        update = x.update
-        require_environment(self._config, update.environment)
-        if update.previous is None:
-            return PredictResult(evidence=x.evidence, lines=("a first release changes nothing that could be replayed",))
+        require_environment(self._config, x.environment)
         record = await self._service.evidence(x.evidence)
-        engines = [
-            target
-            for target in self._config.environment.targets
-            if target.kind == "policy_engine" and target.ring in update.rings
-        ]
-        asked = await asyncio.gather(*(self._ask(engine, update.checksum) for engine in engines))
+        if record.previous is None:
+            return PredictResult(evidence=x.evidence, lines=("a first release changes nothing that could be replayed",))
+        await self._require_attested(record, x.evidence)
+        engines = [t for t in self._config.environment.targets if t.kind == "policy_engine"]
+        asked = await asyncio.gather(*(self._ask(engine, record.checksum) for engine in engines))
         counts: dict[str, ReplayCounts] = {}
         silent: list[str] = []
         for engine, answer in zip(engines, asked, strict=True):
             if isinstance(answer, str):
                 silent.append(f"{engine.id}: {answer}")
-            elif answer.current != update.previous.checksum:
+            elif answer.current != record.previous:
                 silent.append(f"{engine.id}: it obeys {answer.current}, not what is to be replaced")
             else:
                 counts[engine.id] = answer.counts
@@ -81,7 +84,20 @@ class ExpectedChange:
         except ValueError as error:  # an engine with impossible counts is left out
             prediction = predict({}, silent=(*silent, f"all: {error}"))
         told = record.model_copy(update={"prediction": prediction.model_dump(mode="json")})
-        return PredictResult(evidence=await self._service.put_evidence(told), lines=tuple(prediction.lines()))
+        evidence = await self._service.put_evidence(told)
+        await self._assessor.attest(GatePredicate.of(told, evidence))
+        return PredictResult(evidence=evidence, lines=tuple(prediction.lines()))
+
+    async def _require_attested(self, record: EvidenceRecord, evidence: Checksum) -> None:
+        """Sign on only what an assessor has signed: whoever calls could have made the record up."""
+        said = GatePredicate.of(record, evidence)
+        for envelope in await self._service.attestations(evidence=evidence):
+            try:
+                if verify_attestation(envelope, self._config.trust) == said:
+                    return
+            except UntrustedError as error:
+                activity.logger.info("attestation_does_not_count", extra={"reason": error.message})
+        raise EvidenceError(f"no assessor has signed that it saw the evidence {evidence}")
 
     async def _ask(self, engine: Target, checksum: str) -> PredictAnswer | str:
         try:

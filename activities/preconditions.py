@@ -1,7 +1,7 @@
-"""Runbook, preconditions: what is asked for, who signed it, whether the gate passes, what the board decided."""
+"""Runbook, preconditions: what is asked for, who signed it, what the board decided. The gate: activities/gate.py."""
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Literal
 
 from temporalio import activity
@@ -13,16 +13,14 @@ from activities.failures import classified
 from activities.keys import require_environment
 from activities.past_releases import past_releases
 from activities.plan import RollbackPlan
-from activities.ports import ActivityConfig, ConstitutionService, GateRunner
+from activities.ports import ActivityConfig, ConstitutionService
 from activities.resolving import Resolver, require_succession
 from activities.update_plan import UpdatePlan
-from constitution.api import EvidenceRecord
 from constitution.checksum import Checksum
 from constitution.errors import EvidenceError
 from constitution.messages import UpdateRequest
 from constitution.model import Model
 from constitution.policy import document as documents
-from constitution.policy.diff import diff
 from constitution.release import Envelope, Kind
 from constitution.trust.approval import BoardDecision
 from constitution.trust.approval_rules import Binding
@@ -31,7 +29,6 @@ from signatures.verify import verify_document
 __all__ = [
     "DecisionInput",
     "DecisionResult",
-    "GateResult",
     "OrderInput",
     "OrderResult",
     "Preconditions",
@@ -56,15 +53,6 @@ class SignaturesResult(Model):
 
     signers: tuple[str, ...]
     findings: tuple[str, ...]
-
-
-class GateResult(Model):
-    """The regression gate passed: evidence digest, one line per suite, the readable diff, and how long it took."""
-
-    evidence: Checksum
-    suites: tuple[str, ...]
-    diff: tuple[str, ...]
-    seconds: float
 
 
 class DecisionInput(Model):
@@ -117,10 +105,9 @@ class RecheckInput(Model):
 class Preconditions:
     """Everything before the first change; reads much, changes nothing live."""
 
-    def __init__(self, *, service: ConstitutionService, config: ActivityConfig, gate: GateRunner) -> None:
+    def __init__(self, *, service: ConstitutionService, config: ActivityConfig) -> None:
         self._service = service
         self._config = config
-        self._gate = gate
 
     @activity.defn
     @classified
@@ -194,51 +181,6 @@ class Preconditions:
         report.require(trust.thresholds.document)
         findings = tuple(f"signature {f.index + 1}: {f.detail}" for f in report.findings)
         return SignaturesResult(signers=report.signers, findings=findings)
-
-    @activity.defn
-    @classified
-    async def run_regression_gate(self, x: UpdatePlan) -> GateResult:
-        """Run ``policy`` and ``chaos`` on these very bytes, and keep the evidence.
-
-        Heartbeats at least once a second; a cancel kills the gate's processes before this returns.
-        Twice, or killed half-way: each run has folders, ports and processes of its own, and evidence is
-        content-addressed. A second run measures other times, so it gives another digest: board decisions name the one
-        that the workflow recorded. Late, after its caller died: evidence more that nobody names.
-
-        Raises:
-            EvidenceError: the gate refuses the draft; every failing case is listed.
-        """
-        require_environment(self._config, x.environment)
-        document, _ = await update_files(self._service, self._config, x)
-        previous = await self._service.artifact(x.previous.checksum) if x.previous else None
-        report = await self._gate(
-            gate_directory=self._config.gate_directory,
-            document=document,
-            previous=previous,
-            deadline=timedelta(seconds=x.deadlines.gate),
-            heartbeat=activity.heartbeat,
-            scratch=self._config.scratch_directory,
-        )
-        suites = tuple([suite.evidence(await self._service.put_blob(suite.junit)) for suite in report.suites])
-        report.require()
-        changes = diff(documents.parse(previous) if previous else None, documents.parse(document))
-        evidence = EvidenceRecord(
-            environment=x.environment,
-            checksum=x.checksum,
-            version=x.version,
-            previous=x.previous.checksum if x.previous else None,
-            change_request=x.change_request,
-            gate_digest=report.gate_digest,
-            suites=suites,
-            diff=changes,
-            update_id=x.update_id,
-        )
-        return GateResult(
-            evidence=await self._service.put_evidence(evidence),
-            suites=tuple(f"{s.name}: {s.tests} passed in {s.seconds:.1f} s" for s in suites),
-            diff=changes,
-            seconds=report.seconds,
-        )
 
     @activity.defn
     @classified

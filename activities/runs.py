@@ -37,17 +37,18 @@ class RunState(Model):
     outcome: str | None = None  # search attribute ConstitutionOutcome: set by the run itself when it had compensated
 
 
-class PausedQuestion(Model):
+class PendingQuestion(Model):
     """Of which run."""
 
     workflow_id: str
     run_id: str
 
 
-class PausedActivities(Model):
-    """The types of a run's pending activities that somebody has paused."""
+class PendingActivities(Model):
+    """The types of a run's pending activities that somebody has paused, and of those that no worker has taken."""
 
-    types: tuple[str, ...]
+    paused: tuple[str, ...]
+    untaken: tuple[str, ...]
 
 
 class RunsActivities:
@@ -81,8 +82,8 @@ class RunsActivities:
 
     @activity.defn
     @classified
-    async def paused_activities(self, x: PausedQuestion) -> PausedActivities:
-        """Return which of a run's activities are paused by hand.
+    async def pending_activities(self, x: PendingQuestion) -> PendingActivities:
+        """Return which of a run's activities are paused by hand, and which wait for a worker.
 
         Twice, killed half-way, or late: only reads.
 
@@ -90,7 +91,7 @@ class RunsActivities:
             NotFoundError: no such run. UnavailableError: Temporal did not answer.
         """
         run = await self._runs.describe(x.workflow_id, x.run_id)
-        return PausedActivities(types=tuple(run["paused"]))
+        return PendingActivities(paused=tuple(run["paused"]), untaken=tuple(run["untaken"]))
 
     @activity.defn
     @classified

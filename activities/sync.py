@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from typing import Literal
 
 from temporalio import activity
 
+from activities.attesting import Attester
 from activities.failures import NotConvergedError, classified
 from activities.golden import golden_requests
 from activities.keys import require_environment
@@ -18,6 +20,7 @@ from constitution.model import Model
 from constitution.policy import document as documents
 from constitution.policy.evaluation import EvaluationRequest
 from constitution.policy.rules import Policy
+from constitution.trust.attestation import GoldenReport, SyncPredicate, TargetReport
 
 BEAT = timedelta(seconds=1)  # a cancel is noticed within it
 ASK_AGAIN = timedelta(milliseconds=250)  # a target that follows the event is there after one or two of these
@@ -25,14 +28,25 @@ GIVEN_UP = 3  # questions in a row without an answer after which a target is sil
 
 
 class SyncInput(Model):
-    """Which release every target of ``rings`` must report; ``checksum`` null: they must report none."""
+    """Which release every target of its rings must report."""
 
     environment: str
+    generation: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncTask:
+    """What the release of an input is: its checksum (null: targets must report none), its rings, and how long to ask.
+
+    ``require_all``: the silent must obey, too; ``golden``: engines are asked the golden requests.
+    """
+
     generation: int
     checksum: Checksum | None
     rings: tuple[str, ...]
     deadline_seconds: float
     require_all: bool
+    golden: bool = False
 
 
 class SyncReport(Model):
@@ -47,29 +61,14 @@ class SyncReport(Model):
     unreachable: tuple[str, ...]
 
 
-class GoldenInput(Model):
-    """Which release the policy engines of ``rings`` must decide by."""
-
-    environment: str
-    generation: int
-    checksum: Checksum
-    rings: tuple[str, ...]
-
-
-class GoldenResult(Model):
-    """How many engines answered how many vectors each; ``mismatches`` is empty on success."""
-
-    targets: tuple[str, ...]
-    vectors: int
-    mismatches: tuple[str, ...]
-
-
 @dataclass(slots=True)
 class _State:
     """What a target said last, if it ever did. ``silent`` counts the questions in a row that it did not answer."""
 
     converged: bool = False
     answer: str | None = None
+    generation: int | None = None
+    checksum: Checksum | None = None
     silent: int = 0
     silence: str = "has not answered yet"
 
@@ -89,27 +88,64 @@ class _State:
 class Sync:
     """Asks targets; changes nothing but what a target itself refreshes."""
 
-    def __init__(self, *, targets: TargetClient, service: ConstitutionService, config: ActivityConfig) -> None:
+    def __init__(
+        self, *, targets: TargetClient, service: ConstitutionService, config: ActivityConfig, assessor: Attester
+    ) -> None:
         self._targets = targets
         self._service = service
         self._config = config
+        self._assessor = assessor
 
     @activity.defn
     @classified
     async def sync_targets(self, x: SyncInput) -> SyncReport:
-        """Have every target refresh and say what it obeys, all at once, until all do or the deadline has come.
+        """Have every target refresh and say what it obeys, all at once, until all do or the deadline has come; sign it.
 
-        ``require_all`` (an update): everybody must converge. Otherwise (a rollback): everybody who answers must; who
-        is silent is named, and is not waited for once the others are proven. The deadline counts from this attempt.
+        An update: everybody must converge. An undo: everybody who answers must; who is silent is named, and is not
+        waited for once the others are proven. The deadline counts from this attempt. After a first release, which no
+        watch judges, every policy engine is asked for each decision that the domain makes about the golden requests.
         Twice, killed half-way, or late: it only asks, and a refresh is safe at any moment. A cancel is noticed within
         a second. A target that dies shortly before the deadline lags in this attempt; the next one counts anew, gets
         no answer at all, and names it unreachable.
 
         Raises:
-            NotConvergedError: ``require_all``, and a target lags or is unreachable at the deadline; each is named.
-            NotYetError: not ``require_all``, and a target that answers lags at the deadline.
+            NotConvergedError: an update, and a target lags or is unreachable at the deadline, each is named; or an
+                engine decides otherwise than the document says.
+            NotYetError: an undo, and a target that answers lags at the deadline.
+            UnavailableError: an engine, or constitution-service, does not answer.
         """
         require_environment(self._config, x.environment)
+        release, first = await self._assessor.release(x.generation)
+        undoes = release.kind.undoes
+        task = SyncTask(
+            generation=x.generation,
+            checksum=release.checksum,
+            rings=release.rings,
+            deadline_seconds=self._config.environment.deadlines.sync,
+            require_all=not undoes,
+            golden=first and not undoes,
+        )
+        report, states, golden = await self.converge(task)
+        await self._assessor.attest(
+            SyncPredicate(
+                environment=x.environment,
+                generation=x.generation,
+                update_id=release.update_id,
+                checksum=release.checksum,
+                rings=release.rings,
+                targets=tuple(_told(name, states[name], report) for name in sorted(states)),
+                golden=golden,
+                seen_at=datetime.now(UTC),
+            )
+        )
+        return report
+
+    async def converge(self, x: SyncTask) -> tuple[SyncReport, dict[str, "_State"], GoldenReport | None]:
+        """Ask until all converged; return who did, what each said last, and what the golden requests came to.
+
+        Raises:
+            NotConvergedError, NotYetError, UnavailableError: as ``sync_targets``.
+        """
         targets = self._in_rings(x.rings)
         states = {target.id: _State() for target in targets}
         tasks = [asyncio.create_task(self._follow(target, states[target.id], x)) for target in targets]
@@ -125,37 +161,33 @@ class Sync:
             unreachable=_ids(states, lambda s: not s.converged and s.unreachable),
         )
         _judge(report, states, x)
-        return report
+        return report, states, await self._golden(x)
 
-    @activity.defn
-    @classified
-    async def run_golden_vectors(self, x: GoldenInput) -> GoldenResult:
-        """Ask every policy engine for each decision that the domain makes about the golden requests, and compare.
-
-        Assumes: targets have converged. Twice, killed half-way, or late: it only asks, as the probe tenant, which the
-        watch leaves out.
+    async def _golden(self, x: SyncTask) -> GoldenReport | None:
+        """Compare, as the probe tenant, which the watch leaves out; targets have converged.
 
         Raises:
             NotConvergedError: an engine decides otherwise, or by another document.
             UnavailableError: an engine does not answer.
         """
-        require_environment(self._config, x.environment)
+        if not x.golden or x.checksum is None:
+            return None
         policy = Policy.compile(documents.parse(await self._service.artifact(x.checksum)))
         requests = await asyncio.to_thread(golden_requests, self._config.gate_directory)
         engines = [t for t in self._in_rings(x.rings) if t.kind == "policy_engine"]
-        found = await asyncio.gather(*(self._compare(engine, policy, requests, x) for engine in engines))
+        found = await asyncio.gather(*(self._compare(engine, policy, requests, x.checksum) for engine in engines))
         mismatches = tuple(line for lines in found for line in lines)
         if mismatches:
             raise NotConvergedError(
                 f"{len(mismatches)} decisions differ from what generation {x.generation} says",
                 issues=tuple(Issue(code="golden-mismatch", message=line) for line in mismatches[:50]),
             )
-        return GoldenResult(targets=tuple(e.id for e in engines), vectors=len(requests), mismatches=())
+        return GoldenReport(engines=tuple(e.id for e in engines), vectors=len(requests))
 
     def _in_rings(self, rings: tuple[str, ...]) -> tuple[Target, ...]:
         return tuple(target for target in self._config.environment.targets if target.ring in rings)
 
-    async def _follow(self, target: Target, state: _State, x: SyncInput) -> None:
+    async def _follow(self, target: Target, state: _State, x: SyncTask) -> None:
         while not state.converged:
             try:
                 policy = await self._targets.policy(target, force=True)
@@ -168,20 +200,21 @@ class Sync:
             else:
                 state.silent = 0
                 state.answer = f"obeys generation {policy['generation']}, {policy['checksum'] or 'no constitution'}"
+                state.generation, state.checksum = policy["generation"], policy["checksum"]
                 state.converged = policy["generation"] == x.generation and policy["checksum"] == x.checksum
             if not state.converged:
                 await asyncio.sleep(ASK_AGAIN.total_seconds())
 
     async def _compare(
-        self, engine: Target, policy: Policy, requests: tuple[EvaluationRequest, ...], x: GoldenInput
+        self, engine: Target, policy: Policy, requests: tuple[EvaluationRequest, ...], checksum: Checksum
     ) -> list[str]:
         found = []
         for number, request in enumerate(requests, start=1):
             activity.heartbeat(f"{engine.id}: {number}/{len(requests)}")
             answer = await self._targets.evaluate(engine, request.model_dump(mode="json"))
             expected = policy.evaluate(request)
-            if answer["policy_hash"] != x.checksum:
-                found.append(f"{engine.id} decides by {answer['policy_hash'] or 'no constitution'}, not {x.checksum}")
+            if answer["policy_hash"] != checksum:
+                found.append(f"{engine.id} decides by {answer['policy_hash'] or 'no constitution'}, not {checksum}")
                 break
             if any(answer[name] != value for name, value in expected.model_dump(mode="json").items()):
                 decided, wanted = f"{answer['decision']} by {answer['rule']}", f"{expected.decision} by {expected.rule}"
@@ -189,7 +222,7 @@ class Sync:
         return found
 
 
-async def _until_settled(tasks: list[asyncio.Task[None]], states: dict[str, _State], x: SyncInput) -> None:
+async def _until_settled(tasks: list[asyncio.Task[None]], states: dict[str, _State], x: SyncTask) -> None:
     loop = asyncio.get_running_loop()
     deadline = loop.time() + x.deadline_seconds
     open_tasks = set(tasks)
@@ -212,7 +245,14 @@ def _ids(states: dict[str, _State], which: Callable[[_State], bool]) -> tuple[st
     return tuple(sorted(name for name, state in states.items() if which(state)))
 
 
-def _judge(report: SyncReport, states: dict[str, _State], x: SyncInput) -> None:
+def _told(name: str, state: _State, report: SyncReport) -> TargetReport:
+    said: Literal["converged", "lagging", "unreachable"] = "converged"
+    if name not in report.converged:
+        said = "unreachable" if name in report.unreachable else "lagging"
+    return TargetReport(id=name, state=said, generation=state.generation, checksum=state.checksum)
+
+
+def _judge(report: SyncReport, states: dict[str, _State], x: SyncTask) -> None:
     behind = [*report.lagging, *report.unreachable] if x.require_all else list(report.lagging)
     if not behind:
         return

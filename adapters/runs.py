@@ -1,9 +1,11 @@
 """What Temporal's server says about runs. Temporal's client is a driver here; no workflow code is imported."""
 
 from collections.abc import Collection
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from temporalio.api.enums.v1 import PendingActivityState
+from temporalio.api.workflow.v1 import PendingActivityInfo
 from temporalio.client import Client, WorkflowExecution
 from temporalio.common import SearchAttributeKey
 from temporalio.service import RPCError, RPCStatusCode
@@ -11,6 +13,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from constitution.errors import ForbiddenError, InvalidRequestError, NotFoundError, UnavailableError
 
 TIMEOUT = timedelta(seconds=10)
+SOON = timedelta(seconds=5)  # a worker that polls has taken what is due long before
 MOST = 200  # runs of one answer; more than that many in trouble at once are told by the first 200
 _GUARDED = "'ConstitutionUpdate', 'ConstitutionRollback'"
 _OUTCOME = SearchAttributeKey.for_keyword("ConstitutionOutcome")
@@ -35,7 +38,8 @@ class TemporalRuns:
 
         ``outcome`` is the search attribute that a run sets when it has come to an outcome by itself, else None;
         ``update_id`` and ``phase`` are search attributes too. ``reset_to`` is the run that it became when it was reset.
-        ``paused`` are the types of its pending activities that were paused by hand.
+        ``paused`` are the types of its pending activities that were paused by hand, ``untaken`` of those that have
+        waited for a worker for ``SOON``.
 
         Raises:
             NotFoundError: no such run, or its retention is over. UnavailableError: the server did not answer.
@@ -45,9 +49,11 @@ class TemporalRuns:
             description = await handle.describe(rpc_timeout=TIMEOUT)
         except RPCError as error:
             raise _translated(error, workflow_id) from error
+        pending = description.raw_description.pending_activities
         return _facts(description) | {
             "reset_to": description.raw_description.workflow_extended_info.reset_run_id or None,
-            "paused": [one.activity_type.name for one in description.raw_description.pending_activities if one.paused],
+            "paused": [one.activity_type.name for one in pending if one.paused],
+            "untaken": [one.activity_type.name for one in pending if _is_untaken(one, datetime.now(UTC))],
         }
 
     async def event_history(self, workflow_id: str, run_id: str | None) -> bytes:
@@ -128,6 +134,13 @@ class TemporalSearch:
             return [_facts(run) async for run in found]
         except RPCError as error:
             raise _translated(error, "this deployment") from error
+
+
+def _is_untaken(one: PendingActivityInfo, now: datetime) -> bool:
+    """Whether an attempt is due, and nobody polls for it; between two attempts none is due."""
+    due = [time.ToDatetime(UTC) for time in (one.scheduled_time, one.next_attempt_schedule_time) if time.seconds]
+    scheduled = one.state == PendingActivityState.PENDING_ACTIVITY_STATE_SCHEDULED and not one.paused
+    return scheduled and max(due, default=now) + SOON <= now
 
 
 def _facts(run: WorkflowExecution) -> dict[str, Any]:

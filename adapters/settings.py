@@ -1,4 +1,4 @@
-"""The worker's settings.
+"""Settings of the worker and of the assessor.
 
 Temporal's own (``TEMPORAL_ADDRESS``, profiles, TLS, API key) are read by ``temporalio.envconfig``, as its CLI does.
 """
@@ -14,26 +14,50 @@ from adapters.process_settings import ExistingFile, ExistingFolder, ProcessSetti
 Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/]+\S*$")]
 
 
-class WorkerSettings(ProcessSettings, KafkaSettings):
-    """Everything the worker is told from outside, beside the common ones (``adapters.process_settings``).
+class PollingSettings(ProcessSettings):
+    """What the worker and the assessor are told alike, beside the common ones (``adapters.process_settings``).
+
+    Args:
+        constitution_service_url: ``CONSTITUTION_SERVICE_URL``.
+        client_key_file: ``CLIENT_KEY_FILE``, the JWK that mints its service tokens.
+        evidence_directory: ``EVIDENCE_DIRECTORY``, private scratch folder; made when missing.
+        metrics_port: ``METRICS_PORT`` that the metrics listen on.
+        drain_seconds: ``DRAIN_SECONDS``: after SIGTERM, how long running activities may go on.
+    """
+
+    constitution_service_url: Url
+    client_key_file: ExistingFile
+    evidence_directory: Path
+    metrics_port: Annotated[int, Field(ge=1, le=65535)]
+    drain_seconds: Annotated[int, Field(ge=1, le=3600)] = 20
+
+
+class AssessorSettings(PollingSettings):
+    """Everything the assessor is told from outside.
+
+    Args:
+        assessor_key_file: ``ASSESSOR_KEY_FILE``, the JWK that signs what it saw.
+        prometheus_url: ``PROMETHEUS_URL``.
+    """
+
+    assessor_key_file: ExistingFile
+    prometheus_url: Url
+
+
+class WorkerSettings(PollingSettings, KafkaSettings):
+    """Everything the worker is told from outside.
 
     Args:
         database_reader_url: ``DATABASE_READER_URL``, a role that may only read.
         redis_url: ``REDIS_URL``.
-        prometheus_url: ``PROMETHEUS_URL``.
         slack_bot_token: ``SLACK_BOT_TOKEN``.
         slack_api_url: ``SLACK_API_URL`` of an emulator; unset: Slack's own cloud.
-        constitution_service_url: ``CONSTITUTION_SERVICE_URL``.
-        client_key_file: ``CLIENT_KEY_FILE``, the worker's JWK.
         archive_repository: ``ARCHIVE_REPOSITORY``, a git repository, better bare: with a working tree each commit
             reads and writes git's index, which has an entry of every file.
-        evidence_directory: ``EVIDENCE_DIRECTORY``, private scratch folder; made when missing.
-        metrics_port: ``METRICS_PORT`` that the metrics listen on.
         temporal_ui_url: ``TEMPORAL_UI_URL``, for links in messages.
         temporal_deployment_name: ``TEMPORAL_DEPLOYMENT_NAME``: this worker is a build of that worker deployment; unset:
             worker versioning is off, and any worker may go on with any run.
         temporal_worker_build_id: ``TEMPORAL_WORKER_BUILD_ID``; unset: the package's version and a digest of its code.
-        drain_seconds: ``DRAIN_SECONDS``: after SIGTERM, how long running activities may go on.
         reconcile_seconds: ``RECONCILE_SECONDS``: interval of reconciliation; 0: this worker makes no schedule for it.
         reconcile_closed_seconds: ``RECONCILE_CLOSED_SECONDS``: how long runs must have been closed before
             reconciliation finishes what they left.
@@ -41,19 +65,13 @@ class WorkerSettings(ProcessSettings, KafkaSettings):
 
     database_reader_url: SecretStr
     redis_url: SecretStr
-    prometheus_url: Url
     slack_bot_token: SecretStr
     slack_api_url: Url | None = None
-    constitution_service_url: Url
-    client_key_file: ExistingFile
     archive_repository: ExistingFolder
-    evidence_directory: Path
-    metrics_port: Annotated[int, Field(ge=1, le=65535)]
     temporal_ui_url: Url | None = None
     # Temporal's own names (its worker controller sets them). No '.': it separates name and build.
     temporal_deployment_name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,128}$")] | None = None
     temporal_worker_build_id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,128}$")] | None = None
-    drain_seconds: Annotated[int, Field(ge=1, le=3600)] = 20
     reconcile_seconds: Annotated[int, Field(ge=0, le=86400)] = 30
     reconcile_closed_seconds: Annotated[float, Field(ge=1, le=86400)] = 60
 

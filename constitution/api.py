@@ -10,7 +10,7 @@ from constitution.checksum import Checksum
 from constitution.errors import Issue
 from constitution.messages import ChangeRequestId, Reason
 from constitution.model import Model
-from constitution.release import Envelope, Kind, Standing, UpdateId, Verdict
+from constitution.release import Envelope, Kind, Standing, UpdateId
 
 
 class Problem(Model):
@@ -180,16 +180,14 @@ class LoadResult(Model):
 class StandingRequest(Model):
     """Body of ``POST /v1/constitution/releases/{generation}/standing``; needs the current fencing token.
 
-    ``evidence``: digest of a watch's evidence that says anomaly, for ``poisoned``. ``orders``: signed by board members,
-    to call a release withdrawn or poisoned though nothing has undone it.
+    The verdict is what assessors have attested, not the caller's word. ``orders``: signed by board members, in place of
+    attestations, or of a release that undoes it.
     """
 
     standing: Standing
-    verdict: Verdict | None = None
     reason: Reason
     update_id: UpdateId
     fencing_token: int
-    evidence: Checksum | None = None
     orders: Annotated[tuple[Envelope, ...], Field(max_length=64)] = ()
 
 

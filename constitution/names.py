@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 DEFAULT_RING = "default"
+RUNBOOK = "constitution-runbook"
+ASSESSOR = "constitution-assessor"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +50,12 @@ class Names:
         return self._prefixed(":", f"constitution:floor:{ring}")
 
     def task_queue(self) -> str:
-        """Temporal task queue of workflows and activities."""
-        return self._prefixed("-", "constitution-runbook")
+        """Temporal task queue of workflows and of the activities that act."""
+        return self._prefixed("-", RUNBOOK)
+
+    def assessor_queue(self) -> str:
+        """Temporal task queue of the activities whose answers an assessor signs."""
+        return self._prefixed("-", ASSESSOR)
 
     def update_id(self, environment: str, change_request: str) -> str:
         """Return the default workflow id of an update: one per change request."""

@@ -8,6 +8,7 @@ rollback by itself, broadcast, archive), and the output says so.
 import json as json_text
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 from uuid import uuid4
@@ -16,15 +17,20 @@ from pydantic import BaseModel, ValidationError
 
 from constitution.api import Lease, LeaseRelease, LeaseRequest, LoadRequest, LoadResult, StandingRequest, WorkflowRef
 from constitution.environment import issues_of
-from constitution.errors import ConflictError, ConstitutionError, InvalidRequestError
+from constitution.errors import ConflictError, ConstitutionError, InvalidRequestError, UntrustedError
 from constitution.messages import undo_command
-from constitution.release import Envelope, Kind, Standing, Verdict
-from constitution_client.connections import service_client
+from constitution.release import Envelope, Kind, Standing
+from constitution.trust.approval import OrderPredicate
+from constitution_client.connections import service_client, trust_policy
 from constitution_client.files import read_bytes
+from constitution_client.keys import PersonKey
+from constitution_client.ordering import ORDER_VALID
 from constitution_client.output import progress, result
+from constitution_client.prompting import confirm
 from constitution_client.render import when
 from constitution_client.service import ConstitutionServiceClient
 from constitution_client.settings import UsageError, settings
+from signatures.statements import sign_order
 
 _M = TypeVar("_M", bound=BaseModel)
 
@@ -41,6 +47,7 @@ class ByHand:
     evidence: str | None
     rollback_of: int | None
     confirm: bool
+    orders: tuple[Envelope, ...]
     update_id: str
 
     @classmethod
@@ -55,6 +62,7 @@ class ByHand:
         evidence: str | None,
         rollback_of: int | None,
         confirm: bool,
+        orders: Sequence[Path],
         update_id: str | None,
     ) -> "ByHand":
         """Read the command line.
@@ -70,6 +78,8 @@ class ByHand:
             raise UsageError("--checksum says what goes live; only --kind withdraw goes without it")
         if update_id is None and chosen is Kind.UPDATE:
             raise UsageError("--update-id: the one that the approvals are for; approve takes it by the same name")
+        if orders and not confirm:
+            raise UsageError("--order goes with --confirm")
         return cls(
             reason=reason,
             checksum=checksum,
@@ -79,6 +89,7 @@ class ByHand:
             evidence=evidence,
             rollback_of=rollback_of,
             confirm=confirm,
+            orders=tuple(read_envelope(path) for path in orders),
             update_id=update_id or str(uuid4()),
         )
 
@@ -120,8 +131,8 @@ async def load_by_hand(order: ByHand, json: bool | None) -> None:
     after = (
         f"constitution show {loaded.generation}"
         if order.confirm
-        else f"{undo_command(loaded.generation)}  # or, when every target was looked at, repeat this load with"
-        f" --confirm --update-id {order.update_id}"
+        else f"{undo_command(loaded.generation)}  # or, when every target was looked at, have the board order it by"
+        f" the verb confirm, and repeat this load with --confirm --order FILE --update-id {order.update_id}"
     )
     result(
         {**loaded.model_dump(mode="json"), "update_id": order.update_id, "confirmed": order.confirm},
@@ -194,10 +205,10 @@ class _Steps:
             loaded.generation,
             StandingRequest(
                 standing=Standing.CONFIRMED,
-                verdict=Verdict.NOT_WATCHED,
                 reason=self._order.reason,
                 update_id=self._order.update_id,
                 fencing_token=lease.fencing_token,
+                orders=self._order.orders,
             ),
             self._key("confirm"),
         )
@@ -208,6 +219,42 @@ class _Steps:
             await self._service.release_lease(released, self._key(f"release-{lease.fencing_token}"))
         except ConstitutionError as error:
             progress(f"warning: the lease was not given back ({error.message}); it ends by itself")
+
+
+async def sign_confirmation(
+    generation: int, key: Path, reason: str, *, trust: Path | None, yes: bool, json: bool | None
+) -> None:
+    """Sign an order to confirm a release that nobody watched, and print it.
+
+    Raises:
+        NotFoundError: there is no such generation.
+        UntrustedError: the key belongs to no board member of the release's environment.
+    """
+    configured = settings()
+    policy = trust_policy(configured, trust)
+    signer = PersonKey.read(key)
+    person = signer.board_member(policy)
+    async with service_client(configured) as service:
+        release = await service.release(generation)
+    if release.environment != policy.environment:
+        raise UntrustedError(f"the release is of {release.environment}, this trust policy of {policy.environment}")
+    progress(f"you are {person.name} ({person.id}); you are about to sign:")
+    progress(f"  generation {generation}, {release.version or 'a withdrawal'}, {release.checksum or 'no document'},")
+    progress(f"  is confirmed in {release.environment}, by nobody's watch: {reason}")
+    confirm("Sign this order?", yes=yes)
+    now = datetime.now(UTC)
+    predicate = OrderPredicate(
+        environment=release.environment,
+        workflow_id=str(release.workflow.get("workflow_id") or ""),
+        update_id=release.update_id,
+        order="confirm",
+        step=f"generation-{generation}",
+        reason=reason,
+        issued_at=now,
+        expires_at=now + ORDER_VALID,
+    )
+    envelope = signer.sign(lambda tsk, password: sign_order(predicate, tsk, password))
+    result(envelope.model_dump(mode="json"), [envelope.model_dump_json()], json)
 
 
 def _checked(make: Callable[[], _M]) -> _M:

@@ -59,7 +59,6 @@ CLIENTS = (
         "worker",
         (
             "artifacts:write",
-            "evidence:write",
             "lease:write",
             "load:write",
             "standing:write",

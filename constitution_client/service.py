@@ -46,6 +46,7 @@ from constitution.errors import (
 )
 from constitution.release import CurrentConstitution, Envelope, Release
 from constitution_client.transport import LOAD_TIMEOUT, Transport, digest_of, read, read_list, same
+from signatures.dsse import envelope_digest
 
 RELEASES_AT_ONCE = 50  # each carries its statement and approvals: 6 KiB of JSON, 15 in memory
 
@@ -220,6 +221,20 @@ class ConstitutionServiceClient(Transport):
         record = read(answer, EvidenceRecord)
         same(_evidence_digest(record), digest)
         return record
+
+    async def put_attestation(self, envelope: Envelope) -> str:
+        """Store what an assessor signed; returns the digest of its envelope.
+
+        Raises:
+            UntrustedError: no assessor of the service's trust policy signed it.
+        """
+        answer = await self._call("POST", "/v1/constitution/attestations", scope="evidence:write", body=envelope)
+        return same(digest_of(answer), envelope_digest(envelope))
+
+    async def attestations(self, *, evidence: str | None = None, generation: int | None = None) -> list[Envelope]:
+        """Return the stored attestations about a record of evidence, or about a release; unverified, oldest first."""
+        query = f"evidence={quote(evidence, safe=':')}" if evidence is not None else f"generation={generation}"
+        return read_list(await self._call("GET", f"/v1/constitution/attestations?{query}"), Envelope)
 
     async def put_blob(self, data: bytes) -> str:
         """Store an attachment of evidence (a JUnit file) under its checksum; returns that digest.

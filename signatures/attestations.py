@@ -1,7 +1,5 @@
 """Attestations of gate, sync and watch: signed, verified. What counts: constitution/trust/attestation.py."""
 
-from typing import TypeVar
-
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from constitution.checksum import checksum_of
@@ -25,7 +23,6 @@ TYPES: dict[str, type[Attestation]] = {
     SYNC_PREDICATE: SyncPredicate,
     WATCH_PREDICATE: WatchPredicate,
 }
-_Kind = TypeVar("_Kind", GatePredicate, SyncPredicate, WatchPredicate)
 
 
 def sign_attestation(predicate: Attestation, keyid: str, private_key: Ed25519PrivateKey) -> Envelope:
@@ -48,18 +45,6 @@ def verify_attestation(envelope: Envelope, trust: TrustPolicy) -> Attestation:
     predicate = read_bound(envelope, kind, model, _subject)
     if predicate.environment != trust.environment:
         raise UntrustedError(f"the attestation is of {predicate.environment}, not of {trust.environment}")
-    return predicate
-
-
-def verify_as(model: type[_Kind], envelope: Envelope, trust: TrustPolicy) -> _Kind:
-    """Return what an attestation of one kind says.
-
-    Raises:
-        UntrustedError: as `verify_attestation`; or it is of another kind.
-    """
-    predicate = verify_attestation(envelope, trust)
-    if not isinstance(predicate, model):
-        raise UntrustedError("the attestation is of another kind")
     return predicate
 
 

@@ -12,13 +12,14 @@ from uuid import uuid4
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
+from activities.attesting import Attester
 from activities.update_plan import UpdatePlan
 from adapters.worker_config import WorkerConfig
 from constitution.checksum import checksum_of
 from constitution.environment import Deadlines, Environment, Strategy, Target
 from constitution.policy.document import parse
 from constitution.release import Kind
-from tests.constitution_service_support import CHECKOUT, ENVIRONMENT, Site
+from tests.constitution_service_support import CHECKOUT, ENVIRONMENT, Author, Site
 
 T = TypeVar("T")
 X = TypeVar("X")
@@ -53,6 +54,11 @@ def make_config(
         scratch_directory=scratch,
         links={"Temporal UI": "http://127.0.0.1:1/"},
     )
+
+
+def assessor_of(author: Author, config: WorkerConfig) -> Attester:
+    """The assessor's hand: its own keys, and the real service."""
+    return Attester(service=author.assessor, config=config, key=author.site.key("assessor"))
 
 
 def update_plan_of(document: bytes, change_request: str, /, **changes: Any) -> UpdatePlan:

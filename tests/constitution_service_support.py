@@ -31,11 +31,13 @@ from constitution.checksum import checksum_of
 from constitution.environment import Strategy
 from constitution.release import Envelope, Kind, Previous, Release, Standing, Verdict
 from constitution.trust.approval import ApprovalPredicate, BoardDecision, OrderPredicate
+from constitution.trust.attestation import GatePredicate, GoldenReport, SyncPredicate, WatchPredicate
 from constitution.trust.plan import Plan
 from constitution.trust.trust_policy import TrustPolicy
 from constitution.watch.evidence import WatchEvidence
 from constitution_client.ceremony import make_trust
 from constitution_client.service import ConstitutionServiceClient
+from signatures.attestations import Attestation, sign_attestation
 from signatures.openpgp import sign_detached
 from signatures.statements import sign_approval, sign_change_request, sign_order
 from signatures.tokens import ClientKey, mint
@@ -168,11 +170,13 @@ class Author:
         self.site = site
         self.worker = ConstitutionServiceClient(url, site.key("worker"), ENVIRONMENT)
         self.operator = ConstitutionServiceClient(url, site.key("operator"), ENVIRONMENT)
+        self.assessor = ConstitutionServiceClient(url, site.key("assessor-client"), ENVIRONMENT)
         self.http = httpx.AsyncClient(base_url=url, timeout=30)
 
     async def aclose(self) -> None:
         await self.worker.aclose()
         await self.operator.aclose()
+        await self.assessor.aclose()
         await self.http.aclose()
 
     def draft(self, version: str, previous: Previous | None = None, /, **changes: Any) -> bytes:
@@ -233,7 +237,54 @@ class Author:
             "suites": suites,
             **changes,
         }
-        return await self.worker.put_evidence(EvidenceRecord.model_validate(record))
+        return await self.evidence_of(EvidenceRecord.model_validate(record))
+
+    async def evidence_of(self, record: EvidenceRecord) -> str:
+        """Store a record, signed by the assessor; its digest."""
+        digest = await self.assessor.put_evidence(record)
+        await self.attest(GatePredicate.of(record, digest))
+        return digest
+
+    async def attest(self, predicate: Attestation) -> Envelope:
+        """What the assessor signs, stored."""
+        key = self.site.key("assessor")
+        envelope = sign_attestation(predicate, key.id, key.private_key)
+        await self.assessor.put_attestation(envelope)
+        return envelope
+
+    async def synced(self, generation: int, **changes: Any) -> SyncPredicate:
+        """What the assessor says when every target obeys a release."""
+        release = await self.worker.release(generation)
+        said = {
+            "environment": ENVIRONMENT,
+            "generation": generation,
+            "update_id": release.update_id,
+            "checksum": release.checksum,
+            "rings": release.rings,
+            "targets": (),
+            "golden": GoldenReport(engines=(), vectors=1),
+            "seen_at": datetime.now(UTC),
+            **changes,
+        }
+        return SyncPredicate.model_validate(said)
+
+    async def watched(self, generation: int, evidence: str, **changes: Any) -> WatchPredicate:
+        """What the assessor says of a watch that saw nothing, as the board of `plan` signs it."""
+        release = await self.worker.release(generation)
+        said = {
+            "environment": ENVIRONMENT,
+            "generation": generation,
+            "update_id": release.update_id,
+            "strategy": Strategy(),
+            "test_evidence": release.evidence,
+            "published_at": release.effective_at,
+            "ends_at": release.effective_at + timedelta(seconds=Strategy().watch_seconds),
+            "decided_at": release.effective_at,
+            "verdict": Verdict.OK,
+            "evidence": evidence,
+            **changes,
+        }
+        return WatchPredicate.model_validate(said)
 
     async def suite(self, name: str, document: bytes, **changes: Any) -> dict[str, Any]:
         """A green suite of three cases about a document, its JUnit file stored."""
@@ -246,7 +297,7 @@ class Author:
             "errors": 0,
             "skipped": 0,
             "seconds": 0.5,
-            "junit": await self.worker.put_blob(junit),
+            "junit": await self.assessor.put_blob(junit),
             "served": [served],
             **changes,
         }
@@ -346,7 +397,7 @@ class Author:
         return await self.worker.load(request, key(request.update_id, "load")), lease
 
     async def anomaly(self, generation: int, **changes: Any) -> str:
-        """Evidence of a watch of this release that says anomaly; its digest."""
+        """Signed evidence of a watch of this release that says anomaly; its digest."""
         release = await self.worker.release(generation)
         said = {
             "environment": ENVIRONMENT,
@@ -367,7 +418,14 @@ class Author:
             "samples": {},
             **changes,
         }
-        return await self.worker.put_blob(WatchEvidence.model_validate(said).model_dump_json().encode())
+        evidence = WatchEvidence.model_validate(said)
+        digest = await self.assessor.put_blob(evidence.model_dump_json().encode())
+        shared = {
+            name: getattr(evidence, name)
+            for name in ("update_id", "strategy", "test_evidence", "published_at", "ends_at", "decided_at", "verdict")
+        }
+        await self.attest(await self.watched(generation, digest, **shared))
+        return digest
 
     async def orders(
         self, generation: int, order: str, people: Sequence[str] = ("alva", "bruno"), **changes: Any
@@ -389,18 +447,27 @@ class Author:
         return tuple(sign_order(predicate, self.site.tsk(person)) for person in people)
 
     async def stand(
-        self, generation: int, standing: Standing, lease: Lease, step: str = "standing", **said: Any
+        self,
+        generation: int,
+        standing: Standing,
+        lease: Lease,
+        step: str = "standing",
+        *,
+        attested: bool = True,
+        orders: Sequence[Envelope] = (),
     ) -> Release:
-        """Record what became of a release, as the holder of a lease; by default with evidence of what it says."""
-        if standing is Standing.POISONED and not said:
-            said = {"evidence": await self.anomaly(generation)}
+        """Record what became of a release, as the holder of a lease; by default the assessor has seen what it takes."""
+        if attested and standing is Standing.POISONED:
+            await self.anomaly(generation)
+        if attested and standing is Standing.CONFIRMED:
+            await self.attest(await self.synced(generation))
+            await self.attest(await self.watched(generation, await self.assessor.put_blob(b'{"samples": []}')))
         request = StandingRequest(
             standing=standing,
-            verdict=Verdict.OK if standing is Standing.CONFIRMED else Verdict.ANOMALY,
             reason=f"the test says {standing}",
             update_id=lease.update_id,
             fencing_token=lease.fencing_token,
-            **said,
+            orders=tuple(orders),
         )
         return await self.worker.record_standing(
             generation, request, key(lease.update_id, f"{step}-{standing}-{generation}")

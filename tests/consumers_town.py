@@ -36,8 +36,10 @@ from constitution.policy.golden import Vector
 from constitution.policy.rules import Policy
 from constitution.release import Kind
 from constitution.trust.approval import ApprovalPredicate, BoardDecision
+from constitution.trust.attestation import GatePredicate
 from constitution.trust.plan import Plan
 from constitution_client.service import ConstitutionServiceClient
+from signatures.attestations import sign_attestation
 from signatures.openpgp import sign_detached
 from signatures.statements import sign_approval, sign_change_request
 from tests.consumers_support import ENVIRONMENT, Land, Service
@@ -113,7 +115,7 @@ class Town:
             await worker.push(text, [sign_detached(text, self.land.person("mara"))])
             wish = ChangeRequest(id=request_id, author="mara", checksum=checksum, reason="a test asks for it")
             await operator.create_change_request(sign_change_request(wish, self.land.person("mara")))
-            evidence = await self._evidence(worker, text, request_id, vectors)
+            evidence = await self._evidence(text, request_id, vectors)
             now = datetime.now(UTC)
             decision = ApprovalPredicate(
                 kind=Kind.UPDATE,
@@ -168,8 +170,12 @@ class Town:
             release = LeaseRelease(update_id=update_id, fencing_token=lease.fencing_token)
             await worker.release_lease(release, f"{key}/release")
 
-    async def _evidence(
-        self, worker: ConstitutionServiceClient, text: bytes, request_id: str, vectors: Sequence[Vector]
+    async def _evidence(self, text: bytes, request_id: str, vectors: Sequence[Vector]) -> str:
+        async with self.client("assessor-client") as assessor:
+            return await self._assessed(assessor, text, request_id, vectors)
+
+    async def _assessed(
+        self, assessor: ConstitutionServiceClient, text: bytes, request_id: str, vectors: Sequence[Vector]
     ) -> str:
         parsed = parse(text)
         suites = []
@@ -186,22 +192,23 @@ class Town:
                     errors=0,
                     skipped=0,
                     seconds=time.perf_counter() - started,
-                    junit=await worker.put_blob(junit),
+                    junit=await assessor.put_blob(junit),
                     served=(checksum_of(text),),
                 )
             )
         gate = "".join(vector.model_dump_json() for vector in vectors).encode()
-        return await worker.put_evidence(
-            EvidenceRecord(
-                environment=ENVIRONMENT,
-                checksum=checksum_of(text),
-                version=parsed.version,
-                previous=parsed.previous.checksum if parsed.previous else None,
-                change_request=request_id,
-                gate_digest=checksum_of(gate),
-                suites=tuple(suites),
-            )
+        record = EvidenceRecord(
+            environment=ENVIRONMENT,
+            checksum=checksum_of(text),
+            version=parsed.version,
+            previous=parsed.previous.checksum if parsed.previous else None,
+            change_request=request_id,
+            gate_digest=checksum_of(gate),
+            suites=tuple(suites),
         )
+        digest, key = await assessor.put_evidence(record), self.land.key("assessor")
+        await assessor.put_attestation(sign_attestation(GatePredicate.of(record, digest), key.id, key.private_key))
+        return digest
 
 
 def _policy_cases(text: bytes, vectors: Sequence[Vector]) -> list[tuple[str, str | None]]:

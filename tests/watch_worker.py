@@ -9,7 +9,7 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
-from temporalio import workflow
+from temporalio import activity, workflow
 from temporalio.client import Client
 from temporalio.common import RetryPolicy
 from temporalio.contrib.pydantic import pydantic_data_converter
@@ -17,9 +17,10 @@ from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
 from temporalio.worker import Worker
 
 with workflow.unsafe.imports_passed_through():
-    from activities.watch.watch import Watch, WatchInput, WatchReport
+    from activities.watch.watch import Watch, WatchReport, WatchTask
     from workflows import policies
 
+WATCH = "watch_metric"
 HEARTBEAT = timedelta(seconds=3)  # a killed worker is missed soon
 
 
@@ -28,14 +29,16 @@ class WatchOnly:
     """One watch, that is taken over soon after its worker was killed."""
 
     @workflow.run
-    async def run(self, x: WatchInput) -> WatchReport:
-        return await workflow.execute_activity_method(
-            Watch.watch_metric,
+    async def run(self, x: WatchTask) -> WatchReport:
+        report: WatchReport = await workflow.execute_activity(
+            WATCH,
             x,
+            result_type=WatchReport,
             start_to_close_timeout=timedelta(minutes=5),
             heartbeat_timeout=HEARTBEAT,
             retry_policy=RetryPolicy(initial_interval=timedelta(milliseconds=200), maximum_attempts=10),
         )
+        return report
 
 
 @workflow.defn
@@ -43,19 +46,22 @@ class WatchLong:
     """One watch, as ConstitutionUpdate calls it."""
 
     @workflow.run
-    async def run(self, x: WatchInput) -> WatchReport:
+    async def run(self, x: WatchTask) -> WatchReport:
         policy = policies.watch(x.until_seconds)
-        return await workflow.execute_activity_method(
-            Watch.watch_metric,
+        report: WatchReport = await workflow.execute_activity(
+            WATCH,
             x,
+            result_type=WatchReport,
             start_to_close_timeout=policy.start_to_close,
             heartbeat_timeout=policy.heartbeat,
             retry_policy=policy.retry,
         )
+        return report
 
 
 async def main(queue: str, environment: Path, service_url: str, prometheus_url: str, key: Path) -> None:
     """Work until killed."""
+    from activities.attesting import Attester
     from adapters.prometheus import PrometheusMetrics
     from adapters.worker_config import load_worker_config
     from constitution_client.service import ConstitutionServiceClient
@@ -72,12 +78,20 @@ async def main(queue: str, environment: Path, service_url: str, prometheus_url: 
     )
     name = config.name
     async with ConstitutionServiceClient(service_url, ClientKey.load(key), name) as service:
-        watch = Watch(metrics=PrometheusMetrics(prometheus_url), service=service, config=config)
+        # What is watched here is no release: nothing is attested.
+        assessor = Attester(service=service, config=config, key=ClientKey.generate("assessor"))
+        metrics = PrometheusMetrics(prometheus_url)
+        watch = Watch(metrics=metrics, service=service, config=config, assessor=assessor)
+
+        @activity.defn(name=WATCH)
+        async def watch_metric(x: WatchTask) -> WatchReport:
+            return await watch.watch(x)
+
         await Worker(
             client,
             task_queue=queue,
             workflows=[WatchOnly, WatchLong],
-            activities=[watch.watch_metric],
+            activities=[watch_metric],
             max_heartbeat_throttle_interval=timedelta(seconds=1),
             default_heartbeat_throttle_interval=timedelta(seconds=1),
         ).run()

@@ -67,6 +67,7 @@ class StepPolicy:
 READ = StepPolicy(timedelta(seconds=15))  # one or two HTTP calls
 WRITE = StepPolicy(timedelta(seconds=20))  # one HTTP call that commits in Postgres
 PROVE = StepPolicy(timedelta(seconds=15), retry=LONG)  # polls until the relay has delivered: a retry is the poll
+CONFIRM = StepPolicy(timedelta(seconds=30), retry=LONG)  # reads every place again; polls as PROVE does
 SLACK = StepPolicy(timedelta(seconds=20), retry=QUICK)
 SLACK_ONCE = StepPolicy(timedelta(seconds=20), retry=ONCE)
 GIT = StepPolicy(timedelta(seconds=60), heartbeat=timedelta(seconds=20), retry=SLOW)  # waits for a lock file
@@ -79,18 +80,13 @@ def gate(deadline_seconds: int) -> StepPolicy:
 
 
 def sync(deadline_seconds: int) -> StepPolicy:
-    """Return the policy of the sync: it ends by its own deadline and names who lags."""
-    return StepPolicy(timedelta(seconds=deadline_seconds + 15), heartbeat=timedelta(seconds=10), retry=SLOW)
+    """Return the policy of the sync: it ends by its own deadline and names who lags; as long for golden requests."""
+    return StepPolicy(timedelta(seconds=2 * deadline_seconds + 15), heartbeat=timedelta(seconds=10), retry=SLOW)
 
 
 def watch(seconds: float) -> StepPolicy:
     """Return the policy of a watch that may last ``seconds``: only heartbeats prove that it lives."""
     return StepPolicy(timedelta(seconds=seconds + 120), heartbeat=timedelta(seconds=15), retry=LONG)
-
-
-def confirm(deadline_seconds: float) -> StepPolicy:
-    """Return the policy of the confirmation, which asks places and targets again before it commits."""
-    return StepPolicy(timedelta(seconds=deadline_seconds + 45), heartbeat=timedelta(seconds=15), retry=LONG)
 
 
 def await_closed() -> StepPolicy:

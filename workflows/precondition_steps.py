@@ -11,7 +11,8 @@ from workflows.stepping import Stepper
 
 with workflow.unsafe.imports_passed_through():
     from activities.expected_change import ExpectedChange, PredictInput
-    from activities.preconditions import GateResult, Preconditions, ResolveInput
+    from activities.gate import Gate, GateInput, GateResult
+    from activities.preconditions import Preconditions, ResolveInput
     from activities.update_plan import UpdatePlan
 
 LONGEST_PREDICTED = 300  # characters of one of its lines
@@ -70,15 +71,21 @@ class PreconditionSteps:
         self._journal.step("signatures", "done", detail="signed by " + ", ".join(signatures.signers))
         gate = await self._stepper.run(
             "gate",
-            Preconditions.run_regression_gate,
-            update,
+            Gate.run_regression_gate,
+            GateInput(
+                environment=update.environment,
+                checksum=update.checksum,
+                change_request=update.change_request,
+                update_id=update.update_id,
+                document=update.document,
+            ),
             policies.gate(update.deadlines.gate),
             summary="run the regression gate on these very bytes",
         )
         predicted = await self._stepper.run(
             "gate",
             ExpectedChange.predict_shift,
-            PredictInput(update=update, evidence=gate.evidence),
+            PredictInput(environment=update.environment, evidence=gate.evidence),
             policies.READ,
             summary="replay recorded requests through the candidate: the expected change",
             manages_state=False,

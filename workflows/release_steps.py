@@ -69,30 +69,20 @@ class ReleaseSteps:
 
     async def sync(
         self,
-        published: Published,
-        rings: Sequence[str],
+        generation: int,
         *,
         seconds: int,
         summary: str,
         undoes: bool,
-        manages_state: bool = True,
     ) -> SyncReport:
         """Ask the targets until they obey. An update takes all of them; an undo takes those that answer."""
         return await self._stepper.run(
             "sync",
             Sync.sync_targets,
-            SyncInput(
-                environment=self._environment,
-                generation=published.generation,
-                checksum=published.checksum,
-                rings=tuple(rings),
-                deadline_seconds=seconds,
-                require_all=not undoes,
-            ),
+            SyncInput(environment=self._environment, generation=generation),
             policies.sync(seconds),
             summary=summary,
             persistent=undoes,
-            manages_state=manages_state,
         )
 
     async def release_lease(self, token: int) -> None:

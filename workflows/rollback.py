@@ -16,6 +16,7 @@ from temporalio.exceptions import ApplicationError
 
 from constitution.errors import (
     ConflictError,
+    EvidenceError,
     ForbiddenError,
     InvalidRequestError,
     LeaseHeldError,
@@ -105,7 +106,7 @@ class ConstitutionRollback(Steering):
             return await self._finish(plan, published, None, None, request)
         proof = await self._steps.prove(published, plan.rings, persistent=True)
         await self._stand(plan, plan.bad_generation or 0, plan.standing_for_bad, request)
-        report = await self._sync(plan, published)
+        report = await self._sync(plan, published.generation)
         await self._stand(plan, published.generation, Standing.CONFIRMED, request)
         return await self._finish(plan, published, proof, report, request)
 
@@ -266,10 +267,9 @@ class ConstitutionRollback(Steering):
         again = {StaleGenerationError.code, LeaseLostError.code}
         return frozenset(again | {InvalidRequestError.code} | (by_person if self._by_hand else set()))
 
-    async def _sync(self, plan: RollbackPlan, published: Published) -> SyncReport:
+    async def _sync(self, plan: RollbackPlan, generation: int) -> SyncReport:
         report = await self._steps.sync(
-            published,
-            plan.rings,
+            generation,
             seconds=plan.deadlines.sync,
             summary="every answering target is back on the restored policy hash",
             undoes=True,
@@ -284,6 +284,7 @@ class ConstitutionRollback(Steering):
         A release that was replaced meanwhile cannot be confirmed any more: the run says so, and goes on to its records.
         """
         confirms = standing is Standing.CONFIRMED
+        pause = policies.PERSISTENT_PAUSE
         while True:
             try:
                 await self._stepper.run(
@@ -297,16 +298,21 @@ class ConstitutionRollback(Steering):
                         update_id=self._update_id,
                         fencing_token=self._token,
                         watch_evidence=None if confirms else request.watch_evidence,
-                        sync_seconds=plan.deadlines.sync,
                     ),
-                    policies.confirm(plan.deadlines.sync),
+                    policies.CONFIRM,
                     summary=f"generation {generation} is {standing.value}, or worse if evidence says so",
                     persistent=True,
-                    raises=frozenset({LeaseLostError.code, NotCurrentError.code}),
+                    raises=frozenset({LeaseLostError.code, NotCurrentError.code})
+                    | (frozenset({EvidenceError.code}) if confirms else NONE),
                 )
             except StepFailedError as error:
                 if error.failure.code == NotCurrentError.code:
                     return self._journal.refused(f"generation {generation} is not confirmed: {error.failure.message}")
+                if error.failure.code == EvidenceError.code:  # a sync's report was made up, or its attestation is none
+                    await self._stepper.pause("confirm", error.failure, pause)
+                    pause = min(pause * 2, policies.PERSISTENT_PAUSE_MAX)
+                    await self._sync(plan, generation)
+                    continue
             else:
                 return None
             await self._take_lease(undoes=None, raises=NONE)

@@ -83,6 +83,7 @@ class Stepper:
         self._interrupted = interrupted
         self._retries = 0
         self._skips: dict[str, str] = {}
+        self._shown_waiting = ""
         self.person_deadline = timedelta(hours=1)
         self.persistent_phase = Phase.RECORDS_PENDING
 
@@ -148,6 +149,7 @@ class Stepper:
             except ActivityError as error:
                 failure = explain(error)
             else:
+                self._show_waiting("")
                 if manages_state:
                     self._journal.step(step, "done")
                 return value
@@ -158,7 +160,7 @@ class Stepper:
                 if failure.permanent or not await self._ask_a_person(step, failure):
                     raise StepFailedError(step, failure)
             else:
-                await self._pause(step, failure, pause)
+                await self.pause(step, failure, pause)
                 pause = min(pause * 2, policies.PERSISTENT_PAUSE_MAX)
             self._journal.going_on(step, phase)
 
@@ -173,7 +175,7 @@ class Stepper:
         until: Callable[[], bool] | None,
     ) -> ResultT:
         running: asyncio.Task[ResultT] = asyncio.create_task(
-            call(activity, argument, policy, summary, on_paused=self._show_paused), name=summary
+            call(activity, argument, policy, summary, on_waiting=self._show_waiting), name=summary
         )
 
         def wanted() -> bool:
@@ -191,11 +193,13 @@ class Stepper:
         self.check()
         raise StepSkippedError(summary)
 
-    def _show_paused(self, said: str) -> None:
-        """Show a paused activity in the status, beside what the run waits for."""
-        step = self._journal.status.step
-        if step is not None and not self._journal.status.waiting_for:
-            self._journal.set(waiting_for=said, next_command=command("abort", "--reason …"))
+    def _show_waiting(self, said: str) -> None:
+        """Name what an activity waits for where people look; what the run waits for beside it stays said."""
+        shown, status = self._shown_waiting, self._journal.status
+        if status.step is None or status.waiting_for not in ("", shown) or said == status.waiting_for:
+            return
+        self._shown_waiting = said
+        self._journal.set(waiting_for=said, next_command=command("abort", "--reason …") if said else "")
 
     async def wait(
         self, step: str, condition: Callable[[], bool], *, for_: str, next_command: str, deadline: timedelta | None
@@ -252,7 +256,12 @@ class Stepper:
         self.check()
         return True
 
-    async def _pause(self, step: str, failure: Failure, pause: timedelta) -> None:
+    async def pause(self, step: str, failure: Failure, pause: timedelta) -> None:
+        """Wait visibly before a failed step is tried again, or until somebody says retry.
+
+        Raises:
+            StepSkippedError: skipped by signed order.
+        """
         retries = self._retries
         self._journal.waiting(
             step,

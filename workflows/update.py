@@ -52,7 +52,7 @@ with workflow.unsafe.imports_passed_through():
         Published,
     )
     from activities.stage import Stage, StageInput
-    from activities.sync import GoldenInput, Sync, SyncReport
+    from activities.sync import SyncReport
     from activities.update_plan import UpdatePlan
     from activities.validate import Validate
 
@@ -241,31 +241,16 @@ class ConstitutionUpdate(Steering):
 
     async def _sync(self, update: UpdatePlan, published: Published) -> SyncReport:
         report = await self._steps.sync(
-            published,
-            update.rings,
+            published.generation,
             seconds=update.deadlines.sync,
-            summary="every target answers with the new policy hash",
+            summary="every target answers with the new policy hash, and decides as the document says",
             undoes=False,
-            manages_state=not update.first,
         )
-        if update.first and published.checksum is not None:
-            await self._stepper.run(
-                "sync",
-                Sync.run_golden_vectors,
-                GoldenInput(
-                    environment=update.environment,
-                    generation=published.generation,
-                    checksum=published.checksum,
-                    rings=update.rings,
-                ),
-                policies.sync(update.deadlines.sync),
-                summary="golden vectors: every engine decides as the document says",
-            )
         self._journal.step("sync", "done", detail="obeyed by " + ", ".join(report.converged))
         return report
 
     async def _watch_and_confirm(self, update: UpdatePlan, published: Published) -> None:
-        """Confirm what evidence backs; a report without it was made up, and the watch is asked again."""
+        """Confirm what an assessor signed; a report without it was made up, and is asked for again."""
         asked = 0
         while True:
             await self._watch.watch(update, published)
@@ -277,6 +262,7 @@ class ConstitutionUpdate(Steering):
                     raise
                 self._watch.forget_evidence()
                 self._journal.refused(f"not confirmed: {error.failure.message}")
+                self._report = await self._sync(update, published)
 
     async def _confirm(self, update: UpdatePlan, published: Published) -> None:
         self._confirming = True
@@ -293,11 +279,9 @@ class ConstitutionUpdate(Steering):
                     fencing_token=self._token,
                     watch_evidence=self._watch.evidence,
                     orders=self._orders.get(("promote", None), ()),
-                    workflow_id=workflow.info().workflow_id,
-                    sync_seconds=update.deadlines.sync,
                 ),
-                policies.confirm(update.deadlines.sync),
-                summary="look again at what decides, then confirm the release: the point of no return",
+                policies.CONFIRM,
+                summary="look again at its delivery, then confirm the release: the point of no return",
             )
         finally:
             self._confirming = False

@@ -1,8 +1,8 @@
 """The watch of a release: whether it could see (before publish), what it saw, and a hold for a person.
 
 A verdict becomes an action in ``_watch``, as the strategy declares it (``constitution.environment.Strategy.action``).
-What confirms is judged again, from stored evidence (activities/confirm.py): a report that reaches the workflow may
-have been made up.
+What confirms is what an assessor signed (constitution-service looks it up): a report that reaches the workflow may have
+been made up.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from workflows.stepping import Failure, StepFailedError, Stepper, StepSkippedErr
 with workflow.unsafe.imports_passed_through():
     from activities.publish import Published
     from activities.update_plan import UpdatePlan
-    from activities.watch.watch import Watch, WatchInput, WatchReport
+    from activities.watch.watch import Watch, WatchInput, WatchReport, WatchTask
 
 
 class WatchStep:
@@ -59,7 +59,16 @@ class WatchStep:
             look = await self._stepper.run(
                 "watch",
                 Watch.check_watch,
-                self._input(update, None, strategy.watch_seconds),
+                WatchTask(
+                    environment=update.environment,
+                    update_id=update.update_id,
+                    generation=None,
+                    published_at=None,
+                    strategy=strategy,
+                    until_seconds=strategy.watch_seconds,
+                    tenants=self.tenants,
+                    evidence=self.test_evidence,
+                ),
                 policies.READ,
                 summary="is the watched metric there, fresh, moving and calm",
                 manages_state=False,
@@ -128,7 +137,7 @@ class WatchStep:
             report = await self._stepper.run(
                 "watch",
                 Watch.watch_metric,
-                self._input(update, published, seconds),
+                WatchInput(environment=update.environment, generation=published.generation, until_seconds=seconds),
                 policies.watch(seconds),
                 summary=f"watch policy_engine_evaluations_total for {seconds:.0f} s",
                 until=until or (lambda: steered.promoted is not None),
@@ -189,18 +198,6 @@ class WatchStep:
             raise _nobody_ended(why)
         detail = "resumed" if not steered.promoted else f"promoted by {steered.promoted}"
         self._journal.step("watch", "done", detail=detail)
-
-    def _input(self, update: UpdatePlan, published: Published | None, seconds: float) -> WatchInput:
-        return WatchInput(
-            environment=update.environment,
-            update_id=update.update_id,
-            generation=published.generation if published else None,
-            published_at=published.effective_at if published else None,
-            strategy=update.strategy,
-            until_seconds=seconds,
-            tenants=self.tenants,
-            evidence=self.test_evidence,
-        )
 
 
 def _a_person(why: str, deadline: datetime) -> str:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from temporalio import activity
 
+from activities.attesting import Attester
 from activities.failures import classified
 from activities.keys import require_environment
 from activities.past_releases import past_releases
@@ -27,6 +28,7 @@ from constitution.errors import ContentError, InvalidRequestError, UnavailableEr
 from constitution.model import Model
 from constitution.past import Past
 from constitution.release import Standing, Verdict
+from constitution.trust.attestation import WatchPredicate
 from constitution.watch.counters import InvalidSeriesError, parse_matrix
 from constitution.watch.evidence import WatchEvidence
 from constitution.watch.power import describe_power
@@ -49,6 +51,14 @@ Windows = list[tuple[float, float]]
 
 
 class WatchInput(Model):
+    """Which release to watch: by its board's strategy, until ``until_seconds`` after it was published, or longer."""
+
+    environment: str
+    generation: int
+    until_seconds: float
+
+
+class WatchTask(Model):
     """What to watch. ``generation`` and ``published_at`` are null before publish (``check_watch``).
 
     ``until_seconds`` is the watch's length counted from ``published_at``; ``tenants`` are those whose evaluations
@@ -97,16 +107,19 @@ class WatchReport(Model):
 
 
 class Watch:
-    """Reads raw samples; stores its evidence as a blob; changes nothing else."""
+    """Reads raw samples; stores its evidence as a blob and an attestation of it; changes nothing else."""
 
-    def __init__(self, *, metrics: Metrics, service: ConstitutionService, config: ActivityConfig) -> None:
+    def __init__(
+        self, *, metrics: Metrics, service: ConstitutionService, config: ActivityConfig, assessor: Attester
+    ) -> None:
+        self._assessor = assessor
         self._metrics = metrics
         self._service = service
         self._config = config
 
     @activity.defn
     @classified
-    async def check_watch(self, x: WatchInput) -> Preflight:
+    async def check_watch(self, x: WatchTask) -> Preflight:
         """Say before publish whether a watch that began now could end in a verdict, and what it could see.
 
         Each metric must exist, be fresh, stand still and be busy enough: the watch is rehearsed on the traffic of the
@@ -133,19 +146,57 @@ class Watch:
     @activity.defn
     @classified
     async def watch_metric(self, x: WatchInput) -> WatchReport:
-        """Watch until the end, or until an anomaly; return early with that.
+        """Watch a release as its board signed, until the end or an anomaly; sign what was seen.
 
-        Assumes: ``published_at`` is the release's commit time. Each attempt computes everything again from the raw
+        Each attempt computes everything again from the raw
         samples since then, so that a killed attempt's successor comes to the same verdict at the same moment; its
         evidence is content-addressed. While Prometheus is silent the watch goes on, blind; what was missed is
         read later, and what stays missing lowers the coverage: it never makes an ``ok``.
         Late, after its caller died: it only reads, and stores a blob. A cancel is noticed within a second or a scrape.
 
         Raises:
-            InvalidRequestError: no generation and time given.
+            NotFoundError, UntrustedError, EvidenceError: there is no such release, or none that says how it is watched.
             UnavailableError: constitution-service does not answer.
         """
         require_environment(self._config, x.environment)
+        release, _ = await self._assessor.release(x.generation)
+        strategy = (await self._assessor.plan(release)).watch
+        report = await self.watch(
+            WatchTask(
+                environment=release.environment,
+                update_id=release.update_id,
+                generation=release.generation,
+                published_at=release.effective_at,
+                strategy=strategy,
+                until_seconds=max(x.until_seconds, strategy.watch_seconds),
+                tenants=self._config.environment.tenants,
+                evidence=release.evidence,
+            )
+        )
+        if report.evidence is not None:
+            await self._assessor.attest(
+                WatchPredicate(
+                    environment=release.environment,
+                    generation=release.generation,
+                    update_id=release.update_id,
+                    strategy=strategy,
+                    test_evidence=release.evidence,
+                    published_at=release.effective_at,
+                    ends_at=release.effective_at + timedelta(seconds=max(x.until_seconds, strategy.watch_seconds)),
+                    decided_at=report.decided_at,
+                    verdict=report.verdict,
+                    evidence=report.evidence,
+                )
+            )
+        return report
+
+    async def watch(self, x: WatchTask) -> WatchReport:
+        """Watch until the end, or until an anomaly; return early with that. ``watch_metric`` says more.
+
+        Raises:
+            InvalidRequestError: no generation and time given.
+            UnavailableError: constitution-service does not answer.
+        """
         if x.published_at is None or x.generation is None:
             raise InvalidRequestError("a watch needs a generation and the time it was published")
         expected = await self._expected(x)
@@ -200,7 +251,7 @@ class Watch:
         )
 
     async def _follow(
-        self, x: WatchInput, watched: Mapping[str, Watched], published: datetime, end: datetime
+        self, x: WatchTask, watched: Mapping[str, Watched], published: datetime, end: datetime
     ) -> tuple[LiveWatch | None, str | None]:
         """Poll until the end or an anomaly; return the watch, if it could begin, and Prometheus's last trouble."""
         scrape = x.strategy.scrape_seconds
@@ -233,37 +284,37 @@ class Watch:
                 return live, trouble
             await asyncio.sleep(pause(live, scrape, over=over, blind=trouble is not None))
 
-    async def _begin(self, x: WatchInput, watched: Mapping[str, Watched], published: datetime) -> LiveWatch:
+    async def _begin(self, x: WatchTask, watched: Mapping[str, Watched], published: datetime) -> LiveWatch:
         """Read what was before publish, and freeze the baselines."""
         before = await self._ask(x, watched, history_seconds(x.strategy), published)
         windows = await self._left_out(published)
         return await asyncio.to_thread(_live, before, published, x, watched, windows)
 
-    async def _round(self, x: WatchInput, live: LiveWatch, read_until: datetime, now: datetime) -> None:
+    async def _round(self, x: WatchTask, live: LiveWatch, read_until: datetime, now: datetime) -> None:
         """Read what was scraped since the last round, and judge it, in a thread: a successor has hours to judge."""
         seconds = math.ceil((now - read_until + OVERLAP).total_seconds())
         since = await self._ask(x, live.watched, seconds, now)
         # Half a scrape in the past: the last scrape must have been stored.
         await asyncio.to_thread(live.advance, since, now.timestamp() - 0.5 * x.strategy.scrape_seconds)
 
-    async def _ask(self, x: WatchInput, watched: Mapping[str, Watched], seconds: int, at: datetime) -> Matrices:
+    async def _ask(self, x: WatchTask, watched: Mapping[str, Watched], seconds: int, at: datetime) -> Matrices:
         """Ask each metric once, whatever number of quantities is read from it."""
         found: Matrices = {}
         for selected, metric in self._selected(x, watched).items():
             found[metric] = await self._metrics.matrix(f"{selected}[{seconds}s]", at)
         return found
 
-    def _selected(self, x: WatchInput, watched: Mapping[str, Watched]) -> dict[str, str]:
+    def _selected(self, x: WatchTask, watched: Mapping[str, Watched]) -> dict[str, str]:
         return {self._selector(x, name): QUANTITIES[name].metric for name in watched}
 
-    def _queries(self, x: WatchInput, watched: Mapping[str, Watched], seconds: int, at: datetime) -> dict[str, str]:
+    def _queries(self, x: WatchTask, watched: Mapping[str, Watched], seconds: int, at: datetime) -> dict[str, str]:
         return {name: resolved(self._selector(x, name), seconds, at) for name in watched}
 
-    def _selector(self, x: WatchInput, name: str) -> str:
+    def _selector(self, x: WatchTask, name: str) -> str:
         engines = [t.id for t in self._config.environment.targets if t.kind == "policy_engine"]
         return selector(x.tenants, engines, QUANTITIES[name])
 
-    async def _expected(self, x: WatchInput) -> dict[str, Expected]:
+    async def _expected(self, x: WatchTask) -> dict[str, Expected]:
         """Return the change that was predicted and approved; none where nothing was."""
         if x.evidence is None or not x.strategy.use_expected:
             return {}
@@ -286,7 +337,7 @@ class Watch:
         return windows
 
     async def _again(
-        self, x: WatchInput, watched: Mapping[str, Watched], published: datetime, end: datetime
+        self, x: WatchTask, watched: Mapping[str, Watched], published: datetime, end: datetime
     ) -> dict[str, list[dict[str, Any]] | str]:
         """Read all of baseline and watch once more, for the evidence."""
         until = min(datetime.now(UTC), end + OVERLAP)
@@ -314,7 +365,7 @@ class Watch:
             raise InvalidRequestError("Prometheus counted samples with something that is no number") from error
 
     async def _blind_evidence(
-        self, x: WatchInput, published: datetime, end: datetime, report: WatchReport
+        self, x: WatchTask, published: datetime, end: datetime, report: WatchReport
     ) -> WatchReport:
         """Store that nothing was seen: a verdict counts by its evidence only, this one too."""
         evidence = WatchEvidence(
@@ -354,7 +405,7 @@ def _written(evidence: WatchEvidence) -> bytes:
     return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
-def _base(x: WatchInput) -> float:
+def _base(x: WatchTask) -> float:
     """The length that the test was made for: a watch that was extended stays the one that it was."""
     planned = x.strategy.watch_seconds
     return float(planned) if 0 < planned < x.until_seconds else max(x.until_seconds, x.strategy.scrape_seconds)
@@ -363,7 +414,7 @@ def _base(x: WatchInput) -> float:
 def _begin(
     matrices: Matrices,
     published: datetime,
-    x: WatchInput,
+    x: WatchTask,
     watched: Mapping[str, Watched],
     left_out: Windows,
 ) -> FamilyWatch:
@@ -380,7 +431,7 @@ def _begin(
 
 
 def _live(
-    before: Matrices, published: datetime, x: WatchInput, watched: Mapping[str, Watched], left_out: Windows
+    before: Matrices, published: datetime, x: WatchTask, watched: Mapping[str, Watched], left_out: Windows
 ) -> LiveWatch:
     live = LiveWatch(
         before,
@@ -464,7 +515,7 @@ def pause(live: LiveWatch | None, scrape: float, *, over: bool, blind: bool) -> 
     return min(max(live.due_s() - time.time(), 0.2), most)
 
 
-def _measure(x: WatchInput, verdict: Verdict | None, log_es: Mapping[str, float], live: LiveWatch | None) -> None:
+def _measure(x: WatchTask, verdict: Verdict | None, log_es: Mapping[str, float], live: LiveWatch | None) -> None:
     """Show the watch in the worker's metrics: evidence of each quantity, the limit, and the verdict once there is one.
 
     ``constitution_watch_verdict`` is 1 for the verdict of the last watch and 0 for the others, all 0 during a watch.

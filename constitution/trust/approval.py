@@ -50,13 +50,14 @@ class ApprovalPredicate(Model):
 class OrderPredicate(Model):
     """A signed order to one run: skip a stuck step after confirmation, or promote without waiting for the watch.
 
-    Or about the release that the run made: ``poison`` and ``withdraw``, with ``generation-<number>`` as the step.
+    Or about the release that the run made: ``confirm``, ``poison`` and ``withdraw``, with ``generation-<number>`` as
+    the step.
     """
 
     environment: str
     workflow_id: str
     update_id: str
-    order: str  # "skip" | "promote" | "poison" | "withdraw"
+    order: str  # "skip" | "promote" | "confirm" | "poison" | "withdraw"
     step: str | None = None
     reason: str
     issued_at: datetime

@@ -160,12 +160,12 @@ class WatchPredicate(_OfRelease):
     verdict: Verdict
     evidence: Checksum
 
-    def problems(self, release: Release, plan: Plan) -> tuple[str, ...]:
-        """Return every reason why this is no watch of a release as its board signed it."""
+    def problems(self, release: Release, plan: Plan | None) -> tuple[str, ...]:
+        """Return every reason why this is no watch of a release as its board signed it; null: nothing says how."""
         found = list(self.differences(release))
         if self.published_at != release.effective_at:
             found.append(f"its time of publish is {self.published_at}, not {release.effective_at}")
-        if self.strategy != plan.watch:
+        if plan is not None and self.strategy != plan.watch:
             found.append("it was watched by another strategy than the board signed")
         if self.test_evidence != release.evidence:
             found.append("it was judged against another expected change than the board signed")

@@ -14,7 +14,6 @@ from constitution.environment import Strategy, issues_of
 from constitution.errors import InvalidRequestError
 from constitution.model import Model
 from constitution.release import Release, Verdict
-from constitution.trust.plan import Plan
 from constitution.watch.baseline import Measure
 from constitution.watch.prediction import Expected
 from constitution.watch.spike import SpikeParameters
@@ -92,10 +91,6 @@ class WatchEvidence(Model):
             ("time of publish", self.published_at, release.effective_at),
         )
         return tuple(f"its {name} is {found}, not {wanted}" for name, found, wanted in bound if found != wanted)
-
-    def is_as_signed(self, plan: Plan, release: Release) -> bool:
-        """Whether it was watched by the strategy that the board signed, against the change that it signed."""
-        return (self.strategy, self.test_evidence) == (plan.watch, release.evidence)
 
     @classmethod
     def read(cls, data: bytes) -> "WatchEvidence":

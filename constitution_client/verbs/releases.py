@@ -145,6 +145,10 @@ def load(
         bool,
         typer.Option("--confirm", help="Record it as confirmed (verdict not_watched) before giving the lease back."),
     ] = False,
+    order: Annotated[
+        list[Path] | None,
+        typer.Option("--order", help="For --confirm: a file with an order that the verb confirm printed; repeat it."),
+    ] = None,
     update_id: Annotated[
         str | None,
         typer.Option("--update-id", help="What an update's approvals name; or of a load to repeat."),
@@ -155,11 +159,12 @@ def load(
 
     For the day Temporal is down. constitution-service checks everything all the same (signatures, approvals,
     evidence, lease, generation), so nothing goes live that the board did not approve. Without --confirm the release
-    stays unconfirmed, and reconciliation may undo it. Else use: constitution update.
+    stays unconfirmed, and reconciliation may undo it. Nobody watches it, so the confirmation takes the orders of as
+    many board members as a rollback. Else use: constitution update.
     """
     from constitution_client.by_hand import ByHand, load_by_hand
 
-    order = ByHand.read(
+    wanted = ByHand.read(
         reason=reason,
         checksum=checksum,
         kind=kind,
@@ -168,9 +173,27 @@ def load(
         evidence=evidence,
         rollback_of=rollback_of,
         confirm=confirm,
+        orders=order or (),
         update_id=update_id,
     )
-    asyncio.run(load_by_hand(order, json))
+    asyncio.run(load_by_hand(wanted, json))
 
 
-VERBS = {"current": current, "releases": releases, "show": show, "load": load}
+def confirm(
+    generation: Annotated[int, typer.Argument(help="The release, by its generation.", min=1)],
+    *,
+    key: Annotated[
+        Path, typer.Option("--key", envvar="CONSTITUTION_KEY_FILE", help="The board member's OpenPGP secret key.")
+    ],
+    reason: Annotated[str, typer.Option("--reason", help="Why it may stay though nobody watched it.")],
+    trust: Annotated[Path | None, typer.Option("--trust", help="trust.toml (env: TRUST_FILE).")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    json: JsonOption = None,
+) -> None:
+    """Sign an order to confirm a release that went live by hand, and print it: for load --confirm --order FILE."""
+    from constitution_client.by_hand import sign_confirmation
+
+    asyncio.run(sign_confirmation(generation, key, reason, trust=trust, yes=yes, json=json))
+
+
+VERBS = {"current": current, "releases": releases, "show": show, "load": load, "confirm": confirm}

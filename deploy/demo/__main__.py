@@ -2,7 +2,8 @@
 
 A wrong argument or setting is exit 2.
 
-``KEEP=1`` leaves all of it running. ``FAST=1`` tells the same story with shorter waits. ``DEMO_STARTED`` (unix seconds)
+``KEEP=1`` leaves all of it running. ``FAST=1`` tells the same story with shorter waits. ``STOLEN=1`` tells another one:
+what somebody can do who stole the runbook worker. ``DEMO_STARTED`` (unix seconds)
 is when the person typed ``make demo``.
 """
 
@@ -45,20 +46,21 @@ def main(
     *,
     keep: Annotated[bool, typer.Option(envvar="KEEP", help="Leave all of it running.")] = False,
     fast: Annotated[bool, typer.Option(envvar="FAST", help="Shorter waits, and more traffic instead.")] = False,
+    stolen: Annotated[bool, typer.Option(envvar="STOLEN", help="Another story: the runbook worker is stolen.")] = False,
     started: Annotated[float | None, typer.Option(envvar="DEMO_STARTED", help="Unix seconds; default: now.")] = None,
 ) -> None:
     """Start the servers, tell the story, show what every system says."""
-    raise typer.Exit(_demonstrate(time.time() if started is None else started, keep=keep, fast=fast))
+    raise typer.Exit(_demonstrate(time.time() if started is None else started, keep=keep, fast=fast, stolen=stolen))
 
 
-def _demonstrate(started: float, *, keep: bool, fast: bool) -> int:
+def _demonstrate(started: float, *, keep: bool, fast: bool, stolen: bool) -> int:
     screen = Screen(started)
     screen.timings.append(("Python environment", screen.elapsed()))
     with the_only_demo(DIRECTORY) as refused:
         if refused:
             screen.say(refused, style="bold red")
             return 1
-        return _tell(screen, keep=keep, fast=fast)
+        return _tell(screen, keep=keep, fast=fast, stolen=stolen)
 
 
 @contextmanager
@@ -81,7 +83,7 @@ def stop_command(directory: Path) -> str:
     return shlex.join([".venv/bin/python", "-m", "deploy.embedded", "down", "--directory", str(directory)])
 
 
-def _tell(screen: Screen, *, keep: bool, fast: bool) -> int:
+def _tell(screen: Screen, *, keep: bool, fast: bool, stolen: bool) -> int:
     stack = Stack(
         fresh(DIRECTORY / "stack"),
         attached=not keep,
@@ -95,6 +97,10 @@ def _tell(screen: Screen, *, keep: bool, fast: bool) -> int:
             stack.start()  # also where Prometheus must be built first: a build beside the traffic would disturb it
         setup_s = screen.elapsed()
         story = Story(stack, screen, sessions_per_second=FAST_SESSIONS_PER_SECOND if fast else SESSIONS_PER_SECOND)
+        if stolen:
+            story.tell_of_the_stolen_worker()
+            screen.result("a stolen worker loaded nothing untested and confirmed nothing unwatched")
+            return 0
         return _told(story, screen, stack, setup_s, keep=keep)
     except (StoryError, CommandFailedError, StackError) as error:
         screen.say(f"the demo failed: {error}", style="bold red")

@@ -24,6 +24,7 @@ from deploy.demo.agreement import Agreement
 from deploy.demo.operator import Operator
 from deploy.demo.runs import Runs, StoryError
 from deploy.demo.screen import Screen
+from deploy.demo.stolen import Thief
 from deploy.embedded.stack import Stack
 
 HERE: Final = Path(__file__).parent
@@ -98,6 +99,30 @@ class Story:
         with self._screen.timed("reading every system by its own driver"):
             return asyncio.run(agreement.read(self._settings, self._environment, outcomes=len(self.runs)))
 
+    def tell_of_the_stolen_worker(self) -> None:
+        """Tell what a stolen worker can do; a release that is genuine goes through all the same.
+
+        Raises:
+            StoryError: a stolen worker was let do what it must not.
+        """
+        thief = Thief(self._screen, self._settings, self._environment.environment)
+        with self._runs, self._traffic():
+            self._first()
+            self._screen.chapter(
+                "the worker is stolen: it has a document that no gate has tested, and deceives the board"
+            )
+            checksum = self._file("1.1.0", "lockdown", "current", "CR-110")
+            thief.load_untested(checksum, "CR-110")
+            self._screen.chapter("1.2.0, a genuine change; the stolen worker tries to confirm it before it was watched")
+            self._wait_for_baseline()
+            good = self._ask("1.2.0", "data-handling", "current", "CR-120", WATCHED)
+            self._approve(good)
+            self._runs.until(good.workflow_id, _is_watched, seconds=60)
+            thief.confirm_unwatched(good.workflow_id)
+            status = self._runs.until(good.workflow_id, lambda s: bool(s.refusals), seconds=60)
+            self._screen.say(f"  ✗ the run: {status.refusals[-1]}", style="green")
+            self._close(good, expect=Outcome.COMPLETED)
+
     # chapters
 
     def _first(self) -> None:
@@ -136,6 +161,15 @@ class Story:
 
     def _ask(self, version: str, template: str, previous: str, change_request: str, strategy: str) -> Asked:
         """Draft, sign, push, ask and start, as people do by hand before the board is asked."""
+        checksum = self._file(version, template, previous, change_request)
+        began = time.monotonic()
+        self._operator.type(
+            "update", "--change-request", change_request, "--checksum", checksum, "--strategy", strategy
+        )  # fmt: skip
+        return Asked(self._names.update_id(self._environment.environment, change_request), version, checksum, began)
+
+    def _file(self, version: str, template: str, previous: str, change_request: str) -> str:
+        """Draft, sign, push and ask; return the document's checksum."""
         operator = self._operator
         draft = operator.paper(f"constitution_v{version}.json")
         signature = operator.paper(f"constitution_v{version}.json.sig")
@@ -148,11 +182,7 @@ class Story:
             "change-request", "--id", change_request, "--checksum", checksum,
             "--reason", f"release {version}", "--key", operator.key("mara"),
         )  # fmt: skip
-        began = time.monotonic()
-        operator.type(
-            "update", "--change-request", change_request, "--checksum", checksum, "--strategy", strategy
-        )  # fmt: skip
-        return Asked(self._names.update_id(self._environment.environment, change_request), version, checksum, began)
+        return checksum
 
     def _release(self, asked: Asked, *, expect: Outcome) -> None:
         self._approve(asked)
@@ -270,6 +300,10 @@ class Story:
 def _asks_the_board(status: Status) -> bool:
     board = next(step for step in status.steps if step.name == "board")
     return board.state == "waiting"
+
+
+def _is_watched(status: Status) -> bool:
+    return any(step.name == "watch" and step.state == "running" for step in status.steps) and _is_live(status)
 
 
 def _is_live(status: Status) -> bool:

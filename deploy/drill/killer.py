@@ -1,4 +1,4 @@
-"""Follows a run in Temporal's own history and kills the worker in each step, once.
+"""Follows a run in Temporal's own history and kills, in each step once, the process that runs it: worker or assessor.
 
 The history is read and not the query ``status``, because a query needs the worker that is dead.
 """
@@ -18,6 +18,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from deploy.drill.report import Kill
 from deploy.embedded.stack import Stack
+from workflows.calling import ASSESSED
 
 POLL_S = 0.01  # between two looks at a pending activity: most steps last longer than that
 CLOSED = (
@@ -78,7 +79,7 @@ class Killer:
 
     async def kill_waiting(self, run: str, step: str) -> Kill:
         """Kill the worker while a run waits for people; there is nothing to be done again."""
-        polling = await self._kill_and_restart(f"{run}: {step}, which waits for people")
+        polling = await self._kill_and_restart("worker", f"{run}: {step}, which waits for people")
         return Kill(run, step, "", "waiting", round(polling, 2), 0.0, 0)
 
     async def _started(self, workflow_id: str) -> Handle:
@@ -106,7 +107,8 @@ class Killer:
                 break
             await asyncio.sleep(POLL_S)
         killed_at = datetime.now(UTC)
-        polling = await self._kill_and_restart(f"{run}: {step}, in {activity}")
+        victim = "assessor" if activity in ASSESSED else "worker"
+        polling = await self._kill_and_restart(victim, f"{run}: {step}, in {activity}")
         completed, attempts = await self._completed(handle, scheduled.event_id)
         late = (completed - killed_at).total_seconds()
         return Kill(
@@ -124,13 +126,13 @@ class Killer:
         description = (await handle.describe()).raw_description
         return next((p.state for p in description.pending_activities if p.activity_id == activity_id), None)
 
-    async def _kill_and_restart(self, what: str) -> float:
+    async def _kill_and_restart(self, victim: str, what: str) -> float:
         begun = time.monotonic()
-        await asyncio.to_thread(self._stack.kill, "worker", signal.SIGKILL)
-        self._say(f"☠ worker got SIGKILL — {what}")
-        await asyncio.to_thread(self._stack.restart, "worker")
+        await asyncio.to_thread(self._stack.kill, victim, signal.SIGKILL)
+        self._say(f"☠ {victim} got SIGKILL — {what}")
+        await asyncio.to_thread(self._stack.restart, victim)
         seconds = time.monotonic() - begun
-        self._say(f"  worker polls again after {seconds:.1f} s")
+        self._say(f"  {victim} polls again after {seconds:.1f} s")
         return seconds
 
     async def _completed(self, handle: Handle, scheduled: int) -> tuple[datetime, int]:

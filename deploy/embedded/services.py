@@ -231,12 +231,11 @@ class Worker(Service):
     job = "worker"
     module = "worker"
     after = ("temporal", "constitution-service")
-    needs = (
+    needs: ClassVar[tuple[str, ...]] = (
         *TEMPORAL,
         *KAFKA,
         "DATABASE_READER_URL",
         "REDIS_URL",
-        "PROMETHEUS_URL",
         "SLACK_BOT_TOKEN",
         "SLACK_API_URL",
         "CONSTITUTION_SERVICE_URL",
@@ -251,10 +250,9 @@ class Worker(Service):
     stop_grace = timedelta(seconds=30)  # it finishes what it can; the rest is another worker's
 
     def command(self) -> Command:
-        """`worker.py`, a script and not a module of a package."""
-        return Command(
-            argv=(sys.executable, str(CHECKOUT / "worker.py")), environment=super().command().environment, cwd=CHECKOUT
-        )
+        """A script and not a module of a package."""
+        argv = (sys.executable, str(CHECKOUT / f"{self.module}.py"))
+        return Command(argv=argv, environment=super().command().environment, cwd=CHECKOUT)
 
     def own_settings(self) -> dict[str, str]:
         """Its key, its scratch, and the port of its metrics."""
@@ -278,6 +276,26 @@ class Worker(Service):
         return {"WORKER_METRICS_URL": f"{self.url()}/metrics"}
 
 
+class Assessor(Worker):
+    """The worker that runs gate, sync and watch, and signs what it saw."""
+
+    name = "assessor"
+    job = "assessor"
+    module = "assessor"
+    needs: ClassVar[tuple[str, ...]] = (*TEMPORAL, "PROMETHEUS_URL", "CONSTITUTION_SERVICE_URL", "DRAIN_SECONDS")
+
+    def own_settings(self) -> dict[str, str]:
+        """Its two keys: one for its service tokens, one that signs."""
+        return super().own_settings() | {
+            "CLIENT_KEY_FILE": str(development.key_file(self.directory, "assessor-client")),
+            "ASSESSOR_KEY_FILE": str(development.key_file(self.directory, "assessor")),
+        }
+
+    def settings(self) -> dict[str, str]:
+        """The address of its metrics."""
+        return {"ASSESSOR_METRICS_URL": f"{self.url()}/metrics"}
+
+
 TARGETS = {
     "policy-engine-1": "policy_engine",
     "policy-engine-2": "policy_engine",
@@ -292,6 +310,7 @@ SERVICES: tuple[type[Server], ...] = (
     Orchestrator1,
     Orchestrator2,
     SiemForwarder,
+    Assessor,
     Worker,
 )
 

@@ -68,15 +68,15 @@ ALWAYS: Final = ("temporal", "worker")
 TOUCHES: Final[dict[str, tuple[str, ...]]] = {
     "request": ("constitution-service", "postgres"),
     "signatures": ("constitution-service", "postgres"),
-    "gate": ("constitution-service", "artifact-store", "policy-engine-1"),
+    "gate": ("assessor", "constitution-service", "artifact-store", "policy-engine-1"),
     "board": ("slack", "constitution-service"),
     "stage": ("constitution-service", "artifact-store", "postgres"),
     "validate": ("constitution-service", "postgres"),
     "lease": ("constitution-service", "postgres"),
     "publish": ("constitution-service", "postgres", "valkey", "kafka", "artifact-store"),
     "prove": ("constitution-service", "postgres", "postgres-reader", "valkey", "kafka"),
-    "sync": ("constitution-service", "policy-engine-1", "orchestrator-1", "orchestrator-2", "kafka"),
-    "watch": ("prometheus", "constitution-service"),
+    "sync": ("assessor", "constitution-service", "policy-engine-1", "orchestrator-1", "orchestrator-2", "kafka"),
+    "watch": ("assessor", "prometheus", "constitution-service"),
     "confirm": ("constitution-service", "postgres"),
     "broadcast": ("slack", "postgres-reader", "kafka"),
     "archive": ("archive", "siem-forwarder", "kafka", "constitution-service"),
@@ -87,6 +87,7 @@ PROCESS: Final = ("killed", "stopped")
 FAULTS: Final[dict[str, tuple[str, ...]]] = {
     # twice: SIGSTOP past every heartbeat while a second worker takes over; then it wakes, late, with its answers.
     "worker": (*PROCESS, "twice"),
+    "assessor": PROCESS,
     "temporal": (*PROCESS, *NETWORK),
     "constitution-service": (*PROCESS, *NETWORK, "late", "disk_full"),
     "postgres": (*PROCESS, *NETWORK, "disk_full"),

@@ -29,7 +29,7 @@ from tests.constitution_service_support import (
 )
 from tests.disaster import Disaster
 from tests.ports import free_port
-from tests.resources import Database, Prometheus, Slack
+from tests.resources import Database, Slack
 
 
 @pytest.fixture
@@ -175,7 +175,6 @@ def worker_settings(
     database: Database,
     redis_url: str,
     kafka: dict[str, str],
-    prometheus: Prometheus,
     slack: Slack,
     temporal_settings: dict[str, str],
     namespace: str,
@@ -189,7 +188,6 @@ def worker_settings(
         "DATABASE_READER_URL": database.reader_url,
         "REDIS_URL": redis_url,
         **kafka,
-        "PROMETHEUS_URL": prometheus.url,
         "SLACK_BOT_TOKEN": slack.token,
         "SLACK_API_URL": slack.api_url,
         "CONSTITUTION_SERVICE_URL": "http://127.0.0.1:9",

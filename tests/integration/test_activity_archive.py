@@ -97,7 +97,7 @@ def outcome(result: LoadResult, **changes: object) -> ArchiveInput:
 async def test_a_release_is_archived_whole_and_once(records: Records, author: Author) -> None:
     document = author.draft("1.0.0", summary="Spends <script> | http://evil.example")
     request = await author.prepared(document, expected_generation=0)
-    junit = await author.worker.put_blob(b"<x/>")
+    junit = await author.assessor.put_blob(b"<x/>")
     assert junit == checksum_of(b"<x/>")
     lease = await author.lease(request.update_id)
     result = await author.load(request.model_copy(update={"fencing_token": lease.fencing_token}))
@@ -108,7 +108,7 @@ async def test_a_release_is_archived_whole_and_once(records: Records, author: Au
     failure = await refused(records.archive.archive_release, outcome(result, outcome="rolled_back"))
     assert failure.type == "conflict", "nothing has undone it"
     watch = await author.anomaly(1, verdict=Verdict.OK)
-    for digest in (await author.worker.put_blob(b'{"e":1}'), await author.anomaly(1, update_id=str(uuid4()))):
+    for digest in (await author.assessor.put_blob(b'{"e":1}'), await author.anomaly(1, update_id=str(uuid4()))):
         left_out = await run(records.archive.archive_release, outcome(result, watch_evidence=digest))
         file = f"{left_out.folder}/evidence/watch-{digest.removeprefix('sha256:')[:12]}.json"
         assert await records.repository.read(file) is None, "it is no evidence of this release"
@@ -156,7 +156,7 @@ async def test_a_release_is_archived_whole_and_once(records: Records, author: Au
 
 
 async def test_a_later_call_that_knows_less_takes_nothing_from_an_outcome(records: Records, author: Author) -> None:
-    await author.worker.put_blob(b"<x/>")
+    await author.assessor.put_blob(b"<x/>")
     result = await author.confirmed(author.draft("1.0.0"), expected_generation=0)
     await author.delivered(1)
     watch = await author.anomaly(1, verdict=Verdict.OK)
@@ -171,7 +171,7 @@ async def test_a_later_call_that_knows_less_takes_nothing_from_an_outcome(record
 
 
 async def test_what_nobody_has_archived_before_is_told_by_the_release(records: Records, author: Author) -> None:
-    await author.worker.put_blob(b"<x/>")
+    await author.assessor.put_blob(b"<x/>")
     result = await author.confirmed(author.draft("1.0.0"), expected_generation=0)
     await author.delivered(1)
     undo = await author.lease(str(uuid4()), Kind.ROLLBACK)
@@ -324,7 +324,7 @@ class ArchivedMeanwhile(TemporalSearch):
 async def test_a_standing_that_nothing_undid_is_a_finding_and_no_row(
     *, records: Records, author: Author, temporal_client: Client, slack_settings: dict[str, str]
 ) -> None:
-    await author.worker.put_blob(b"<x/>")
+    await author.assessor.put_blob(b"<x/>")
     result = await author.confirmed(author.draft("1.0.0"), expected_generation=0)
     await author.delivered(1)
     await run(records.archive.archive_release, outcome(result))
@@ -352,7 +352,7 @@ async def test_a_standing_that_nothing_undid_is_a_finding_and_no_row(
 async def test_an_outcome_that_is_archived_while_one_looks_is_not_missing(
     *, records: Records, author: Author, temporal_client: Client, slack_settings: dict[str, str]
 ) -> None:
-    await author.worker.put_blob(b"<x/>")  # the gate's report, by the checksum that the author's evidence names
+    await author.assessor.put_blob(b"<x/>")  # the gate's report, by the checksum that the author's evidence names
     result = await author.confirmed(author.draft("1.0.0"), expected_generation=0)
     await author.delivered(1)
 

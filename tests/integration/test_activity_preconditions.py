@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import pytest
 
+from activities.gate import Gate, GateInput
 from activities.plan import RollbackPlan
 from activities.preconditions import (
     DecisionInput,
@@ -27,8 +28,10 @@ from constitution.messages import UpdateRequest
 from constitution.policy.draft import fill
 from constitution.release import Envelope, Kind, Standing
 from constitution.trust.approval import BoardDecision, OrderPredicate
+from constitution.trust.attestation import GatePredicate
+from signatures.attestations import verify_attestation
 from signatures.statements import sign_order
-from tests.activity_support import make_config, now, refused, run, update_plan_of
+from tests.activity_support import assessor_of, make_config, now, refused, run, update_plan_of
 from tests.constitution_service_support import ENVIRONMENT, Author, Site, following
 
 
@@ -39,7 +42,16 @@ def config(service_site: Site, tmp_path: Path) -> WorkerConfig:
 
 @pytest.fixture
 def preconditions(author: Author, config: WorkerConfig) -> Preconditions:
-    return Preconditions(service=author.worker, config=config, gate=run_gate)
+    return Preconditions(service=author.worker, config=config)
+
+
+def gate_input(document: bytes, change_request: str) -> GateInput:
+    return GateInput(
+        environment=ENVIRONMENT,
+        checksum=checksum_of(document),
+        change_request=change_request,
+        update_id=str(uuid4()),
+    )
 
 
 def asked(**fields: Any) -> ResolveInput:
@@ -291,9 +303,7 @@ async def test_an_order_counts_for_one_run_step_and_time(preconditions: Precondi
 
 
 @pytest.mark.timeout(240)
-async def test_a_template_passes_the_gate_and_a_bad_draft_does_not(
-    preconditions: Preconditions, author: Author
-) -> None:
+async def test_a_template_passes_the_gate_and_a_bad_draft_does_not(author: Author, config: WorkerConfig) -> None:
     document = fill(
         "tool-use",
         version="1.0.0",
@@ -304,8 +314,8 @@ async def test_a_template_passes_the_gate_and_a_bad_draft_does_not(
     )
     checksum = await author.push(document)
     change_request = await author.ask(checksum)
-    update = update_plan_of(document, change_request, deadlines=Deadlines(gate=200))
-    passed = await run(preconditions.run_regression_gate, update)
+    gate = Gate(service=author.assessor, config=config, gate=run_gate, assessor=assessor_of(author, config))
+    passed = await run(gate.run_regression_gate, gate_input(document, change_request))
     evidence = await author.worker.evidence(passed.evidence)
     assert (evidence.checksum, evidence.change_request) == (checksum, change_request)
     assert [suite.name for suite in evidence.suites] == ["policy", "chaos"]
@@ -313,8 +323,12 @@ async def test_a_template_passes_the_gate_and_a_bad_draft_does_not(
         assert suite.tests > 0
         assert (await author.worker.blob(suite.junit)).lstrip().startswith(b"<?xml")
     assert passed.diff
+    (envelope,) = await author.worker.attestations(evidence=passed.evidence)
+    said = verify_attestation(envelope, author.site.trust)
+    assert said == GatePredicate.of(evidence, passed.evidence)
+    assert said.result == "PASSED"
     bad = author.draft("1.0.1")
-    bad_subject = update_plan_of(bad, await author.ask(await author.push(bad)), deadlines=Deadlines(gate=200))
-    failure = await refused(preconditions.run_regression_gate, bad_subject)
+    asked = gate_input(bad, await author.ask(await author.push(bad)))
+    failure = await refused(gate.run_regression_gate, asked)
     assert (failure.type, failure.non_retryable) == ("evidence-refused", True)
     assert failure.details[0]["issues"]

@@ -24,7 +24,7 @@ from constitution.api import AuditEvent, Lease, StandingRequest, WorkflowRef
 from constitution.errors import UnavailableError
 from constitution.messages import RollbackRequest
 from constitution.names import Names
-from constitution.release import Kind, Previous, Standing, Verdict
+from constitution.release import Kind, Previous, Standing
 from constitution_client.service import ConstitutionServiceClient
 from tests.activity_support import make_config, refused, run, update_plan_of, wire_to
 from tests.constitution_service_support import ENVIRONMENT, Author, ServiceProcess, Site, following
@@ -140,11 +140,11 @@ async def test_what_has_not_happened_is_not_yet_and_what_is_past_is_a_conflict(
     lease = await leased(publish, first.update)
     standing = StandingRequest(
         standing=Standing.CONFIRMED,
-        verdict=Verdict.NOT_APPLICABLE,
         reason="seen",
         update_id=first.update.update_id,
         fencing_token=lease.fencing_token,
     )
+    await author.attest(await author.synced(1))
     said = await author.worker.record_standing(1, standing, f"{ENVIRONMENT}/{standing.update_id}/standing-1")
     assert said.standing is Standing.CONFIRMED
     give_back = ReleaseLeaseInput(

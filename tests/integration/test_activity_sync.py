@@ -1,6 +1,7 @@
 """Every target obeys, or is named; asked of real engines and orchestrators, one of which dies."""
 
 import asyncio
+import functools
 import signal
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -10,16 +11,20 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
-from activities.sync import GoldenInput, Sync, SyncInput
+from activities.failures import classified
+from activities.sync import Sync, SyncInput, SyncTask
 from adapters.targets import HttpTargets
 from constitution.api import LoadResult
 from constitution.checksum import checksum_of
 from constitution.environment import Target
 from constitution.names import Names
 from constitution.policy.consumer_api import PolicyStatus
-from tests.activity_support import make_config, refused, run
+from constitution.trust.attestation import SyncPredicate
+from signatures.attestations import verify_attestation
+from tests.activity_support import assessor_of, make_config, refused, run
 from tests.constitution_service_support import ENVIRONMENT, Author, ServiceProcess, Site, following
 from tests.consumers_support import Service
 from tests.helpers import eventually
@@ -71,11 +76,11 @@ async def targets(
         Target(id="orchestrator-1", kind="orchestrator", url=orchestrator.url),
     )
     config = make_config(service_site, tmp_path, targets=environment_targets)
-    client = HttpTargets(service_site.key("worker"), ENVIRONMENT)
+    client = HttpTargets(service_site.key("assessor-client"), ENVIRONMENT)
     made = Targets(
         engines=(engines[0], engines[1]),
         orchestrator=orchestrator,
-        sync=Sync(targets=client, service=author.worker, config=config),
+        sync=Sync(targets=client, service=author.assessor, config=config, assessor=assessor_of(author, config)),
     )
     for service in made.running():
         await service.healthy()
@@ -85,35 +90,48 @@ async def targets(
     await client.aclose()
 
 
-def ask(result: LoadResult, *, require_all: bool, seconds: float = 20) -> SyncInput:
-    return SyncInput(
-        environment=ENVIRONMENT,
+async def attested(author: Author, generation: int) -> SyncPredicate:
+    """What the assessor signed last about a release."""
+    envelopes = await author.worker.attestations(generation=generation)
+    said = [verify_attestation(envelope, author.site.trust) for envelope in envelopes]
+    return next(one for one in reversed(said) if isinstance(one, SyncPredicate))
+
+
+async def refusal(sync: Sync, task: SyncTask) -> ApplicationError:
+    """How the activity fails that was told this of its release."""
+    return await refused(functools.partial(classified(Sync.converge), sync), task)
+
+
+def ask(result: LoadResult, *, require_all: bool, seconds: float = 20, golden: bool = False) -> SyncTask:
+    return SyncTask(
         generation=result.generation,
         checksum=result.checksum,
         rings=("default",),
         deadline_seconds=seconds,
         require_all=require_all,
+        golden=golden,
     )
 
 
 async def test_all_targets_obey_a_release_and_decide_as_the_domain_does(targets: Targets, author: Author) -> None:
     first = await author.confirmed(author.draft("1.0.0"), expected_generation=0)
-    report = await run(targets.sync.sync_targets, ask(first, require_all=True))
+    report = await run(targets.sync.sync_targets, SyncInput(environment=ENVIRONMENT, generation=1))
     assert report.converged == ("engine-1", "engine-2", "orchestrator-1")
     assert (report.lagging, report.unreachable) == ((), ())
-    assert await run(targets.sync.sync_targets, ask(first, require_all=True)) == report
-    assert first.checksum is not None
-    golden = GoldenInput(
-        environment=ENVIRONMENT, generation=first.generation, checksum=first.checksum, rings=("default",)
-    )
-    result = await run(targets.sync.run_golden_vectors, golden)
-    assert result.targets == ("engine-1", "engine-2")
-    assert result.vectors > 10
+    assert await run(targets.sync.sync_targets, SyncInput(environment=ENVIRONMENT, generation=1)) == report
+    said = await attested(author, 1)
+    assert said.problems(await author.worker.release(1), report.converged, golden=True) == ()
+    assert said.golden is not None
+    assert said.golden.engines == ("engine-1", "engine-2")
+    assert said.golden.vectors > 10
     second = await author.confirmed(author.draft("1.1.0", following(first)), expected_generation=1)
-    await run(targets.sync.sync_targets, ask(second, require_all=True))
-    failure = await refused(targets.sync.run_golden_vectors, golden)
+    await run(targets.sync.sync_targets, SyncInput(environment=ENVIRONMENT, generation=second.generation))
+    assert (await attested(author, 2)).golden is None, "a later release is watched"
+    failure = await refused(
+        functools.partial(classified(Sync._golden), targets.sync), ask(first, require_all=True, golden=True)
+    )
     assert (failure.type, failure.non_retryable) == ("not-converged", True)
-    failure = await refused(targets.sync.sync_targets, ask(first, require_all=True, seconds=1))
+    failure = await refusal(targets.sync, ask(first, require_all=True, seconds=1))
     assert failure.type == "not-converged"
     assert [issue["code"] for issue in failure.details[0]["issues"]] == ["lagging"] * 3
 
@@ -121,11 +139,12 @@ async def test_all_targets_obey_a_release_and_decide_as_the_domain_does(targets:
 async def test_a_dead_target_fails_an_update_and_is_named_by_a_rollback(targets: Targets, author: Author) -> None:
     first = await author.confirmed(author.draft("1.0.0"), expected_generation=0)
     targets.engines[1].kill()
-    failure = await refused(targets.sync.sync_targets, ask(first, require_all=True, seconds=3))
+    failure = await refusal(targets.sync, ask(first, require_all=True, seconds=3))
     assert (failure.type, failure.non_retryable) == ("not-converged", True)
     issues = failure.details[0]["issues"]
     assert [(issue["code"], issue["path"]) for issue in issues] == [("unreachable", "engine-2")]
-    report = await run(targets.sync.sync_targets, ask(first, require_all=False, seconds=60))
+    report, states, _ = await run(targets.sync.converge, ask(first, require_all=False, seconds=60))
+    assert states["engine-2"].checksum is None
     assert report.unreachable == ("engine-2",)
     assert report.converged == ("engine-1", "orchestrator-1")
 
@@ -136,7 +155,7 @@ async def test_a_frozen_target_is_unreachable_and_a_cancel_stops_the_asking(targ
     environment = ActivityEnvironment()
     beats: list[object] = []
     environment.on_heartbeat = lambda *details: beats.append(details)
-    task = asyncio.create_task(run(targets.sync.sync_targets, ask(first, require_all=True, seconds=100), environment))
+    task = asyncio.create_task(run(targets.sync.converge, ask(first, require_all=True, seconds=100), environment))
 
     def only_one_is_missing() -> bool:
         return any("'engine-1': 'converged'" in str(beat) for beat in beats)
@@ -209,10 +228,10 @@ async def test_a_target_that_obeys_the_bad_release_is_not_excused_by_one_lost_an
     failing: Failing, author: Author, service_site: Site, tmp_path: Path
 ) -> None:
     engine = Target(id="engine-1", kind="policy_engine", url=failing.url)
-    client = HttpTargets(service_site.key("worker"), ENVIRONMENT)
-    sync = Sync(targets=client, service=author.worker, config=make_config(service_site, tmp_path, targets=(engine,)))
-    x = SyncInput(
-        environment=ENVIRONMENT,
+    client = HttpTargets(service_site.key("assessor-client"), ENVIRONMENT)
+    config = make_config(service_site, tmp_path, targets=(engine,))
+    sync = Sync(targets=client, service=author.assessor, config=config, assessor=assessor_of(author, config))
+    x = SyncTask(
         generation=2,
         checksum=checksum_of(b"restored"),
         rings=("default",),
@@ -220,14 +239,14 @@ async def test_a_target_that_obeys_the_bad_release_is_not_excused_by_one_lost_an
         require_all=False,
     )
     try:
-        failure = await refused(sync.sync_targets, x)
+        failure = await refusal(sync, x)
         assert failing.asked == 3, "it answered, failed, and was being asked again"
         assert (failure.type, failure.non_retryable) == ("not-yet", False)
         (issue,) = failure.details[0]["issues"]
         assert (issue["code"], issue["path"]) == ("lagging", "engine-1")
         assert issue["message"].startswith("obeys generation 1, sha256:")
         assert "503" in issue["message"]
-        report = await run(sync.sync_targets, x)
+        report, _, _ = await run(sync.converge, x)
         assert report.unreachable == ("engine-1",), (
             "it has not answered since: a rollback does not wait for it for ever"
         )

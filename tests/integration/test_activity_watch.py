@@ -15,14 +15,14 @@ from prometheus_client import CollectorRegistry, Counter, start_http_server
 from temporalio.testing import ActivityEnvironment
 
 from activities.watch.query import selector
-from activities.watch.watch import Watch, WatchInput
+from activities.watch.watch import Watch, WatchTask
 from adapters.prometheus import PrometheusMetrics
 from constitution.environment import Strategy, Target
 from constitution.errors import InvalidRequestError, UnavailableError
 from constitution.release import Verdict
 from constitution.watch.evidence import WatchEvidence
 from constitution.watch.watching import QuantityWatch
-from tests.activity_support import make_config, now, refused, run
+from tests.activity_support import assessor_of, make_config, now, run
 from tests.constitution_service_support import ENVIRONMENT, Author, Site
 from tests.helpers import eventually
 from tests.machine import pace
@@ -80,11 +80,11 @@ class Scene:
     author: Author
     metrics: PrometheusMetrics
 
-    def ask(self, published_at: Any, seconds: float = 12, **changes: Any) -> WatchInput:
+    def ask(self, published_at: Any, seconds: float = 12, **changes: Any) -> WatchTask:
         strategy = Strategy(
             watch_seconds=int(seconds), baseline_seconds=30, scrape_seconds=1, min_rate=0, direction="up"
         ).model_copy(update=changes)
-        return WatchInput(
+        return WatchTask(
             environment=ENVIRONMENT,
             update_id=str(uuid4()),
             generation=1,
@@ -129,7 +129,7 @@ async def scene(author: Author, service_site: Site, prometheus: Prometheus, tmp_
     targets = (Target(id=traffic.engine, kind="policy_engine", url=f"http://127.0.0.1:{traffic.port}"),)
     metrics = PrometheusMetrics(prometheus.url)
     config = make_config(service_site, tmp_path, targets=targets)
-    watch = Watch(metrics=metrics, service=author.worker, config=config)
+    watch = Watch(metrics=metrics, service=author.assessor, config=config, assessor=assessor_of(author, config))
     yield Scene(traffic, watch, author, metrics)
     traffic.stop()
     metrics.close()
@@ -143,7 +143,7 @@ async def test_steady_traffic_is_ok_with_evidence_and_a_spike_is_an_anomaly_earl
     assert "x2 is seen" in before.power
     published = now()
     calm = scene.ask(published)
-    report = await run(scene.watch.watch_metric, calm)
+    report = await run(scene.watch.watch, calm)
     assert report.verdict is Verdict.OK, report.detail
     assert report.coverage > 0.8
     assert "runbook-probe" in report.query
@@ -165,7 +165,7 @@ async def test_steady_traffic_is_ok_with_evidence_and_a_spike_is_an_anomaly_earl
     environment = ActivityEnvironment()
     beats: list[Any] = []
     environment.on_heartbeat = lambda *details: beats.append(details[0])
-    task = asyncio.create_task(run(scene.watch.watch_metric, spike, environment))
+    task = asyncio.create_task(run(scene.watch.watch, spike, environment))
     await eventually(lambda: any(beat["ticks"] >= 1 for beat in beats), timedelta(seconds=20))
     scene.traffic.per_second = 600
     report = await asyncio.wait_for(task, 50)
@@ -173,42 +173,44 @@ async def test_steady_traffic_is_ok_with_evidence_and_a_spike_is_an_anomaly_earl
     assert now() < published + timedelta(seconds=50)
     assert report.ratio is not None
     assert report.ratio > 1.2
-    again = await run(scene.watch.watch_metric, spike)
+    again = await run(scene.watch.watch, spike)
     assert (again.verdict, again.decided_at, again.log_e) == (report.verdict, report.decided_at, report.log_e)
 
 
 @pytest.mark.timeout(120)
 async def test_what_cannot_be_judged_is_never_ok(scene: Scene) -> None:
     missing = scene.ask(now(), seconds=2)
+    config = make_config(
+        scene.author.site,
+        Path(scene.author.site.directory),
+        targets=(Target(id="nobody", kind="policy_engine", url="http://127.0.0.1:1"),),
+    )
     other = Watch(
         metrics=scene.metrics,
-        service=scene.author.worker,
-        config=make_config(
-            scene.author.site,
-            Path(scene.author.site.directory),
-            targets=(Target(id="nobody", kind="policy_engine", url="http://127.0.0.1:1"),),
-        ),
+        service=scene.author.assessor,
+        config=config,
+        assessor=assessor_of(scene.author, config),
     )
     look = await run(other.check_watch, missing)
     assert (look.ready, look.verdict) == (False, Verdict.NO_DATA)
     assert "missing" in look.detail
-    report = await run(other.watch_metric, missing)
+    report = await run(other.watch, missing)
     assert report.verdict is Verdict.NO_DATA
     await scene.scraped(3)
     look = await run(scene.watch.check_watch, scene.ask(None))
     assert (look.ready, look.verdict) == (False, Verdict.CANNOT_TELL)
     assert "no baseline" in look.detail
-    nothing = await run(scene.watch.watch_metric, scene.ask(now(), seconds=0))
+    nothing = await run(scene.watch.watch, scene.ask(now(), seconds=0))
     assert (nothing.verdict, nothing.evidence) == (Verdict.NOT_WATCHED, None)
-    failure = await refused(scene.watch.watch_metric, scene.ask(None))
-    assert failure.type == "invalid-request"
+    with pytest.raises(InvalidRequestError):
+        await run(scene.watch.watch, scene.ask(None))
 
 
 async def test_a_watch_stops_promptly_when_it_is_cancelled(scene: Scene) -> None:
     environment = ActivityEnvironment()
     beat = asyncio.Event()
     environment.on_heartbeat = lambda *_: beat.set()
-    task = asyncio.create_task(run(scene.watch.watch_metric, scene.ask(now(), seconds=600), environment))
+    task = asyncio.create_task(run(scene.watch.watch, scene.ask(now(), seconds=600), environment))
     await asyncio.wait_for(beat.wait(), 20)
     environment.cancel()
     with pytest.raises(asyncio.CancelledError):

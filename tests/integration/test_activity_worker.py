@@ -111,12 +111,12 @@ async def test_every_problem_of_the_settings_is_listed_at_once_and_no_secret_is_
     bad = worker_settings | {
         "DATABASE_READER_URL": "mysql://reader:hunter2@127.0.0.1/x",
         "METRICS_PORT": "0",
-        "PROMETHEUS_URL": "  ",
+        "SLACK_BOT_TOKEN": "  ",
     }
     code, said = await run_once(bad)
     assert code == 2
     assert [
-        name for name in ("DATABASE_READER_URL", "METRICS_PORT", "PROMETHEUS_URL") if f"- {name}: " not in said
+        name for name in ("DATABASE_READER_URL", "METRICS_PORT", "SLACK_BOT_TOKEN") if f"- {name}: " not in said
     ] == []
     assert "hunter2" not in said
     key = tmp_path / "no-key.jwk"

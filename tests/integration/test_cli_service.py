@@ -23,7 +23,9 @@ from constitution.errors import (
     UnavailableError,
 )
 from constitution.release import Kind
+from constitution.trust.attestation import GatePredicate
 from constitution_client.service import ConstitutionServiceClient
+from signatures.attestations import sign_attestation
 from signatures.openpgp import sign_detached
 from tests.consumers_support import CHECKOUT, ENVIRONMENT, Land, Service, document
 from tests.helpers import eventually
@@ -121,6 +123,22 @@ async def worker(land: Land, service: Service) -> AsyncIterator[ConstitutionServ
         yield client
 
 
+@pytest.fixture
+async def assessor(land: Land, service: Service) -> AsyncIterator[ConstitutionServiceClient]:
+    """The client as the assessor has it."""
+    async with ConstitutionServiceClient(service.url, land.key("assessor-client"), ENVIRONMENT) as client:
+        yield client
+
+
+async def _assessed(land: Land, assessor: ConstitutionServiceClient, record: EvidenceRecord) -> str:
+    """Store evidence, signed by the assessor; return its digest."""
+    digest, key = await assessor.put_evidence(record), land.key("assessor")
+    envelope = sign_attestation(GatePredicate.of(record, digest), key.id, key.private_key)
+    await assessor.put_attestation(envelope)
+    assert await assessor.attestations(evidence=digest) == [envelope]
+    return digest
+
+
 def _signed(land: Land, name: str, data: bytes) -> tuple[Path, Path]:
     path, signature = land.directory / name, land.directory / "path.sig"
     path.write_bytes(data)
@@ -154,7 +172,11 @@ def _evidence(data: bytes, change_request: str, junit: str) -> EvidenceRecord:
 
 
 async def test_a_constitution_goes_live_by_hand_as_the_runbook_says(  # noqa: PLR0915 - one story, told in order
-    land: Land, service: Service, constitution: Constitution, worker: ConstitutionServiceClient
+    land: Land,
+    service: Service,
+    constitution: Constitution,
+    worker: ConstitutionServiceClient,
+    assessor: ConstitutionServiceClient,
 ) -> None:
     data = document("1.4.0")
     checksum = checksum_of(data)
@@ -192,8 +214,8 @@ async def test_a_constitution_goes_live_by_hand_as_the_runbook_says(  # noqa: PL
     assert (refused.code, refused.out) == (1, "")
     assert await worker.lease() is None, "a refused load gives the lease back"
 
-    junit = await worker.put_blob(junit_of("gate", [("a case", None)], served=checksum))
-    evidence = await worker.put_evidence(_evidence(data, "CR-142", junit))
+    junit = await assessor.put_blob(junit_of("gate", [("a case", None)], served=checksum))
+    evidence = await _assessed(land, assessor, _evidence(data, "CR-142", junit))
     approvals: list[str | Path] = []
     for member in ("alva", "bruno"):
         decide = ("approve", "CR-142", "--checksum", checksum, "--evidence", evidence, "--update-id", update_id)
@@ -218,7 +240,20 @@ async def test_a_constitution_goes_live_by_hand_as_the_runbook_says(  # noqa: PL
         return (await worker.release(1)).delivery.delivered_at is not None
 
     await eventually(delivered, DELIVERED)
-    repeated = constitution(*load, "--evidence", evidence, *approvals, "--confirm")
+    unwatched = constitution(*load, "--evidence", evidence, *approvals, "--confirm")
+    assert unwatched.code == 1
+    assert "no assessor has signed that every target obeys generation 1" in unwatched.err
+    orders: list[str | Path] = []
+    for member in ("alva", "bruno"):
+        signing = ("--yes", "--key", land.directory / "keys" / f"{member}.tsk")
+        ordered = constitution("confirm", "1", "--reason", "every target was looked at", *signing)
+        assert ordered.code == 0, ordered.err
+        assert "by nobody's watch" in ordered.err
+        signed_order = land.directory / f"{member}.order.json"
+        signed_order.write_text(ordered.out)
+        orders += ["--order", signed_order]
+    assert constitution(*load, *orders).code == 2, "an order goes with --confirm"
+    repeated = constitution(*load, "--evidence", evidence, *approvals, "--confirm", *orders)
     assert repeated.code == 0, repeated.err
     assert (repeated.json["generation"], repeated.json["event_id"]) == (1, live.json["event_id"])
     assert constitution("show", "1").json["standings"][0]["standing"] == "confirmed"
@@ -335,7 +370,9 @@ async def test_who_may_not_is_refused_and_told_what_is_missing(land: Land, const
     assert "no member of the board" in refused.err
 
 
-async def test_the_client_keeps_its_promises(land: Land, worker: ConstitutionServiceClient, service: Service) -> None:
+async def test_the_client_keeps_its_promises(
+    land: Land, worker: ConstitutionServiceClient, assessor: ConstitutionServiceClient, service: Service
+) -> None:
     data = document("1.0.0")
     signature = sign_detached(data, land.person("mara"))
     artifact = await worker.push(data, [signature])
@@ -344,10 +381,10 @@ async def test_the_client_keeps_its_promises(land: Land, worker: ConstitutionSer
     with pytest.raises(NotFoundError):
         await worker.artifact("sha256:" + "0" * 64)
 
-    blob = await worker.put_blob(b"\x00\xff any bytes")
+    blob = await assessor.put_blob(b"\x00\xff any bytes")
     assert await worker.blob(blob) == b"\x00\xff any bytes"
     record = _evidence(data, "CR-1", blob)
-    assert await worker.evidence(await worker.put_evidence(record)) == record
+    assert await worker.evidence(await _assessed(land, assessor, record)) == record
 
     assert await worker.current() is None
     assert await worker.lease() is None

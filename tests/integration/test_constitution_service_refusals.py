@@ -99,7 +99,7 @@ async def test_evidence_must_be_of_these_bytes_and_green(author: Author) -> None
     await refuse(suites=[policy, {**chaos, "tests": 4}])  # its JUnit file counts three
     await refuse(suites=[policy, {**chaos, "junit": other}])  # nobody stored it
     for stored in (b"<x/>", b"no XML", junit_of("chaos", [("a case", "failed")], served=checksum_of(document))):
-        await refuse(suites=[policy, {**chaos, "junit": await author.worker.put_blob(stored)}])
+        await refuse(suites=[policy, {**chaos, "junit": await author.assessor.put_blob(stored)}])
     with pytest.raises(EvidenceError):
         await author.load(request.model_copy(update={"test_evidence": checksum_of(b"none")}), f"load-{uuid4().hex}")
     with pytest.raises(EvidenceError):
@@ -242,6 +242,7 @@ def routes() -> tuple[tuple[str, str, str], ...]:
         ("DELETE", "/v1/constitution/lease", "lease:write"),
         ("POST", "/v1/constitution/releases/1/standing", "standing:write"),
         ("POST", "/v1/constitution/evidence", "evidence:write"),
+        ("POST", "/v1/constitution/attestations", "evidence:write"),
         ("POST", "/v1/constitution/audit", "audit:write"),
         ("POST", "/v1/constitution/validate", ""),
     )
@@ -251,7 +252,8 @@ async def test_hostile_bodies_are_refused_as_problems(author: Author, routes: tu
     for method, path, scope in routes:
         headers = {"Content-Type": "application/json", "Idempotency-Key": key(str(uuid4()), "x")}
         if scope:
-            headers["Authorization"] = f"Bearer {author.site.token('worker', scope)}"
+            client = "assessor-client" if scope == "evidence:write" else "worker"
+            headers["Authorization"] = f"Bearer {author.site.token(client, scope)}"
         for what, (body, status) in HOSTILE.items():
             answer = await author.http.request(method, path, content=body, headers=headers)
             assert answer.status_code == status, (method, path, what, answer.text[:300])
@@ -330,8 +332,8 @@ async def test_calls_that_change_something_need_a_key_of_this_update(author: Aut
 
 async def test_blobs_come_back_exactly(author: Author) -> None:
     data = bytes(range(256)) * 100
-    digest = await author.worker.put_blob(data)
-    assert digest == await author.worker.put_blob(data)
+    digest = await author.assessor.put_blob(data)
+    assert digest == await author.assessor.put_blob(data)
     assert await author.worker.blob(digest) == data
 
 

@@ -1,6 +1,7 @@
-"""What became of a release is nobody's mere word: a release that undoes it, evidence that is read, or signed orders."""
+"""What became of a release is nobody's mere word: a release that undoes it, what an assessor saw, or signed orders."""
 
 from datetime import timedelta
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -34,27 +35,27 @@ async def test_a_confirmed_release_that_nothing_undid_is_neither_withdrawn_nor_p
     assert (await author.worker.release(2)).standing is Standing.CONFIRMED
 
 
-async def test_only_evidence_of_an_anomaly_of_this_very_release_poisons(author: Author) -> None:
+async def test_only_an_anomaly_of_this_very_release_that_an_assessor_saw_poisons(author: Author) -> None:
     first, _ = await undone(author, confirmed=False)
     lease = await author.lease((await author.worker.release(2)).update_id, Kind.ROLLBACK)
     with pytest.raises(ConflictError, match="nothing has undone"):
         await author.stand(2, Standing.WITHDRAWN, lease)
     await author.load(author.undoing(lease, 2, first.checksum), "undo")
     later = (await author.worker.release(2)).effective_at + timedelta(seconds=1)
-    refused = (
-        None,
-        MISSING,
-        await author.worker.put_blob(b"{}"),
-        await author.anomaly(1),
-        await author.anomaly(2, update_id=str(uuid4())),
-        await author.anomaly(2, published_at=later),
-        await author.anomaly(2, environment="production"),
-        await author.anomaly(2, verdict=Verdict.OK),
-        await author.anomaly(2, strategy=Strategy(alpha=0.4)),
+    await author.anomaly(1)
+    await author.attest(await author.watched(2, MISSING, verdict=Verdict.ANOMALY))
+    wrong: tuple[dict[str, Any], ...] = (
+        {},
+        {"update_id": str(uuid4())},
+        {"published_at": later},
+        {"verdict": Verdict.OK},
+        {"strategy": Strategy(alpha=0.4)},
     )
-    for number, evidence in enumerate(refused):
+    for number, changes in enumerate(wrong):
+        if changes:
+            await author.anomaly(2, **changes)
         with pytest.raises(EvidenceError):
-            await author.stand(2, Standing.POISONED, lease, f"wrong-{number}", evidence=evidence)
+            await author.stand(2, Standing.POISONED, lease, f"wrong-{number}", attested=False)
     assert (await author.worker.release(2)).standing is None
 
     after = await author.stand(2, Standing.POISONED, lease)
@@ -75,9 +76,10 @@ async def test_enough_signed_orders_of_the_board_say_it_without_evidence(author:
         )
     ):
         with pytest.raises(ConflictError, match="nothing has undone"):
-            await author.stand(2, Standing.POISONED, lease, f"wrong-{number}", orders=orders)
+            await author.stand(2, Standing.POISONED, lease, f"wrong-{number}", attested=False, orders=orders)
 
-    assert (await author.stand(2, Standing.POISONED, lease, orders=enough)).standing is Standing.POISONED
+    after = await author.stand(2, Standing.POISONED, lease, attested=False, orders=enough)
+    assert after.standing is Standing.POISONED
 
 
 async def test_what_the_board_denied_while_it_was_live_may_be_withdrawn(author: Author) -> None:

@@ -20,7 +20,7 @@ from deploy.embedded.stack import Stack
 from deploy.embedded.stack_directory import CHECKOUT
 from tests.helpers import eventually, eventually_sync
 
-# Thirteen processes on two busy cores.
+# Fourteen processes on two busy cores.
 pytestmark = pytest.mark.timeout(300)
 READY = timedelta(seconds=60)
 
@@ -46,6 +46,9 @@ KNOWN_BY = {
 }
 
 
+OURS = KNOWN_BY["KAFKA_PASSWORD"] | {"assessor"}
+
+
 @pytest.fixture(scope="module")
 def whole() -> Iterator[Stack]:
     """A stack with everything."""
@@ -69,11 +72,13 @@ class TestServices:
         assert unread(whole.settings()) == ()
 
     def test_each_service_knows_only_the_secrets_that_it_needs(self, whole: Stack) -> None:
-        services = KNOWN_BY["KAFKA_PASSWORD"]
-        known = {name: environment_of(whole, name) for name in services}
+        known = {name: environment_of(whole, name) for name in OURS}
         settings = whole.settings()
         for setting, allowed in KNOWN_BY.items():
-            assert {name for name in services if settings[setting] in known[name].values()} == allowed, setting
+            assert {name for name in OURS if settings[setting] in known[name].values()} == allowed, setting
+        assert {name for name in OURS if "ASSESSOR_KEY_FILE" in known[name]} == {"assessor"}
+        keys = [known[name]["CLIENT_KEY_FILE"] for name in ("assessor", "worker")]
+        assert len({*keys, known["assessor"]["ASSESSOR_KEY_FILE"]}) == 3
 
     async def test_prometheus_scrapes_each_of_them(self, whole: Stack) -> None:
         async with httpx.AsyncClient(trust_env=False, base_url=whole.settings()["PROMETHEUS_URL"]) as client:
@@ -81,18 +86,27 @@ class TestServices:
             async def scraped() -> bool:
                 answer = (await client.get("/api/v1/query", params={"query": "up == 1"})).json()
                 targets = {sample["metric"]["target"] for sample in answer["data"]["result"]}
-                assert targets == KNOWN_BY["KAFKA_PASSWORD"]
+                assert targets == OURS
                 return True
 
             await eventually(scraped, READY)
 
-    async def test_the_worker_polls_the_task_queue(self, whole: Stack) -> None:
+    @pytest.mark.parametrize(
+        ("queue", "kind"),
+        [
+            (Names().task_queue(), TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW),
+            (Names().assessor_queue(), TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY),
+        ],
+    )
+    async def test_worker_and_assessor_poll_a_task_queue_each(
+        self, whole: Stack, queue: str, kind: TaskQueueType.ValueType
+    ) -> None:
         settings = whole.settings()
         client = await Client.connect(settings["TEMPORAL_ADDRESS"], namespace=settings["TEMPORAL_NAMESPACE"])
         request = DescribeTaskQueueRequest(
             namespace=client.namespace,
-            task_queue=TaskQueue(name=Names().task_queue()),
-            task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
+            task_queue=TaskQueue(name=queue),
+            task_queue_type=kind,
         )
 
         async def polled() -> bool:

@@ -17,7 +17,7 @@ from constitution.errors import NotFoundError, UnavailableError, UntrustedError
 from constitution.policy.evaluation import Decision
 from constitution.watch.prediction import PairCounts, Prediction
 from services.policy_engine.candidate import Candidates
-from tests.activity_support import make_config, run, update_plan_of
+from tests.activity_support import assessor_of, make_config, refused, run
 from tests.constitution_service_support import ENVIRONMENT, Author, Site, following
 from tests.consumers_support import AnswerServer, Service
 from tests.helpers import eventually
@@ -60,7 +60,7 @@ async def engine(
 
 @pytest.fixture
 async def targets(service_site: Site) -> AsyncIterator[HttpTargets]:
-    http = HttpTargets(service_site.key("worker"), ENVIRONMENT)
+    http = HttpTargets(service_site.key("assessor-client"), ENVIRONMENT)
     yield http
     await http.aclose()
 
@@ -103,11 +103,12 @@ async def test_an_engine_tells_what_a_candidate_would_change_and_the_board_gets_
 
     silent = Target(id="engine-2", kind="policy_engine", url="http://127.0.0.1:9")
     config = make_config(service_site, tmp_path, targets=(target, silent))
-    activity = ExpectedChange(service=author.worker, targets=targets, config=config)
+    activity = ExpectedChange(
+        service=author.assessor, targets=targets, config=config, assessor=assessor_of(author, config)
+    )
     change_request = await author.ask(checksum)
     gate = await author.evidence(candidate, change_request)
-    update = update_plan_of(candidate, change_request)
-    result = await run(activity.predict_shift, PredictInput(update=update, evidence=gate))
+    result = await run(activity.predict_shift, PredictInput(environment=ENVIRONMENT, evidence=gate))
     record = await author.worker.evidence(result.evidence)
     assert result.evidence != gate
     assert (record.checksum, record.change_request, len(record.suites)) == (checksum, change_request, 2)
@@ -120,10 +121,17 @@ async def test_an_engine_tells_what_a_candidate_would_change_and_the_board_gets_
     assert prediction.expected("evaluations").up == 1.0
     assert any("deny_share: 15.0% now, 37.5% with the candidate" in line for line in result.lines)
 
-    other = update_plan_of(wider(author, "1.2.0", following(first)), change_request)
-    nothing = await run(activity.predict_shift, PredictInput(update=other, evidence=gate))
+    assert len(await author.worker.attestations(evidence=result.evidence)) == 1
+
+    unknown = wider(author, "1.2.0", following(first))
+    other = await author.evidence(unknown, change_request)
+    nothing = await run(activity.predict_shift, PredictInput(environment=ENVIRONMENT, evidence=other))
     assert nothing.lines[0].startswith("not predicted: 0 recorded requests")
     assert any("not in the artifact store" in line for line in nothing.lines)
+
+    invented = await author.assessor.put_evidence(record.model_copy(update={"prediction": None, "diff": ("x",)}))
+    failure = await refused(activity.predict_shift, PredictInput(environment=ENVIRONMENT, evidence=invented))
+    assert "no assessor has signed" in failure.message
 
 
 async def test_only_the_probe_scope_and_a_signed_candidate_are_answered(

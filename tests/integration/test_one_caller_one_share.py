@@ -208,7 +208,7 @@ async def test_answers_that_nobody_takes_fill_no_memory_and_end(
     author: Author, constitution_service: ServiceProcess, database: Database
 ) -> None:
     blob = os.urandom(16 * 1024 * 1024)
-    digest = await author.worker.put_blob(blob)
+    digest = await author.assessor.put_blob(blob)
     before = peak(constitution_service)
     ask = f"GET /v1/constitution/blobs/{digest} HTTP/1.1\r\nHost: a\r\n\r\n".encode()
     callers: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []

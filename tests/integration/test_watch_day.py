@@ -26,7 +26,7 @@ import pytest
 from activities.watch.live import LiveWatch
 from activities.watch.plan import plan
 from activities.watch.query import history_seconds, selector
-from activities.watch.watch import WatchInput, WatchReport
+from activities.watch.watch import WatchReport, WatchTask
 from adapters.prometheus import PrometheusMetrics
 from constitution.environment import Strategy
 from constitution.release import Verdict
@@ -207,7 +207,7 @@ async def test_a_day_is_watched_in_a_few_events_and_in_flat_memory(
         str(environment),
         str(author.http.base_url),
         day.url,
-        str(service_site.directory / "keys" / "worker.jwk"),
+        str(service_site.directory / "keys" / "assessor-client.jwk"),
     ]
     names = ("TEMPORAL_ADDRESS", "TEMPORAL_NAMESPACE")
     settings = {name: temporal_settings[name] for name in names}
@@ -215,7 +215,7 @@ async def test_a_day_is_watched_in_a_few_events_and_in_flat_memory(
     worker = Process(arguments, settings, tmp_path / "worker.log").start()
     try:
         published = now() - timedelta(seconds=DAY - LIVE)
-        x = WatchInput(
+        x = WatchTask(
             environment=ENVIRONMENT,
             update_id=str(uuid4()),
             generation=1,

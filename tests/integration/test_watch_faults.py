@@ -18,12 +18,12 @@ import pytest
 from temporalio.testing import ActivityEnvironment
 
 from activities.watch.query import selector
-from activities.watch.watch import Watch, WatchInput, WatchReport
+from activities.watch.watch import Watch, WatchReport, WatchTask
 from adapters.prometheus import PrometheusMetrics
 from constitution.environment import Strategy, Target
 from constitution.release import Verdict
 from constitution_client.watch_history import evidence_of
-from tests.activity_support import make_config, now, run
+from tests.activity_support import assessor_of, make_config, now, run
 from tests.chaos.proxy import Fault, Proxy
 from tests.constitution_service_support import CHECKOUT, ENVIRONMENT, Author, Site
 from tests.consumers_support import Process
@@ -76,8 +76,8 @@ async def fleet(prometheus: Prometheus, tmp_path: Path) -> AsyncIterator[Fleet]:
     exporter.kill()
 
 
-def ask(published: datetime, seconds: float = WATCH, measure: Literal["share", "rate"] = "share") -> WatchInput:
-    return WatchInput(
+def ask(published: datetime, seconds: float = WATCH, measure: Literal["share", "rate"] = "share") -> WatchTask:
+    return WatchTask(
         environment=ENVIRONMENT,
         update_id=str(uuid4()),
         generation=1,
@@ -109,10 +109,11 @@ class Watchers:
         self.opened.append(metrics)
         targets = (Target(id=self.fleet.names[scenario], kind="policy_engine", url="http://127.0.0.1:9"),)
         config = make_config(self.site, self.scratch, targets=targets)
-        return Watch(metrics=metrics, service=self.author.worker, config=config)
+        assessor = assessor_of(self.author, config)
+        return Watch(metrics=metrics, service=self.author.assessor, config=config, assessor=assessor)
 
-    def start(self, scenario: str, url: str, x: WatchInput) -> "asyncio.Task[WatchReport]":
-        return asyncio.create_task(run(self.of(scenario, url).watch_metric, x))
+    def start(self, scenario: str, url: str, x: WatchTask) -> "asyncio.Task[WatchReport]":
+        return asyncio.create_task(run(self.of(scenario, url).watch, x))
 
     async def scraped(self, scenario: str, url: str, seconds: int) -> None:
         """Wait until that many samples of the scenario's engine are there."""
@@ -255,7 +256,7 @@ async def test_a_worker_killed_in_mid_watch_is_followed_by_one_with_the_same_ver
         str(environment),
         str(watchers.author.http.base_url),
         prometheus.url,
-        str(site.directory / "keys" / "worker.jwk"),
+        str(site.directory / "keys" / "assessor-client.jwk"),
     ]
     names = ("TEMPORAL_ADDRESS", "TEMPORAL_NAMESPACE")
     settings = {name: temporal_settings[name] for name in names} | {"PYTHONPATH": str(CHECKOUT)}
@@ -282,7 +283,7 @@ async def test_a_worker_killed_in_mid_watch_is_followed_by_one_with_the_same_ver
             shown = (await http.get(f"http://{metrics}/metrics")).text
     finally:
         worker.kill()
-    alone = await ActivityEnvironment().run(watchers.of("spike", prometheus.url).watch_metric, x)
+    alone = await ActivityEnvironment().run(watchers.of("spike", prometheus.url).watch, x)
     assert report.verdict is Verdict.ANOMALY, report.detail
     assert (report.verdict, report.decided_at, report.log_e, report.samples) == (
         alone.verdict,

@@ -34,7 +34,7 @@ FAULTS = (
     "worker killed after the load",
 )
 WHEN_LIVE = ("abort", "cancel", "terminate", "rollback", "terminated undo", "dead target")
-PROCESSES = ("constitution-service", "worker", "policy-engine-1", "orchestrator-2", "siem-forwarder")
+PROCESSES = ("constitution-service", "worker", "assessor", "policy-engine-1", "orchestrator-2", "siem-forwarder")
 CONSUMERS = ("siem-forwarder", "policy-engine-2", "orchestrator-1")
 MOST = 3  # updates that wait for the board at once
 

@@ -9,7 +9,7 @@ from workflows.precondition_steps import PreconditionSteps
 from workflows.update import ConstitutionUpdate
 
 with workflow.unsafe.imports_passed_through():
-    from activities.preconditions import GateResult, Preconditions
+    from activities.gate import Gate, GateInput, GateResult
     from activities.update_plan import UpdatePlan
     from constitution.messages import UpdateResult
 
@@ -20,8 +20,13 @@ class _GateFirst(PreconditionSteps):
     async def prepare(self, update: UpdatePlan) -> GateResult:
         await self._stepper.run(
             "gate",
-            Preconditions.run_regression_gate,
-            update,
+            Gate.run_regression_gate,
+            GateInput(
+                environment=update.environment,
+                checksum=update.checksum,
+                change_request=update.change_request,
+                update_id=update.update_id,
+            ),
             policies.gate(update.deadlines.gate),
             summary="run the regression gate on these very bytes",
         )

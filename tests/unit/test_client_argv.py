@@ -16,6 +16,7 @@ VERBS = [
     "validate",
     "change-request",
     "load",
+    "confirm",
     "current",
     "releases",
     "show",

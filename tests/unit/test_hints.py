@@ -109,7 +109,11 @@ def _filled(node: ast.expr) -> str:
 
 def _from_the_code() -> list[object]:
     found: list[object] = []
-    for path in [CHECKOUT / "worker.py", *(p for package in PACKAGES for p in (CHECKOUT / package).rglob("*.py"))]:
+    for path in [
+        CHECKOUT / "worker.py",
+        CHECKOUT / "assessor.py",
+        *(p for package in PACKAGES for p in (CHECKOUT / package).rglob("*.py")),
+    ]:
         for line, node in _texts(ast.parse(path.read_text())):
             plain = _plain(node)
             if STARTS.search(plain) and plain not in HELP and "\n|" not in plain:
@@ -170,7 +174,11 @@ def _shell(line: str) -> list[list[str]]:
 def _advice() -> list[object]:
     """Everything handed on as a hint or a next command, and what the workflows make by ``journal.command``."""
     found: list[object] = []
-    for path in [CHECKOUT / "worker.py", *(p for package in PACKAGES for p in (CHECKOUT / package).rglob("*.py"))]:
+    for path in [
+        CHECKOUT / "worker.py",
+        CHECKOUT / "assessor.py",
+        *(p for package in PACKAGES for p in (CHECKOUT / package).rglob("*.py")),
+    ]:
         for node in ast.walk(ast.parse(path.read_text())):
             if not isinstance(node, ast.Call):
                 continue

@@ -81,6 +81,7 @@ def test_a_name_of_ours_or_of_others_is_let_be(name: str) -> None:
         ["-m", "services.orchestrator"],
         ["-m", "services.siem_forwarder"],
         ["worker.py"],
+        ["assessor.py"],
     ],
     ids=lambda command: command[-1],
 )

@@ -72,7 +72,9 @@ async def test_a_watch_report_that_was_made_up_confirms_nothing(town: Town) -> N
     release = await outcomes.completed(town, handle, proposal)  # by the watch that was asked again
     assert release.standings[-1].verdict in (Verdict.NO_DATA, Verdict.CANNOT_TELL)
     assert release.standings[-1].recorded_at >= release.effective_at + timedelta(seconds=20)
-    assert any("not confirmed: no evidence" in said for said in (await town.status(handle)).refusals)
+    assert any(
+        "not confirmed: no assessor has signed that it watched" in said for said in (await town.status(handle)).refusals
+    )
 
 
 async def test_a_sync_report_that_was_made_up_confirms_nothing(town: Town, live: CurrentConstitution) -> None:

@@ -58,6 +58,9 @@ MOMENTS = {
 }
 
 
+VICTIMS = {"gate": "assessor", "sync": "assessor"}
+
+
 # The others wait out the same timeouts for moments that are like these: `make test-slow`.
 ALWAYS = ("publish: loaded, and nobody knows", "confirm: confirmed, and nobody knows")
 
@@ -69,8 +72,8 @@ async def test_a_worker_that_is_killed_in_mid_step(town: Town, live: CurrentCons
     proposal = await town.propose()
     handle = await town.update(proposal)
     async with MOMENTS[name](town, handle, proposal):
-        await town.kill("worker")
-    await town.restart("worker")
+        await town.kill(VICTIMS.get(name, "worker"))
+    await town.restart(VICTIMS.get(name, "worker"))
     if name == "gate":
         await town.approve(handle, proposal, deadline=LATE)
     release = await outcomes.completed(town, handle, proposal)

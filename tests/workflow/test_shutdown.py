@@ -56,9 +56,9 @@ async def test_a_sync_that_waits_for_a_target_is_handed_to_the_next_worker(
     async with town.configured(sync=90), town.paused(LEAF):
         handle, proposal = await town.approved()
         await town.until_step(handle, "sync")
-        await terminate(town)
-        assert await ended(town) == EXITED
-        await town.restart("worker")
+        await terminate(town, "assessor")
+        assert await ended(town, "assessor") == EXITED
+        await town.restart("assessor")
         await town.go_on(LEAF)
         release = await outcomes.completed(town, handle, proposal)
     assert release.generation == live.generation + 1
@@ -69,9 +69,9 @@ async def test_a_gate_that_is_under_way_is_finished_first(town: Town, live: Curr
     proposal = await town.propose()
     handle = await town.update(proposal)
     await town.until_step(handle, "gate")
-    await terminate(town)
-    assert await ended(town) == EXITED
-    await town.restart("worker")
+    await terminate(town, "assessor")
+    assert await ended(town, "assessor") == EXITED
+    await town.restart("assessor")
     await town.approve(handle, proposal, deadline=LATE)
     release = await outcomes.completed(town, handle, proposal)
     assert release.generation == live.generation + 1

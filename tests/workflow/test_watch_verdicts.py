@@ -144,6 +144,7 @@ async def watched(towns: Towns, prometheus_settings: dict[str, str]) -> AsyncIte
     file = town.home / "environment.toml"
     file.write_text(file.read_text() + strategies())
     await town.restart("worker")
+    await town.restart("assessor")
     await town.live()
     url = prometheus_settings["PROMETHEUS_URL"]
     prometheus = Prometheus(url, Path(prometheus_settings["PROMETHEUS_TARGETS"]))

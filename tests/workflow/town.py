@@ -236,17 +236,20 @@ class Town:
 
     @asynccontextmanager
     async def configured(self, *, gate: Path | None = None, **deadlines: int) -> AsyncIterator[None]:
-        """Let the worker run with another environment.toml until the block ends."""
+        """Let worker and assessor run with another environment.toml until the block ends."""
         before = self._deadlines, self.gate
         self._deadlines, self.gate = self._deadlines | deadlines, gate or self.gate
-        self._write_environment()
-        await self.restart("worker")
+        await self._configure_anew()
         try:
             yield
         finally:
             self._deadlines, self.gate = before
-            self._write_environment()
-            await self.restart("worker")
+            await self._configure_anew()
+
+    async def _configure_anew(self) -> None:
+        self._write_environment()
+        await self.restart("worker")
+        await self.restart("assessor")
 
     async def kill(self, name: str) -> None:
         """SIGKILL, and wait until it is gone."""

@@ -11,7 +11,9 @@ from constitution.api import EvidenceRecord, LoadRequest
 from constitution.checksum import checksum_of
 from constitution.errors import EvidenceError, Issue, NotFoundError
 from constitution.policy.document import Constitution
+from constitution.trust.attestation import GatePredicate
 from constitution.trust.evidence_rules import Supported, problems
+from services.constitution_service.artifacts import attestations
 from services.constitution_service.audit import audit_events
 from services.constitution_service.context import Context
 from services.constitution_service.errors import NotPossibleError
@@ -95,7 +97,7 @@ async def get_blob(context: Context, digest: str) -> bytes:
 async def check(context: Context, connection: Connection, request: LoadRequest, document: Constitution) -> None:
     """Check that the evidence a load names is of these very bytes, and that everything in it passed (invariant 5).
 
-    Each suite's JUnit file must be in the store and say the same.
+    An assessor must have signed it, and each suite's JUnit file must be in the store and say the same.
 
     Raises:
         EvidenceError: with every reason.
@@ -116,6 +118,10 @@ async def check(context: Context, connection: Connection, request: LoadRequest, 
         change_request=request.change_request,
     )
     issues = list(problems(record, supported))
+    said = await attestations.verified(connection, context, evidence=request.test_evidence)
+    if GatePredicate.of(record, request.test_evidence) not in said:
+        message = "no assessor of the trust policy has signed that it saw this"
+        issues.append(Issue(code="evidence-unattested", path="/attestation", message=message))
     for suite in record.suites:
         issues += await _junit_issues(context, suite)
     if issues:

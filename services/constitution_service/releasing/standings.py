@@ -5,8 +5,7 @@ from uuid import UUID
 from adapters.postgres import Connection
 from constitution.api import StandingRequest
 from constitution.errors import InvalidRequestError, NotCurrentError, NotFoundError
-from constitution.release import Kind, Release, Standing
-from constitution.watch.evidence import WatchEvidence
+from constitution.release import Kind, Release, Standing, Verdict
 from services.constitution_service.audit import audit_events
 from services.constitution_service.context import Context
 from services.constitution_service.errors import StandingConflictError
@@ -40,13 +39,13 @@ async def append(context: Context, generation: int, request: StandingRequest, ke
         NotCurrentError: only what is live can be confirmed.
         UpdateClosedError: the board has denied what should be confirmed.
         StandingConflictError: another standing is recorded that this one cannot follow, or nothing has undone it.
-        EvidenceError: no evidence shows the anomaly that poisons it.
+        EvidenceError: no assessor has signed what the standing takes.
         PostgresBehindError: the database has lost releases; its current release may not be the live one.
     """
     await context.generation_guard.require(next_generation=False)
     environment = context.environment
     fingerprint = idempotency.fingerprint(f"standing/{generation}", request)
-    seen = await standing_rules.read_evidence(context, request)
+    seen = await standing_rules.read_seen(context, generation)
     async with context.database.transaction() as connection:
         lease = await leases.lock(connection, environment)
         answer = await idempotency.stored_answer(connection, environment, key, fingerprint)
@@ -71,7 +70,7 @@ async def _append(  # noqa: PLR0917 - private
     context: Context,
     found: Release,
     request: StandingRequest,
-    seen: WatchEvidence | None,
+    seen: standing_rules.Seen,
     client: str,
 ) -> None:
     if request.standing not in FOLLOWS[found.standing]:
@@ -85,10 +84,11 @@ async def _append(  # noqa: PLR0917 - private
         raise NotCurrentError(
             f"generation {found.generation} is not what is live; only that can be confirmed", current={"rings": live}
         )
+    verdict: Verdict | None
     if request.standing is Standing.CONFIRMED:
+        verdict = await standing_rules.require_confirmable(connection, context, found, request, seen)
         if found.kind is Kind.UPDATE:  # a rollback carries the id of the update that it undid
             await updates.confirmed(connection, context.environment, found.update_id, client)
-        verdict = request.verdict
     else:
         verdict = await standing_rules.require_undone(connection, context, found, request, seen)
     await connection.execute(
@@ -115,6 +115,5 @@ async def _append(  # noqa: PLR0917 - private
             "standing": request.standing.value,
             "checksum": found.checksum,
             "verdict": None if verdict is None else verdict.value,
-            "evidence": request.evidence,
         },
     )

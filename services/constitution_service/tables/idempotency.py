@@ -1,7 +1,7 @@
 """``Idempotency-Key``: the same call again gets the same answer, and happens once.
 
 Only answers that were committed are stored, in the transaction that they answer for. The same key with another body is
-refused; ``fencing_token``, ``workflow``, ``undoes``, ``evidence`` and ``orders`` are not compared, because a retried
+refused; ``fencing_token``, ``workflow``, ``undoes`` and ``orders`` are not compared, because a retried
 step may hold a newer token, run under another run id, or come from a worker of an older build, and ask for the same.
 """
 
@@ -16,7 +16,7 @@ from adapters.postgres import Connection
 from constitution.model import Model
 from services.constitution_service.errors import IdempotencyKeyError, IdempotencyMismatchError
 
-_NOT_COMPARED = frozenset({"fencing_token", "workflow", "undoes", "evidence", "orders"})
+_NOT_COMPARED = frozenset({"fencing_token", "workflow", "undoes", "orders"})
 _KEY = re.compile(r"(?P<environment>[^/]{1,63})/(?P<update_id>[^/]{36})/(?P<step>[A-Za-z0-9][A-Za-z0-9._:-]{0,127})")
 
 KeyHeader = Annotated[

@@ -1,0 +1,252 @@
+"""Nothing untested goes live, and nothing unwatched is confirmed: an assessor must have signed that it saw it."""
+
+import json
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from constitution.api import EvidenceRecord, Lease, LoadRequest
+from constitution.checksum import checksum_of
+from constitution.environment import Strategy
+from constitution.errors import EvidenceError, ForbiddenError, UntrustedError
+from constitution.release import Envelope, Standing, Verdict
+from constitution.trust.attestation import GatePredicate, SyncPredicate, TargetReport
+from signatures.attestations import Attestation, sign_attestation
+from signatures.dsse import envelope_digest
+from signatures.tokens import ClientKey
+from tests.constitution_service_support import ENVIRONMENT, Author, following
+from tests.resources import Database
+
+MISSING = "sha256:" + "0" * 64
+WATCHED = Strategy(watch_seconds=60)
+
+
+async def record_of(author: Author, document: bytes, change_request: str, update_id: str) -> EvidenceRecord:
+    """Evidence that is right in everything, and that nobody has signed."""
+    said = json.loads(document)
+    return EvidenceRecord(
+        environment=ENVIRONMENT,
+        checksum=checksum_of(document),
+        version=said["version"],
+        previous=said["previous"] and said["previous"]["checksum"],
+        change_request=change_request,
+        gate_digest=checksum_of(b"gate"),
+        suites=tuple(
+            [EvidenceRecord.Suite.model_validate(await author.suite(name, document)) for name in ("policy", "chaos")]
+        ),
+        update_id=update_id,
+    )
+
+
+async def invented(author: Author, *, expected_generation: int = 0) -> tuple[LoadRequest, GatePredicate, bytes]:
+    """A load with everything the board signs, on evidence that no gate has made."""
+    document = author.draft("1.0.0")
+    checksum = await author.push(document)
+    change_request, update_id = await author.ask(checksum), str(uuid4())
+    record = await record_of(author, document, change_request, update_id)
+    digest = await author.assessor.put_evidence(record)  # also with the assessor's token, if that was stolen alone
+    lease = await author.lease(update_id)
+    request = (await author.prepared(document, expected_generation=expected_generation)).model_copy(
+        update={
+            "update_id": update_id,
+            "change_request": change_request,
+            "test_evidence": digest,
+            "approvals": author.approvals(
+                document, change_request=change_request, evidence=digest, plan=author.plan(update_id)
+            ),
+            "fencing_token": lease.fencing_token,
+        }
+    )
+    return request, GatePredicate.of(record, digest), document
+
+
+def signed(predicate: Attestation, key: ClientKey) -> Envelope:
+    return sign_attestation(predicate, key.id, key.private_key)
+
+
+async def test_a_worker_may_store_neither_evidence_nor_attestations(author: Author) -> None:
+    document = author.draft("1.0.0")
+    record = await record_of(author, document, await author.ask(await author.push(document)), str(uuid4()))
+    with pytest.raises(ForbiddenError, match="evidence:write"):
+        await author.worker.put_evidence(record)
+    with pytest.raises(ForbiddenError, match="evidence:write"):
+        await author.worker.put_blob(b"a watch that nobody watched")
+    envelope = signed(GatePredicate.of(record, MISSING), author.site.key("assessor"))
+    with pytest.raises(ForbiddenError, match="evidence:write"):
+        await author.worker.put_attestation(envelope)
+
+
+async def test_only_an_assessors_signature_is_stored(author: Author) -> None:
+    _, said, _ = await invented(author)
+    for client in ("worker", "assessor-client", "constitution-service"):
+        key = author.site.key(client)
+        for name in (client, "assessor"):  # under its own name, and under the assessor's
+            with pytest.raises(UntrustedError):
+                await author.assessor.put_attestation(sign_attestation(said, name, key.private_key))
+    elsewhere = said.model_copy(update={"environment": "production"})
+    with pytest.raises(UntrustedError, match="production"):
+        await author.assessor.put_attestation(signed(elsewhere, author.site.key("assessor")))
+
+
+async def test_a_load_needs_the_gates_attestation_of_this_very_evidence(author: Author) -> None:
+    request, said, document = await invented(author)
+    other = author.draft("1.0.1")
+    foreign: Sequence[GatePredicate] = (
+        said.model_copy(update={"checksum": checksum_of(other)}),  # of another document
+        said.model_copy(update={"change_request": "CR-other"}),
+        said.model_copy(update={"update_id": str(uuid4())}),  # of an earlier run
+        said.model_copy(update={"result": "FAILED"}),
+        said.model_copy(update={"suites": said.suites[:1]}),
+    )
+    for predicate in (None, *foreign):
+        if predicate is not None:
+            await author.attest(predicate)
+        with pytest.raises(EvidenceError) as refused:
+            await author.load(request, f"load-{uuid4().hex}")
+        assert [issue.code for issue in refused.value.issues] == ["evidence-unattested"]
+    genuine = await author.evidence(document, request.change_request or "", update_id=request.update_id, diff=("a",))
+    assert genuine != request.test_evidence  # attested, and not what the board signed
+    with pytest.raises(EvidenceError):
+        await author.load(request, f"load-{uuid4().hex}")
+
+    await author.attest(said)
+    assert (await author.load(request)).generation == 1
+
+
+async def test_an_attestation_written_into_the_database_counts_only_with_its_signature(
+    author: Author, database: Database
+) -> None:
+    request, said, _ = await invented(author)
+    forged = signed(said, author.site.key("worker"))
+    renamed = sign_attestation(said, "assessor", author.site.key("worker").private_key)
+    connection = await asyncpg.connect(database.url)
+    try:
+        for envelope in (forged, renamed):
+            await connection.execute(
+                "INSERT INTO attestations (environment, digest, evidence, envelope) VALUES ($1, $2, $3, $4)",
+                ENVIRONMENT,
+                envelope_digest(envelope),
+                request.test_evidence,
+                envelope.model_dump_json(),
+            )
+    finally:
+        await connection.close()
+    with pytest.raises(EvidenceError):
+        await author.load(request, "forged")
+    await author.attest(said)
+    assert (await author.load(request)).generation == 1
+
+
+async def live(author: Author, **changes: Any) -> tuple[bytes, Lease]:
+    """Generation 2, unconfirmed, whose board signed a watch of a minute."""
+    first = await author.confirmed(author.draft("1.0.0"), expected_generation=0)
+    document = author.draft("1.1.0", following(first))
+    request = await author.prepared(document, expected_generation=1)
+    plan = author.plan(request.update_id, watch=WATCHED.model_copy(update=changes))
+    approvals = author.approvals(
+        document, change_request=request.change_request, evidence=request.test_evidence, plan=plan
+    )
+    lease = await author.lease(request.update_id)
+    await author.load(request.model_copy(update={"fencing_token": lease.fencing_token, "approvals": approvals}))
+    return document, lease
+
+
+async def refused(author: Author, lease: Lease, why: str) -> None:
+    with pytest.raises(EvidenceError) as error:
+        await author.stand(2, Standing.CONFIRMED, lease, f"try-{uuid4().hex[:8]}", attested=False)
+    assert why in error.value.diagnostics()
+    assert (await author.worker.release(2)).standing is None
+
+
+async def test_a_release_is_confirmed_only_where_an_assessor_saw_everybody_obey(author: Author) -> None:
+    _, lease = await live(author, watch_seconds=0)
+    await refused(author, lease, "every target obeys generation 2")
+    earlier = (await author.worker.release(2)).effective_at - timedelta(seconds=1)
+    silent = TargetReport(id="engine", state="unreachable", generation=None, checksum=None)
+    wrong: Sequence[tuple[SyncPredicate, str]] = (
+        ((await author.synced(1)).model_copy(update={"generation": 2}), "update id"),  # of another release, renamed
+        (await author.synced(2, checksum=MISSING), "another document"),
+        (await author.synced(2, seen_at=earlier), "older than the release"),
+        (await author.synced(2, targets=(silent,)), "engine is unreachable"),
+    )
+    for predicate, why in wrong:
+        await author.attest(predicate)
+        await refused(author, lease, why)
+    await author.attest(await author.synced(2))
+    after = await author.stand(2, Standing.CONFIRMED, lease, attested=False)
+    assert (after.standing, after.standings[-1].verdict) == (Standing.CONFIRMED, Verdict.NOT_WATCHED)
+
+
+async def test_a_watched_release_is_confirmed_only_by_a_watch_as_the_board_signed_it(author: Author) -> None:
+    _, lease = await live(author)
+    await author.attest(await author.synced(2))
+    await refused(author, lease, "watched generation 2 as the board wished")
+    release = await author.worker.release(2)
+    blob = await author.assessor.put_blob(b'{"samples": []}')
+    whole = {"strategy": WATCHED, "ends_at": release.effective_at + timedelta(seconds=60)}
+    wrong: Sequence[tuple[dict[str, Any], str]] = (
+        ({"strategy": Strategy(watch_seconds=0)}, "another strategy"),
+        ({"strategy": WATCHED.model_copy(update={"alpha": 0.4})}, "another strategy"),
+        ({"update_id": str(uuid4())}, "update id"),
+        ({"published_at": release.effective_at + timedelta(seconds=1)}, "time of publish"),
+        ({"test_evidence": MISSING}, "another expected change"),
+        ({"evidence": MISSING}, "watched generation 2 as the board wished"),  # the store has not got it
+        ({"ends_at": release.effective_at + timedelta(seconds=30)}, "before its strategy's end"),
+    )
+    for changes, why in wrong:
+        await author.attest(await author.watched(2, changes.pop("evidence", blob), **{**whole, **changes}))
+        await refused(author, lease, why)
+    await author.attest(await author.watched(2, blob, **whole))
+    after = await author.stand(2, Standing.CONFIRMED, lease, attested=False)
+    assert (after.standing, after.standings[-1].verdict) == (Standing.CONFIRMED, Verdict.OK)
+
+
+async def test_an_anomaly_that_was_seen_is_not_outvoted_by_a_watch_that_saw_nothing(author: Author) -> None:
+    _, lease = await live(author)
+    await author.attest(await author.synced(2))
+    release = await author.worker.release(2)
+    blob = await author.assessor.put_blob(b'{"samples": []}')
+    whole = {"strategy": WATCHED, "ends_at": release.effective_at + timedelta(seconds=60)}
+    await author.attest(await author.watched(2, blob, **whole, verdict=Verdict.ANOMALY))
+    await author.attest(await author.watched(2, blob, **whole))
+    await refused(author, lease, "says anomaly, which its strategy rolls back")
+
+
+async def test_orders_to_promote_stand_for_the_watch_and_orders_to_confirm_for_everything(author: Author) -> None:
+    _, lease = await live(author)
+    promote = await author.orders(2, "promote", people=("alva",), step=None)
+    with pytest.raises(EvidenceError, match="every target obeys"):
+        await author.stand(2, Standing.CONFIRMED, lease, "unsynced", attested=False, orders=promote)
+    for number, orders in enumerate(
+        (
+            await author.orders(2, "confirm", people=("alva",)),
+            await author.orders(1, "confirm"),
+            await author.orders(2, "poison"),
+            await author.orders(2, "promote", people=("mara",), step=None),
+        )
+    ):
+        with pytest.raises(EvidenceError):
+            await author.stand(2, Standing.CONFIRMED, lease, f"wrong-{number}", attested=False, orders=orders)
+    await author.attest(await author.synced(2))
+    after = await author.stand(2, Standing.CONFIRMED, lease, attested=False, orders=promote)
+    assert after.standings[-1].verdict is Verdict.CANNOT_TELL
+
+
+async def test_enough_orders_to_confirm_need_no_assessor(author: Author) -> None:
+    _, lease = await live(author)
+    orders = await author.orders(2, "confirm")
+    after = await author.stand(2, Standing.CONFIRMED, lease, attested=False, orders=orders)
+    assert (after.standing, after.standings[-1].verdict) == (Standing.CONFIRMED, Verdict.NOT_WATCHED)
+
+
+async def test_attestations_are_there_for_everybody_to_verify(author: Author) -> None:
+    await live(author, watch_seconds=0)
+    envelope = await author.attest(await author.synced(2))
+    assert await author.attest(await author.synced(2)) != envelope  # another time
+    assert envelope in await author.operator.attestations(generation=2)
+    evidence = (await author.worker.release(2)).evidence
+    assert len(await author.operator.attestations(evidence=evidence)) == 1

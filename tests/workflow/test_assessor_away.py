@@ -1,0 +1,56 @@
+"""Without an assessor nothing is tested, synced or watched: a run waits, says on whom, and goes on when one is back."""
+
+import json
+from datetime import timedelta
+
+import pytest
+
+from constitution.release import CurrentConstitution
+from constitution.trust.attestation import GatePredicate, SyncPredicate, WatchPredicate
+from signatures.attestations import verify_attestation
+from signatures.trust_files import load_trust
+from tests.workflow import outcomes
+from tests.workflow.town import Town, state_of
+
+NAMED = timedelta(seconds=75)  # a run looks 30 s after it asked
+
+
+@pytest.mark.timeout(240)
+async def test_a_run_names_an_assessor_that_is_away_and_goes_on_when_it_is_back(
+    town: Town, live: CurrentConstitution
+) -> None:
+    proposal = await town.propose()
+    await town.kill("assessor")
+    try:
+        handle = await town.update(proposal)
+        status = await town.until(handle, lambda s: "the assessor" in s.waiting_for, NAMED)
+        assert town.names.assessor_queue() in status.waiting_for
+        assert "run_regression_gate" in status.waiting_for
+        assert state_of(status, "gate") == "running"
+        code, out, _ = await town.constitution("status", handle.id, "--json")
+        assert code == 0
+        assert "the assessor" in json.loads(out)["waiting_for"]
+    finally:
+        await town.restart("assessor")
+    await town.approve(handle, proposal)
+    release = await outcomes.completed(town, handle, proposal)
+    assert release.generation == live.generation + 1
+    assert (await town.status(handle)).waiting_for == ""
+
+
+async def test_what_the_assessor_signed_about_a_release_is_there_for_everybody(
+    town: Town, live: CurrentConstitution
+) -> None:
+    handle, proposal = await town.approved(strategy="unseen")
+    release = await outcomes.completed(town, handle, proposal)
+    trust = load_trust(town.home / "trust" / "trust.toml")
+    assert release.evidence is not None
+    about = [*await town.service.attestations(evidence=release.evidence)]
+    about += await town.service.attestations(generation=live.generation + 1)
+    said = [verify_attestation(envelope, trust) for envelope in about]
+    assert {type(one) for one in said} == {GatePredicate, SyncPredicate, WatchPredicate}
+    for one in said:
+        if isinstance(one, SyncPredicate):
+            assert one.problems(release, [t.id for t in town.environment.targets], golden=False) == ()
+        if isinstance(one, WatchPredicate):
+            assert one.verdict is release.standings[-1].verdict
