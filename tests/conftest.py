@@ -23,13 +23,13 @@ import pytest
 from hypothesis import settings
 
 from deploy.embedded.stack import Stack
+from deploy.embedded.stack_directory import CHECKOUT
 from tests.limit import set_limit
 from tests.resources import Database, Prometheus, Slack
 
 if TYPE_CHECKING:
     from temporalio.client import Client  # takes a second to import: only for tests that use it
 
-CHECKOUT = Path(__file__).resolve().parents[1]
 MIGRATIONS = CHECKOUT / "deploy" / "sql" / "migrations"
 
 LONGEST_FIRST = ("faults", "model", "workflow", "integration")
@@ -152,6 +152,22 @@ def slack_settings(stack: Stack) -> dict[str, str]:
     return _started(stack, "slack-emulator")
 
 
+@pytest.fixture(scope="session")
+def servers(
+    *,
+    temporal_settings: dict[str, str],
+    postgres_settings: dict[str, str],
+    valkey_settings: dict[str, str],
+    kafka_settings: dict[str, str],
+    prometheus_settings: dict[str, str],
+    slack_settings: dict[str, str],
+) -> dict[str, str]:
+    """The settings of all servers that an environment needs."""
+    return (
+        temporal_settings | postgres_settings | valkey_settings | kafka_settings | prometheus_settings | slack_settings
+    )
+
+
 def _started(stack: Stack, name: str) -> dict[str, str]:
     stack.start(name)
     return stack.settings()
@@ -169,22 +185,13 @@ def namespace() -> str:
 @pytest.fixture(scope="session")
 async def template_database(postgres_settings: dict[str, str]) -> AsyncIterator[str]:
     """Name of a database to which `deploy/sql/migrations` were applied once."""
-    import asyncpg
-
-    from deploy.embedded.postgres import OWNER, grant
+    from tests.world import database
 
     name = f"template_{secrets.token_hex(6)}"
-    admin = await asyncpg.connect(postgres_settings["DATABASE_ADMIN_URL"])
-    try:
-        await admin.execute(f"CREATE DATABASE {name} OWNER {OWNER}")
-        owner_url = _in_database(postgres_settings["DATABASE_MIGRATION_URL"], name)
-        await grant(owner_url)
-        if any(MIGRATIONS.glob("*.sql")):
-            await asyncio.to_thread(_migrate, owner_url)
-        yield name
-        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    finally:
-        await admin.close()
+    addresses = await database.create(postgres_settings, name)
+    await asyncio.to_thread(_migrate, addresses["DATABASE_MIGRATION_URL"])
+    yield name
+    await database.drop(postgres_settings, name)
 
 
 def _migrate(owner_url: str) -> None:
@@ -198,34 +205,17 @@ def _migrate(owner_url: str) -> None:
 
 @pytest.fixture
 async def database(postgres_settings: dict[str, str], template_database: str) -> AsyncIterator[Database]:
-    """A fresh database, cloned from the template (about 30 ms), dropped afterwards."""
-    import asyncpg
+    """A fresh database, dropped afterwards."""
+    from tests.world import database
 
-    from deploy.embedded.postgres import OWNER
-
-    name = f"test_{secrets.token_hex(6)}"
-    admin = await asyncpg.connect(postgres_settings["DATABASE_ADMIN_URL"])
-    try:
-        await admin.execute(f"CREATE DATABASE {name} TEMPLATE {template_database} OWNER {OWNER}")
-        yield Database(
-            url=_in_database(postgres_settings["DATABASE_URL"], name),
-            reader_url=_in_database(postgres_settings["DATABASE_READER_URL"], name),
-            owner_url=_in_database(postgres_settings["DATABASE_MIGRATION_URL"], name),
-        )
-        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    finally:
-        await admin.close()
+    async with database.lent(postgres_settings, template_database) as addresses:
+        yield Database.of(addresses)
 
 
 @pytest.fixture
 def database_url(database: Database) -> str:
     """The fresh database's address as the service's role."""
     return database.url
-
-
-def _in_database(url: str, name: str) -> str:
-    address, _, options = url.partition("?")
-    return f"{address.rpartition('/')[0]}/{name}?{options}"
 
 
 @pytest.fixture

@@ -2,8 +2,10 @@
 
 import json
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +21,15 @@ class Database:
     url: str
     reader_url: str
     owner_url: str
+
+    @classmethod
+    def of(cls, addresses: Mapping[str, str]) -> Self:
+        """The database that these settings lead to."""
+        return cls(
+            url=addresses["DATABASE_URL"],
+            reader_url=addresses["DATABASE_READER_URL"],
+            owner_url=addresses["DATABASE_MIGRATION_URL"],
+        )
 
 
 class Prometheus:

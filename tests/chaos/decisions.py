@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from chaos.wire import FAILURES, Answer, Wire, call
+from chaos.connection import FAILURES, Answer, Connection, call
 from policy.cases import load_cases, load_invariants
 from policy.drafts import Draft
 
@@ -74,16 +74,16 @@ class Expected:
 
 
 def _differences(engine: str, asked: Sequence[Question]) -> list[str]:
-    wire = Wire(engine)
+    connection = Connection(engine)
     try:
-        return [text for question in asked if (text := _difference(wire, question))]
+        return [text for question in asked if (text := _difference(connection, question))]
     finally:
-        wire.close()
+        connection.close()
 
 
-def _difference(wire: Wire, question: Question) -> str | None:
+def _difference(connection: Connection, question: Question) -> str | None:
     try:
-        status, body = wire.call(_PATH, question.body)
+        status, body = connection.call(_PATH, question.body)
     except FAILURES as error:
         return f"no answer: {error!r}"
     if status != _OK:

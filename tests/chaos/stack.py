@@ -30,10 +30,10 @@ from pathlib import Path
 import asyncpg
 import redis
 from chaos import servers
+from chaos.connection import FAILURES, call
 from chaos.history import Connection, ReleaseRow, insert_artifact, insert_release
 from chaos.proxy import Proxy
 from chaos.signing import Signing
-from chaos.wire import FAILURES, call
 from policy.drafts import Draft
 from pydantic import SecretStr
 

@@ -4,9 +4,9 @@ import json
 from functools import partial
 from http import HTTPStatus
 
+from chaos.connection import call
 from chaos.decisions import Expected
 from chaos.stack import ENGINES, Stack, wait_until
-from chaos.wire import call
 from policy.drafts import Draft
 
 from constitution.api import ValidateRequest, ValidateResult

@@ -6,11 +6,11 @@ from http import HTTPStatus
 
 import pytest
 import redis
+from chaos.connection import call
 from chaos.decisions import Expected
 from chaos.offers import everything_allowed, offers
 from chaos.proxy import Fault
 from chaos.stack import ENGINES, STALE_SECONDS, Stack, wait_until
-from chaos.wire import call
 from policy.drafts import Draft
 
 from constitution.names import Names

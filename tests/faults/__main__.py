@@ -9,7 +9,7 @@ import typer
 from constitution_client.exit import leave
 from tests.faults import report
 from tests.faults.cells import Cell, find, in_turn, matrix, shard
-from tests.faults.ground import Ground, root
+from tests.faults.environment import ProxiedEnvironments, root
 from tests.faults.runner import Result, Runner
 
 
@@ -20,10 +20,10 @@ def say(line: str) -> None:
 
 
 async def run(cells: list[Cell]) -> list[Result]:
-    """Run cells on one ground, keeping each result as soon as it is there."""
+    """Run cells on one set of servers, keeping each result as soon as it is there."""
     results = []
-    async with Ground(directory=root(), say=say) as ground:
-        runner = Runner(ground)
+    async with ProxiedEnvironments(directory=root(), say=say) as environments:
+        runner = Runner(environments)
         for number, cell in enumerate(cells, start=1):
             result = await runner.run(cell)
             report.keep(result)

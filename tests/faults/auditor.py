@@ -90,8 +90,8 @@ class Auditor:
         self._temporal = temporal
         self._namespace = settings.get("NAMESPACE", "")
         home = Path(settings["ENVIRONMENT_FILE"])
-        self._site = tomllib.loads(home.read_text())
-        trust = tomllib.loads((home.parent / self._site.get("trust", "trust/trust.toml")).read_text())
+        self._config = tomllib.loads(home.read_text())
+        trust = tomllib.loads((home.parent / self._config.get("trust", "trust/trust.toml")).read_text())
         self._keys = {service["id"]: _public_key(service["public_key"]) for service in trust["services"]}
         self._needed = int(trust["thresholds"]["approval"])
         # Thread -> its number of replies, and (key, ts) of its outcomes: read again when another reply is there.
@@ -197,7 +197,7 @@ class Auditor:
     def _told(self) -> Counter[str]:
         """Outcomes told in the channel: key -> how many messages tell it."""
         client = WebClient(self._settings["SLACK_READER_TOKEN"], base_url=self._settings["SLACK_API_URL"])
-        name = self._site["channel"].removeprefix("#")
+        name = self._config["channel"].removeprefix("#")
         pages = client.conversations_list(limit=200)
         channel = next(c["id"] for page in pages for c in page["channels"] if c["name"] == name)
         seen: dict[str, set[str]] = {}
@@ -241,7 +241,7 @@ class Auditor:
         said = self._statement(audit, live)
         audit.require(1, _pair(said) == wanted, f"the last statement says {_pair(said)}, not {wanted}")
         async with httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False) as http:
-            for target in self._site["targets"]:
+            for target in self._config["targets"]:
                 policy = (await http.get(f"{target['url']}/v1/policy")).raise_for_status().json()
                 audit.require(1, _pair(policy) == wanted, f"{target['id']} obeys {_pair(policy)}, not {wanted}")
 
@@ -272,7 +272,7 @@ class Auditor:
         wanted = {
             (row["generation"], tenant): {f"{row['event_id']}:{tenant}"}
             for row in rows["releases"]
-            for tenant in self._site["tenants"]
+            for tenant in self._config["tenants"]
         }
         audit.require(2, ids == wanted, f"events {_difference(ids, wanted)}")
         audit.require(2, order == sorted(order), f"generations first seen in the order {order}")
@@ -368,7 +368,7 @@ class Auditor:
         told: Counter[str],
         audited: list[tuple[dict[str, str], dict[str, Any]]],
     ) -> None:
-        environment = self._site["environment"]
+        environment = self._config["environment"]
         twice = [key for key, times in told.items() if times != 1]
         audit.require(7, not twice, f"told more than once: {twice}")
         refused = {

@@ -192,7 +192,7 @@ def shard(cells: tuple[Cell, ...], part: str) -> tuple[Cell, ...]:
 
 
 def in_turn(cells: tuple[Cell, ...]) -> list[Cell]:
-    """The order in which a shard runs: a first release needs a new town, and the cells after it live in that one."""
+    """The order in which a shard runs: a first release needs a new environment, in which the cells after it run."""
     firsts = [cell for cell in cells if cell.situation == "first_release"]
     others = [cell for cell in cells if cell.situation != "first_release"]
     if not firsts:

@@ -6,8 +6,7 @@ import os
 import resource
 import signal
 import subprocess
-import sys
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import IO, Final
@@ -15,11 +14,10 @@ from typing import IO, Final
 import psutil
 
 from deploy.embedded.control import StackError
-from deploy.embedded.server import guarded
 from tests.faults.cells import NETWORK, Cell
-from tests.faults.ground import Ground, Place
+from tests.faults.environment import ProxiedEnvironment, ProxiedEnvironments
 from tests.helpers import eventually
-from tests.ports import free_port
+from tests.world.processes import Process, second_worker
 
 # Names of processes where they are not those of the systems.
 PROCESSES: Final = {"artifact-store": "versitygw", "slack": "slack-emulator"}
@@ -38,17 +36,17 @@ class Fault:
     """The fault of one cell.
 
     Args:
-        ground: servers and proxies.
-        place: the town that is hit.
+        environments: servers and proxies.
+        env: the environment that is hit.
         cell: which fault.
     """
 
-    def __init__(self, ground: Ground, place: Place, cell: Cell) -> None:
-        self._ground = ground
-        self._place = place
+    def __init__(self, environments: ProxiedEnvironments, env: ProxiedEnvironment, cell: Cell) -> None:
+        self._environments = environments
+        self._env = env
         self._cell = cell
         self._process = PROCESSES.get(cell.system, cell.system)
-        self._second: subprocess.Popen[bytes] | None = None
+        self._second = AsyncExitStack()
         self._lock: IO[bytes] | None = None
         self.lasts = LASTS.get(cell.fault, USUALLY)
 
@@ -60,7 +58,11 @@ class Fault:
             case "stopped":
                 await self._send(signal.SIGSTOP)
             case "twice":
-                self._second = await self._another_worker()
+                _, first = await self._status()
+                assert first is not None, "there is no worker"
+                log = self._env.directory / "log" / f"worker-2-{self._cell.id}.log"
+                worker = await self._second.enter_async_context(second_worker(first, log))
+                self._second.push_async_callback(_drain, worker)
                 await self._send(signal.SIGSTOP)
             case "disk_full":
                 await self._limit(0)
@@ -73,7 +75,7 @@ class Fault:
                 self._archive.rename(self._away)
             case fault:
                 assert fault in NETWORK
-                await self._ground.toxics.inject(self._cell.system, fault)
+                await self._environments.toxics.inject(self._cell.system, fault)
 
     async def heal(self) -> None:
         """Take it away; returns when what was hit answers again."""
@@ -95,26 +97,19 @@ class Fault:
                 if self._away.exists():
                     self._away.rename(self._archive)
             case _:
-                await self._ground.toxics.heal()
+                await self._environments.toxics.heal()
 
-    def end(self) -> None:
+    async def end(self) -> None:
         """End the second worker, if there is one: it drains, as a deploy would have it."""
-        if self._second is not None:
-            self._second.terminate()
-            with suppress(subprocess.TimeoutExpired):
-                self._second.wait(30)
-            if self._second.poll() is None:
-                self._second.kill()
-                self._second.wait()
-            self._second = None
+        await self._second.aclose()
 
     # --- processes
 
     async def _send(self, number: signal.Signals) -> None:
-        await asyncio.to_thread(self._ground.owner_of(self._process).kill, self._process, number)
+        await asyncio.to_thread(self._environments.owner_of(self._process).kill, self._process, number)
 
     async def _status(self) -> tuple[str, int | None]:
-        stack = self._ground.owner_of(self._process)
+        stack = self._environments.owner_of(self._process)
         statuses = await asyncio.to_thread(stack.status)
         return next((status.state, status.pid) for status in statuses if status.name == self._process)
 
@@ -122,7 +117,7 @@ class Fault:
         return (await self._status())[0] == "running"
 
     async def _restart(self) -> None:
-        stack = self._ground.owner_of(self._process)
+        stack = self._environments.owner_of(self._process)
 
         async def up() -> bool:
             try:
@@ -144,34 +139,11 @@ class Fault:
                 with suppress(psutil.NoSuchProcess):
                     await asyncio.to_thread(_limit_one, process, size)
 
-    async def _another_worker(self) -> subprocess.Popen[bytes]:
-        """Start one more worker with the very settings of the first, and wait until it polls."""
-        environment = _environment_of(await self._place.pids("worker"))
-        environment["METRICS_PORT"] = str(free_port())
-        log = self._place.directory / "log" / f"worker-2-{self._cell.id}.log"
-        with log.open("wb") as output:
-            worker = subprocess.Popen(  # noqa: ASYNC220, S603 - it outlives this call; our own program
-                guarded((sys.executable, str(_checkout() / "worker.py")), signal.SIGKILL),
-                cwd=_checkout(),
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-            )
-
-        def polls() -> bool:
-            if worker.poll() is not None:
-                raise RuntimeError(f"the second worker ended: {log}")
-            return b"worker: polling" in log.read_bytes()
-
-        await eventually(polls, UP_AGAIN)
-        return worker
-
     # --- the archive
 
     @property
     def _archive(self) -> Path:
-        return Path(self._place.settings["ARCHIVE_REPOSITORY"])
+        return Path(self._env.settings["ARCHIVE_REPOSITORY"])
 
     @property
     def _away(self) -> Path:
@@ -196,6 +168,11 @@ class Fault:
         return handle
 
 
+async def _drain(worker: Process) -> None:
+    with suppress(subprocess.TimeoutExpired):
+        await asyncio.to_thread(worker.stop)
+
+
 def _limit_one(process: psutil.Process, size: int) -> None:
     """As the user of that process: a limit of another user's process takes a capability that root may lack."""
     soft = "unlimited" if size == resource.RLIM_INFINITY else str(size)
@@ -205,12 +182,3 @@ def _limit_one(process: psutil.Process, size: int) -> None:
     done = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603 - numbers only
     if done.returncode != 0 and process.is_running():
         raise OSError(f"{' '.join(command)}: {done.stderr.strip()}")
-
-
-def _environment_of(pid: int) -> dict[str, str]:
-    pairs = Path(f"/proc/{pid}/environ").read_bytes().rstrip(b"\0").split(b"\0")
-    return {name: value for name, _, value in (os.fsdecode(pair).partition("=") for pair in pairs)}
-
-
-def _checkout() -> Path:
-    return Path(__file__).resolve().parents[2]

@@ -30,12 +30,11 @@ from constitution.release import CurrentConstitution, Kind, Standing
 from constitution_client.exit import leave
 from tests.faults.__main__ import say
 from tests.faults.cells import FAULTS, NETWORK, SEED, Cell, allowed
+from tests.faults.environment import SERVERS, ProxiedEnvironment, ProxiedEnvironments, root
 from tests.faults.faults import Fault
-from tests.faults.ground import SERVERS, Ground, Place, root
-from tests.faults.people import People
+from tests.faults.operators import Operators
 from tests.helpers import eventually
-from tests.workflow.readings import Readings
-from tests.workflow.town import Proposal
+from tests.world.author import Proposal
 
 OUTCOME: Final = timedelta(seconds=240)
 REST: Final = timedelta(seconds=120)
@@ -98,22 +97,21 @@ class Sample:
 
 
 class Life:
-    """Makes releases in one town, one after another.
+    """Makes releases in one environment, one after another.
 
     Args:
-        ground: servers and proxies.
-        place: the town.
+        environments: servers and proxies.
+        env: where.
         seed: of the faults.
         faults: how many of the releases are hit.
     """
 
-    def __init__(self, ground: Ground, place: Place, *, seed: int, faults: float) -> None:
-        self._ground = ground
-        self._place = place
+    def __init__(self, environments: ProxiedEnvironments, env: ProxiedEnvironment, *, seed: int, faults: float) -> None:
+        self._environments = environments
+        self._env = env
         self._random = random.Random(seed)  # noqa: S311 - a reproducible order, no secret
         self._faults = faults
         self._latest: dict[str, WorkflowHandle[Any, Any]] = {}
-        self.reads = Readings(place.settings | place._direct, place.names)
         self.releases: list[Release] = []
         self.samples: list[Sample] = []
         self.audits: list[str] = []
@@ -122,18 +120,18 @@ class Life:
 
     async def release(self) -> Release:
         """Make one: a rollback of what an update has put live, else an update."""
-        newest = max(await self._place.service.releases(), key=lambda r: r.generation, default=None)
+        newest = max(await self._env.service.releases(), key=lambda r: r.generation, default=None)
         undo = newest is not None and newest.kind is Kind.UPDATE and newest.standing is Standing.CONFIRMED
-        before = await self._place.current()
+        before = await self._env.author.current()
         made = Release(kind="rollback" if undo and before and before.generation > 1 else "update")
-        proposal = None if made.kind == "rollback" else await self._place.propose()
+        proposal = None if made.kind == "rollback" else await self._env.author.propose()
         cell = self._draw(made.kind)
         made.fault = f"{cell.system} {cell.fault}" if cell else None
-        people = People(self._place, proposal)
+        operators = Operators(self._env, proposal)
         began = time.monotonic()
-        async with people.at_work():
+        async with operators.at_work():
             handle = await self._start(proposal, before)
-            hit = asyncio.create_task(self._hit(cell, people))
+            hit = asyncio.create_task(self._hit(cell, operators))
             try:
                 made.outcome = await self._outcome(handle)
                 await hit
@@ -143,18 +141,18 @@ class Life:
             made.seconds = round(time.monotonic() - began, 2)
             await self._at_rest()
         self._latest[made.kind] = handle
-        self.retries += people.said["retry"]
+        self.retries += operators.said["retry"]
         made.wrong = await self._untrue(made, cell, proposal, before)
         self.releases.append(made)
         return made
 
     async def _start(self, proposal: Proposal | None, before: CurrentConstitution | None) -> WorkflowHandle[Any, Any]:
         if proposal is not None:
-            return await self._place.update(proposal)
+            return await self._env.update(proposal)
         assert before is not None
         request = {"reason": "life goes on", "bad_generation": before.generation}
-        rollback_id = self._place.rollback_id(before.generation)
-        return await self._place.start_run("ConstitutionRollback", rollback_id, request)
+        rollback_id = self._env.rollback_id(before.generation)
+        return await self._env.start_run("ConstitutionRollback", rollback_id, request)
 
     def _draw(self, kind: str) -> Cell | None:
         """Draw a fault; the same number of draws whether there is one or not."""
@@ -162,20 +160,20 @@ class Life:
         system, fault = self._random.choice(KILLING if kill else GENTLE)
         return Cell(kind, "sync", system, fault, "during") if some else None
 
-    async def _hit(self, cell: Cell | None, people: People) -> None:
+    async def _hit(self, cell: Cell | None, operators: Operators) -> None:
         delay, lasts = self._random.uniform(0, LATEST_S), self._random.uniform(0.3, LONGEST_S)
-        people.patient = False
+        operators.patient = False
         if cell is None:
             return
-        fault = Fault(self._ground, self._place, cell)
+        fault = Fault(self._environments, self._env, cell)
         await asyncio.sleep(delay)
-        people.patient = True
+        operators.patient = True
         try:
             await fault.inject()
             await asyncio.sleep(lasts)
         finally:
             await fault.heal()
-            people.patient = False
+            operators.patient = False
 
     async def _outcome(self, handle: WorkflowHandle[Any, Any]) -> str:
         """Wait until a run has closed; return the outcome that it wrote beside itself."""
@@ -194,7 +192,7 @@ class Life:
     async def _at_rest(self) -> None:
         async def nothing_open() -> bool:
             try:
-                opened = await self._place.family_runs()
+                opened = await self._env.run_group()
             except RPCError as error:
                 raise AssertionError(str(error)) from error
             assert opened == [], f"open: {opened}"
@@ -206,7 +204,7 @@ class Life:
         self, made: Release, cell: Cell | None, proposal: Proposal | None, before: CurrentConstitution | None
     ) -> list[str]:
         """What is wrong about an outcome: not allowed, or not what is live."""
-        now = await self._place.current()
+        now = await self._env.author.current()
         live = (now.generation, now.checksum) if now else (0, None)
         was = (before.generation, before.checksum) if before else (0, None)
         wrong = []
@@ -225,17 +223,17 @@ class Life:
 
     def slack_calls(self) -> Counter[str]:
         """What our processes asked of Slack, by path, since the life began."""
-        return self._place.slack_wire.asked - self._asked_before
+        return self._env.slack_wire.asked - self._asked_before
 
     def begins(self) -> None:
         """What was until now is not part of the life."""
         self.releases.clear()
-        self._asked_before = self._place.slack_wire.asked.copy()
+        self._asked_before = self._env.slack_wire.asked
 
     async def sample(self) -> Sample:
         """Look at everything, at rest."""
-        statuses = await asyncio.to_thread(self._place.stack.status)
-        statuses += await asyncio.to_thread(self._ground.servers.status)
+        statuses = await asyncio.to_thread(self._env.stack.status)
+        statuses += await asyncio.to_thread(self._environments.stack.status)
         processes = {}
         for status in statuses:
             if status.pid is not None:
@@ -249,7 +247,7 @@ class Life:
             processes=processes,
             postgres_connections=connections,
             undelivered=undelivered,
-            open_runs=len(await self._place.family_runs()),
+            open_runs=len(await self._env.run_group()),
             history_update=lengths.get("update"),
             history_rollback=lengths.get("rollback"),
         )
@@ -258,7 +256,7 @@ class Life:
 
     async def _database(self) -> tuple[int, int]:
         """(connections of our processes, outbox rows that are not delivered though a second old)."""
-        connection = await asyncpg.connect(self._place._direct["DATABASE_READER_URL"], timeout=10)
+        connection = await asyncpg.connect(self._env.direct["DATABASE_READER_URL"], timeout=10)
         try:
             others = await connection.fetchval(
                 "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
@@ -274,7 +272,7 @@ class Life:
         """Have the auditor look at every system; keep what it finds once nothing changes any more."""
         ends = time.monotonic() + 60
         while True:
-            found = [f"{f.invariant}: {f.what}" for f in (await self._place.auditor.audit()).findings]
+            found = [f"{f.invariant}: {f.what}" for f in (await self._env.auditor.audit()).findings]
             if not found or time.monotonic() > ends:
                 self.audits += [f"after {len(self.releases)} releases: {what}" for what in found]
                 return
@@ -282,12 +280,12 @@ class Life:
 
     async def events(self) -> dict[str, int]:
         """Compare the topic with the table of releases."""
-        made = await self._place.service.releases()
-        tenants = self._place.environment.tenants
+        made = await self._env.service.releases()
+        tenants = self._env.config.tenants
         expected = {(r.generation, tenant): f"{r.event_id}:{tenant}" for r in made for tenant in tenants}
         found: Counter[tuple[int, str, str]] = Counter()
-        for headers, value in await asyncio.to_thread(self._records):
-            found[value["generation"], value["tenant"], headers["ce_id"]] += 1
+        for record in await asyncio.to_thread(self._env.reads.updated):
+            found[record.value["generation"], record.value["tenant"], record.headers["ce_id"]] += 1
         right = {(generation, tenant, event) for (generation, tenant), event in expected.items()}
         return {
             "expected": len(expected),
@@ -295,9 +293,6 @@ class Life:
             "doubled": len(set(found) - right),  # a second event for one generation and tenant
             "repeated": sum(times - 1 for times in found.values()),  # the same event again: consumers know its id
         }
-
-    def _records(self) -> list[tuple[dict[str, str], dict[str, Any]]]:
-        return list(self.reads._records(self._place.names.topic_updated()))
 
 
 def _allowed(kind: str, cell: Cell | None) -> frozenset[str]:
@@ -334,8 +329,8 @@ def _line(
 async def live(result: dict[str, Any], *, releases: int, seed: int, every: int, faults: float) -> bool:
     """Live; fill the result; return whether all was well."""
     result |= {"releases": releases, "seed": seed, "every": every, "fault_rate": faults, "error": ""}
-    async with Ground(directory=root(), say=say) as ground:
-        life = Life(ground, await ground.fresh(), seed=seed, faults=faults)
+    async with ProxiedEnvironments(directory=root(), say=say) as environments:
+        life = Life(environments, await environments.fresh(), seed=seed, faults=faults)
         began = time.monotonic()
         try:
             await life.release()  # nothing can be undone before it: it begins the life, and is not part of it
@@ -358,7 +353,7 @@ async def live(result: dict[str, Any], *, releases: int, seed: int, every: int, 
         except Exception as unread:  # noqa: BLE001 - as above
             result["error"] = result["error"] or _error("the last audit", unread)
         if result["error"] or life.audits:
-            await ground.leave(keep=True)
+            await environments.leave(keep_logs=True)
     grown = [entry for entry in result["lines"] if entry["ours"] and entry["verdict"] == "grows"]
     events = result["events"]
     bad = (result["error"], life.audits, result["wrong"], grown, events is None or events["lost"] or events["doubled"])
@@ -418,7 +413,7 @@ def main(
         try:
             well = asyncio.run(live(result, releases=releases, seed=seed, every=every, faults=faults))
         except Exception as error:  # noqa: BLE001 - servers that do not start or end: what is known is kept
-            result["error"] = result.get("error") or _error("the ground", error)
+            result["error"] = result.get("error") or _error("the servers", error)
     if "made" not in result:  # it never lived
         leave(1)
     tables.write()

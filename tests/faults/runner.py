@@ -1,4 +1,4 @@
-"""Runs one cell: brings the town into the situation, hits it at the moment, waits for the end, and has it audited."""
+"""Runs one cell: brings about the situation, hits it at the moment, waits for the end, and has it audited."""
 
 import asyncio
 import contextlib
@@ -15,12 +15,12 @@ from constitution.messages import Status
 from constitution.release import Kind, Release
 from tests.faults.auditor import Audit
 from tests.faults.cells import Cell, allowed
+from tests.faults.environment import ProxiedEnvironment, ProxiedEnvironments
 from tests.faults.faults import Fault
-from tests.faults.ground import Ground, Place
-from tests.faults.people import LOOK, People
+from tests.faults.operators import LOOK, Operators
 from tests.helpers import eventually
-from tests.workflow.town import Proposal
-from tests.workflow.wire import Hold, Wire
+from tests.world.author import Proposal
+from tests.world.wire import Hold, Wire
 
 REACHED: Final = timedelta(seconds=60)  # from the start of a run to the step of its fault
 OUTCOME: Final = timedelta(seconds=150)  # from the end of a fault to the run's outcome
@@ -68,70 +68,70 @@ class Result:
 
 
 class Runner:
-    """Runs cells one after another on one ground.
+    """Runs cells one after another on one set of servers.
 
     Args:
-        ground: servers, proxies and the town that stands.
+        environments: servers, proxies and the environment that runs.
     """
 
-    def __init__(self, ground: Ground) -> None:
-        self._ground = ground
+    def __init__(self, environments: ProxiedEnvironments) -> None:
+        self._environments = environments
 
     async def run(self, cell: Cell) -> Result:
-        """Run a cell; a red one leaves its town behind, with its logs."""
+        """Run a cell; a red one leaves its environment behind, with its logs."""
         result = Result(id=cell.id, cell=dict(cell.values()), allowed=sorted(allowed(cell)))
         result.command = f"python -m tests.faults --cell {cell.id}"
         began = time.monotonic()
         try:
-            place = await self._place(cell)
-            await _Cell(self._ground, place, cell, result).run()
+            env = await self._env_for(cell)
+            await _Cell(self._environments, env, cell, result).run()
         except Exception as error:  # noqa: BLE001 - whatever goes wrong is this cell's result; the next one runs
             result.error = f"{type(error).__name__}: {error}"[:2000]
         result.green = not result.error and not result.findings and result.outcome in result.allowed
         result.seconds = round(time.monotonic() - began, 1)
         if not result.green:
-            await self._ground.leave(keep=True)
+            await self._environments.leave(keep_logs=True)
         return result
 
-    async def _place(self, cell: Cell) -> Place:
-        if self._ground.place is None or cell.situation == "first_release":
-            return await self._ground.fresh()
-        return self._ground.place
+    async def _env_for(self, cell: Cell) -> ProxiedEnvironment:
+        if self._environments.current is None or cell.situation == "first_release":
+            return await self._environments.fresh()
+        return self._environments.current
 
 
 class _Cell:
-    def __init__(self, ground: Ground, place: Place, cell: Cell, result: Result) -> None:
-        self._place = place
+    def __init__(self, environments: ProxiedEnvironments, env: ProxiedEnvironment, cell: Cell, result: Result) -> None:
+        self._env = env
         self._cell = cell
         self._result = result
-        self._fault = Fault(ground, place, cell)
+        self._fault = Fault(environments, env, cell)
         self._proposal: Proposal | None = None
-        self._people = People(place, None)
+        self._operators = Operators(env, None)
         self._latest: Status | None = None
         self._by_hand: str | None = None
 
     async def run(self) -> None:
         handle_of = await self._prepare()
-        self._people = People(self._place, self._proposal)
+        self._operators = Operators(self._env, self._proposal)
         try:
-            async with self._people.at_work(), self._armed() as reached:
+            async with self._operators.at_work(), self._armed() as reached:
                 handle = await handle_of()
                 injection = asyncio.create_task(self._hit(handle, reached))
                 try:
                     healed = await injection
                 finally:
                     injection.cancel()
-                self._people.patient = False
+                self._operators.patient = False
                 self._result.outcome = await self._outcome(handle, timedelta(seconds=OUTCOME.total_seconds()))
                 ended = time.monotonic()
                 self._result.detail = await _why(handle)
                 self._result.recovery_s = round(max(0.0, ended - healed), 2)
-                await asyncio.to_thread(self._fault.end)
+                await self._fault.end()
                 await self._at_rest()
                 self._result.rest_s = round(time.monotonic() - ended, 2)
         finally:
-            await asyncio.to_thread(self._fault.end)
-            self._result.people = dict(self._people.said)
+            await self._fault.end()
+            self._result.people = dict(self._operators.said)
         audit = await self._audit()
         self._result.checks = {str(number): times for number, times in sorted(audit.checks.items())}
         self._result.findings += [f"{finding.invariant}: {finding.what}" for finding in audit.findings]
@@ -157,7 +157,7 @@ class _Cell:
                 return await self._rollback()
 
     async def _something_live(self) -> None:
-        if await self._place.current() is None:
+        if await self._env.author.current() is None:
             await self._released()
 
     async def _released(self) -> None:
@@ -165,27 +165,27 @@ class _Cell:
 
     async def _finished(self, handle: WorkflowHandle[Any, Any]) -> None:
         """Wait for the end of a run without a fault."""
-        self._people = People(self._place, self._proposal)
-        async with self._people.at_work():
+        self._operators = Operators(self._env, self._proposal)
+        async with self._operators.at_work():
             outcome = await self._outcome(handle, OUTCOME)
             assert outcome in ("completed", "rolled_back"), f"before the fault, {handle.id} was {outcome}"
             await self._closed()
 
     async def _update(self) -> Callable[[], Awaitable[WorkflowHandle[Any, Any]]]:
-        self._proposal = proposal = await self._place.propose()
+        self._proposal = proposal = await self._env.author.propose()
         strategy = "glance" if self._cell.step == "watch" else "default"
-        return lambda: self._place.update(proposal, strategy=strategy)
+        return lambda: self._env.update(proposal, strategy=strategy)
 
     async def _rollback(self) -> Callable[[], Awaitable[WorkflowHandle[Any, Any]]]:
         bad = (await self._newest()).generation
         return lambda: self._start_rollback(bad)
 
     async def _newest(self) -> Release:
-        return max(await self._place.service.releases(), key=lambda release: release.generation)
+        return max(await self._env.service.releases(), key=lambda release: release.generation)
 
     async def _start_rollback(self, bad: int) -> WorkflowHandle[Any, Any]:
         request = {"reason": "the cell asks", "bad_generation": bad}
-        return await self._place.start_run("ConstitutionRollback", self._place.rollback_id(bad), request)
+        return await self._env.start_run("ConstitutionRollback", self._env.rollback_id(bad), request)
 
     # --- the moment
 
@@ -198,7 +198,7 @@ class _Cell:
     def _request(self) -> tuple[Wire, tuple[str, str, bytes], bool] | None:  # noqa: PLR0911 - one return a kind
         """The request to hold, and whether it is its answer that is held; None: the run's status tells the moment."""
         step, moment = self._cell.step, self._cell.moment
-        service, slack = self._place.service_wire, self._place.slack_wire
+        service, slack = self._env.service_wire, self._env.slack_wire
         match step, moment:
             case "request", _:
                 return service, FIRST[self._type], moment == "after"
@@ -223,7 +223,7 @@ class _Cell:
     async def _armed(self) -> AsyncIterator[Hold | None]:
         """Set up the wire before the run starts."""
         if self._cell.fault == "late" and self._cell.system == "valkey":
-            with self._place.redis_wire.holding() as hold:
+            with self._env.redis_wire.holding() as hold:
                 yield hold
             return
         wanted = self._request()
@@ -257,9 +257,9 @@ class _Cell:
         healed = time.monotonic()
         if hold is not None and self._cell.fault == "late":
             with contextlib.suppress(AssertionError):  # nobody may be there any more to be served
-                await eventually(hold._passed.is_set, timedelta(seconds=5))
+                await hold.over(timedelta(seconds=5))
             if self._cell.system == "valkey":
-                self._result.findings += await self._place.auditor.never_back()
+                self._result.findings += await self._env.auditor.never_back()
         return healed
 
     async def _change_of_mind(self, handle: WorkflowHandle[Any, Any]) -> None:
@@ -279,14 +279,14 @@ class _Cell:
         while time.monotonic() < ends:
             await asyncio.sleep(0.2)
             if self._cell.fault in ("late", "twice") and hold is not None:
-                status = await self._people.status(handle)
+                status = await self._operators.status(handle)
                 if status is not None and self._passed(status):
                     return
 
     async def _until_status(self, handle: WorkflowHandle[Any, Any]) -> None:
         ends = time.monotonic() + REACHED.total_seconds()
         while time.monotonic() < ends:
-            status = await self._people.status(handle)
+            status = await self._operators.status(handle)
             if status is not None and self._is_the_moment(status):
                 return
             await asyncio.sleep(LOOK.total_seconds())
@@ -330,13 +330,13 @@ class _Cell:
             if described is not None and described.status is not WorkflowExecutionStatus.RUNNING:
                 return await _said(handle)
             await asyncio.sleep(0.1)
-        status = await self._people.status(handle)
+        status = await self._operators.status(handle)
         raise AssertionError(f"no outcome of {handle.id} within {within}: {_summary(status)}")
 
     async def _closed(self) -> None:
         async def nothing_open() -> bool:
             try:
-                opened = await self._place.family_runs()
+                opened = await self._env.run_group()
             except RPCError as error:
                 raise AssertionError(str(error)) from error
             assert not opened, f"open: {opened}"
@@ -348,8 +348,8 @@ class _Cell:
         try:
             await self._closed()
         except AssertionError as error:
-            states = [f"{i}: {_summary(await self._people.status(self._place.run(i)))}"
-                      for i in await self._place.family_runs()]  # fmt: skip
+            states = [f"{i}: {_summary(await self._operators.status(self._env.run(i)))}"
+                      for i in await self._env.run_group()]  # fmt: skip
             raise AssertionError(f"{error}; {states}") from error
 
     async def _audit(self) -> Audit:
@@ -357,7 +357,7 @@ class _Cell:
         ends = time.monotonic() + 30
         while True:
             try:
-                audit = await self._place.auditor.audit()
+                audit = await self._env.auditor.audit()
             except Exception:  # a server that has just come back may refuse once more
                 if time.monotonic() > ends:
                     raise

@@ -1,12 +1,11 @@
 """constitution-service and the worker as processes of their own, on the servers of `tests/conftest.py`."""
 
-import asyncio
-from collections.abc import AsyncIterator, Iterator
+import secrets
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from dulwich.repo import Repo
 from redis.asyncio import Redis
@@ -17,61 +16,78 @@ from adapters.event_log import KafkaEventLog
 from adapters.ledger import PostgresLedger
 from adapters.redis_cache import ConstitutionCache, connect
 from constitution.names import Names
-from tests.activity_support import make_config
-from tests.conftest import CHECKOUT
-from tests.constitution_service_support import (
-    ENVIRONMENT,
-    Author,
-    Received,
-    ServiceProcess,
-    Site,
-    make_site,
-)
-from tests.disaster import Disaster
+from tests.integration.activity_support import make_config
+from tests.integration.disaster import Disaster
 from tests.ports import free_port
 from tests.resources import Database, Slack
+from tests.world.author import Author
+from tests.world.database import lent
+from tests.world.environment import ServiceEnvironment, serving
+from tests.world.environment import service_settings as settings_of_service
+from tests.world.files import CHECKOUT, ENVIRONMENT, EnvironmentFiles
+from tests.world.processes import Service
+from tests.world.readings import Topics
 
 
 @pytest.fixture
-def service_site(tmp_path: Path) -> Site:
+def environment_files(tmp_path: Path) -> EnvironmentFiles:
     """Keys, trust policy and environment.toml with two tenants, made by the ceremony."""
-    return make_site(tmp_path / "site", tenants=("global", "acme"))
+    return EnvironmentFiles.make(tmp_path / "environment")
 
 
 @pytest.fixture
 def service_settings(
-    service_site: Site, database: Database, *, redis_url: str, kafka: dict[str, str], names: Names, tmp_path: Path
+    environment_files: EnvironmentFiles,
+    database_url: str,
+    *,
+    redis_url: str,
+    kafka: dict[str, str],
+    names: Names,
+    tmp_path: Path,
 ) -> dict[str, str]:
     """The settings of a service process; a test may start several with them, or change one."""
-    return {
-        "NAMESPACE": names.namespace,
-        "ENVIRONMENT_FILE": str(service_site.environment_file),
-        "DATABASE_URL": database.url,
-        "REDIS_URL": redis_url,
-        **kafka,
-        "ARTIFACT_STORE_URL": f"file://{tmp_path}/store",
-        "STATEMENT_KEY_FILE": str(service_site.directory / "keys" / "constitution-service.jwk"),
-        "SPOOL_DIRECTORY": str(tmp_path / "spool"),
-    }
+    servers = {"DATABASE_URL": database_url, "REDIS_URL": redis_url, **kafka}
+    return settings_of_service(environment_files, tmp_path, servers, names.namespace)
 
 
 @pytest.fixture
-def constitution_service(service_settings: dict[str, str], tmp_path: Path) -> Iterator[ServiceProcess]:
-    """A running service; SIGTERM must end it with exit code 0."""
-    process = ServiceProcess(service_settings, tmp_path / "service.log").start()
-    yield process
-    if process.killed:
-        process.stop()
-    else:
-        assert process.stop() == 0, process.log.read_text()[-4000:]
+async def service_environment(
+    environment_files: EnvironmentFiles, service_settings: dict[str, str], tmp_path: Path
+) -> AsyncIterator[ServiceEnvironment]:
+    """A running constitution-service, and who acts on it; SIGTERM must end it with exit code 0."""
+    async with serving(environment_files, service_settings, tmp_path / "service.log") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+async def shared_environment(
+    *,
+    postgres_settings: dict[str, str],
+    valkey_settings: dict[str, str],
+    kafka_settings: dict[str, str],
+    template_database: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[ServiceEnvironment]:
+    """One that a module's tests share: each goes on from whatever is live there."""
+    directory = tmp_path_factory.mktemp("environment")
+    files = EnvironmentFiles.make(directory / "files")
+    async with lent(postgres_settings, template_database) as addresses:
+        servers = valkey_settings | kafka_settings | addresses
+        settings = settings_of_service(files, directory, servers, f"t{secrets.token_hex(4)}")
+        async with serving(files, settings, directory / "service.log") as running:
+            yield running
 
 
 @pytest.fixture
-async def author(service_site: Site, constitution_service: ServiceProcess) -> AsyncIterator[Author]:
+def constitution_service(service_environment: ServiceEnvironment) -> Service:
+    """A running service."""
+    return service_environment.service
+
+
+@pytest.fixture
+def author(service_environment: ServiceEnvironment) -> Author:
     """Author, board and worker in one, against that service."""
-    author = Author(service_site, constitution_service.url)
-    yield author
-    await author.aclose()
+    return service_environment.author
 
 
 @pytest.fixture
@@ -94,38 +110,6 @@ def cache(redis: Redis, names: Names) -> ConstitutionCache:
     return ConstitutionCache(redis, names)
 
 
-class Topics:
-    """Reads a topic from its first record on, committed records only."""
-
-    def __init__(self, configuration: dict[str, str | int], names: Names) -> None:
-        self._configuration = configuration
-        self._names = names
-
-    async def updated(self) -> list[Received]:
-        return await asyncio.to_thread(self._read, self._names.topic_updated())
-
-    async def audit(self) -> list[Received]:
-        return await asyncio.to_thread(self._read, self._names.topic_audit())
-
-    def _read(self, topic: str) -> list[Received]:
-        consumer = Consumer(
-            {**self._configuration, "group.id": "nobody", "enable.auto.commit": False, "enable.partition.eof": True}
-        )
-        try:
-            if topic not in consumer.list_topics(timeout=10).topics:
-                return []
-            consumer.assign([TopicPartition(topic, 0, 0)])
-            found: list[Received] = []
-            while True:
-                message = consumer.poll(10)
-                assert message is not None, f"{topic} does not answer"
-                if message.error() is not None:
-                    return found
-                found.append(Received.of(message))
-        finally:
-            consumer.close()
-
-
 @pytest.fixture
 async def ledger(database: Database) -> AsyncIterator[PostgresLedger]:
     pool = postgres.Database(database.reader_url, application_name="test")
@@ -143,13 +127,13 @@ def events(kafka_configuration: dict[str, str], names: Names) -> KafkaEventLog:
 def publish(
     *,
     author: Author,
-    service_site: Site,
+    environment_files: EnvironmentFiles,
     ledger: PostgresLedger,
     cache: ConstitutionCache,
     events: KafkaEventLog,
     tmp_path: Path,
 ) -> Publish:
-    config = make_config(service_site, tmp_path)
+    config = make_config(environment_files, tmp_path)
     return Publish(service=author.worker, ledger=ledger, cache=cache, events=events, config=config)
 
 
@@ -160,9 +144,9 @@ def topics(kafka_configuration: dict[str, str | int], names: Names) -> Topics:
 
 
 @pytest.fixture
-def worker_site(tmp_path: Path) -> Site:
+def worker_files(tmp_path: Path) -> EnvironmentFiles:
     """Keys, trust policy and environment.toml of a worker."""
-    made = make_site(tmp_path / "site")
+    made = EnvironmentFiles.make(tmp_path / "environment")
     gate = CHECKOUT / "tests"
     made.environment_file.write_text(f'schema_version = 1\nenvironment = "{ENVIRONMENT}"\ngate = "{gate}"\n')
     return made
@@ -171,7 +155,7 @@ def worker_site(tmp_path: Path) -> Site:
 @pytest.fixture
 def worker_settings(
     *,
-    worker_site: Site,
+    worker_files: EnvironmentFiles,
     database: Database,
     redis_url: str,
     kafka: dict[str, str],
@@ -184,14 +168,14 @@ def worker_settings(
     Repo.init(str(tmp_path / "archive"), mkdir=True).close()
     return {
         "NAMESPACE": namespace,
-        "ENVIRONMENT_FILE": str(worker_site.environment_file),
+        "ENVIRONMENT_FILE": str(worker_files.environment_file),
         "DATABASE_READER_URL": database.reader_url,
         "REDIS_URL": redis_url,
         **kafka,
         "SLACK_BOT_TOKEN": slack.token,
         "SLACK_API_URL": slack.api_url,
         "CONSTITUTION_SERVICE_URL": "http://127.0.0.1:9",
-        "CLIENT_KEY_FILE": str(worker_site.directory / "keys" / "worker.jwk"),
+        "CLIENT_KEY_FILE": str(worker_files.directory / "keys" / "worker.jwk"),
         "ARCHIVE_REPOSITORY": str(tmp_path / "archive"),
         "EVIDENCE_DIRECTORY": str(tmp_path / "evidence"),
         "METRICS_PORT": str(free_port()),
@@ -206,7 +190,7 @@ def worker_settings(
 def disaster(
     *,
     author: Author,
-    constitution_service: ServiceProcess,
+    constitution_service: Service,
     service_settings: dict[str, str],
     database: Database,
     postgres_settings: dict[str, str],

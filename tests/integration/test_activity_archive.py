@@ -30,8 +30,9 @@ from constitution.api import LoadResult
 from constitution.checksum import checksum_of
 from constitution.names import Names
 from constitution.release import DeliveredEvent, Kind, Standing, Verdict
-from tests.activity_support import make_config, refused, run
-from tests.constitution_service_support import ENVIRONMENT, Author, Site
+from tests.integration.activity_support import make_config, refused, run
+from tests.world.author import Author
+from tests.world.files import ENVIRONMENT, EnvironmentFiles
 
 
 @workflow.defn(name="WaitsToBeTold")
@@ -65,7 +66,7 @@ class Records:
 def records(
     *,
     author: Author,
-    service_site: Site,
+    environment_files: EnvironmentFiles,
     kafka_configuration: dict[str, str],
     names: Names,
     temporal_client: Client,
@@ -75,7 +76,7 @@ def records(
     Repo.init(str(path), mkdir=True).close()
     repository, runs = GitArchive(path), TemporalRuns(temporal_client)
     events = KafkaEventLog({name: str(value) for name, value in kafka_configuration.items()}, names)
-    config = make_config(service_site, tmp_path)
+    config = make_config(environment_files, tmp_path)
     archive = ArchiveRelease(
         service=author.worker,
         archive=repository,
@@ -97,8 +98,6 @@ def outcome(result: LoadResult, **changes: object) -> ArchiveInput:
 async def test_a_release_is_archived_whole_and_once(records: Records, author: Author) -> None:
     document = author.draft("1.0.0", summary="Spends <script> | http://evil.example")
     request = await author.prepared(document, expected_generation=0)
-    junit = await author.assessor.put_blob(b"<x/>")
-    assert junit == checksum_of(b"<x/>")
     lease = await author.lease(request.update_id)
     result = await author.load(request.model_copy(update={"fencing_token": lease.fencing_token}))
     await author.delivered(1)
@@ -156,7 +155,6 @@ async def test_a_release_is_archived_whole_and_once(records: Records, author: Au
 
 
 async def test_a_later_call_that_knows_less_takes_nothing_from_an_outcome(records: Records, author: Author) -> None:
-    await author.assessor.put_blob(b"<x/>")
     result = await author.confirmed(author.draft("1.0.0"), expected_generation=0)
     await author.delivered(1)
     watch = await author.anomaly(1, verdict=Verdict.OK)
@@ -171,7 +169,6 @@ async def test_a_later_call_that_knows_less_takes_nothing_from_an_outcome(record
 
 
 async def test_what_nobody_has_archived_before_is_told_by_the_release(records: Records, author: Author) -> None:
-    await author.assessor.put_blob(b"<x/>")
     result = await author.confirmed(author.draft("1.0.0"), expected_generation=0)
     await author.delivered(1)
     undo = await author.lease(str(uuid4()), Kind.ROLLBACK)
@@ -324,7 +321,6 @@ class ArchivedMeanwhile(TemporalSearch):
 async def test_a_standing_that_nothing_undid_is_a_finding_and_no_row(
     *, records: Records, author: Author, temporal_client: Client, slack_settings: dict[str, str]
 ) -> None:
-    await author.assessor.put_blob(b"<x/>")
     result = await author.confirmed(author.draft("1.0.0"), expected_generation=0)
     await author.delivered(1)
     await run(records.archive.archive_release, outcome(result))
@@ -352,7 +348,6 @@ async def test_a_standing_that_nothing_undid_is_a_finding_and_no_row(
 async def test_an_outcome_that_is_archived_while_one_looks_is_not_missing(
     *, records: Records, author: Author, temporal_client: Client, slack_settings: dict[str, str]
 ) -> None:
-    await author.assessor.put_blob(b"<x/>")  # the gate's report, by the checksum that the author's evidence names
     result = await author.confirmed(author.draft("1.0.0"), expected_generation=0)
     await author.delivered(1)
 

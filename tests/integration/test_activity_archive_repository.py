@@ -12,7 +12,7 @@ import pytest
 
 from adapters.archive import CHANGE_LOG, LOCK, GitArchive
 from constitution.errors import InvalidRequestError, UnavailableError
-from tests.constitution_service_support import CHECKOUT
+from tests.world.files import CHECKOUT
 
 FOLDER = "docs/legal/constitution/1.0.0-1"
 ROW = ("testing/1/completed", "| 1.0.0 | 1 | sha256:00 | completed | alva | now |")

@@ -20,28 +20,29 @@ from constitution.errors import ForbiddenError, NotFoundError
 from constitution.release import Kind, Standing
 from constitution_client.service import ConstitutionServiceClient
 from tests import resources
-from tests.activity_support import make_config, refused, run, update_plan_of, wire_to
-from tests.constitution_service_support import ENVIRONMENT, Author, Site, following, make_site
-from tests.workflow.wire import Wire
+from tests.integration.activity_support import make_config, refused, run, update_plan_of
+from tests.world.author import Author
+from tests.world.documents import following
+from tests.world.files import ENVIRONMENT, EnvironmentFiles
+from tests.world.wire import Wire
 
 HOSTILE = "<!channel> <https://evil.example|click> @everyone\n*Approvers*\u202e www.evil.example | a & b"
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Site:
-    return make_site(tmp_path / "site")
-
-
-def deployed(site: Site, slack: resources.Slack, tmp_path: Path) -> ActivityConfig:
-    made = make_config(site, tmp_path, channel=f"#{slack.channel_name}")
+def deployed(environment_files: EnvironmentFiles, slack: resources.Slack, tmp_path: Path) -> ActivityConfig:
+    made = make_config(environment_files, tmp_path, channel=f"#{slack.channel_name}")
     return replace(made, links={**made.links, "evil": "javascript:alert(1)"})
 
 
 @pytest.fixture
-def broadcast(slack: resources.Slack, ledger: PostgresLedger, site: Site, tmp_path: Path) -> Broadcast:
+def broadcast(
+    slack: resources.Slack, ledger: PostgresLedger, environment_files: EnvironmentFiles, tmp_path: Path
+) -> Broadcast:
     channel = SlackChannel(slack.token, slack.api_url)
     nobody = ConstitutionServiceClient("http://127.0.0.1:9", None, ENVIRONMENT)  # a refusal is told without the service
-    return Broadcast(channel=channel, ledger=ledger, service=nobody, config=deployed(site, slack, tmp_path))
+    return Broadcast(
+        channel=channel, ledger=ledger, service=nobody, config=deployed(environment_files, slack, tmp_path)
+    )
 
 
 def announcement(**changes: Any) -> Announcement:
@@ -53,7 +54,7 @@ def announcement(**changes: Any) -> Announcement:
         checksum="sha256:" + "0" * 64,
         summary="What changed",
         approvers=("alva", "bruno"),
-        workflow_id="constitution-update/testing/CR-1",
+        workflow_id="constitution-update/development/CR-1",
         run_id="run",
         update_id="00000000-0000-4000-8000-000000000001",
     ).model_copy(update=changes)
@@ -82,22 +83,21 @@ async def test_an_outcome_is_told_once_however_often_and_however_many_at_once(
 async def test_a_message_whose_answer_was_lost_is_found_and_not_posted_again(
     broadcast: Broadcast, slack: resources.Slack
 ) -> None:
-    address = urlsplit(slack.api_url)
-    assert address.hostname is not None
-    assert address.port is not None
-    async with wire_to(address.hostname, address.port) as wire:
-        wire.swallow.append(b"chat.postMessage")
+    wire = Wire(slack.api_url)
+    with wire.holding("POST", "chat.postMessage", answered=True) as post:
+        post.drop()
         cut = Broadcast(
-            channel=SlackChannel(slack.token, f"http://127.0.0.1:{wire.port}{address.path}"),
+            channel=SlackChannel(slack.token, wire.url + urlsplit(slack.api_url).path),
             ledger=broadcast._ledger,
             service=broadcast._service,
             config=broadcast._config,
         )
         failure = await refused(cut.announce, announcement())
         assert (failure.type, failure.non_retryable) == ("unavailable", False)
-        assert wire.swallowed == 1
+        await post.reached()
         (message,) = messages(slack)
         posted = await run(cut.announce, announcement())
+    wire.close()
     assert posted.ts == message["ts"]
     assert len(messages(slack)) == 1
 
@@ -109,7 +109,7 @@ async def test_a_name_that_is_given_to_another_channel_means_that_one(
     slack: resources.Slack,
     slack_settings: dict[str, str],
     ledger: PostgresLedger,
-    site: Site,
+    environment_files: EnvironmentFiles,
     tmp_path: Path,
 ) -> None:
     ids_for = IDS_FOR if archived else timedelta(0)  # a refusal is enough; a rename alone is seen by the next look-up
@@ -117,11 +117,11 @@ async def test_a_name_that_is_given_to_another_channel_means_that_one(
         channel=SlackChannel(slack.token, slack.api_url, ids_for),
         ledger=ledger,
         service=ConstitutionServiceClient("http://127.0.0.1:9", None, ENVIRONMENT),
-        config=deployed(site, slack, tmp_path),
+        config=deployed(environment_files, slack, tmp_path),
     )
     before = await run(worker.announce, announcement())
     assert before.channel_id == slack.channel
-    document = Author(site, "http://127.0.0.1:1").draft("1.0.0")
+    document = Author(environment_files, "http://127.0.0.1:1").draft("1.0.0")
     update = update_plan_of(document, "CR-1", channel=f"#{slack.channel_name}")
     first = await run(worker.post_progress, ProgressInput(update=update, lines=("started",)))
     admin = WebClient(slack_settings["SLACK_ADMIN_TOKEN"], base_url=slack.api_url)
@@ -158,8 +158,10 @@ async def test_hostile_text_calls_nobody_and_links_nowhere(broadcast: Broadcast,
     assert "javascript" not in str(message["blocks"])
 
 
-async def test_progress_is_one_message_that_is_edited(broadcast: Broadcast, slack: resources.Slack, site: Site) -> None:
-    document = Author(site, "http://127.0.0.1:1").draft("1.0.0")
+async def test_progress_is_one_message_that_is_edited(
+    broadcast: Broadcast, slack: resources.Slack, environment_files: EnvironmentFiles
+) -> None:
+    document = Author(environment_files, "http://127.0.0.1:1").draft("1.0.0")
     update = update_plan_of(document, "CR-1", channel=f"#{slack.channel_name}")
     first = await run(broadcast.post_progress, ProgressInput(update=update, lines=("started",)))
     assert await run(broadcast.post_progress, ProgressInput(update=update, lines=("started",))) == first
@@ -170,9 +172,9 @@ async def test_progress_is_one_message_that_is_edited(broadcast: Broadcast, slac
 
 
 async def test_an_outcome_answers_the_progress_message_of_its_update(
-    broadcast: Broadcast, slack: resources.Slack, site: Site
+    broadcast: Broadcast, slack: resources.Slack, environment_files: EnvironmentFiles
 ) -> None:
-    document = Author(site, "http://127.0.0.1:1").draft("1.0.0")
+    document = Author(environment_files, "http://127.0.0.1:1").draft("1.0.0")
     update = update_plan_of(document, "CR-1", channel=f"#{slack.channel_name}")
     first = await run(broadcast.post_progress, ProgressInput(update=update, lines=("started",)))
     reply = await run(broadcast.announce, announcement(update_id=update.update_id))
@@ -182,9 +184,11 @@ async def test_an_outcome_answers_the_progress_message_of_its_update(
     assert [message["ts"] for message in thread] == [first.ts, reply.ts]
 
 
-async def test_an_update_is_told_in_few_calls(broadcast: Broadcast, slack: resources.Slack, site: Site) -> None:
+async def test_an_update_is_told_in_few_calls(
+    broadcast: Broadcast, slack: resources.Slack, environment_files: EnvironmentFiles
+) -> None:
     address = urlsplit(slack.api_url)
-    wire = Wire(lambda: (address.hostname or "", address.port or 80))
+    wire = Wire(slack.api_url)
     try:
         counted = Broadcast(
             channel=SlackChannel(slack.token, wire.url + address.path),
@@ -193,7 +197,7 @@ async def test_an_update_is_told_in_few_calls(broadcast: Broadcast, slack: resou
             config=broadcast._config,
         )
         update = update_plan_of(
-            Author(site, "http://127.0.0.1:1").draft("1.0.0"), "CR-1", channel=f"#{slack.channel_name}"
+            Author(environment_files, "http://127.0.0.1:1").draft("1.0.0"), "CR-1", channel=f"#{slack.channel_name}"
         )
         begun = await run(counted.post_progress, ProgressInput(update=update, lines=("started",)))
         edit = ProgressInput(update=update, ts=begun.ts, channel_id=begun.channel_id, lines=("published",))
@@ -213,7 +217,7 @@ async def test_an_update_is_told_in_few_calls(broadcast: Broadcast, slack: resou
 
 async def test_a_thread_is_read_again_only_when_it_has_changed(slack: resources.Slack) -> None:
     address = urlsplit(slack.api_url)
-    wire = Wire(lambda: (address.hostname or "", address.port or 80))
+    wire = Wire(slack.api_url)
     since = datetime.now(UTC) - timedelta(hours=1)
     name = f"#{slack.channel_name}"
     told: list[set[str]] = []
@@ -243,13 +247,13 @@ async def test_a_thread_is_read_again_only_when_it_has_changed(slack: resources.
 
 
 async def test_a_channel_that_is_not_there_and_a_token_that_is_not_known_are_permanent(
-    broadcast: Broadcast, slack: resources.Slack, site: Site, tmp_path: Path
+    broadcast: Broadcast, slack: resources.Slack, environment_files: EnvironmentFiles, tmp_path: Path
 ) -> None:
     lost = Broadcast(
         channel=SlackChannel(slack.token, slack.api_url),
         ledger=broadcast._ledger,
         service=broadcast._service,
-        config=make_config(site, tmp_path, channel="#no-such-channel"),
+        config=make_config(environment_files, tmp_path, channel="#no-such-channel"),
     )
     failure = await refused(lost.announce, announcement())
     assert (failure.type, failure.non_retryable) == (NotFoundError.code, True)
@@ -279,7 +283,7 @@ async def test_another_environments_outcome_is_refused(broadcast: Broadcast, sla
 @pytest.fixture
 def recorded(slack: resources.Slack, ledger: PostgresLedger, author: Author, tmp_path: Path) -> Broadcast:
     """Tells of the releases of a running service."""
-    channel, config = SlackChannel(slack.token, slack.api_url), deployed(author.site, slack, tmp_path)
+    channel, config = SlackChannel(slack.token, slack.api_url), deployed(author.files, slack, tmp_path)
     return Broadcast(channel=channel, ledger=ledger, service=author.worker, config=config)
 
 

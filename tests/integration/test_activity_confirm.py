@@ -10,15 +10,17 @@ from activities.publish import Publish
 from constitution.api import Lease, LoadResult
 from constitution.environment import Strategy
 from constitution.release import Kind, Standing, Verdict
-from tests.activity_support import make_config, refused, run
-from tests.constitution_service_support import ENVIRONMENT, Author, Site, following
+from tests.integration.activity_support import make_config, refused, run
+from tests.world.author import Author
+from tests.world.documents import following
+from tests.world.files import ENVIRONMENT, EnvironmentFiles
 
 SIGNED = Strategy(watch_seconds=60)
 
 
 @pytest.fixture
-def confirm(author: Author, service_site: Site, publish: Publish, tmp_path: Path) -> Confirm:
-    return Confirm(service=author.worker, config=make_config(service_site, tmp_path), publish=publish)
+def confirm(author: Author, environment_files: EnvironmentFiles, publish: Publish, tmp_path: Path) -> Confirm:
+    return Confirm(service=author.worker, config=make_config(environment_files, tmp_path), publish=publish)
 
 
 async def _published(author: Author) -> tuple[LoadResult, Lease]:

@@ -31,13 +31,15 @@ from constitution.trust.approval import BoardDecision, OrderPredicate
 from constitution.trust.attestation import GatePredicate
 from signatures.attestations import verify_attestation
 from signatures.statements import sign_order
-from tests.activity_support import assessor_of, make_config, now, refused, run, update_plan_of
-from tests.constitution_service_support import ENVIRONMENT, Author, Site, following
+from tests.integration.activity_support import assessor_of, make_config, now, refused, run, update_plan_of
+from tests.world.author import Author
+from tests.world.documents import following
+from tests.world.files import ENVIRONMENT, EnvironmentFiles
 
 
 @pytest.fixture
-def config(service_site: Site, tmp_path: Path) -> WorkerConfig:
-    return make_config(service_site, tmp_path)
+def config(environment_files: EnvironmentFiles, tmp_path: Path) -> WorkerConfig:
+    return make_config(environment_files, tmp_path)
 
 
 @pytest.fixture
@@ -186,7 +188,7 @@ async def test_only_the_boards_word_on_these_very_bytes_counts(preconditions: Pr
 
     def decision(person: str, **changes: Any) -> Envelope:
         fields = {"change_request": update.change_request, "evidence": evidence, "plan": update.plan, **changes}
-        return author.approvals(document, people=(person,), **fields)[0]
+        return author.approvals(document, members=(person,), **fields)[0]
 
     def ask(envelope: Envelope, *seen: Envelope) -> DecisionInput:
         return DecisionInput(update=update, evidence=evidence, envelope=envelope, seen=seen)
@@ -260,12 +262,12 @@ async def test_the_quorum_of_a_rollback_signs_what_is_restored(preconditions: Pr
         standing_for_bad=Standing.WITHDRAWN,
     )
     fields: dict[str, Any] = {"kind": Kind.ROLLBACK, "previous": None, "rollback_of": 4}
-    alva, bruno = author.approvals(document, people=("alva", "bruno"), **fields)
+    alva, bruno = author.approvals(document, members=("alva", "bruno"), **fields)
     result = await run(
         preconditions.check_rollback_decision, RollbackDecisionInput(plan=plan, envelope=bruno, seen=(alva,))
     )
     assert (result.approvers, result.satisfied) == (("alva", "bruno"), True)
-    (other,) = author.approvals(document, people=("alva",), **{**fields, "rollback_of": 3})
+    (other,) = author.approvals(document, members=("alva",), **{**fields, "rollback_of": 3})
     failure = await refused(preconditions.check_rollback_decision, RollbackDecisionInput(plan=plan, envelope=other))
     assert "rollback_of" in failure.message
 
@@ -283,7 +285,7 @@ async def test_an_order_counts_for_one_run_step_and_time(preconditions: Precondi
     )
 
     def ask(person: str, **changes: Any) -> OrderInput:
-        envelope = sign_order(predicate.model_copy(update=changes), author.site.tsk(person))
+        envelope = sign_order(predicate.model_copy(update=changes), author.files.tsk(person))
         return OrderInput(
             environment=ENVIRONMENT,
             workflow_id="w",
@@ -324,7 +326,7 @@ async def test_a_template_passes_the_gate_and_a_bad_draft_does_not(author: Autho
         assert (await author.worker.blob(suite.junit)).lstrip().startswith(b"<?xml")
     assert passed.diff
     (envelope,) = await author.worker.attestations(evidence=passed.evidence)
-    said = verify_attestation(envelope, author.site.trust)
+    said = verify_attestation(envelope, author.files.trust)
     assert said == GatePredicate.of(evidence, passed.evidence)
     assert said.result == "PASSED"
     bad = author.draft("1.0.1")

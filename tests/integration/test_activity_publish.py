@@ -26,15 +26,19 @@ from constitution.messages import RollbackRequest
 from constitution.names import Names
 from constitution.release import Kind, Previous, Standing
 from constitution_client.service import ConstitutionServiceClient
-from tests.activity_support import make_config, refused, run, update_plan_of, wire_to
-from tests.constitution_service_support import ENVIRONMENT, Author, ServiceProcess, Site, following
 from tests.helpers import eventually
-from tests.integration.conftest import Topics
+from tests.integration.activity_support import make_config, refused, run, update_plan_of
+from tests.world.author import Author
+from tests.world.documents import following
+from tests.world.files import ENVIRONMENT, EnvironmentFiles
+from tests.world.processes import Service
+from tests.world.readings import Topics
+from tests.world.wire import Wire
 
 
 @pytest.fixture
-def restore(author: Author, service_site: Site, tmp_path: Path) -> Restore:
-    return Restore(service=author.worker, config=make_config(service_site, tmp_path))
+def restore(author: Author, environment_files: EnvironmentFiles, tmp_path: Path) -> Restore:
+    return Restore(service=author.worker, config=make_config(environment_files, tmp_path))
 
 
 async def prepared(author: Author, document: bytes, **changes: object) -> LoadInput:
@@ -88,24 +92,24 @@ async def test_a_release_is_proved_in_all_three_places_and_twice_the_same(publis
 
 
 async def test_a_load_whose_answer_was_lost_is_one_release(
-    publish: Publish, author: Author, service_site: Site, constitution_service: ServiceProcess, tmp_path: Path
+    publish: Publish, author: Author, environment_files: EnvironmentFiles, constitution_service: Service, tmp_path: Path
 ) -> None:
     load = await prepared(author, author.draft("1.0.0"))
     load = load.model_copy(update={"fencing_token": (await leased(publish, load.update)).fencing_token})
-    async with wire_to("127.0.0.1", constitution_service.port) as wire:
-        wire.swallow.append(b"POST /v1/constitution/load")
-        async with ConstitutionServiceClient(
-            f"http://127.0.0.1:{wire.port}", service_site.key("worker"), ENVIRONMENT
-        ) as service:
+    wire = Wire(constitution_service.url)
+    with wire.holding("POST", "/v1/constitution/load", answered=True) as lost:
+        lost.drop()
+        async with ConstitutionServiceClient(wire.url, environment_files.key("worker"), ENVIRONMENT) as service:
             over_wire = Publish(
                 service=service,
                 ledger=publish._ledger,
                 cache=publish._cache,
                 events=publish._events,
-                config=make_config(service_site, tmp_path),
+                config=make_config(environment_files, tmp_path),
             )
             published = await run(over_wire.load_release, load)
-    assert wire.swallowed == 1
+        await lost.reached()
+    wire.close()
     assert published.generation == 1
     assert len(await author.worker.releases()) == 1
 

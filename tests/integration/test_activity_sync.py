@@ -24,11 +24,13 @@ from constitution.names import Names
 from constitution.policy.consumer_api import PolicyStatus
 from constitution.trust.attestation import SyncPredicate
 from signatures.attestations import verify_attestation
-from tests.activity_support import assessor_of, make_config, refused, run
-from tests.constitution_service_support import ENVIRONMENT, Author, ServiceProcess, Site, following
-from tests.consumers_support import Service
 from tests.helpers import eventually
+from tests.integration.activity_support import assessor_of, make_config, refused, run
 from tests.machine import pace
+from tests.world.author import Author
+from tests.world.documents import following
+from tests.world.files import ENVIRONMENT, EnvironmentFiles
+from tests.world.processes import Service
 
 
 @dataclass
@@ -47,15 +49,15 @@ class Targets:
 async def targets(
     *,
     author: Author,
-    service_site: Site,
-    constitution_service: ServiceProcess,
+    environment_files: EnvironmentFiles,
+    constitution_service: Service,
     kafka: dict[str, str],
     names: Names,
     tmp_path: Path,
 ) -> AsyncIterator[Targets]:
     common = {
         "NAMESPACE": names.namespace,
-        "ENVIRONMENT_FILE": str(service_site.environment_file),
+        "ENVIRONMENT_FILE": str(environment_files.environment_file),
         "CONSTITUTION_SERVICE_URL": constitution_service.url,
         **kafka,
     }
@@ -67,7 +69,7 @@ async def targets(
         **common,
         "TARGET_ID": "orchestrator-1",
         "POLICY_ENGINE_URL": engines[0].url,
-        "CLIENT_KEY_FILE": str(service_site.directory / "keys" / "target.jwk"),
+        "CLIENT_KEY_FILE": str(environment_files.directory / "keys" / "target.jwk"),
     }
     orchestrator = Service("orchestrator", settings, tmp_path / "orchestrator.log").start()
     environment_targets = (
@@ -75,8 +77,8 @@ async def targets(
         Target(id="engine-2", kind="policy_engine", url=engines[1].url),
         Target(id="orchestrator-1", kind="orchestrator", url=orchestrator.url),
     )
-    config = make_config(service_site, tmp_path, targets=environment_targets)
-    client = HttpTargets(service_site.key("assessor-client"), ENVIRONMENT)
+    config = make_config(environment_files, tmp_path, targets=environment_targets)
+    client = HttpTargets(environment_files.key("assessor-client"), ENVIRONMENT)
     made = Targets(
         engines=(engines[0], engines[1]),
         orchestrator=orchestrator,
@@ -93,7 +95,7 @@ async def targets(
 async def attested(author: Author, generation: int) -> SyncPredicate:
     """What the assessor signed last about a release."""
     envelopes = await author.worker.attestations(generation=generation)
-    said = [verify_attestation(envelope, author.site.trust) for envelope in envelopes]
+    said = [verify_attestation(envelope, author.files.trust) for envelope in envelopes]
     return next(one for one in reversed(said) if isinstance(one, SyncPredicate))
 
 
@@ -225,11 +227,11 @@ def failing() -> Iterator[Failing]:
 
 
 async def test_a_target_that_obeys_the_bad_release_is_not_excused_by_one_lost_answer(
-    failing: Failing, author: Author, service_site: Site, tmp_path: Path
+    failing: Failing, author: Author, environment_files: EnvironmentFiles, tmp_path: Path
 ) -> None:
     engine = Target(id="engine-1", kind="policy_engine", url=failing.url)
-    client = HttpTargets(service_site.key("assessor-client"), ENVIRONMENT)
-    config = make_config(service_site, tmp_path, targets=(engine,))
+    client = HttpTargets(environment_files.key("assessor-client"), ENVIRONMENT)
+    config = make_config(environment_files, tmp_path, targets=(engine,))
     sync = Sync(targets=client, service=author.assessor, config=config, assessor=assessor_of(author, config))
     x = SyncTask(
         generation=2,

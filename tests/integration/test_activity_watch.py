@@ -22,12 +22,13 @@ from constitution.errors import InvalidRequestError, UnavailableError
 from constitution.release import Verdict
 from constitution.watch.evidence import WatchEvidence
 from constitution.watch.watching import QuantityWatch
-from tests.activity_support import assessor_of, make_config, now, run
-from tests.constitution_service_support import ENVIRONMENT, Author, Site
 from tests.helpers import eventually
+from tests.integration.activity_support import assessor_of, make_config, now, run
 from tests.machine import pace
 from tests.ports import free_port
 from tests.resources import Prometheus
+from tests.world.author import Author
+from tests.world.files import ENVIRONMENT, EnvironmentFiles
 
 
 @dataclass
@@ -123,12 +124,14 @@ def judged_again(evidence: WatchEvidence) -> tuple[Verdict | None, float]:
 
 
 @pytest.fixture
-async def scene(author: Author, service_site: Site, prometheus: Prometheus, tmp_path: Path) -> AsyncIterator[Scene]:
+async def scene(
+    author: Author, environment_files: EnvironmentFiles, prometheus: Prometheus, tmp_path: Path
+) -> AsyncIterator[Scene]:
     traffic = Traffic(engine=f"engine-{uuid4().hex[:8]}", per_second=60)
     prometheus.scrape(f"127.0.0.1:{traffic.port}", job="policy-engine")
     targets = (Target(id=traffic.engine, kind="policy_engine", url=f"http://127.0.0.1:{traffic.port}"),)
     metrics = PrometheusMetrics(prometheus.url)
-    config = make_config(service_site, tmp_path, targets=targets)
+    config = make_config(environment_files, tmp_path, targets=targets)
     watch = Watch(metrics=metrics, service=author.assessor, config=config, assessor=assessor_of(author, config))
     yield Scene(traffic, watch, author, metrics)
     traffic.stop()
@@ -181,8 +184,8 @@ async def test_steady_traffic_is_ok_with_evidence_and_a_spike_is_an_anomaly_earl
 async def test_what_cannot_be_judged_is_never_ok(scene: Scene) -> None:
     missing = scene.ask(now(), seconds=2)
     config = make_config(
-        scene.author.site,
-        Path(scene.author.site.directory),
+        scene.author.files,
+        Path(scene.author.files.directory),
         targets=(Target(id="nobody", kind="policy_engine", url="http://127.0.0.1:1"),),
     )
     other = Watch(

@@ -17,9 +17,9 @@ from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import Client
 
 from constitution.names import Names
-from tests.constitution_service_support import CHECKOUT
-from tests.consumers_support import Process
 from tests.helpers import eventually
+from tests.world.files import CHECKOUT
+from tests.world.processes import Process
 
 START = timedelta(seconds=40)
 

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import pytest
 
-from constitution.api import AuditEvent, EvidenceRecord, LeaseRelease, LeaseRequest, LoadRequest, WorkflowRef
+from constitution.api import AuditEvent, LeaseRelease, LeaseRequest, LoadRequest, WorkflowRef
 from constitution.checksum import checksum_of
 from constitution.errors import (
     ForbiddenError,
@@ -25,14 +25,14 @@ from constitution.errors import (
 from constitution.release import Kind
 from constitution.trust.attestation import GatePredicate
 from constitution_client.service import ConstitutionServiceClient
-from signatures.attestations import sign_attestation
 from signatures.openpgp import sign_detached
-from tests.consumers_support import CHECKOUT, ENVIRONMENT, Land, Service, document
 from tests.helpers import eventually
-from tests.junit import junit_of
 from tests.ports import free_port
-from tests.resources import Database
 from tests.terminal import Terminal
+from tests.world.author import Author
+from tests.world.documents import document
+from tests.world.files import CHECKOUT, ENVIRONMENT, EnvironmentFiles
+from tests.world.processes import Service
 
 DELIVERED = timedelta(seconds=30)  # the first record of a fresh topic and transactional id takes seconds
 
@@ -50,50 +50,19 @@ class Done(NamedTuple):
 Constitution = Callable[..., Done]
 
 
-@pytest.fixture
-async def land(tmp_path: Path) -> Land:
-    return Land.found(tmp_path / "land")
-
-
-@pytest.fixture
-async def service(  # noqa: PLR0917 - a fixture takes what its process needs
-    land: Land, database: Database, redis_url: str, kafka: dict[str, str], namespace: str, tmp_path: Path
-) -> AsyncIterator[Service]:
-    """A constitution-service of this test's own."""
-    running = Service(
-        "constitution_service",
-        {
-            "NAMESPACE": namespace,
-            "ENVIRONMENT_FILE": str(land.environment_file),
-            "DATABASE_URL": database.url,
-            "REDIS_URL": redis_url,
-            "ARTIFACT_STORE_URL": (tmp_path / "artifacts").as_uri(),
-            "STATEMENT_KEY_FILE": str(land.key_file("constitution-service")),
-            "SPOOL_DIRECTORY": str(tmp_path / "spool"),
-            **kafka,
-        },
-        tmp_path / "constitution-service.log",
-    ).start()
-    try:
-        await running.ready()
-        yield running
-    finally:
-        running.kill()
-
-
-def _settings(land: Land, url: str, namespace: str) -> dict[str, str]:
+def _settings(environment_files: EnvironmentFiles, url: str, namespace: str) -> dict[str, str]:
     return {
         "CONSTITUTION_SERVICE_URL": url,
-        "CLIENT_KEY_FILE": str(land.key_file("operator")),
-        "ENVIRONMENT_FILE": str(land.environment_file),
+        "CLIENT_KEY_FILE": str(environment_files.key_file("operator")),
+        "ENVIRONMENT_FILE": str(environment_files.environment_file),
         "NAMESPACE": namespace,
         "PYTHONPATH": str(CHECKOUT),
         "PATH": os.environ["PATH"],
     }
 
 
-def _cli(land: Land, url: str, namespace: str) -> Constitution:
-    settings = _settings(land, url, namespace)
+def _cli(environment_files: EnvironmentFiles, url: str, namespace: str) -> Constitution:
+    settings = _settings(environment_files, url, namespace)
 
     def constitution(*arguments: str | Path, **more: str) -> Done:
         done = subprocess.run(  # noqa: S603 - our own program
@@ -102,7 +71,7 @@ def _cli(land: Land, url: str, namespace: str) -> Constitution:
             text=True,
             check=False,
             env={name: value for name, value in {**settings, **more}.items() if value},
-            cwd=land.directory,
+            cwd=environment_files.directory,
             timeout=90,
         )
         assert "Traceback" not in done.stderr, done.stderr
@@ -112,75 +81,24 @@ def _cli(land: Land, url: str, namespace: str) -> Constitution:
 
 
 @pytest.fixture
-def constitution(land: Land, service: Service, namespace: str) -> Constitution:
-    return _cli(land, service.url, namespace)
+def constitution(environment_files: EnvironmentFiles, constitution_service: Service, namespace: str) -> Constitution:
+    return _cli(environment_files, constitution_service.url, namespace)
 
 
-@pytest.fixture
-async def worker(land: Land, service: Service) -> AsyncIterator[ConstitutionServiceClient]:
-    """The client as the worker has it: with the scopes of the worker's key."""
-    async with ConstitutionServiceClient(service.url, land.key("worker"), ENVIRONMENT) as client:
-        yield client
-
-
-@pytest.fixture
-async def assessor(land: Land, service: Service) -> AsyncIterator[ConstitutionServiceClient]:
-    """The client as the assessor has it."""
-    async with ConstitutionServiceClient(service.url, land.key("assessor-client"), ENVIRONMENT) as client:
-        yield client
-
-
-async def _assessed(land: Land, assessor: ConstitutionServiceClient, record: EvidenceRecord) -> str:
-    """Store evidence, signed by the assessor; return its digest."""
-    digest, key = await assessor.put_evidence(record), land.key("assessor")
-    envelope = sign_attestation(GatePredicate.of(record, digest), key.id, key.private_key)
-    await assessor.put_attestation(envelope)
-    assert await assessor.attestations(evidence=digest) == [envelope]
-    return digest
-
-
-def _signed(land: Land, name: str, data: bytes) -> tuple[Path, Path]:
-    path, signature = land.directory / name, land.directory / "path.sig"
+def _signed(environment_files: EnvironmentFiles, name: str, data: bytes) -> tuple[Path, Path]:
+    path, signature = environment_files.directory / name, environment_files.directory / "path.sig"
     path.write_bytes(data)
-    signature.write_bytes(sign_detached(data, land.person("mara")))
+    signature.write_bytes(sign_detached(data, environment_files.tsk("mara")))
     return path, signature
 
 
-def _evidence(data: bytes, change_request: str, junit: str) -> EvidenceRecord:
-    """A record as the regression gate writes it; what the gate itself does is tested in test_gate_runner.py."""
-    content = json.loads(data)
-    suite = {
-        "tests": 1,
-        "failures": 0,
-        "errors": 0,
-        "skipped": 0,
-        "seconds": 0.25,
-        "junit": junit,
-        "served": [checksum_of(data)],
-    }
-    return EvidenceRecord.model_validate(
-        {
-            "environment": ENVIRONMENT,
-            "checksum": checksum_of(data),
-            "version": content["version"],
-            "previous": content["previous"] and content["previous"]["checksum"],
-            "change_request": change_request,
-            "gate_digest": checksum_of(b"the gate's directory"),
-            "suites": [{"name": "policy", **suite}, {"name": "chaos", **suite}],
-        }
-    )
-
-
 async def test_a_constitution_goes_live_by_hand_as_the_runbook_says(  # noqa: PLR0915 - one story, told in order
-    land: Land,
-    service: Service,
-    constitution: Constitution,
-    worker: ConstitutionServiceClient,
-    assessor: ConstitutionServiceClient,
+    environment_files: EnvironmentFiles, constitution_service: Service, constitution: Constitution, author: Author
 ) -> None:
+    worker = author.worker
     data = document("1.4.0")
     checksum = checksum_of(data)
-    path, signature = _signed(land, "constitution_v1.4.json", data)
+    path, signature = _signed(environment_files, "constitution_v1.4.json", data)
 
     before = constitution("current")
     assert (before.code, before.out) == (1, "")
@@ -195,12 +113,12 @@ async def test_a_constitution_goes_live_by_hand_as_the_runbook_says(  # noqa: PL
     assert pushed.json["signers"] == ["mara"]
     assert constitution("push", "--path", path, "--signature", signature).json == pushed.json
     assert constitution("validate", "--checksum", checksum).json["valid"] is True
-    copy = land.directory / "copy.json"
+    copy = environment_files.directory / "copy.json"
     assert constitution("show", checksum, "--out", copy).code == 0
     assert copy.read_bytes() == data
 
     asked = ("change-request", "--id", "CR-142", "--checksum", checksum, "--reason", "first")
-    filed = constitution(*asked, "--key", land.directory / "keys" / "mara.tsk")
+    filed = constitution(*asked, "--key", environment_files.directory / "keys" / "mara.tsk")
     assert filed.code == 0, filed.err
     assert constitution("show", "CR-142").json["request"]["author"] == "mara"
 
@@ -214,16 +132,17 @@ async def test_a_constitution_goes_live_by_hand_as_the_runbook_says(  # noqa: PL
     assert (refused.code, refused.out) == (1, "")
     assert await worker.lease() is None, "a refused load gives the lease back"
 
-    junit = await assessor.put_blob(junit_of("gate", [("a case", None)], served=checksum))
-    evidence = await _assessed(land, assessor, _evidence(data, "CR-142", junit))
+    evidence = await author.evidence(data, "CR-142")
     approvals: list[str | Path] = []
     for member in ("alva", "bruno"):
         decide = ("approve", "CR-142", "--checksum", checksum, "--evidence", evidence, "--update-id", update_id)
-        decided = constitution(*decide, "--print", "--yes", "--key", land.directory / "keys" / f"{member}.tsk")
+        decided = constitution(
+            *decide, "--print", "--yes", "--key", environment_files.directory / "keys" / f"{member}.tsk"
+        )
         assert decided.code == 0, decided.err
         assert "this is a first release" in decided.err
         assert f"update         {update_id}" in decided.err
-        approval = land.directory / f"{member}.approval.json"
+        approval = environment_files.directory / f"{member}.approval.json"
         approval.write_text(decided.out)
         approvals += ["--approval", approval]
 
@@ -245,11 +164,11 @@ async def test_a_constitution_goes_live_by_hand_as_the_runbook_says(  # noqa: PL
     assert "no assessor has signed that every target obeys generation 1" in unwatched.err
     orders: list[str | Path] = []
     for member in ("alva", "bruno"):
-        signing = ("--yes", "--key", land.directory / "keys" / f"{member}.tsk")
+        signing = ("--yes", "--key", environment_files.directory / "keys" / f"{member}.tsk")
         ordered = constitution("confirm", "1", "--reason", "every target was looked at", *signing)
         assert ordered.code == 0, ordered.err
         assert "by nobody's watch" in ordered.err
-        signed_order = land.directory / f"{member}.order.json"
+        signed_order = environment_files.directory / f"{member}.order.json"
         signed_order.write_text(ordered.out)
         orders += ["--order", signed_order]
     assert constitution(*load, *orders).code == 2, "an order goes with --confirm"
@@ -275,7 +194,7 @@ async def test_a_constitution_goes_live_by_hand_as_the_runbook_says(  # noqa: PL
     assert "--yes" in unasked.err
     for keys, code in (("\x03", 130), ("n\n", 1), ("\x04", 1)):
         asked_for = [sys.executable, "-m", "constitution_client", "rollback", "--reason", "x"]
-        async with Terminal(asked_for, _settings(land, service.url, "")) as terminal:
+        async with Terminal(asked_for, _settings(environment_files, constitution_service.url, "")) as terminal:
             await terminal.until("Start this rollback?")
             terminal.type(keys)
             assert await terminal.end() == code, terminal.sent
@@ -287,20 +206,20 @@ async def test_a_constitution_goes_live_by_hand_as_the_runbook_says(  # noqa: PL
     assert (other.code, other.out) == (1, "")
     assert "there is no generation 7" in other.err
 
-    service.kill()
+    constitution_service.kill()
     gone = constitution("current")
     assert (gone.code, gone.out) == (3, "")
     assert "CONSTITUTION_SERVICE_URL" in gone.err
 
 
 async def test_what_is_wrong_is_refused_with_every_problem_and_the_next_command(
-    land: Land, constitution: Constitution
+    environment_files: EnvironmentFiles, constitution: Constitution
 ) -> None:
     good = document("1.0.0")
-    path, signature = _signed(land, "good.json", good)
+    path, signature = _signed(environment_files, "good.json", good)
 
-    unsigned = land.directory / "alva.sig"
-    unsigned.write_bytes(sign_detached(good, land.person("alva")))
+    unsigned = environment_files.directory / "alva.sig"
+    unsigned.write_bytes(sign_detached(good, environment_files.tsk("alva")))
     refused = constitution("push", "--path", path, "--signature", unsigned)
     assert (refused.code, refused.out) == (1, "")
     assert "alva is no maintainer" in refused.err
@@ -310,7 +229,7 @@ async def test_what_is_wrong_is_refused_with_every_problem_and_the_next_command(
     del broken["expires_at"]
     broken["rules"][0]["when"] = "amount >"
     broken["surprise"] = True
-    path, signature = _signed(land, "broken.json", json.dumps(broken).encode())
+    path, signature = _signed(environment_files, "broken.json", json.dumps(broken).encode())
     refused = constitution("push", "--path", path, "--signature", signature)
     assert refused.code == 1
     assert refused.err.count("  - ") >= 2
@@ -325,11 +244,11 @@ async def test_what_is_wrong_is_refused_with_every_problem_and_the_next_command(
         "twice": b'{"version": "1", "version": "2"}',
         "empty": b"",
     }.items():
-        path, signature = _signed(land, f"{name}.json", data)
+        path, signature = _signed(environment_files, f"{name}.json", data)
         refused = constitution("push", "--path", path, "--signature", signature)
         assert (refused.code, refused.out) == (1, ""), name
 
-    (land.directory / "large.json").write_bytes(b" " * 2 * 1024 * 1024)
+    (environment_files.directory / "large.json").write_bytes(b" " * 2 * 1024 * 1024)
     refused = constitution("push", "--path", "large.json", "--signature", signature)
     assert refused.code == 1
     assert "larger than" in refused.err
@@ -340,51 +259,63 @@ async def test_what_is_wrong_is_refused_with_every_problem_and_the_next_command(
         assert "next: " in missing.err
 
 
-async def test_who_may_not_is_refused_and_told_what_is_missing(land: Land, constitution: Constitution) -> None:
-    path, signature = _signed(land, "good.json", document("1.0.0"))
+async def test_who_may_not_is_refused_and_told_what_is_missing(
+    environment_files: EnvironmentFiles, constitution: Constitution
+) -> None:
+    path, signature = _signed(environment_files, "good.json", document("1.0.0"))
     push = ("push", "--path", path, "--signature", signature)
 
     keyless = constitution(*push, CLIENT_KEY_FILE="")
     assert keyless.code == 2
     assert "CLIENT_KEY_FILE" in keyless.err
 
-    target = constitution(*push, CLIENT_KEY_FILE=str(land.key_file("target")))
+    target = constitution(*push, CLIENT_KEY_FILE=str(environment_files.key_file("target")))
     assert target.code == 1
     assert "artifacts:write" in target.err
 
-    stranger = Land.found(land.directory / "stranger")
+    stranger = EnvironmentFiles.make(environment_files.directory / "stranger")
     refused = constitution(*push, CLIENT_KEY_FILE=str(stranger.key_file("operator")))
     assert refused.code == 1
     assert "token" in refused.err
 
     by_board = ("change-request", "--id", "CR-1", "--path", path, "--reason", "x")
-    refused = constitution(*by_board, "--key", land.directory / "keys" / "alva.tsk")
+    refused = constitution(*by_board, "--key", environment_files.directory / "keys" / "alva.tsk")
     assert refused.code == 1
     assert "author" in refused.err
 
     by_author = ("approve", "CR-1", "--checksum", checksum_of(path.read_bytes()), "--evidence", "sha256:" + "0" * 64)
     refused = constitution(
-        *by_author, "--update-id", str(uuid4()), "--print", "--yes", "--key", land.directory / "keys" / "mara.tsk"
+        *by_author,
+        "--update-id",
+        str(uuid4()),
+        "--print",
+        "--yes",
+        "--key",
+        environment_files.directory / "keys" / "mara.tsk",
     )
     assert refused.code == 1
     assert "no member of the board" in refused.err
 
 
 async def test_the_client_keeps_its_promises(
-    land: Land, worker: ConstitutionServiceClient, assessor: ConstitutionServiceClient, service: Service
+    environment_files: EnvironmentFiles, author: Author, constitution_service: Service
 ) -> None:
+    worker = author.worker
     data = document("1.0.0")
-    signature = sign_detached(data, land.person("mara"))
+    signature = author.sign(data)
     artifact = await worker.push(data, [signature])
     assert await worker.artifact(artifact.checksum) == data
     assert await worker.artifact_signatures(artifact.checksum) == [signature]
     with pytest.raises(NotFoundError):
         await worker.artifact("sha256:" + "0" * 64)
 
-    blob = await assessor.put_blob(b"\x00\xff any bytes")
+    blob = await author.assessor.put_blob(b"\x00\xff any bytes")
     assert await worker.blob(blob) == b"\x00\xff any bytes"
-    record = _evidence(data, "CR-1", blob)
-    assert await worker.evidence(await _assessed(land, assessor, record)) == record
+    record = await author.record(data, "CR-1")
+    digest = await author.assessor.put_evidence(record)
+    assert await worker.evidence(digest) == record
+    envelope = await author.attest(GatePredicate.of(record, digest))
+    assert await author.assessor.attestations(evidence=digest) == [envelope]
 
     assert await worker.current() is None
     assert await worker.lease() is None
@@ -423,17 +354,21 @@ async def test_the_client_keeps_its_promises(
     await worker.audit(event)
     assert (await worker.ready()).status == "ok"
 
-    async with ConstitutionServiceClient(service.url, None, ENVIRONMENT) as reader:
+    async with ConstitutionServiceClient(constitution_service.url, None, ENVIRONMENT) as reader:
         assert await reader.artifact(artifact.checksum) == data
         with pytest.raises(ForbiddenError, match="artifacts:write"):
             await reader.push(data, [signature])
-    async with ConstitutionServiceClient(service.url, land.key("worker"), "staging") as elsewhere:
+    async with ConstitutionServiceClient(
+        constitution_service.url, environment_files.key("worker"), "staging"
+    ) as elsewhere:
         with pytest.raises(ForbiddenError):
             await elsewhere.push(data, [signature])
 
 
-async def test_a_dead_service_is_unavailable_within_the_limit_of_repeats(land: Land) -> None:
-    async with ConstitutionServiceClient(f"http://127.0.0.1:{free_port()}", land.key("worker"), ENVIRONMENT) as client:
+async def test_a_dead_service_is_unavailable_within_the_limit_of_repeats(environment_files: EnvironmentFiles) -> None:
+    async with ConstitutionServiceClient(
+        f"http://127.0.0.1:{free_port()}", environment_files.key("worker"), ENVIRONMENT
+    ) as client:
         with pytest.raises(UnavailableError, match="did not answer GET /v1/constitution"):
             await client.current()
 

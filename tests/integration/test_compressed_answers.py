@@ -18,7 +18,7 @@ from constitution_client.backtest import backtest
 from constitution_client.service import ConstitutionServiceClient
 from services.orchestrator.engines import Engines
 from signatures.tokens import ClientKey
-from tests.constitution_service_support import ENVIRONMENT
+from tests.world.files import ENVIRONMENT
 
 UNPACKED = 64 * 1024 * 1024  # bytes
 BOUND = 8 * 1024 * 1024  # bytes that reading an answer may take, with everything around it

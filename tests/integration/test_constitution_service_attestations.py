@@ -18,8 +18,10 @@ from constitution.trust.attestation import GatePredicate, SyncPredicate, TargetR
 from signatures.attestations import Attestation, sign_attestation
 from signatures.dsse import envelope_digest
 from signatures.tokens import ClientKey
-from tests.constitution_service_support import ENVIRONMENT, Author, following
 from tests.resources import Database
+from tests.world.author import Author
+from tests.world.documents import following
+from tests.world.files import ENVIRONMENT
 
 MISSING = "sha256:" + "0" * 64
 WATCHED = Strategy(watch_seconds=60)
@@ -75,7 +77,7 @@ async def test_a_worker_may_store_neither_evidence_nor_attestations(author: Auth
         await author.worker.put_evidence(record)
     with pytest.raises(ForbiddenError, match="evidence:write"):
         await author.worker.put_blob(b"a watch that nobody watched")
-    envelope = signed(GatePredicate.of(record, MISSING), author.site.key("assessor"))
+    envelope = signed(GatePredicate.of(record, MISSING), author.files.key("assessor"))
     with pytest.raises(ForbiddenError, match="evidence:write"):
         await author.worker.put_attestation(envelope)
 
@@ -83,13 +85,13 @@ async def test_a_worker_may_store_neither_evidence_nor_attestations(author: Auth
 async def test_only_an_assessors_signature_is_stored(author: Author) -> None:
     _, said, _ = await invented(author)
     for client in ("worker", "assessor-client", "constitution-service"):
-        key = author.site.key(client)
+        key = author.files.key(client)
         for name in (client, "assessor"):  # under its own name, and under the assessor's
             with pytest.raises(UntrustedError):
                 await author.assessor.put_attestation(sign_attestation(said, name, key.private_key))
     elsewhere = said.model_copy(update={"environment": "production"})
     with pytest.raises(UntrustedError, match="production"):
-        await author.assessor.put_attestation(signed(elsewhere, author.site.key("assessor")))
+        await author.assessor.put_attestation(signed(elsewhere, author.files.key("assessor")))
 
 
 async def test_a_load_needs_the_gates_attestation_of_this_very_evidence(author: Author) -> None:
@@ -121,8 +123,8 @@ async def test_an_attestation_written_into_the_database_counts_only_with_its_sig
     author: Author, database: Database
 ) -> None:
     request, said, _ = await invented(author)
-    forged = signed(said, author.site.key("worker"))
-    renamed = sign_attestation(said, "assessor", author.site.key("worker").private_key)
+    forged = signed(said, author.files.key("worker"))
+    renamed = sign_attestation(said, "assessor", author.files.key("worker").private_key)
     connection = await asyncpg.connect(database.url)
     try:
         for envelope in (forged, renamed):

@@ -10,9 +10,10 @@ from constitution.errors import UntrustedError
 from constitution.release import Kind
 from signatures.current import verify_current
 from signatures.openpgp import sign_detached
-from signatures.trust_files import load_trust
-from tests.constitution_service_support import ENVIRONMENT, Author, Site, following, make_site
 from tests.helpers import eventually
+from tests.world.author import Author
+from tests.world.documents import following
+from tests.world.files import ENVIRONMENT, EnvironmentFiles
 
 pytestmark = pytest.mark.slow
 
@@ -20,33 +21,33 @@ LIFE = timedelta(seconds=100)  # Sequoia dates a key a minute back
 
 
 @pytest.fixture
-def service_site(tmp_path: Path) -> Site:
-    """A site whose maintainer has a second key, that expires soon after."""
-    site = make_site(tmp_path / "site")
+def environment_files(tmp_path: Path) -> EnvironmentFiles:
+    """An environment whose maintainer has a second key, that expires soon after."""
+    files = EnvironmentFiles.make(tmp_path / "files")
     brief = pysequoia.Tsk.generate(user_id="Mara <mara@brief.invalid>", validity_seconds=int(LIFE.total_seconds()))
     certificate = brief.extract_certificate()
-    (site.directory / "keys" / "brief.tsk").write_bytes(bytes(brief))
-    (site.directory / "trust" / "certificates" / "brief.asc").write_text(str(certificate))
-    policy = site.directory / "trust" / "trust.toml"
+    (files.directory / "keys" / "brief.tsk").write_bytes(bytes(brief))
+    (files.directory / "trust" / "certificates" / "brief.asc").write_text(str(certificate))
+    policy = files.directory / "trust" / "trust.toml"
     mine = 'certificate = "certificates/mara.asc" }'
     other = f'{{ fingerprint = "{certificate.fingerprint}", certificate = "certificates/brief.asc" }}'
     text = policy.read_text()
     assert mine in text
     policy.write_text(text.replace(mine, f"{mine}, {other}"))
-    return Site(site.directory, load_trust(policy))
+    return files
 
 
 async def test_a_rollback_restores_what_a_key_signed_that_has_expired_since(author: Author) -> None:
-    certificate = author.site.directory / "trust" / "certificates" / "brief.asc"
+    certificate = author.files.directory / "trust" / "certificates" / "brief.asc"
     expires = pysequoia.Cert.from_bytes(certificate.read_bytes()).expiration
     assert expires is not None
     good = author.draft("1.0.0")
-    signature = sign_detached(good, author.site.tsk("brief"))
+    signature = sign_detached(good, author.files.tsk("brief"))
     await author.worker.push(good, [signature])
     first = await author.confirmed(good, expected_generation=0)  # one signature of a person is kept: the first
     assert first.checksum is not None
     late = author.draft("1.2.0", following(first))
-    signed_late = sign_detached(late, author.site.tsk("brief"))  # later the key refuses to sign at all
+    signed_late = sign_detached(late, author.files.tsk("brief"))  # later the key refuses to sign at all
     await author.confirmed(author.draft("1.1.0", following(first)), expected_generation=1)
 
     async def expired() -> bool:
@@ -62,5 +63,5 @@ async def test_a_rollback_restores_what_a_key_signed_that_has_expired_since(auth
     current = await author.worker.current("default")
     assert current is not None
     assert (current.generation, current.kind, current.checksum) == (3, Kind.ROLLBACK, first.checksum)
-    statement = verify_current(current, trust=author.site.trust, environment=ENVIRONMENT, ring="default")
+    statement = verify_current(current, trust=author.files.trust, environment=ENVIRONMENT, ring="default")
     assert statement.signatures_at == first.effective_at < expires < restored.effective_at

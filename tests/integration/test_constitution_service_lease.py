@@ -18,9 +18,11 @@ from constitution.errors import (
     UpdateClosedError,
 )
 from constitution.release import Kind, Standing
-from tests.constitution_service_support import Author, ServiceProcess, following, key
 from tests.helpers import eventually
 from tests.resources import Database
+from tests.world.author import Author, key
+from tests.world.documents import following
+from tests.world.environment import serving
 
 
 async def test_the_holder_asks_again_and_gets_the_same_token(author: Author) -> None:
@@ -42,7 +44,7 @@ async def test_another_update_is_refused_and_told_who_holds(author: Author) -> N
         "/v1/constitution/lease",
         json={"update_id": other, "kind": "update"},
         headers={
-            "Authorization": f"Bearer {author.site.token('worker', 'lease:write')}",
+            "Authorization": f"Bearer {author.files.token('worker', 'lease:write')}",
             "Idempotency-Key": key(other, "lease"),
         },
     )
@@ -154,7 +156,7 @@ async def test_a_lease_call_that_arrives_twice_does_not_take_the_lease_again(aut
         "/v1/constitution/lease",
         json=LeaseRequest(update_id=update, kind=Kind.ROLLBACK).model_dump(mode="json"),
         headers={
-            "Authorization": f"Bearer {author.site.token('worker', 'lease:write')}",
+            "Authorization": f"Bearer {author.files.token('worker', 'lease:write')}",
             "Idempotency-Key": key(update, "lease"),
         },
     )
@@ -210,11 +212,9 @@ async def test_the_same_call_ten_times_at_once_happens_once(author: Author) -> N
 @pytest.fixture
 async def impatient(author: Author, service_settings: dict[str, str], tmp_path: Path) -> AsyncIterator[Author]:
     """A second process of the service, for which a lease ends after a second without a sign of life."""
-    process = ServiceProcess({**service_settings, "LEASE_SECONDS": "1"}, tmp_path / "impatient.log").start()
-    other = Author(author.site, process.url)
-    yield other
-    await other.aclose()
-    assert process.stop() == 0
+    settings = {**service_settings, "LEASE_SECONDS": "1"}
+    async with serving(author.files, settings, tmp_path / "impatient.log") as other:
+        yield other.author
 
 
 async def test_a_lease_without_a_sign_of_life_ends_and_its_holder_is_fenced_once_it_is_taken(impatient: Author) -> None:
@@ -266,7 +266,7 @@ async def test_who_may_not_take_the_lease_never_sees_its_token(author: Author) -
     told = {"update_id": held.update_id, "kind": "update", "workflow_id": "test"}
     assert {name: open_to_all.json()[name] for name in told} == told
     assert "fencing_token" not in open_to_all.json()
-    token = {"Authorization": f"Bearer {author.site.token('gate', 'probe')}"}
+    token = author.files.bearer("probe", "gate")
     assert "fencing_token" not in (await author.http.get("/v1/constitution/lease", headers=token)).json()
 
     with pytest.raises(LeaseHeldError) as refused:

@@ -1,7 +1,7 @@
 """The relay under faults: nothing committed is lost, nothing forged stays, nothing late changes anything."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,11 +12,15 @@ from redis.asyncio import Redis
 from adapters.redis_cache import ConstitutionCache
 from constitution.names import Names
 from constitution.release import CurrentConstitution
-from tests.constitution_service_support import Author, Received, ServiceProcess, following
 from tests.helpers import eventually
-from tests.integration.conftest import Topics
 from tests.ports import free_port
 from tests.resources import Database
+from tests.world.author import Author
+from tests.world.documents import following
+from tests.world.environment import serving
+from tests.world.files import EnvironmentFiles
+from tests.world.processes import Service
+from tests.world.readings import Record, Topics
 
 
 async def holds(cache: ConstitutionCache, generation: int) -> bool:
@@ -120,7 +124,7 @@ async def test_an_older_generation_never_replaces_a_newer_one(author: Author, ca
 
 async def test_killed_between_commit_and_delivery_nothing_is_lost_nor_reordered(
     author: Author,
-    constitution_service: ServiceProcess,
+    constitution_service: Service,
     service_settings: dict[str, str],
     topics: Topics,
     tmp_path: Path,
@@ -129,21 +133,17 @@ async def test_killed_between_commit_and_delivery_nothing_is_lost_nor_reordered(
     await author.delivered(1)
     # A service that cannot reach Kafka commits and cannot deliver; it is killed with all of it in the outbox.
     constitution_service.kill()
-    cut_off = ServiceProcess(
-        {**service_settings, "KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{free_port()}"}, tmp_path / "cut-off.log"
-    ).start()
-    lonely = Author(author.site, cut_off.url)
-    try:
+    settings = {**service_settings, "KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{free_port()}"}
+    async with serving(author.files, settings, tmp_path / "cut-off.log") as cut_off:
+        lonely = cut_off.author
         second = await lonely.confirmed(lonely.draft("1.1.0", following(first)), expected_generation=1)
         third = await lonely.confirmed(lonely.draft("1.2.0", following(second)), expected_generation=2)
         await lonely.confirmed(lonely.draft("1.3.0", following(third)), expected_generation=3)
         assert (await lonely.worker.release(2)).delivery.delivered_at is None
-    finally:
-        await lonely.aclose()
-        cut_off.kill()
+        cut_off.service.kill()
     assert {record.value["generation"] for record in await topics.updated()} == {1}
 
-    constitution_service.start()
+    await constitution_service.start().ready()
 
     await author.delivered(4)
     records = await topics.updated()
@@ -154,20 +154,20 @@ async def test_killed_between_commit_and_delivery_nothing_is_lost_nor_reordered(
 
 
 async def test_killed_again_and_again_while_releasing_loses_nothing(
-    author: Author, constitution_service: ServiceProcess, topics: Topics
+    author: Author, constitution_service: Service, topics: Topics
 ) -> None:
     previous = None
     for generation in range(1, 5):
         document = author.draft(f"1.{generation}.0", previous)
         result, lease = await author.publish(document, expected_generation=generation - 1)
         constitution_service.kill()
-        constitution_service.start()
+        await constitution_service.start().ready()
         await author.release_lease(lease)
         previous = following(result)
 
     await author.delivered(4)
     records = [record for record in await topics.updated() if record.key == "global"]
-    seen: dict[str, Received] = {}
+    seen: dict[str, Record] = {}
     for record in records:
         seen.setdefault(record.headers["ce_id"], record)
     assert [record.value["generation"] for record in seen.values()] == [1, 2, 3, 4]
@@ -175,17 +175,15 @@ async def test_killed_again_and_again_while_releasing_loses_nothing(
 
 async def test_without_redis_the_event_is_late_by_a_second_at_most(
     author: Author,
-    constitution_service: ServiceProcess,
+    constitution_service: Service,
     service_settings: dict[str, str],
     tmp_path: Path,
     topics: Topics,
 ) -> None:
     constitution_service.kill()
-    alone = ServiceProcess(
-        {**service_settings, "REDIS_URL": f"redis://127.0.0.1:{free_port()}/0"}, tmp_path / "alone.log"
-    ).start()
-    lonely = Author(author.site, alone.url)
-    try:
+    settings = {**service_settings, "REDIS_URL": f"redis://127.0.0.1:{free_port()}/0"}
+    async with serving(author.files, settings, tmp_path / "alone.log") as alone:
+        lonely = alone.author
         result = await lonely.confirmed(lonely.draft("1.0.0"), expected_generation=0)
 
         async def sent() -> bool:
@@ -195,9 +193,6 @@ async def test_without_redis_the_event_is_late_by_a_second_at_most(
         current = await lonely.worker.current()
         ready = (await lonely.http.get("/readyz")).json()
         release = await lonely.worker.release(1)
-    finally:
-        await lonely.aclose()
-        alone.stop()
     assert current is not None
     assert current.checksum == result.checksum
     assert ready["status"] == "degraded"
@@ -206,17 +201,18 @@ async def test_without_redis_the_event_is_late_by_a_second_at_most(
 
 
 @pytest.fixture
-def second(service_settings: dict[str, str], tmp_path: Path) -> Iterator[ServiceProcess]:
+async def second(
+    environment_files: EnvironmentFiles, service_settings: dict[str, str], tmp_path: Path
+) -> AsyncIterator[Service]:
     """A second process of the service, beside the first."""
-    process = ServiceProcess(service_settings, tmp_path / "second.log").start()
-    yield process
-    process.stop()
+    async with serving(environment_files, service_settings, tmp_path / "second.log") as beside:
+        yield beside.service
 
 
 async def test_a_stopped_relay_is_replaced_and_changes_nothing_when_it_wakes(
     author: Author,
-    constitution_service: ServiceProcess,
-    second: ServiceProcess,
+    constitution_service: Service,
+    second: Service,
     topics: Topics,
     cache: ConstitutionCache,
 ) -> None:
@@ -224,19 +220,19 @@ async def test_a_stopped_relay_is_replaced_and_changes_nothing_when_it_wakes(
     await author.delivered(1)
     assert constitution_service.events("relay_elected")
     assert not second.events("relay_elected")
-    other = Author(author.site, second.url)
+    other = Author(author.files, second.url)
     try:
-        constitution_service.signal(signal.SIGSTOP)
+        constitution_service.send(signal.SIGSTOP)
         await other.confirmed(other.draft("1.1.0", following(first)), expected_generation=1)
         await other.delivered(2)
-        constitution_service.signal(signal.SIGCONT)
+        constitution_service.send(signal.SIGCONT)
         await eventually(lambda: bool(constitution_service.events("relay_yields")))
         third = await author.confirmed(
             author.draft("1.2.0", following(first), previous=(await live(author))), expected_generation=2
         )
         await author.delivered(3)
     finally:
-        constitution_service.signal(signal.SIGCONT)
+        constitution_service.send(signal.SIGCONT)
         await other.aclose()
 
     records = [record for record in await topics.updated() if record.key == "global"]

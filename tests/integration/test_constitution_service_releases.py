@@ -20,9 +20,12 @@ from constitution.errors import (
 )
 from constitution.release import CurrentConstitution, Kind, Standing
 from signatures.current import verify_current
-from tests.constitution_service_support import ENVIRONMENT, Author, ServiceProcess, following
 from tests.helpers import eventually
-from tests.integration.conftest import Topics
+from tests.world.author import Author
+from tests.world.documents import following
+from tests.world.files import ENVIRONMENT
+from tests.world.processes import Service
+from tests.world.readings import Topics
 
 
 async def test_before_the_first_release_there_is_no_constitution(author: Author) -> None:
@@ -34,7 +37,7 @@ async def test_before_the_first_release_there_is_no_constitution(author: Author)
 
 
 async def test_releases_reach_postgres_redis_and_kafka_in_order(
-    author: Author, cache: ConstitutionCache, topics: Topics, constitution_service: ServiceProcess
+    author: Author, cache: ConstitutionCache, topics: Topics, constitution_service: Service
 ) -> None:
     first = await author.confirmed(author.draft("1.0.0"), expected_generation=0)
     document = author.draft("1.1.0", following(first))
@@ -48,7 +51,7 @@ async def test_releases_reach_postgres_redis_and_kafka_in_order(
     assert current is not None
     assert raw is not None
     assert current == CurrentConstitution.model_validate_json(raw)
-    statement = verify_current(current, trust=author.site.trust, environment=ENVIRONMENT, ring="default")
+    statement = verify_current(current, trust=author.files.trust, environment=ENVIRONMENT, ring="default")
     assert current.document == document.decode()
     assert (statement.generation, statement.checksum, statement.previous) == (2, checksum_of(document), first.checksum)
     assert [(r.value["generation"], r.key, r.headers["ce_id"]) for r in records] == [
@@ -106,7 +109,7 @@ async def test_artifacts_are_stored_once_and_served_exactly(author: Author) -> N
     document = author.draft("1.0.0")
     signature = author.sign(document)
     files = [("document", ("d", document)), ("signature", ("s", signature))]
-    headers = {"Authorization": f"Bearer {author.site.token('worker', 'artifacts:write')}"}
+    headers = author.files.bearer("artifacts:write", "worker")
 
     once = await author.http.post("/v1/constitution/artifacts", files=files, headers=headers)
     again = await author.http.post("/v1/constitution/artifacts", files=files, headers=headers)
@@ -157,7 +160,8 @@ async def test_a_first_release_that_fails_is_withdrawn_by_its_own_approvals(auth
     assert withdrawn.checksum is None
     await author.delivered(2)
     assert [r.value["kind"] for r in await topics.updated()] == ["update", "update", "withdraw", "withdraw"]
-    again = await author.confirmed_after_withdraw(author.draft("1.0.1"), undo, expected_generation=2)
+    await author.release_lease(undo)
+    again = await author.confirmed(author.draft("1.0.1"), expected_generation=2)
     assert again.generation == 3
     assert result.generation == 1
 
@@ -202,12 +206,12 @@ async def test_after_a_later_confirmation_a_rollback_needs_its_own_quorum(author
     with pytest.raises(NotApprovedError):
         await author.load(author.undoing(lease, third.generation, first.checksum), "alone")
     one = author.approvals(
-        None, kind=Kind.ROLLBACK, checksum=first.checksum, rollback_of=third.generation, people=("alva",)
+        None, kind=Kind.ROLLBACK, checksum=first.checksum, rollback_of=third.generation, members=("alva",)
     )
     with pytest.raises(NotApprovedError):
         await author.load(author.undoing(lease, third.generation, first.checksum, one), "one")
     two = author.approvals(
-        None, kind=Kind.ROLLBACK, checksum=first.checksum, rollback_of=third.generation, people=("alva", "chen")
+        None, kind=Kind.ROLLBACK, checksum=first.checksum, rollback_of=third.generation, members=("alva", "chen")
     )
 
     fourth = await author.load(author.undoing(lease, third.generation, first.checksum, two), "two")
@@ -287,10 +291,10 @@ async def test_a_reissue_needs_a_signed_override_and_repeats_what_is_live(author
 
     with pytest.raises(NotApprovedError):
         await author.load(request, "alone")
-    other = author.approvals(document, kind=Kind.REISSUE, checksum=checksum_of(b"other"), people=("alva",))
+    other = author.approvals(document, kind=Kind.REISSUE, checksum=checksum_of(b"other"), members=("alva",))
     with pytest.raises(NotApprovedError):
         await author.load(request.model_copy(update={"approvals": other}), "other")
-    signed = author.approvals(document, kind=Kind.REISSUE, people=("alva",))
+    signed = author.approvals(document, kind=Kind.REISSUE, members=("alva",))
     again = await author.load(request.model_copy(update={"approvals": signed}), "signed")
 
     assert (again.generation, again.checksum) == (2, first.checksum)

@@ -10,9 +10,11 @@ import asyncpg
 import pytest
 
 from constitution.release import Kind
-from tests.constitution_service_support import CHECKOUT, Author, following
 from tests.helpers import eventually
 from tests.resources import Database
+from tests.world.author import Author
+from tests.world.documents import following
+from tests.world.files import CHECKOUT
 
 APPEND_ONLY = (
     "artifacts",
@@ -46,7 +48,7 @@ async def history(author: Author, database: Database) -> None:
     owner = await asyncpg.connect(database.owner_url)
     try:
         await eventually(lambda: owner.fetchval("SELECT count(*) = 4 FROM stored_records"))
-        await owner.execute("INSERT INTO lost_generations VALUES ('testing', 3, 'nothing is left of it')")
+        await owner.execute("INSERT INTO lost_generations VALUES ('development', 3, 'nothing is left of it')")
     finally:
         await owner.close()
 

@@ -10,7 +10,8 @@ from constitution.api import LoadResult
 from constitution.environment import Strategy
 from constitution.errors import ConflictError, EvidenceError
 from constitution.release import Kind, Standing, Verdict
-from tests.constitution_service_support import Author, following
+from tests.world.author import Author
+from tests.world.documents import following
 
 MISSING = "sha256:" + "0" * 64
 
@@ -70,7 +71,7 @@ async def test_enough_signed_orders_of_the_board_say_it_without_evidence(author:
         (
             enough[:1] * 2,
             await author.orders(2, "withdraw"),
-            await author.orders(2, "poison", people=("mara", "alva")),
+            await author.orders(2, "poison", members=("mara", "alva")),
             await author.orders(1, "poison"),
             await author.orders(2, "poison", environment="production"),
         )

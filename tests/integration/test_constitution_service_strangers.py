@@ -6,8 +6,9 @@ from pathlib import Path
 import httpx
 
 from services.common.limits import HELD
-from tests.constitution_service_support import Author, ServiceProcess
 from tests.helpers import eventually
+from tests.world.author import Author
+from tests.world.processes import Service
 
 CROWD = 12
 ENDLESS = 12 * 1024 * 1024  # bytes of each body that never ends
@@ -56,7 +57,7 @@ async def test_a_stranger_alone_is_answered_and_a_bad_token_is_as_good_as_none(a
         assert (answer.status_code, answer.json()["valid"]) == (200, True)
 
 
-def resident(process: ServiceProcess) -> int:
+def resident(process: Service) -> int:
     """The most memory that a process ever had, in bytes."""
     assert process.process is not None
     lines = Path(f"/proc/{process.process.pid}/status").read_text().splitlines()
@@ -64,7 +65,7 @@ def resident(process: ServiceProcess) -> int:
 
 
 async def test_bodies_that_strangers_send_and_never_end_fill_no_memory(
-    author: Author, constitution_service: ServiceProcess
+    author: Author, constitution_service: Service
 ) -> None:
     before = resident(constitution_service)
     head = (

@@ -16,9 +16,10 @@ from constitution.errors import (
     UpdateClosedError,
 )
 from constitution.release import Kind, Standing
-from tests.constitution_service_support import Author, ServiceProcess, key
 from tests.helpers import eventually
 from tests.resources import Database
+from tests.world.author import Author, key
+from tests.world.environment import serving
 
 STOP = "stopped by hand"
 
@@ -152,11 +153,11 @@ async def test_only_the_clock_expires_an_update_and_only_an_undecided_one(author
 async def test_past_the_boards_deadline_an_undecided_update_is_expired_whatever_it_is_called(
     author: Author, service_settings: dict[str, str], tmp_path: Path
 ) -> None:
-    hasty_file = author.site.directory / "hasty.toml"
-    hasty_file.write_text(author.site.environment_file.read_text() + "[deadlines]\ndecisions = 1\n")
-    process = ServiceProcess({**service_settings, "ENVIRONMENT_FILE": str(hasty_file)}, tmp_path / "hasty.log").start()
-    hasty = Author(author.site, process.url)
-    try:
+    hasty_file = author.files.directory / "hasty.toml"
+    hasty_file.write_text(author.files.environment_file.read_text() + "[deadlines]\ndecisions = 1\n")
+    settings = {**service_settings, "ENVIRONMENT_FILE": str(hasty_file)}
+    async with serving(author.files, settings, tmp_path / "hasty.log") as served:
+        hasty = served.author
         for end in (hasty.worker.expire_update, hasty.worker.abort_update):
             request = await author.prepared(author.draft("1.0.0"), expected_generation=0)
             later = await author.prepared(author.draft("1.0.1"), expected_generation=0)
@@ -164,9 +165,6 @@ async def test_past_the_boards_deadline_an_undecided_update_is_expired_whatever_
             assert (await end(request.update_id, stop(request))).state is UpdateState.EXPIRED
             with pytest.raises(UpdateClosedError, match="deadline"):
                 await author.lease(request.update_id)
-    finally:
-        await hasty.aclose()
-        assert process.stop() == 0
 
 
 async def is_over(author: Author, request: LoadRequest) -> bool:
@@ -215,7 +213,7 @@ async def test_the_database_itself_refuses_a_step_that_does_not_follow(author: A
     connection = await asyncpg.connect(database.owner_url)
     insert = """
         INSERT INTO update_states (environment, update_id, position, change_request, state, actor)
-        VALUES ('testing', $1, $2, $3, $4, 'vandal')
+        VALUES ('development', $1, $2, $3, $4, 'vandal')
     """
     try:
         for update, request_id, state in (

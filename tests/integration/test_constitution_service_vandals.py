@@ -7,14 +7,16 @@ from redis.asyncio import Redis
 
 from adapters.redis_cache import MAX_VALUE, ConstitutionCache
 from constitution.names import Names
-from tests.constitution_service_support import Author, ServiceProcess, following
 from tests.helpers import eventually
+from tests.world.author import Author
+from tests.world.documents import following
+from tests.world.processes import Service
 
 HUGE = 200 * 1024 * 1024  # bytes
 ROOM = 100 * 1024 * 1024  # bytes that the service may grow by
 
 
-def peak(process: ServiceProcess) -> int:
+def peak(process: Service) -> int:
     """The most memory that a process ever had, in bytes."""
     assert process.process is not None
     for line in Path(f"/proc/{process.process.pid}/status").read_text().splitlines():
@@ -26,7 +28,7 @@ def peak(process: ServiceProcess) -> int:
 async def test_a_huge_value_in_redis_is_not_even_read(
     *,
     author: Author,
-    constitution_service: ServiceProcess,
+    constitution_service: Service,
     redis: Redis,
     redis_url: str,
     names: Names,
@@ -66,7 +68,7 @@ async def test_no_way_of_writing_a_forged_floor_keeps_a_release_out(
 
 @pytest.mark.parametrize("damage", ["a huge file", "a folder"])
 async def test_damage_in_the_store_stops_no_release(
-    author: Author, constitution_service: ServiceProcess, service_settings: dict[str, str], damage: str
+    author: Author, constitution_service: Service, service_settings: dict[str, str], damage: str
 ) -> None:
     document = author.draft("1.0.0")
     checksum = await author.push(document)

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.constitution_service_support import CHECKOUT
+from tests.world.files import CHECKOUT
 
 
 def begin(directory: Path) -> subprocess.Popen[str]:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.constitution_service_support import CHECKOUT
 from tests.ports import free_port
+from tests.world.files import CHECKOUT
 from worker import CONNECT_FOR
 
 AT_ONCE = 3  # processes side by side: the machine is shared, and the fault is not about load

@@ -17,10 +17,13 @@ from constitution.errors import NotFoundError, UnavailableError, UntrustedError
 from constitution.policy.evaluation import Decision
 from constitution.watch.prediction import PairCounts, Prediction
 from services.policy_engine.candidate import Candidates
-from tests.activity_support import assessor_of, make_config, refused, run
-from tests.constitution_service_support import ENVIRONMENT, Author, Site, following
-from tests.consumers_support import AnswerServer, Service
 from tests.helpers import eventually
+from tests.integration.activity_support import assessor_of, make_config, refused, run
+from tests.world.author import Author
+from tests.world.documents import following
+from tests.world.files import ENVIRONMENT, EnvironmentFiles
+from tests.world.processes import Service
+from tests.world.wire import Fault, Wire
 
 WIRES, EXPORTS, READS = 60, 90, 250
 
@@ -41,12 +44,12 @@ def wider(author: Author, version: str, previous: object) -> bytes:
 
 @pytest.fixture
 async def engine(
-    author: Author, service_site: Site, kafka: dict[str, str], namespace: str, tmp_path: Path
+    author: Author, environment_files: EnvironmentFiles, kafka: dict[str, str], namespace: str, tmp_path: Path
 ) -> AsyncIterator[Service]:
     settings = {
         "TARGET_ID": "engine-1",
         "NAMESPACE": namespace,
-        "ENVIRONMENT_FILE": str(service_site.environment_file),
+        "ENVIRONMENT_FILE": str(environment_files.environment_file),
         "CONSTITUTION_SERVICE_URL": str(author.http.base_url),
         "POLL_SECONDS": "0.2",
         "RECORDING_DIRECTORY": str(tmp_path),
@@ -59,16 +62,16 @@ async def engine(
 
 
 @pytest.fixture
-async def targets(service_site: Site) -> AsyncIterator[HttpTargets]:
-    http = HttpTargets(service_site.key("assessor-client"), ENVIRONMENT)
+async def targets(environment_files: EnvironmentFiles) -> AsyncIterator[HttpTargets]:
+    http = HttpTargets(environment_files.key("assessor-client"), ENVIRONMENT)
     yield http
     await http.aclose()
 
 
-async def evaluated(engine: Service, site: Site) -> None:
+async def evaluated(engine: Service, files: EnvironmentFiles) -> None:
     """Ask the engine as agents do; and as the runbook does, which is no traffic."""
     asked = ["wire"] * WIRES + ["export"] * EXPORTS + ["read"] * READS
-    probe = {"Authorization": f"Bearer {site.token('worker', 'probe')}"}
+    probe = files.bearer("probe", "worker")
     async with httpx.AsyncClient(trust_env=False, timeout=10) as http:
         for action in asked:
             body = {"tenant": "global", "action": action, "user": "elsa", "time": datetime.now(UTC).isoformat()}
@@ -79,7 +82,7 @@ async def evaluated(engine: Service, site: Site) -> None:
 
 
 async def test_an_engine_tells_what_a_candidate_would_change_and_the_board_gets_to_see_it(
-    author: Author, engine: Service, targets: HttpTargets, service_site: Site, tmp_path: Path
+    author: Author, engine: Service, targets: HttpTargets, environment_files: EnvironmentFiles, tmp_path: Path
 ) -> None:
     first = await author.confirmed(author.draft("1.0.0"), expected_generation=0)
 
@@ -87,7 +90,7 @@ async def test_an_engine_tells_what_a_candidate_would_change_and_the_board_gets_
         return (await engine.policy()).generation == 1
 
     await eventually(obeys)
-    await evaluated(engine, service_site)
+    await evaluated(engine, environment_files)
     assert await engine.metric("policy_engine_recorded_requests") == WIRES + EXPORTS + READS
     target = Target(id="engine-1", kind="policy_engine", url=engine.url)
     candidate = wider(author, "1.1.0", following(first))
@@ -102,7 +105,7 @@ async def test_an_engine_tells_what_a_candidate_would_change_and_the_board_gets_
     assert "elsa" not in told.model_dump_json()
 
     silent = Target(id="engine-2", kind="policy_engine", url="http://127.0.0.1:9")
-    config = make_config(service_site, tmp_path, targets=(target, silent))
+    config = make_config(environment_files, tmp_path, targets=(target, silent))
     activity = ExpectedChange(
         service=author.assessor, targets=targets, config=config, assessor=assessor_of(author, config)
     )
@@ -135,7 +138,7 @@ async def test_an_engine_tells_what_a_candidate_would_change_and_the_board_gets_
 
 
 async def test_only_the_probe_scope_and_a_signed_candidate_are_answered(
-    author: Author, engine: Service, targets: HttpTargets, service_site: Site
+    author: Author, engine: Service, targets: HttpTargets, environment_files: EnvironmentFiles
 ) -> None:
     target = Target(id="engine-1", kind="policy_engine", url=engine.url)
     await engine.ready()
@@ -151,9 +154,9 @@ async def test_only_the_probe_scope_and_a_signed_candidate_are_answered(
     async with httpx.AsyncClient(trust_env=False, timeout=10) as http:
         url = f"{engine.url}/v1/policy/predict"
         assert (await http.post(url, json=body)).status_code == 403
-        refresher = {"Authorization": f"Bearer {service_site.token('target', 'policy:refresh')}"}
+        refresher = environment_files.bearer("policy:refresh", "target")
         assert (await http.post(url, json=body, headers=refresher)).status_code == 403
-        probe = {"Authorization": f"Bearer {service_site.token('worker', 'probe')}"}
+        probe = environment_files.bearer("probe", "worker")
         assert (await http.post(url, json={"checksum": "sha256:no"}, headers=probe)).status_code in {400, 422}
         assert (await http.post(url, json={"checksum": checksum_of(b"x")}, headers=probe)).status_code == 404
         same = await http.post(url, json=body, headers=probe)
@@ -161,28 +164,26 @@ async def test_only_the_probe_scope_and_a_signed_candidate_are_answered(
     assert same.json()["counts"]["requests"] == 0
 
 
-async def test_a_store_that_lies_about_a_candidate_is_not_believed(service_site: Site, tmp_path: Path) -> None:
-    liar = AnswerServer(tmp_path / "liar").start()
-    liar.absent()
-    await liar.listening()
+async def test_a_store_that_lies_about_a_candidate_is_not_believed(environment_files: EnvironmentFiles) -> None:
+    liar = Wire()
+    liar.be(Fault(body=b'{"signatures": []}'))
     try:
         async with httpx.AsyncClient(trust_env=False) as client:
             candidates = Candidates(
-                client, base_url=liar.url, config=load_environment_config(service_site.environment_file)
+                client, base_url=liar.url, config=load_environment_config(environment_files.environment_file)
             )
-            liar.answer(b'{"signatures": []}')
             with pytest.raises(UntrustedError, match="other bytes"):
                 await candidates.compiled(checksum_of(b"something else"))
             with pytest.raises(UntrustedError, match="signed by nobody"):
                 await candidates.compiled(checksum_of(b'{"signatures": []}'))
-            liar.answer(b"{}" * 600_000)
+            liar.be(Fault(body=b"{}" * 600_000))
             with pytest.raises(UntrustedError, match="larger"):
                 await candidates.compiled(checksum_of(b"{}"))
-            liar.answer(b"gone", status=404)
+            liar.be(Fault(status=404, body=b"gone"))
             with pytest.raises(NotFoundError, match="artifact store"):
                 await candidates.compiled(checksum_of(b"{}"))
-            liar.answer(b"broken", status=500)
+            liar.be(Fault(status=500, body=b"broken"))
             with pytest.raises(UnavailableError, match="500"):
                 await candidates.compiled(checksum_of(b"{}"))
     finally:
-        liar.kill()
+        liar.close()

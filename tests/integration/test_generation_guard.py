@@ -16,16 +16,16 @@ from constitution.names import Names
 from services.constitution_service.errors import BehindError, PostgresBehindError
 from services.constitution_service.generations.guard import GenerationGuard
 from services.constitution_service.generations.sources import ReleaseSources
-from tests.constitution_service_support import Site
 from tests.resources import Database
+from tests.world.files import EnvironmentFiles
 
 GENERATIONS = 300
 ASKING = 8
 
 
 @dataclass
-class Town:
-    """Two processes' witnesses over one database."""
+class TwoProcesses:
+    """The generation guards of two processes over one database."""
 
     one: GenerationGuard
     other: GenerationGuard
@@ -43,17 +43,17 @@ async def pool(url: str) -> AsyncIterator[Pool]:
 
 
 @pytest.fixture
-async def town(
+async def two(
     *,
-    service_site: Site,
+    environment_files: EnvironmentFiles,
     database: Database,
     cache: ConstitutionCache,
     service_settings: dict[str, str],
     kafka_configuration: dict[str, str],
     names: Names,
-) -> AsyncIterator[Town]:
+) -> AsyncIterator[TwoProcesses]:
     owner = await asyncpg.connect(database.owner_url)
-    config = load_environment_config(service_site.environment_file)
+    config = load_environment_config(environment_files.environment_file)
     sources = ReleaseSources(
         config=config,
         names=names,
@@ -67,11 +67,11 @@ async def town(
         )
         await one.look()
         await other.look()
-        yield Town(one, other, owner)
+        yield TwoProcesses(one, other, owner)
     await owner.close()
 
 
-async def test_a_release_committed_while_somebody_looks_is_not_taken_for_a_lost_one(town: Town) -> None:
+async def test_a_release_committed_while_somebody_looks_is_not_taken_for_a_lost_one(two: TwoProcesses) -> None:
     over = asyncio.Event()
     refused: list[str] = []
 
@@ -83,28 +83,28 @@ async def test_a_release_committed_while_somebody_looks_is_not_taken_for_a_lost_
             except (PostgresBehindError, BehindError) as error:
                 refused.append(error.message)
 
-    asking = [asyncio.create_task(ask(guard)) for guard in (town.one, town.other) for _ in range(ASKING)]
+    asking = [asyncio.create_task(ask(guard)) for guard in (two.one, two.other) for _ in range(ASKING)]
     for generation in range(1, GENERATIONS + 1):
         # A lost generation counts as given out, and takes no more than a row.
-        await town.owner.execute(
-            "INSERT INTO lost_generations (environment, generation, reason) VALUES ('testing', $1, 'x')", generation
+        await two.owner.execute(
+            "INSERT INTO lost_generations (environment, generation, reason) VALUES ('development', $1, 'x')", generation
         )
-        town.one.committed(generation)
+        two.one.committed(generation)
     over.set()
     await asyncio.gather(*asking)
 
     assert refused == []
 
 
-async def test_what_was_seen_is_missed_by_the_next_who_looks(town: Town) -> None:
-    town.one.committed(7)
+async def test_what_was_seen_is_missed_by_the_next_who_looks(two: TwoProcesses) -> None:
+    two.one.committed(7)
     with pytest.raises(PostgresBehindError, match="generation 7 was live"):
-        await town.one.require(next_generation=False)
+        await two.one.require(next_generation=False)
     with pytest.raises(BehindError, match="restored from an older backup"):
-        town.one.refuse_to_serve()
+        two.one.refuse_to_serve()
     for generation in range(1, 8):
-        await town.owner.execute(
-            "INSERT INTO lost_generations (environment, generation, reason) VALUES ('testing', $1, 'x')", generation
+        await two.owner.execute(
+            "INSERT INTO lost_generations (environment, generation, reason) VALUES ('development', $1, 'x')", generation
         )
-    await town.one.require(next_generation=False)
-    town.one.refuse_to_serve()
+    await two.one.require(next_generation=False)
+    two.one.refuse_to_serve()

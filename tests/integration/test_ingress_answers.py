@@ -13,26 +13,25 @@ from constitution.api import Problem
 from constitution.environment import Target
 from constitution.errors import ForbiddenError, InvalidRequestError, UnavailableError
 from constitution_client.service import ConstitutionServiceClient
-from tests.chaos.proxy import Fault, Proxy
-from tests.constitution_service_support import ENVIRONMENT, Site
 from tests.resources import Prometheus
+from tests.world.files import ENVIRONMENT, EnvironmentFiles
+from tests.world.wire import Fault, Wire
 
 STATUSES = (400, 401, 403, 404, 405, 409, 410, 413, 422)
 PAGE = b"default backend - 404\n"
 
 
 @pytest.fixture
-def ingress(prometheus: Prometheus) -> Iterator[Proxy]:
+def ingress(prometheus: Prometheus) -> Iterator[Wire]:
     """In front of Prometheus."""
-    host, port = prometheus.url.removeprefix("http://").rstrip("/").split(":")
-    proxy = Proxy((host, int(port)))
+    proxy = Wire(prometheus.url)
     yield proxy
     proxy.close()
 
 
 @pytest.mark.parametrize("status", STATUSES)
 @pytest.mark.parametrize("body", [PAGE, b"", b"<html>403</html>", b'{"message": "no Route matched"}'])
-async def test_prometheus_is_away_where_an_ingress_answers(ingress: Proxy, status: int, body: bytes) -> None:
+async def test_prometheus_is_away_where_an_ingress_answers(ingress: Wire, status: int, body: bytes) -> None:
     metrics = PrometheusMetrics(ingress.url)
     try:
         assert await metrics.instant("vector(1)")
@@ -53,10 +52,10 @@ async def test_prometheus_refuses_a_query_in_its_own_words(prometheus: Prometheu
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
-async def test_a_target_is_away_where_an_ingress_answers(service_site: Site, status: int) -> None:
-    proxy = Proxy(("127.0.0.1", 9))  # nobody is behind it
+async def test_a_target_is_away_where_an_ingress_answers(environment_files: EnvironmentFiles, status: int) -> None:
+    proxy = Wire()  # nobody is behind it
     target = Target(id="orchestrator-1", kind="orchestrator", url=proxy.url)
-    targets = HttpTargets(service_site.key("worker"), ENVIRONMENT)
+    targets = HttpTargets(environment_files.key("worker"), ENVIRONMENT)
     try:
         with proxy.during(Fault(status=status, body=PAGE)), pytest.raises(UnavailableError, match=f"HTTP {status}"):
             await targets.policy(target, force=True)
@@ -65,10 +64,10 @@ async def test_a_target_is_away_where_an_ingress_answers(service_site: Site, sta
         proxy.close()
 
 
-async def test_a_target_refuses_a_token_in_its_own_words(service_site: Site) -> None:
-    proxy = Proxy(("127.0.0.1", 9))
+async def test_a_target_refuses_a_token_in_its_own_words(environment_files: EnvironmentFiles) -> None:
+    proxy = Wire()
     target = Target(id="orchestrator-1", kind="orchestrator", url=proxy.url)
-    targets = HttpTargets(service_site.key("worker"), ENVIRONMENT)
+    targets = HttpTargets(environment_files.key("worker"), ENVIRONMENT)
     said = Problem(
         type="urn:somaagenthub:problem:forbidden",
         title="Forbidden",
@@ -86,9 +85,11 @@ async def test_a_target_refuses_a_token_in_its_own_words(service_site: Site) -> 
 
 
 @pytest.mark.parametrize("status", STATUSES)
-async def test_constitution_service_is_away_where_an_ingress_answers(service_site: Site, status: int) -> None:
-    proxy = Proxy(("127.0.0.1", 9))
-    client = ConstitutionServiceClient(proxy.url, service_site.key("worker"), ENVIRONMENT)
+async def test_constitution_service_is_away_where_an_ingress_answers(
+    environment_files: EnvironmentFiles, status: int
+) -> None:
+    proxy = Wire()
+    client = ConstitutionServiceClient(proxy.url, environment_files.key("worker"), ENVIRONMENT)
     try:
         with proxy.during(Fault(status=status, body=PAGE)), pytest.raises(UnavailableError, match=f"HTTP {status}"):
             await client.releases()

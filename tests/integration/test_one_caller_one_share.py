@@ -23,9 +23,10 @@ from constitution.errors import MAX_ISSUES, UnavailableError
 from constitution.names import Names
 from services.common.answers import HELD
 from services.common.deadlines import TAKE_TIMEOUT
-from tests.constitution_service_support import Author, ServiceProcess
 from tests.helpers import eventually
 from tests.resources import Database
+from tests.world.author import Author
+from tests.world.processes import Service
 
 PATIENCE = 3.0  # seconds for an answer of /healthz; as a probe of an orchestrator has
 CROWD = 700  # more than the 512 threads of obstore's runtime
@@ -33,7 +34,7 @@ UNKNOWN = "{" + ",".join(f'"k{n:06d}":0' for n in range(4 * 1024 * 1024 // 12)) 
 
 
 @asynccontextmanager
-async def undisturbed(service: ServiceProcess, database: Database) -> AsyncIterator[None]:
+async def undisturbed(service: Service, database: Database) -> AsyncIterator[None]:
     """The block delays no answer of ``/healthz`` beyond ``PATIENCE``, and costs the relay no election."""
     connection = await asyncpg.connect(database.url)
     late: list[str] = []
@@ -71,7 +72,7 @@ async def undisturbed(service: ServiceProcess, database: Database) -> AsyncItera
     [("application/octet-stream", 413), ("text/plain", 413), ("application/json", 413), ("multipart/form-data", 422)],
 )
 async def test_megabytes_of_unknown_keys_are_refused_whatever_their_media_type(
-    constitution_service: ServiceProcess, database: Database, media_type: str, status: int
+    constitution_service: Service, database: Database, media_type: str, status: int
 ) -> None:
     headers = {"Content-Type": media_type}
     async with undisturbed(constitution_service, database), httpx.AsyncClient(timeout=60) as http:
@@ -83,7 +84,7 @@ async def test_megabytes_of_unknown_keys_are_refused_whatever_their_media_type(
 
 
 async def test_a_document_of_a_megabyte_of_problems_is_answered_with_a_hundred(
-    constitution_service: ServiceProcess, database: Database
+    constitution_service: Service, database: Database
 ) -> None:
     document = b'{"rules":[' + b"{}," * 340_000 + b"{}]}"
     async with undisturbed(constitution_service, database), httpx.AsyncClient(timeout=60) as http:
@@ -105,7 +106,7 @@ async def test_head_and_a_slash_at_the_end(author: Author) -> None:
 @pytest.mark.parametrize("damage", ["a pipe", "a link to a pipe", "a device"])
 async def test_what_is_no_regular_file_in_the_store_costs_no_thread(
     author: Author,
-    constitution_service: ServiceProcess,
+    constitution_service: Service,
     database: Database,
     service_settings: dict[str, str],
     damage: str,
@@ -131,7 +132,7 @@ async def test_what_is_no_regular_file_in_the_store_costs_no_thread(
     assert path.read_bytes() == document  # put right by a read
 
 
-def threads_of(service: ServiceProcess) -> int:
+def threads_of(service: Service) -> int:
     assert service.process is not None
     return len(list(Path(f"/proc/{service.process.pid}/task").iterdir()))
 
@@ -159,7 +160,7 @@ def replace(path: Path, damage: str) -> None:
 async def test_a_costly_value_in_redis_delays_no_read(
     *,
     author: Author,
-    constitution_service: ServiceProcess,
+    constitution_service: Service,
     database: Database,
     redis_url: str,
     names: Names,
@@ -184,9 +185,7 @@ def costly(size: int, shape: str) -> bytes:
     return ("{" + ",".join(f'"k{n:07d}":0' for n in range(size // 13)) + "}").encode()
 
 
-async def test_half_sent_requests_end_and_keep_nobody_out(
-    constitution_service: ServiceProcess, database: Database
-) -> None:
+async def test_half_sent_requests_end_and_keep_nobody_out(constitution_service: Service, database: Database) -> None:
     heads = (b"", b"GET /healthz HTTP/1.1\r\nHost: a", b"POST /v1/constitution/validate HTTP/1.1\r\nX: ")
     writers: list[asyncio.StreamWriter] = []
 
@@ -205,7 +204,7 @@ async def test_half_sent_requests_end_and_keep_nobody_out(
 
 
 async def test_answers_that_nobody_takes_fill_no_memory_and_end(
-    author: Author, constitution_service: ServiceProcess, database: Database
+    author: Author, constitution_service: Service, database: Database
 ) -> None:
     blob = os.urandom(16 * 1024 * 1024)
     digest = await author.assessor.put_blob(blob)
@@ -236,7 +235,7 @@ async def test_answers_that_nobody_takes_fill_no_memory_and_end(
         writer.close()
 
 
-def peak(service: ServiceProcess) -> int:
+def peak(service: Service) -> int:
     """The most memory that a process ever had, in bytes."""
     assert service.process is not None
     lines = Path(f"/proc/{service.process.pid}/status").read_text().splitlines()

@@ -1,66 +1,64 @@
-"""The orchestrator and its policy engines as processes: it really asks, and answers only what both agree on."""
+"""The orchestrator and its policy engines as processes: it really asks, and answers only what both agree on.
+
+They follow a real constitution-service, and what is live there was really released. Faults and attackers are on the
+wire between the two.
+"""
 
 import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from constitution.checksum import checksum_of
 from constitution.policy.document import parse
 from constitution.policy.evaluation import EvaluationRequest, PolicyDecision
 from constitution.policy.rules import Policy
-from tests.consumers_support import AnswerServer, Land, Service, document, rule
-from tests.consumers_town import VECTORS, running_town
+from constitution.release import CurrentConstitution
 from tests.helpers import eventually
 from tests.ports import free_port
-from tests.resources import Database
+from tests.world.author import Author, Forger
+from tests.world.documents import NOON, VECTORS, document, rule
+from tests.world.environment import ServiceEnvironment
+from tests.world.processes import Service
+from tests.world.wire import Fault, Wire
 
-NOON = "2026-11-22T12:00:00Z"
 READING = {"tenant": "global", "user": "u1", "agent": "a1", "action": "read", "prompt": "summarise the report"}
+NOTHING = [rule("none", "deny", "true")]
 
 Start = Callable[..., Service]
 
 
-@pytest.fixture(scope="module")
-def land(tmp_path_factory: pytest.TempPathFactory) -> Land:
-    return Land.found(tmp_path_factory.mktemp("land"))
+@pytest.fixture
+def author(shared_environment: ServiceEnvironment) -> Author:
+    """Who releases what the module's consumers follow."""
+    return shared_environment.author
 
 
 @pytest.fixture
-async def wire(tmp_path: Path) -> AsyncIterator[AnswerServer]:
-    server = AnswerServer(tmp_path / "wire").start()
-    server.absent()
-    await server.listening()
-    yield server
-    server.kill()
+def wire(shared_environment: ServiceEnvironment) -> Iterator[Wire]:
+    """From the test's consumers to constitution-service."""
+    wire = Wire(shared_environment.service.url)
+    yield wire
+    wire.close()
 
 
 @pytest.fixture
-def start(land: Land, wire: AnswerServer, tmp_path: Path) -> Iterator[Start]:
+def start(shared_environment: ServiceEnvironment, wire: Wire, tmp_path: Path) -> Iterator[Start]:
     """Start a consumer that hears no hint and polls once an hour: what it learns, it learns by asking."""
     services: list[Service] = []
 
-    def start(name: str, **settings: str) -> Service:
-        service = Service(
-            name,
-            {
-                "TARGET_ID": f"{name.replace('_', '-')}-{len(services)}",
-                "ENVIRONMENT_FILE": str(land.environment_file),
-                "CONSTITUTION_SERVICE_URL": wire.url,
-                "KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{free_port()}",
-                "POLL_SECONDS": "3600",
-                **({"CLIENT_KEY_FILE": str(land.key_file("target"))} if name == "orchestrator" else {}),
-                **settings,
-            },
-            tmp_path / f"{name}-{len(services)}.log",
-        )
-        services.append(service.start())
-        return service
+    def start(name: str, followed: ServiceEnvironment = shared_environment, **settings: str) -> Service:
+        url = {"CONSTITUTION_SERVICE_URL": wire.url} if followed is shared_environment else {}
+        key = {"CLIENT_KEY_FILE": str(followed.files.key_file("target"))} if name == "orchestrator" else {}
+        deaf = {"KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{free_port()}", "POLL_SECONDS": "3600"}
+        given = followed.consumer_settings(f"{name[:6]}-{uuid4().hex[:8]}", **{**url, **key, **deaf, **settings})
+        services.append(Service(name, given, tmp_path / f"{name}-{len(services)}.log").start())
+        return services[-1]
 
     yield start
     for service in services:
@@ -73,6 +71,24 @@ async def http() -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
+@pytest.fixture
+async def live(author: Author) -> CurrentConstitution:
+    """What is live: a new release of the documents that this module mostly asks about."""
+    return await author.released()
+
+
+async def both(start: Start, *followed: ServiceEnvironment, **settings: str) -> tuple[Service, Service]:
+    """An orchestrator and its engine, both ready."""
+    engine = start("policy_engine", *followed)
+    orchestrator = await start("orchestrator", *followed, POLICY_ENGINE_URL=engine.url, **settings).ready()
+    return orchestrator, await engine.ready()
+
+
+def frozen_on(wire: Wire, current: CurrentConstitution) -> None:
+    """From now on the wire says what was live once."""
+    wire.be(Fault(body=current.model_dump_json().encode(), etag='"frozen"'))
+
+
 async def session(
     http: httpx.AsyncClient, orchestrator: Service, headers: dict[str, str] | None = None, **changes: Any
 ) -> Any:
@@ -83,9 +99,10 @@ async def session(
 
 class TestSessions:
     @pytest.fixture
-    async def pair(self, start: Start, wire: AnswerServer, land: Land) -> tuple[Service, Service]:
-        self.text = document("1.0.0")
-        wire.answer(land.current(1, self.text), etag='"1"')
+    async def pair(self, start: Start, author: Author) -> tuple[Service, Service]:
+        self.live = await author.released()
+        assert self.live.document is not None
+        self.text = self.live.document.encode()
         engine = start("policy_engine")
         orchestrator = start("orchestrator", POLICY_ENGINE_URL=engine.url)
         return await orchestrator.ready(), await engine.ready()
@@ -99,8 +116,8 @@ class TestSessions:
         assert first["session_id"] != second["session_id"]
         assert first["ticket"] is None
         assert first["policy_hash"] == checksum_of(self.text)
-        assert first["constitution_version"] == "1.0.0"
-        assert first["generation"] == 1
+        assert first["constitution_version"] == self.live.version
+        assert first["generation"] == self.live.generation
         assert await engine.metric("policy_engine_evaluations_total") == 2
         assert await orchestrator.metric("orchestrator_sessions_total", decision="allow", tenant="global") == 2
 
@@ -119,7 +136,7 @@ class TestSessions:
         assert answer["ticket"] in pair[0].output()
 
     async def test_decides_as_the_domain_does(
-        self, pair: tuple[Service, Service], http: httpx.AsyncClient, land: Land
+        self, pair: tuple[Service, Service], http: httpx.AsyncClient, author: Author
     ) -> None:
         policy = Policy.compile(parse(self.text))
         vectors: list[dict[str, Any]] = [
@@ -130,20 +147,22 @@ class TestSessions:
             {"tenant": "acme", "action": "divide", "amount": 0.25, "time": NOON},
         ]
         for vector in vectors:
-            answer = await http.post(f"{pair[0].url}/v1/sessions/start", json=vector, headers=land.token("probe"))
+            answer = await http.post(
+                f"{pair[0].url}/v1/sessions/start", json=vector, headers=author.files.bearer("probe")
+            )
             expected = policy.evaluate(EvaluationRequest.model_validate(vector))
             for name in ("decision", "rule", "severity", "message", "reason"):
                 assert answer.json()[name] == getattr(expected, name), vector
 
     async def test_nobody_but_the_probe_chooses_the_hour(
-        self, pair: tuple[Service, Service], http: httpx.AsyncClient, land: Land
+        self, pair: tuple[Service, Service], http: httpx.AsyncClient, author: Author
     ) -> None:
         url = f"{pair[0].url}/v1/sessions/start"
         assert (await http.post(url, json={**READING, "time": NOON})).status_code == 403
         assert (await http.post(url, json={**READING, "tenant": "runbook-probe"})).status_code == 403
-        refresh = land.token("policy:refresh")
+        refresh = author.files.bearer("policy:refresh")
         assert (await http.post(url, json={**READING, "tenant": "runbook-probe"}, headers=refresh)).status_code == 403
-        probe = await session(http, pair[0], land.token("probe"), tenant="runbook-probe", time=NOON)
+        probe = await session(http, pair[0], author.files.bearer("probe"), tenant="runbook-probe", time=NOON)
         assert probe["decision"] == "allow"
         assert await pair[1].metric("policy_engine_evaluations_total", tenant="runbook-probe") == 1
 
@@ -166,109 +185,94 @@ class TestSessions:
 class TestFollowing:
     """No hint and no poll reach anybody here."""
 
+    @pytest.mark.usefixtures("live")
     async def test_the_next_session_after_a_change_obeys_it_and_brings_the_engine_along(
-        self, start: Start, wire: AnswerServer, land: Land, http: httpx.AsyncClient
+        self, start: Start, author: Author, http: httpx.AsyncClient
     ) -> None:
-        first, second = document("1.0.0"), document("1.1.0", [rule("none", "deny", "true")])
-        wire.answer(land.current(1, first), etag='"1"')
-        engine = start("policy_engine")
-        orchestrator = await start("orchestrator", POLICY_ENGINE_URL=engine.url).ready()
-        await engine.ready()
+        orchestrator, engine = await both(start)
         assert (await session(http, orchestrator))["decision"] == "allow"
-        wire.answer(land.current(2, second), etag='"2"')
+        second = await author.released(rules=NOTHING)
         answer = await session(http, orchestrator)
-        assert (answer["decision"], answer["generation"]) == ("deny", 2)
-        assert answer["policy_hash"] == checksum_of(second)
-        assert (await engine.policy()).generation == 2
+        assert (answer["decision"], answer["generation"]) == ("deny", second.generation)
+        assert answer["policy_hash"] == second.checksum
+        assert (await engine.policy()).generation == second.generation
 
     async def test_an_engine_that_is_ahead_makes_the_orchestrator_follow(
-        self, start: Start, wire: AnswerServer, land: Land, http: httpx.AsyncClient, tmp_path: Path
+        self, start: Start, wire: Wire, author: Author, live: CurrentConstitution, http: httpx.AsyncClient
     ) -> None:
-        first, second = document("1.0.0"), document("1.1.0", [rule("none", "deny", "true")])
-        ahead = AnswerServer(tmp_path / "ahead").start()
-        ahead.answer(land.current(2, second))
-        await ahead.listening()
-        wire.answer(land.current(1, first), etag='"1"')
-        engine = await start("policy_engine", CONSTITUTION_SERVICE_URL=ahead.url).ready()
-        orchestrator = await start("orchestrator", POLICY_ENGINE_URL=engine.url).ready()
+        behind = Wire(wire.upstream)
+        frozen_on(behind, live)
+        second = await author.released(rules=NOTHING)
+        engine = await start("policy_engine").ready()
+        asking = {"POLICY_ENGINE_URL": engine.url, "CONSTITUTION_SERVICE_URL": behind.url}
+        orchestrator = await start("orchestrator", **asking).ready()
         answer = await session(http, orchestrator)
         assert (answer["decision"], answer["reason"]) == ("deny", "engine_disagrees")
-        assert answer["generation"] == 1
-        wire.answer(land.current(2, second), etag='"2"')
+        assert answer["generation"] == live.generation
+        behind.repair()
         answer = await session(http, orchestrator)
-        assert (answer["decision"], answer["rule"], answer["generation"]) == ("deny", "none", 2)
-        ahead.kill()
+        assert (answer["decision"], answer["rule"], answer["generation"]) == ("deny", "none", second.generation)
+        behind.close()
 
     async def test_production_debug_refreshes_both_and_answers_with_a_proven_hash(
-        self, start: Start, wire: AnswerServer, land: Land, http: httpx.AsyncClient
+        self, start: Start, wire: Wire, author: Author, live: CurrentConstitution, http: httpx.AsyncClient
     ) -> None:
-        first, second = document("1.0.0"), document("1.1.0")
-        wire.answer(land.current(1, first), etag='"same"')
-        engine = start("policy_engine")
-        orchestrator = await start("orchestrator", POLICY_ENGINE_URL=engine.url).ready()
-        await engine.ready()
-        # A server that says "not modified" whatever happened: only a whole read finds the change.
-        wire.answer(land.current(2, second), etag='"same"')
-        assert (await session(http, orchestrator))["generation"] == 1
+        orchestrator, engine = await both(start)
+        # A cache on the way that says "not modified" whatever happened: only a whole read finds the change.
+        wire.be(Fault(stuck=True))
+        second = await author.released()
+        assert (await session(http, orchestrator))["generation"] == live.generation
         url = f"{orchestrator.url}/v1/sessions/start"
         stranger = await http.post(url, json={**READING, "deployment_mode": "production-debug"})
         assert (stranger.status_code, stranger.json()["code"]) == (403, "forbidden")
-        assert (await engine.policy()).generation == 1
-        answer = await session(http, orchestrator, land.token("probe"), deployment_mode="production-debug")
-        assert (answer["generation"], answer["policy_hash"]) == (2, checksum_of(second))
-        assert (await engine.policy()).checksum == checksum_of(second)
+        assert (await engine.policy()).generation == live.generation
+        probe = author.files.bearer("probe")
+        answer = await session(http, orchestrator, probe, deployment_mode="production-debug")
+        assert (answer["generation"], answer["policy_hash"]) == (second.generation, second.checksum)
+        assert (await engine.policy()).checksum == second.checksum
 
     async def test_a_storm_of_forced_refreshes_becomes_few_reads(
-        self, start: Start, wire: AnswerServer, land: Land, http: httpx.AsyncClient
+        self, start: Start, wire: Wire, author: Author, live: CurrentConstitution, http: httpx.AsyncClient
     ) -> None:
-        wire.answer(land.current(1, document("1.0.0")), etag='"1"')
-        engine = start("policy_engine")
-        orchestrator = await start("orchestrator", POLICY_ENGINE_URL=engine.url).ready()
-        await engine.ready()
-        before = len(wire.requests())
-        probe = land.token("probe")
+        orchestrator, _ = await both(start)
+        before = len(wire.requests)
+        probe = author.files.bearer("probe")
         storm = [session(http, orchestrator, probe, deployment_mode="production-debug") for _ in range(60)]
         answers = await asyncio.gather(*storm)
-        assert {answer["generation"] for answer in answers} == {1}
-        reads = len(wire.requests()) - before
+        assert {answer["generation"] for answer in answers} == {live.generation}
+        reads = len(wire.requests) - before
         assert 2 <= reads < 60, reads  # two of each would do; a busy machine spreads the storm
 
     async def test_production_debug_without_a_verified_answer_is_unavailable(
-        self, start: Start, wire: AnswerServer, land: Land, http: httpx.AsyncClient
+        self, start: Start, wire: Wire, author: Author, live: CurrentConstitution, http: httpx.AsyncClient
     ) -> None:
-        text = document("1.0.0")
-        wire.answer(land.current(1, text), etag='"1"')
-        engine = start("policy_engine")
-        orchestrator = await start("orchestrator", POLICY_ENGINE_URL=engine.url).ready()
-        await engine.ready()
-        wire.answer(land.current(2, document("1.1.0"), signing_key=Ed25519PrivateKey.generate()), etag='"2"')
+        orchestrator, _ = await both(start)
+        forger = Forger(author.files)
+        forged = forger.current(live.generation + 1, document("9.0.0"), signing_key=forger.stranger)
+        wire.be(Fault(body=forged.model_dump_json().encode(), etag='"forged"'))
         url = f"{orchestrator.url}/v1/sessions/start"
         debug = {**READING, "deployment_mode": "production-debug"}
-        answer = await http.post(url, json=debug, headers=land.token("probe"))
+        answer = await http.post(url, json=debug, headers=author.files.bearer("probe"))
         assert answer.status_code == 503
-        assert (await session(http, orchestrator))["policy_hash"] == checksum_of(text)
+        assert (await session(http, orchestrator))["policy_hash"] == live.checksum
 
     async def test_without_constitution_service_sessions_go_on_by_the_last_good_document(
-        self, start: Start, wire: AnswerServer, land: Land, http: httpx.AsyncClient
+        self, start: Start, wire: Wire, live: CurrentConstitution, http: httpx.AsyncClient
     ) -> None:
-        text = document("1.0.0")
-        wire.answer(land.current(1, text))
-        engine = start("policy_engine")
-        orchestrator = await start("orchestrator", POLICY_ENGINE_URL=engine.url).ready()
-        await engine.ready()
-        wire.kill()
+        orchestrator, _ = await both(start)
+        wire.cut()
         for _ in range(3):
             answer = await session(http, orchestrator)
-            assert (answer["decision"], answer["policy_hash"]) == ("allow", checksum_of(text))
+            assert (answer["decision"], answer["policy_hash"]) == ("allow", live.checksum)
         assert "unavailable" in str((await orchestrator.policy()).last_error)
 
     async def test_without_any_release_sessions_are_denied(
-        self, start: Start, land: Land, http: httpx.AsyncClient
+        self, start: Start, service_environment: ServiceEnvironment, http: httpx.AsyncClient
     ) -> None:
-        engine = start("policy_engine")
-        orchestrator = await start("orchestrator", POLICY_ENGINE_URL=engine.url).ready()
+        orchestrator, _ = await both(start, service_environment)
         for mode in ("production", "production-debug"):
-            answer = await session(http, orchestrator, land.token("probe"), deployment_mode=mode)
+            probe = service_environment.files.bearer("probe")
+            answer = await session(http, orchestrator, probe, deployment_mode=mode)
             assert (answer["decision"], answer["reason"]) == ("deny", "no_constitution")
             assert answer["policy_hash"] is None
             assert answer["session_id"] is None
@@ -276,10 +280,8 @@ class TestFollowing:
 
 class TestEngines:
     async def test_engines_are_tried_in_turn_and_without_any_the_session_is_refused(
-        self, start: Start, wire: AnswerServer, land: Land, http: httpx.AsyncClient
+        self, start: Start, live: CurrentConstitution, http: httpx.AsyncClient
     ) -> None:
-        text = document("1.0.0")
-        wire.answer(land.current(1, text), etag='"1"')
         first, second = start("policy_engine"), start("policy_engine")
         urls = f"{first.url}, {second.url}/"
         orchestrator = await start("orchestrator", POLICY_ENGINE_URL=urls).ready()
@@ -295,47 +297,39 @@ class TestEngines:
         second.kill()
         answer = await session(http, orchestrator)
         assert (answer["decision"], answer["reason"], answer["session_id"]) == ("deny", "engine_unreachable", None)
-        assert answer["policy_hash"] == checksum_of(text)
+        assert answer["policy_hash"] == live.checksum
         await second.start().ready()
         assert (await session(http, orchestrator))["decision"] == "allow"
 
+    @pytest.mark.usefixtures("live")
     async def test_something_that_is_no_engine_is_never_believed(
-        self, start: Start, wire: AnswerServer, land: Land, http: httpx.AsyncClient
+        self, start: Start, shared_environment: ServiceEnvironment, http: httpx.AsyncClient
     ) -> None:
-        wire.answer(land.current(1, document("1.0.0")), etag='"1"')
-        orchestrator = await start("orchestrator", POLICY_ENGINE_URL=wire.url).ready()
+        orchestrator = await start("orchestrator", POLICY_ENGINE_URL=shared_environment.service.url).ready()
         assert (await session(http, orchestrator))["reason"] == "engine_unreachable"
 
     async def test_an_engine_that_stays_behind_is_not_followed(
-        self, start: Start, wire: AnswerServer, land: Land, http: httpx.AsyncClient, tmp_path: Path
+        self, start: Start, author: Author, live: CurrentConstitution, http: httpx.AsyncClient
     ) -> None:
-        """Its constitution-service is another one, which is frozen on the release before."""
-        first, second = document("1.0.0"), document("1.1.0")
-        frozen = AnswerServer(tmp_path / "frozen").start()
-        frozen.answer(land.current(1, first))
-        await frozen.listening()
-        wire.answer(land.current(2, second), etag='"2"')
-        engine = await start("policy_engine", CONSTITUTION_SERVICE_URL=frozen.url).ready()
+        """Its way to constitution-service is frozen on the release before."""
+        behind = Wire()
+        frozen_on(behind, live)
+        second = await author.released()
+        engine = await start("policy_engine", CONSTITUTION_SERVICE_URL=behind.url).ready()
         orchestrator = await start("orchestrator", POLICY_ENGINE_URL=engine.url).ready()
         answer = await session(http, orchestrator)
-        assert (answer["decision"], answer["reason"], answer["generation"]) == ("deny", "engine_disagrees", 2)
-        frozen.kill()
+        wanted = ("deny", "engine_disagrees", second.generation)
+        assert (answer["decision"], answer["reason"], answer["generation"]) == wanted
+        behind.close()
 
+    @pytest.mark.usefixtures("live")
     async def test_a_stale_orchestrator_denies_by_setting(
-        self, start: Start, wire: AnswerServer, land: Land, http: httpx.AsyncClient
+        self, start: Start, wire: Wire, http: httpx.AsyncClient
     ) -> None:
-        wire.answer(land.current(1, document("1.0.0")), etag='"1"')
-        engine = start("policy_engine")
-        orchestrator = await start(
-            "orchestrator",
-            POLICY_ENGINE_URL=engine.url,
-            POLL_SECONDS="0.2",
-            MAX_STALENESS_SECONDS="1",
-            STALENESS_ACTION="deny",
-        ).ready()
-        await engine.ready()
+        impatient = {"POLL_SECONDS": "0.2", "MAX_STALENESS_SECONDS": "1", "STALENESS_ACTION": "deny"}
+        orchestrator, _ = await both(start, **impatient)
         assert (await session(http, orchestrator))["decision"] == "allow"
-        wire.kill()
+        wire.cut()
 
         async def stale() -> bool:
             return bool((await session(http, orchestrator))["reason"] == "stale")
@@ -343,55 +337,27 @@ class TestEngines:
         await eventually(stale)
 
 
-class TestWithConstitutionService:
-    async def test_golden_vectors_and_the_next_session_after_a_release(  # noqa: PLR0917 - fixtures
-        self,
-        tmp_path: Path,
-        database: Database,
-        redis_url: str,
-        kafka: dict[str, str],
-        kafka_configuration: dict[str, Any],
-        namespace: str,
-        http: httpx.AsyncClient,
-    ) -> None:
-        async with running_town(
-            tmp_path,
-            database=database,
-            redis_url=redis_url,
-            kafka=kafka,
-            kafka_configuration=kafka_configuration,
-            namespace=namespace,
-        ) as town:
-            rare = {"POLL_SECONDS": "3600"}
-            engine = Service("policy_engine", town.settings("engine-1", **rare), tmp_path / "engine.log").start()
-            key = str(town.land.key_file("target"))
-            asking = town.settings("orchestrator-1", POLICY_ENGINE_URL=engine.url, CLIENT_KEY_FILE=key, **rare)
-            orchestrator = Service("orchestrator", asking, tmp_path / "orchestrator.log").start()
-            try:
-                await engine.ready()
-                await orchestrator.ready()
-                assert (await session(http, orchestrator))["reason"] == "no_constitution"
+async def test_golden_vectors_and_the_next_session_after_a_release(
+    start: Start, service_environment: ServiceEnvironment, http: httpx.AsyncClient
+) -> None:
+    author = service_environment.author
+    orchestrator, engine = await both(start, service_environment)
+    assert (await session(http, orchestrator))["reason"] == "no_constitution"
 
-                first = document("1.0.0")
-                await town.release(first, VECTORS)
-                answer = await session(http, orchestrator)  # the very next one
-                assert (answer["decision"], answer["generation"]) == ("allow", 1)
-                assert answer["policy_hash"] == checksum_of(first)
-                for vector in VECTORS:
-                    body = vector.request.model_dump(mode="json")
-                    headers = town.land.token("probe")
-                    told = await http.post(f"{orchestrator.url}/v1/sessions/start", json=body, headers=headers)
-                    fields = {name: told.json()[name] for name in ("decision", "rule", "severity", "message", "reason")}
-                    assert vector.mismatch(PolicyDecision.model_validate(fields)) is None
+    first = await author.released()
+    answer = await session(http, orchestrator)  # the very next one
+    assert (answer["decision"], answer["generation"]) == ("allow", 1)
+    assert answer["policy_hash"] == first.checksum
+    probe = author.files.bearer("probe")
+    for vector in VECTORS:
+        body = vector.request.model_dump(mode="json")
+        told = await http.post(f"{orchestrator.url}/v1/sessions/start", json=body, headers=probe)
+        fields = {name: told.json()[name] for name in ("decision", "rule", "severity", "message", "reason")}
+        assert vector.mismatch(PolicyDecision.model_validate(fields)) is None
 
-                second = document("1.1.0", [rule("none", "deny", "true")], previous=("1.0.0", checksum_of(first)))
-                await town.release(second)
-                probe = town.land.token("probe")
-                answer = await session(http, orchestrator, probe, deployment_mode="production-debug")
-                assert (answer["decision"], answer["rule"], answer["generation"]) == ("deny", "none", 2)
-                assert (await engine.policy()).checksum == checksum_of(second)
-                assert orchestrator.stop() == 0
-                assert engine.stop() == 0
-            finally:
-                orchestrator.kill()
-                engine.kill()
+    await author.released(rules=NOTHING)
+    answer = await session(http, orchestrator, probe, deployment_mode="production-debug")
+    assert (answer["decision"], answer["rule"], answer["generation"]) == ("deny", "none", 2)
+    assert (await engine.policy()).checksum == answer["policy_hash"]
+    assert orchestrator.stop() == 0
+    assert engine.stop() == 0

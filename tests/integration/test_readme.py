@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import CHECKOUT
+from deploy.embedded.stack_directory import CHECKOUT
 from tests.machine import pace
 
 pytestmark = pytest.mark.timeout(900)

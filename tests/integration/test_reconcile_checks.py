@@ -22,11 +22,13 @@ from constitution.names import Names
 from constitution.release import Envelope
 from services.constitution_service.statement_key import load_statement_key
 from signatures.statements import verify_release
-from tests.activity_support import make_config, run
-from tests.constitution_service_support import ENVIRONMENT, Author, Site, following
 from tests.helpers import eventually
-from tests.integration.conftest import Topics
+from tests.integration.activity_support import make_config, run
 from tests.resources import Database
+from tests.world.author import Author
+from tests.world.documents import following
+from tests.world.files import ENVIRONMENT, EnvironmentFiles
+from tests.world.readings import Topics
 from workflows.reconcile import ConstitutionReconcile
 from workflows.status import UPDATE_ID
 
@@ -34,14 +36,19 @@ BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture
-def places(
-    *, author: Author, service_site: Site, kafka_configuration: dict[str, str | int], names: Names, tmp_path: Path
+def targets(
+    *,
+    author: Author,
+    environment_files: EnvironmentFiles,
+    kafka_configuration: dict[str, str | int],
+    names: Names,
+    tmp_path: Path,
 ) -> TargetChecks:
     return TargetChecks(
         service=author.worker,
-        targets=HttpTargets(service_site.key("worker"), ENVIRONMENT),
+        targets=HttpTargets(environment_files.key("worker"), ENVIRONMENT),
         topic=KafkaEventLog({name: str(value) for name, value in kafka_configuration.items()}, names),
-        config=make_config(service_site, tmp_path),
+        config=make_config(environment_files, tmp_path),
     )
 
 
@@ -53,7 +60,7 @@ async def delivered(topics: Topics, generation: int) -> None:
 
 
 async def test_an_event_that_postgres_does_not_know_is_told_as_lost_or_as_forged(
-    *, places: TargetChecks, author: Author, topics: Topics, kafka_configuration: dict[str, str | int], names: Names
+    *, targets: TargetChecks, author: Author, topics: Topics, kafka_configuration: dict[str, str | int], names: Names
 ) -> None:
     first = await author.confirmed(author.draft("1.0.0"), expected_generation=0)
     await author.confirmed(author.draft("1.1.0", following(first)), expected_generation=1)
@@ -62,9 +69,9 @@ async def test_an_event_that_postgres_does_not_know_is_told_as_lost_or_as_forged
     def question(highest: int) -> TopicInput:
         return TopicInput(environment=ENVIRONMENT, highest=highest, since=BEGINNING)
 
-    assert (await run(places.check_topic, question(2))).findings == ()
+    assert (await run(targets.check_topic, question(2))).findings == ()
 
-    (lost,) = (await run(places.check_topic, question(1))).findings
+    (lost,) = (await run(targets.check_topic, question(1))).findings
     assert (lost.code, "generation 2 is signed" in lost.message) == ("event-unknown", True)
     assert lost.command.startswith("python -m services.constitution_service.recovery releases")
 
@@ -73,7 +80,7 @@ async def test_an_event_that_postgres_does_not_know_is_told_as_lost_or_as_forged
     producer = Producer(kafka_configuration)
     producer.produce(names.topic_updated(), forged, key=b"global", headers={"ce_id": b"forged"}, partition=0)
     assert producer.flush(20) == 0
-    (told,) = (await run(places.check_topic, question(2))).findings
+    (told,) = (await run(targets.check_topic, question(2))).findings
     assert (told.code, "1 forged events" in told.message) == ("event-unknown", True), told
 
 
@@ -81,7 +88,7 @@ async def test_an_event_that_the_service_key_signed_for_another_environment_prov
     *,
     places: TargetChecks,
     author: Author,
-    service_site: Site,
+    environment_files: EnvironmentFiles,
     topics: Topics,
     kafka_configuration: dict[str, str | int],
     names: Names,
@@ -89,8 +96,8 @@ async def test_an_event_that_the_service_key_signed_for_another_environment_prov
     await author.confirmed(author.draft("1.0.0"), expected_generation=0)
     await delivered(topics, 1)
     genuine = (await topics.updated())[0].value
-    key = load_statement_key(service_site.directory / "keys" / "constitution-service.jwk", service_site.trust)
-    release = verify_release(Envelope.model_validate(genuine["statement"]), service_site.trust)
+    key = load_statement_key(environment_files.directory / "keys" / "constitution-service.jwk", environment_files.trust)
+    release = verify_release(Envelope.model_validate(genuine["statement"]), environment_files.trust)
     elsewhere = release.model_copy(update={"environment": "elsewhere", "generation": 2})
     statement = key.sign(elsewhere).model_dump(mode="json")
     event = json.dumps(genuine | {"generation": 2, "statement": statement}).encode()
@@ -103,16 +110,16 @@ async def test_an_event_that_the_service_key_signed_for_another_environment_prov
 
 
 async def test_a_document_that_store_and_postgres_have_lost_is_named_until_it_is_pushed_again(
-    *, places: TargetChecks, author: Author, database: Database, tmp_path: Path
+    *, targets: TargetChecks, author: Author, database: Database, tmp_path: Path
 ) -> None:
     document = author.draft("1.0.0")
     checksum = await author.push(document)
     question = DocumentsInput(environment=ENVIRONMENT, live=(), fallback=checksum)
-    assert (await run(places.check_documents, question)).findings == ()
+    assert (await run(targets.check_documents, question)).findings == ()
 
     folder = tmp_path / "store" / "artifacts" / "sha256" / checksum.removeprefix("sha256:")
     shutil.rmtree(folder)
-    assert (await run(places.check_documents, question)).findings == ()  # Postgres has it, and gives it back
+    assert (await run(targets.check_documents, question)).findings == ()  # Postgres has it, and gives it back
     assert (folder / "document.json").read_bytes() == document
 
     shutil.rmtree(folder)
@@ -129,25 +136,25 @@ async def test_a_document_that_store_and_postgres_have_lost_is_named_until_it_is
             )
     finally:
         await owner.close()
-    (lost,) = (await run(places.check_documents, question)).findings
+    (lost,) = (await run(targets.check_documents, question)).findings
     assert (lost.code, lost.where) == ("artifact-lost", checksum)
     assert "what a rollback would restore" in lost.message
     assert "push the document" in lost.command
 
     await author.push(document)
-    assert (await run(places.check_documents, question)).findings == ()
+    assert (await run(targets.check_documents, question)).findings == ()
 
 
 @pytest.mark.slow  # Temporal reports it after five failed tasks, which takes a minute
 async def test_a_run_whose_workflow_task_fails_again_and_again_is_named(temporal_client: Client, names: Names) -> None:
     queue = names.task_queue()
-    people = RunChecks(search=TemporalSearch(temporal_client, queue))
+    runs = RunChecks(search=TemporalSearch(temporal_client, queue))
     handle = await temporal_client.start_workflow("OfAnotherTime", id=f"{queue}/stalls", task_queue=queue)
     try:
         async with Worker(temporal_client, task_queue=queue, workflows=[ConstitutionReconcile]):
 
             async def named() -> bool:
-                found = (await run(people.check_runs, RunsInput(environment=ENVIRONMENT))).findings
+                found = (await run(runs.check_runs, RunsInput(environment=ENVIRONMENT))).findings
                 assert [(f.code, f.where) for f in found] == [("run-stalls", handle.id)]
                 assert "OfAnotherTime" in found[0].message
                 return True

@@ -19,10 +19,12 @@ from constitution.errors import ConflictError, UnavailableError
 from constitution.release import Delivery, Kind, Standing
 from services.constitution_service.generations.records import StandingFile, sign_record
 from services.constitution_service.statement_key import StatementKey, load_statement_key
-from tests.constitution_service_support import Author, ServiceProcess, Site, following
-from tests.disaster import Disaster, refuses, story
 from tests.helpers import eventually
-from tests.integration.conftest import Topics
+from tests.integration.disaster import Disaster, refuses, story
+from tests.world.documents import following
+from tests.world.environment import serving
+from tests.world.files import ENVIRONMENT, EnvironmentFiles
+from tests.world.readings import Topics
 
 
 async def restored_without(disaster: Disaster, *lost: str) -> None:
@@ -32,14 +34,14 @@ async def restored_without(disaster: Disaster, *lost: str) -> None:
     await disaster.lose(*lost)
 
 
-def service_key(site: Site) -> StatementKey:
-    return load_statement_key(site.directory / "keys" / "constitution-service.jwk", site.trust)
+def service_key(files: EnvironmentFiles) -> StatementKey:
+    return load_statement_key(files.directory / "keys" / "constitution-service.jwk", files.trust)
 
 
 def standing_of(generation: int, checksum: str | None, standing: Standing) -> StandingFile:
     """A standing as another database under the same key would have recorded it."""
     return StandingFile(
-        environment="testing",
+        environment=ENVIRONMENT,
         generation=generation,
         checksum=checksum,
         standing=standing,
@@ -83,7 +85,7 @@ async def test_generations_that_only_a_person_knows_of_can_be_declared_lost(disa
     await author.confirmed(author.draft("1.2.0", following(second)), expected_generation=2)
     await author.delivered(3)
     await restored_without(disaster, "redis", "kafka", "store")
-    disaster.service.start()
+    await disaster.service.start().ready()
 
     code, plan, _ = await disaster.recover("releases", "--lost", "2", "--lost", "3")
     assert (code, plan["lost"], plan["next"].split()[-5:]) == (1, [2, 3], ["--lost", "2", "--lost", "3", "--apply"])
@@ -100,7 +102,7 @@ async def test_a_standing_that_outlived_its_release_keeps_nobody_from_recovering
     restored = await story(disaster)
     await restored_without(disaster, "kafka")
     disaster.records("0000000002/release")[0].unlink()
-    disaster.service.start()
+    await disaster.service.start().ready()
 
     code, plan, _ = await disaster.recover("releases")
     assert (code, plan["lost"], [one["generation"] for one in plan["rebuild"]]) == (1, [2], [3, 4])
@@ -116,7 +118,7 @@ async def test_a_standing_that_outlived_its_release_keeps_nobody_from_recovering
 
 
 async def test_a_confirmation_that_comes_back_late_does_not_make_good_what_was_undone(
-    disaster: Disaster, service_site: Site
+    disaster: Disaster, environment_files: EnvironmentFiles
 ) -> None:
     author = disaster.author
     first = await author.confirmed(author.draft("1.0.0"), expected_generation=0)
@@ -127,14 +129,14 @@ async def test_a_confirmation_that_comes_back_late_does_not_make_good_what_was_u
     await author.stand(2, Standing.CONFIRMED, held)
     await disaster.recorded("0000000002/confirmed")
     await restored_without(disaster)
-    disaster.service.start()
+    await disaster.service.start().ready()
     undo = await author.lease(held.update_id, Kind.ROLLBACK)
     await author.load(author.undoing(undo, bad.generation, first.checksum), "undo")
     await author.stand(2, Standing.POISONED, undo)
     await author.release_lease(undo)
     # And one that the same key signed for another document under this number.
     other = standing_of(1, bad.checksum, Standing.POISONED)
-    disaster.records("0000000001/poisoned")[0].write_bytes(sign_record(other, service_key(service_site)))
+    disaster.records("0000000001/poisoned")[0].write_bytes(sign_record(other, service_key(environment_files)))
 
     code, plan, error = await disaster.recover("releases")
     assert (code, plan["standings"]) == (0, []), error
@@ -146,14 +148,14 @@ async def test_a_confirmation_that_comes_back_late_does_not_make_good_what_was_u
 
 
 async def test_an_author_who_has_left_does_not_keep_their_releases_from_coming_back(
-    disaster: Disaster, service_site: Site
+    disaster: Disaster, environment_files: EnvironmentFiles
 ) -> None:
     await story(disaster)
     before = await disaster.releases()
     await restored_without(disaster, "kafka", "redis")
-    trust = service_site.directory / "trust" / "trust.toml"
+    trust = environment_files.directory / "trust" / "trust.toml"
     trust.write_text(trust.read_text().replace('"maintainer", "author"', '"maintainer"'))
-    disaster.service.start()
+    await disaster.service.start().ready()
 
     code, done, error = await disaster.recover("releases", "--apply")
 
@@ -175,7 +177,7 @@ async def test_a_gap_in_the_records_hides_nothing_that_lies_beyond_it(disaster: 
     strange = disaster.records("9999999999/release")[0]  # anyone who may write to the store can put that there
     strange.parent.mkdir()
     strange.write_text("rubbish")
-    disaster.service.start()
+    await disaster.service.start().ready()
 
     await refuses(disaster, 4)
     code, plan, error = await disaster.recover("releases")
@@ -194,7 +196,7 @@ async def test_whatever_makes_the_service_refuse_is_what_the_command_goes_by(dis
     await restored_without(disaster, "kafka")
     shutil.rmtree(disaster.store / "releases")
     await disaster.redis.set(key, json.dumps(value | {"document": "{}", "signatures": ["x"], "version": "9.9.9"}))
-    disaster.service.start()
+    await disaster.service.start().ready()
 
     await refuses(disaster, 4)
     code, plan, error = await disaster.recover("releases")
@@ -230,7 +232,7 @@ async def test_what_an_event_says_beside_its_statement_is_not_taken_for_history(
     ):
         producer.produce(disaster.names.topic_updated(), json.dumps(value), headers={"ce_id": identity})
     assert producer.flush(10) == 0
-    disaster.service.start()
+    await disaster.service.start().ready()
 
     code, done, error = await disaster.recover("releases", "--apply")
 
@@ -279,34 +281,31 @@ async def test_two_who_fill_the_topic_at_once_send_nothing_twice(disaster: Disas
     assert code == 0, error
     again = await topics.updated()
     assert [(r.key, r.headers, r.value) for r in again] == [(r.key, r.headers, r.value) for r in told]
-    disaster.service.start()
+    await disaster.service.start().ready()
     delivered = [event.offset for one in await disaster.releases() for event in one.delivery.events]
     assert delivered == [record.offset for record in again]
 
 
 async def test_a_kafka_that_is_silent_at_the_start_delays_no_refusal(
-    disaster: Disaster, service_settings: dict[str, str], service_site: Site
+    disaster: Disaster, service_settings: dict[str, str], environment_files: EnvironmentFiles
 ) -> None:
     await story(disaster)
     await restored_without(disaster, "redis")
     with silent_server() as address:
-        service = ServiceProcess(service_settings | {"KAFKA_BOOTSTRAP_SERVERS": address}, disaster.service.log).start()
-        author = Author(service_site, service.url)
-        try:
+        settings = service_settings | {"KAFKA_BOOTSTRAP_SERVERS": address}
+        async with serving(environment_files, settings, disaster.service.log) as cut_off:
+            author = cut_off.author
             answer = await author.http.get("/v1/constitution")
             assert (answer.status_code, answer.json()["code"]) == (503, "postgres-behind")
             with pytest.raises(UnavailableError, match="restored from an older backup"):
                 await author.worker.current()
-        finally:
-            await author.aclose()
-            service.stop()
 
 
 async def test_killed_half_way_it_has_written_nothing_and_the_next_one_writes_all(disaster: Disaster) -> None:
     await story(disaster)
     before = await disaster.releases()
     await restored_without(disaster)
-    disaster.service.start()
+    await disaster.service.start().ready()
     owner = await asyncpg.connect(disaster.database.owner_url)
     admin = await asyncpg.connect(disaster.admin_url)  # who alone may see what others wait for
     try:
@@ -335,7 +334,7 @@ async def test_two_who_recover_at_once_write_everything_once(disaster: Disaster)
     await story(disaster)
     before = await disaster.releases()
     await restored_without(disaster)
-    disaster.service.start()
+    await disaster.service.start().ready()
 
     found = await asyncio.gather(*(disaster.recover("releases", "--apply") for _ in range(3)))
 
@@ -349,7 +348,7 @@ async def test_two_who_recover_at_once_write_everything_once(disaster: Disaster)
 
 @pytest.mark.slow
 async def test_nothing_is_given_out_while_nobody_can_say_that_it_is_unused(
-    disaster: Disaster, service_settings: dict[str, str], service_site: Site
+    disaster: Disaster, service_settings: dict[str, str], environment_files: EnvironmentFiles
 ) -> None:
     first = await disaster.author.confirmed(disaster.author.draft("1.0.0"), expected_generation=0)
     await disaster.author.delivered(1)
@@ -357,9 +356,9 @@ async def test_nothing_is_given_out_while_nobody_can_say_that_it_is_unused(
     disaster.service.kill()
     hidden = (disaster.store / "releases").rename(disaster.store.parent / "hidden")
     with silent_server() as address:
-        service = ServiceProcess(service_settings | {"KAFKA_BOOTSTRAP_SERVERS": address}, disaster.service.log).start()
-        author = Author(service_site, service.url)
-        try:
+        settings = service_settings | {"KAFKA_BOOTSTRAP_SERVERS": address}
+        async with serving(environment_files, settings, disaster.service.log) as cut_off:
+            author = cut_off.author
             request = await author.prepared(author.draft("1.1.0", following(first)), expected_generation=1)
             held = await author.lease(request.update_id)
             request = request.model_copy(update={"fencing_token": held.fencing_token})
@@ -368,9 +367,6 @@ async def test_nothing_is_given_out_while_nobody_can_say_that_it_is_unused(
             assert answer.headers["retry-after"]
             hidden.rename(disaster.store / "releases")
             assert (await author.post_load(request)).json()["generation"] == 2
-        finally:
-            await author.aclose()
-            service.stop()
 
 
 async def test_an_emptied_topic_is_no_proof_that_a_generation_is_unused(disaster: Disaster) -> None:
@@ -381,7 +377,7 @@ async def test_an_emptied_topic_is_no_proof_that_a_generation_is_unused(disaster
     assert disaster.service.stop() == 0
     hidden = (disaster.store / "releases").rename(disaster.store.parent / "hidden")
     await disaster.lose("kafka")
-    disaster.service.start()
+    await disaster.service.start().ready()
     request = await author.prepared(author.draft("1.1.0", following(first)), expected_generation=1)
     held = await author.lease(request.update_id)
     request = request.model_copy(update={"fencing_token": held.fencing_token})
@@ -394,20 +390,17 @@ async def test_an_emptied_topic_is_no_proof_that_a_generation_is_unused(disaster
 
 
 async def test_before_the_first_release_a_silent_kafka_is_waited_for(
-    disaster: Disaster, service_settings: dict[str, str], service_site: Site
+    disaster: Disaster, service_settings: dict[str, str], environment_files: EnvironmentFiles
 ) -> None:
     with silent_server() as address:
-        service = ServiceProcess(service_settings | {"KAFKA_BOOTSTRAP_SERVERS": address}, disaster.service.log).start()
-        author = Author(service_site, service.url)
-        try:
+        settings = service_settings | {"KAFKA_BOOTSTRAP_SERVERS": address}
+        async with serving(environment_files, settings, disaster.service.log) as cut_off:
+            author = cut_off.author
             request = await author.prepared(author.draft("1.0.0"), expected_generation=0)
             held = await author.lease(request.update_id)
             request = request.model_copy(update={"fencing_token": held.fencing_token})
             answer = await author.post_load(request)
             assert (answer.status_code, answer.json()["code"]) == (503, "generation-unproved")
-        finally:
-            await author.aclose()
-            service.stop()
     assert (await disaster.author.post_load(request)).json()["generation"] == 1
 
 
@@ -421,20 +414,22 @@ async def test_nothing_is_confirmed_while_releases_are_missing(disaster: Disaste
     await author.confirmed(author.draft("1.1.0", following(first)), expected_generation=1)
     await author.delivered(2)
     await restored_without(disaster)
-    disaster.service.start()
+    await disaster.service.start().ready()
 
     with pytest.raises(ConflictError, match="generation 2 was live"):
         await author.stand(1, Standing.CONFIRMED, held)
 
 
 @pytest.mark.slow
-async def test_a_signed_record_of_another_life_is_not_overwritten(disaster: Disaster, service_site: Site) -> None:
+async def test_a_signed_record_of_another_life_is_not_overwritten(
+    disaster: Disaster, environment_files: EnvironmentFiles
+) -> None:
     author = disaster.author
     first, held = await author.publish(author.draft("1.0.0"), expected_generation=0)
     await author.delivered(1)
     await disaster.recorded("0000000001/release")
     path = disaster.records("0000000001/confirmed")[0]
-    other = sign_record(standing_of(1, first.checksum, Standing.CONFIRMED), service_key(service_site))
+    other = sign_record(standing_of(1, first.checksum, Standing.CONFIRMED), service_key(environment_files))
     path.write_bytes(other)
 
     await author.stand(1, Standing.CONFIRMED, held)
@@ -450,7 +445,7 @@ async def test_events_are_not_put_after_later_ones(disaster: Disaster, topics: T
     await author.delivered(1)
     assert disaster.service.stop() == 0
     await disaster.lose("kafka")
-    disaster.service.start()
+    await disaster.service.start().ready()
     await author.confirmed(author.draft("1.1.0", following(first)), expected_generation=1)
     await author.delivered(2)
     told = await topics.updated()
@@ -461,12 +456,12 @@ async def test_events_are_not_put_after_later_ones(disaster: Disaster, topics: T
     assert (code, await topics.updated()) == (1, told)
     assert "the topic holds generation 2 and lacks 1" in error
     assert "delete the topic" in error
-    disaster.service.start()
+    await disaster.service.start().ready()
 
 
 @pytest.mark.slow
 async def test_an_event_that_waited_in_the_backup_is_not_told_again_after_later_ones(
-    disaster: Disaster, service_settings: dict[str, str], service_site: Site, topics: Topics
+    disaster: Disaster, service_settings: dict[str, str], environment_files: EnvironmentFiles, topics: Topics
 ) -> None:
     author = disaster.author
     first = await author.confirmed(author.draft("1.0.0"), expected_generation=0)
@@ -474,21 +469,18 @@ async def test_an_event_that_waited_in_the_backup_is_not_told_again_after_later_
     await disaster.recorded("0000000001/confirmed")
     assert disaster.service.stop() == 0
     with silent_server() as address:
-        service = ServiceProcess(service_settings | {"KAFKA_BOOTSTRAP_SERVERS": address}, disaster.service.log).start()
-        cut_off = Author(service_site, service.url)
-        try:
+        settings = service_settings | {"KAFKA_BOOTSTRAP_SERVERS": address}
+        async with serving(environment_files, settings, disaster.service.log) as alone:
+            cut_off = alone.author
             second = await cut_off.confirmed(cut_off.draft("1.1.0", following(first)), expected_generation=1)
             await disaster.recorded("0000000002/confirmed")
             await disaster.back_up()
-        finally:
-            await cut_off.aclose()
-            service.stop()
-    disaster.service.start()
+    await disaster.service.start().ready()
     await author.confirmed(author.draft("1.2.0", following(second)), expected_generation=2)
     await author.delivered(3)
     told = await topics.updated()
     await restored_without(disaster)
-    disaster.service.start()
+    await disaster.service.start().ready()
     await eventually(lambda: len(disaster.service.events("relay_elected")) >= 4)
 
     with pytest.raises(UnavailableError, match="restored from an older backup"):
@@ -506,7 +498,7 @@ async def test_without_any_backup_the_whole_history_comes_back(disaster: Disaste
     before = await disaster.releases()
     disaster.service.kill()
     await disaster.restore_nothing()
-    disaster.service.start()
+    await disaster.service.start().ready()
     with pytest.raises(UnavailableError, match="restored from an older backup"):
         await author.worker.current()
 

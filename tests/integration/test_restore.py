@@ -9,10 +9,11 @@ import pytest
 
 from constitution.errors import ConflictError, UnavailableError
 from constitution.release import Kind
-from tests.constitution_service_support import following
-from tests.disaster import Disaster, refuses, story
 from tests.helpers import eventually
-from tests.integration.conftest import Topics
+from tests.integration.disaster import Disaster, refuses, story
+from tests.world.documents import following
+from tests.world.files import ENVIRONMENT
+from tests.world.readings import Topics
 
 
 @pytest.mark.parametrize(
@@ -27,7 +28,7 @@ async def test_after_an_older_backup_no_generation_is_given_out_that_anybody_has
     disaster.service.kill()
     await disaster.restore()
     await disaster.lose(*lost)
-    disaster.service.start()
+    await disaster.service.start().ready()
 
     await refuses(disaster, 4)
 
@@ -55,7 +56,7 @@ async def test_what_an_older_backup_lacks_is_rebuilt_from_signed_records(disaste
     before, told = await disaster.releases(), await topics.updated()
     disaster.service.kill()
     await disaster.restore()
-    disaster.service.start()
+    await disaster.service.start().ready()
 
     code, plan, _ = await disaster.recover("releases")
     assert (code, [one["generation"] for one in plan["rebuild"]], plan["problems"]) == (1, [2, 3, 4], [])
@@ -96,7 +97,7 @@ async def test_a_release_rebuilt_from_its_event_alone_is_live_and_can_be_undone_
     await disaster.restore()
     shutil.rmtree(disaster.store / "releases")
     await disaster.lose("redis")
-    disaster.service.start()
+    await disaster.service.start().ready()
 
     code, done, error = await disaster.recover("releases", "--apply")
 
@@ -107,7 +108,7 @@ async def test_a_release_rebuilt_from_its_event_alone_is_live_and_can_be_undone_
     refused = await author.post_load(author.undoing(lease, 2, first.checksum))
     assert (refused.status_code, refused.json()["code"]) == (403, "not-approved")
     quorum = author.approvals(
-        None, kind=Kind.ROLLBACK, checksum=first.checksum, rollback_of=2, people=("alva", "bruno", "chen")
+        None, kind=Kind.ROLLBACK, checksum=first.checksum, rollback_of=2, members=("alva", "bruno", "chen")
     )
     result = await author.load(author.undoing(lease, 2, first.checksum, quorum), "undo-by-quorum")
     await author.delivered(3)
@@ -126,7 +127,7 @@ async def test_a_generation_of_which_nothing_is_left_must_be_declared_lost_and_i
     await disaster.restore()
     shutil.rmtree(disaster.store / "releases")
     await disaster.lose("kafka")
-    disaster.service.start()
+    await disaster.service.start().ready()
 
     code, plan, _ = await disaster.recover("releases", "--apply")
     assert (code, plan["applied"], plan["lost"]) == (1, False, [2, 3])
@@ -153,7 +154,7 @@ async def test_whoever_was_let_in_before_the_restore_is_shut_out(disaster: Disas
         await author.release_lease(undo)
     disaster.service.kill()
     await disaster.restore()
-    disaster.service.start()
+    await disaster.service.start().ready()
 
     code, done, error = await disaster.recover("releases", "--apply")
 
@@ -180,10 +181,10 @@ async def test_strangers_who_write_to_every_witness_block_no_release(
     producer = Producer(kafka_configuration)
     producer.produce(disaster.names.topic_updated(), json.dumps(forged), headers={"ce_id": str(uuid4())})
     assert producer.flush(10) == 0
-    folder = disaster.store / "releases" / disaster.names.namespace / "testing"
+    folder = disaster.store / "releases" / disaster.names.namespace / ENVIRONMENT
     shutil.copytree(folder / "0000000001", folder / "0000000002")
     disaster.service.kill()
-    disaster.service.start()
+    await disaster.service.start().ready()
 
     second = await author.confirmed(author.draft("1.1.0", following(first)), expected_generation=1)
 
@@ -214,7 +215,7 @@ async def test_a_lost_topic_is_filled_again_under_the_same_ids_in_the_same_order
     await eventually(sent)
     again = await topics.updated()
     assert [(r.key, r.headers, r.value) for r in again] == [(r.key, r.headers, r.value) for r in told]
-    disaster.service.start()
+    await disaster.service.start().ready()
     delivered = [event.offset for one in await disaster.releases() for event in one.delivery.events]
     assert delivered == [record.offset for record in again]
     await author.confirmed(author.draft("1.3.0", following(restored)), expected_generation=4)

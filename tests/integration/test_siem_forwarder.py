@@ -16,17 +16,19 @@ from typing import Any
 import httpx
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
 from constitution.api import AuditEvent, WorkflowRef
 from constitution.events import UpdatedEvent, ocsf_event, updated_headers
 from constitution.names import Names
 from constitution.release import CurrentConstitution
 from services.siem_forwarder.ocsf_schema import OcsfSchema
-from tests.consumers_support import ENVIRONMENT, Land, Service, document
-from tests.consumers_town import VECTORS, create_topics, running_town
 from tests.helpers import eventually, whole_lines
-from tests.resources import Database
+from tests.world.author import NO_UPDATE, Forger
+from tests.world.documents import document
+from tests.world.environment import ServiceEnvironment
+from tests.world.files import ENVIRONMENT, TENANTS, EnvironmentFiles
+from tests.world.processes import Service
 
 SCHEMA = OcsfSchema()
 Start = Callable[..., Service]
@@ -34,14 +36,25 @@ Headers = list[tuple[str, str | bytes | None]]
 
 
 @pytest.fixture(scope="module")
-def land(tmp_path_factory: pytest.TempPathFactory) -> Land:
-    return Land.found(tmp_path_factory.mktemp("land"))
+def files(tmp_path_factory: pytest.TempPathFactory) -> EnvironmentFiles:
+    return EnvironmentFiles.make(tmp_path_factory.mktemp("environment") / "files")
+
+
+@pytest.fixture
+def forger(files: EnvironmentFiles) -> Forger:
+    """Who writes records about releases to the topic without having made any: also with the service's own key."""
+    return Forger(files)
 
 
 @pytest.fixture
 def names(namespace: str, kafka_configuration: dict[str, Any]) -> Names:
-    create_topics(kafka_configuration, namespace)
-    return Names(namespace)
+    """Of a namespace whose two topics are there."""
+    names = Names(namespace)
+    admin = AdminClient(kafka_configuration)  # kept in a name: its futures end with it
+    topics = [NewTopic(t, num_partitions=1, replication_factor=1) for t in (names.topic_updated(), names.topic_audit())]
+    for future in admin.create_topics(topics).values():
+        future.result(20)
+    return names
 
 
 @pytest.fixture
@@ -50,7 +63,7 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def start(land: Land, names: Names, kafka: dict[str, str], file: Path, tmp_path: Path) -> Iterator[Start]:
+def start(files: EnvironmentFiles, names: Names, kafka: dict[str, str], file: Path, tmp_path: Path) -> Iterator[Start]:
     forwarders: list[Service] = []
 
     def start(**settings: str) -> Service:
@@ -58,7 +71,7 @@ def start(land: Land, names: Names, kafka: dict[str, str], file: Path, tmp_path:
             "siem_forwarder",
             {
                 "NAMESPACE": names.namespace,
-                "ENVIRONMENT_FILE": str(land.environment_file),
+                "ENVIRONMENT_FILE": str(files.environment_file),
                 "SIEM_SINK": "ndjson",
                 "SIEM_FILE": str(file),
                 **kafka,
@@ -134,7 +147,7 @@ def updated(current: CurrentConstitution, tenant: str = "global", **changes: Any
         effective_at=current.effective_at,
         summary="what changed",
         approvers=("alva", "bruno"),
-        update_id="00000000-0000-4000-8000-000000000000",
+        update_id=NO_UPDATE,
         workflow_id="w",
         run_id="r",
         statement=current.statement,
@@ -157,67 +170,46 @@ def uids(file: Path) -> list[str]:
 
 
 class TestWithConstitutionService:
-    async def test_a_release_and_its_decisions_reach_the_siem(  # noqa: PLR0917 - fixtures
-        self,
-        tmp_path: Path,
-        database: Database,
-        redis_url: str,
-        kafka: dict[str, str],
-        kafka_configuration: dict[str, Any],
-        namespace: str,
+    async def test_a_release_and_its_decisions_reach_the_siem(
+        self, service_environment: ServiceEnvironment, start: Start, broker: Broker, file: Path
     ) -> None:
-        async with running_town(
-            tmp_path,
-            database=database,
-            redis_url=redis_url,
-            kafka=kafka,
-            kafka_configuration=kafka_configuration,
-            namespace=namespace,
-        ) as town:
-            file = tmp_path / "events.ndjson"
-            settings = town.settings("siem", SIEM_SINK="ndjson", SIEM_FILE=str(file))
-            forwarder = Service("siem_forwarder", settings, tmp_path / "forwarder.log").start()
-            try:
-                await forwarder.ready()
-                loaded = await town.release(document("1.0.0"), VECTORS)
-                wanted = {f"{loaded.event_id}:{tenant}" for tenant in town.land.tenants}
+        author = service_environment.author
+        forwarder = await start(ENVIRONMENT_FILE=str(author.files.environment_file)).ready()
+        loaded, _ = await author.publish(document("1.0.0"))
+        wanted = {f"{loaded.event_id}:{tenant}" for tenant in TENANTS}
 
-                def arrived() -> bool:
-                    events = events_in(file)
-                    operations = {event["api"]["operation"] for event in events if "api" in event}
-                    told = {event["metadata"]["uid"] for event in events}
-                    assert wanted <= told
-                    assert {"artifact.pushed", "constitution.updated", "lease.acquired"} <= operations, operations
-                    assert "release.loaded" not in operations, "its constitution.updated tells it, once a tenant"
-                    return True
+        def arrived() -> bool:
+            events = events_in(file)
+            operations = {event["api"]["operation"] for event in events if "api" in event}
+            told = {event["metadata"]["uid"] for event in events}
+            assert wanted <= told
+            assert {"artifact.pushed", "constitution.updated", "lease.acquired"} <= operations, operations
+            assert "release.loaded" not in operations, "its constitution.updated tells it, once a tenant"
+            return True
 
-                await eventually(arrived)
-                release = next(event for event in events_in(file) if event["metadata"]["uid"] in wanted)
-                assert release["class_uid"] == 6003
-                assert release["unmapped"]["checksum"] == loaded.checksum
-                assert release["unmapped"]["generation"] == 1
-                assert await forwarder.metric("siem_forwarder_quarantined_total") == 0
-                async with town.client() as client:
-                    delivered = (await client.release(1)).delivery.events
-                assert len(delivered) == 2
-                broker = Broker(kafka_configuration, Names(namespace))
+        await eventually(arrived)
+        release = next(event for event in events_in(file) if event["metadata"]["uid"] in wanted)
+        assert release["class_uid"] == 6003
+        assert release["unmapped"]["checksum"] == loaded.checksum
+        assert release["unmapped"]["generation"] == 1
+        assert await forwarder.metric("siem_forwarder_quarantined_total") == 0
+        delivered = (await author.worker.release(1)).delivery.events
+        assert len(delivered) == 2
 
-                def passed() -> bool:
-                    offset = broker.committed(Names(namespace).topic_updated())
-                    return all(offset > event.offset for event in delivered)
+        def passed() -> bool:
+            offset = broker.committed(broker.names.topic_updated())
+            return all(offset > event.offset for event in delivered)
 
-                await eventually(passed)
-                assert forwarder.stop() == 0
-            finally:
-                forwarder.kill()
+        await eventually(passed)
+        assert forwarder.stop() == 0
 
 
 class TestBelief:
     async def test_a_genuine_event_becomes_api_activity(
-        self, start: Start, broker: Broker, names: Names, land: Land, file: Path
+        self, start: Start, broker: Broker, names: Names, forger: Forger, file: Path
     ) -> None:
         await start().ready()
-        current = land.current(3, document("1.0.0"))
+        current = forger.current(3, document("1.0.0"))
         value, headers = updated(current)
         broker.write(names.topic_updated(), value, headers)
         await eventually(lambda: len(events_in(file)) == 1)
@@ -229,13 +221,13 @@ class TestBelief:
         assert "3" in event["message"]
 
     async def test_hostile_records_become_findings_with_their_bytes_and_never_block(
-        self, start: Start, broker: Broker, names: Names, land: Land, file: Path
+        self, start: Start, broker: Broker, names: Names, forger: Forger, file: Path
     ) -> None:
         forwarder = await start().ready()
-        current = land.current(3, document("1.0.0"))
+        current = forger.current(3, document("1.0.0"))
         _, headers = updated(current)
-        forged = land.current(4, document("1.1.0"), signing_key=Ed25519PrivateKey.generate())
-        foreign = land.current(4, document("1.1.0", environment="production"), environment="production")
+        forged = forger.current(4, document("1.1.0"), signing_key=forger.stranger)
+        foreign = forger.current(4, document("1.1.0", environment="production"), environment="production")
         hostile: list[tuple[str, bytes | None, Headers]] = [
             (names.topic_updated(), None, []),
             (names.topic_updated(), b"", headers),
@@ -412,9 +404,11 @@ class TestSinks:
         await server.wait_closed()
 
     @pytest.mark.parametrize("sink", ["ndjson", "syslog", "http"])
-    async def test_a_sink_without_its_address_is_a_settings_error(self, land: Land, tmp_path: Path, sink: str) -> None:
+    async def test_a_sink_without_its_address_is_a_settings_error(
+        self, files: EnvironmentFiles, tmp_path: Path, sink: str
+    ) -> None:
         settings = {
-            "ENVIRONMENT_FILE": str(land.environment_file),
+            "ENVIRONMENT_FILE": str(files.environment_file),
             "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
             "SIEM_SINK": sink,
         }

@@ -9,7 +9,6 @@ import struct
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -31,9 +30,11 @@ from constitution.names import Names
 from constitution.release import Kind
 from deploy.embedded.postgres import grant
 from tests import resources
-from tests.constitution_service_support import CHECKOUT, Author, ServiceProcess, Site
 from tests.helpers import eventually_sync
 from tests.ports import free_port
+from tests.world.author import Author
+from tests.world.environment import serving
+from tests.world.files import CHECKOUT, EnvironmentFiles
 
 
 @pytest.fixture
@@ -60,18 +61,6 @@ def cluster(tmp_path: Path) -> Iterator[str]:
         process.wait(10)
 
 
-@asynccontextmanager
-async def author_of(settings: dict[str, str], site: Site, log: Path) -> AsyncIterator[Author]:
-    """An author at a service of these settings."""
-    process = ServiceProcess(settings, log).start(accepted=(200, 503))
-    author = Author(site, process.url)
-    try:
-        yield author
-    finally:
-        await author.aclose()
-        assert process.stop() == 0
-
-
 async def refused(author: Author) -> str:
     """What the service says when an update asks for the lease; it is permanent, and nobody has the lease then."""
     with pytest.raises(ConstitutionError) as said:
@@ -83,9 +72,11 @@ async def refused(author: Author) -> str:
 
 
 async def test_redis_in_cluster_mode_is_refused_before_the_lease(
-    cluster: str, service_settings: dict[str, str], service_site: Site, tmp_path: Path
+    cluster: str, service_settings: dict[str, str], environment_files: EnvironmentFiles, tmp_path: Path
 ) -> None:
-    async with author_of({**service_settings, "REDIS_URL": cluster}, service_site, tmp_path / "log") as author:
+    settings = {**service_settings, "REDIS_URL": cluster}
+    async with serving(environment_files, settings, tmp_path / "log", accepted=(200, 503)) as served:
+        author = served.author
         assert "cluster mode" in await refused(author)
         assert "cluster mode" in (await author.worker.ready()).checks["redis"]
         undo = await author.lease(str(uuid4()), Kind.ROLLBACK)  # an undo is never kept waiting for a cache
@@ -181,9 +172,11 @@ async def scram() -> AsyncIterator[dict[str, str]]:
 
 
 async def test_a_broker_with_scram_alone_is_refused_before_the_lease(
-    scram: dict[str, str], service_settings: dict[str, str], service_site: Site, tmp_path: Path
+    scram: dict[str, str], service_settings: dict[str, str], environment_files: EnvironmentFiles, tmp_path: Path
 ) -> None:
-    async with author_of(service_settings | scram, service_site, tmp_path / "log") as author:
+    settings = service_settings | scram
+    async with serving(environment_files, settings, tmp_path / "log", accepted=(200, 503)) as served:
+        author = served.author
         said = await refused(author)
         assert "SASL mechanism PLAIN" in said
         assert "SCRAM-SHA-512" in said

@@ -7,16 +7,17 @@ import pytest
 
 from constitution.environment import Strategy
 from constitution.errors import NotApprovedError
-from signatures.trust_files import load_trust
-from tests.constitution_service_support import Author, Site, following, make_site
+from tests.world.author import Author
+from tests.world.documents import following
+from tests.world.files import EnvironmentFiles
 
 
 @pytest.fixture
-def service_site(tmp_path: Path) -> Site:
-    made = make_site(tmp_path / "site")
+def environment_files(tmp_path: Path) -> EnvironmentFiles:
+    made = EnvironmentFiles.make(tmp_path / "environment")
     trust = made.directory / "trust" / "trust.toml"
     trust.write_text(trust.read_text().replace("[thresholds]\n", "[thresholds]\nunwatched = 3\n"))
-    return Site(made.directory, load_trust(trust))
+    return made
 
 
 async def test_an_unwatched_update_takes_more_of_the_board(author: Author) -> None:
@@ -34,7 +35,7 @@ async def test_an_unwatched_update_takes_more_of_the_board(author: Author) -> No
     two = author.approvals(document, **bound)
     with pytest.raises(NotApprovedError, match="1 more of chen"):
         await author.load(request.model_copy(update={"approvals": two}), "two")
-    three = author.approvals(document, **bound, people=("alva", "bruno", "chen"))
+    three = author.approvals(document, **bound, members=("alva", "bruno", "chen"))
     loaded = await author.load(request.model_copy(update={"approvals": three}), "three")
 
     assert loaded.generation == 2

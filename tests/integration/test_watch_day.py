@@ -33,13 +33,14 @@ from constitution.release import Verdict
 from constitution.watch.quantities import QUANTITIES
 from deploy.embedded.prometheus import programs
 from deploy.embedded.stack import Stack
-from tests.activity_support import now
-from tests.constitution_service_support import CHECKOUT, ENVIRONMENT, Author, Site
-from tests.consumers_support import Process
 from tests.helpers import eventually
+from tests.integration.activity_support import now
 from tests.integration.test_watch_faults import Fleet
 from tests.ports import free_port
 from tests.resources import Prometheus
+from tests.world.author import Author
+from tests.world.files import CHECKOUT, ENVIRONMENT, EnvironmentFiles
+from tests.world.processes import Process
 
 if TYPE_CHECKING:
     from temporalio.client import Client
@@ -97,7 +98,9 @@ async def day(tmp_path: Path) -> AsyncIterator[Day]:
     directory.mkdir()
     port = free_port()
     address = f"127.0.0.1:{port}"
-    exporter = Process([str(CHECKOUT / "tests" / "exporter.py"), str(port), str(directory)], {}, tmp_path / "log")
+    exporter = Process(
+        [str(CHECKOUT / "tests" / "integration" / "exporter.py"), str(port), str(directory)], {}, tmp_path / "log"
+    )
     tools = await asyncio.to_thread(programs, tmp_path / "package.log", lambda _: None, dict(os.environ))
     names = {f"engine-{i}": f"e{uuid4().hex[:10]}" for i in range(ENGINES)}
     begun = time.time()
@@ -180,7 +183,7 @@ async def test_a_day_is_watched_in_a_few_events_and_in_flat_memory(
     *,
     day: Day,
     author: Author,
-    service_site: Site,
+    environment_files: EnvironmentFiles,
     temporal_client: "Client",
     temporal_settings: dict[str, str],
     namespace: str,
@@ -199,15 +202,15 @@ async def test_a_day_is_watched_in_a_few_events_and_in_flat_memory(
     )
     environment.write_text(
         f'schema_version = 1\nenvironment = "{ENVIRONMENT}"\ngate = "{CHECKOUT / "tests"}"\n'
-        f'trust = "{service_site.directory / "trust" / "trust.toml"}"\n{targets}'
+        f'trust = "{environment_files.directory / "trust" / "trust.toml"}"\n{targets}'
     )
     arguments = [
-        str(CHECKOUT / "tests" / "watch_worker.py"),
+        str(CHECKOUT / "tests" / "integration" / "watch_worker.py"),
         namespace,
         str(environment),
         str(author.http.base_url),
         day.url,
-        str(service_site.directory / "keys" / "assessor-client.jwk"),
+        str(environment_files.directory / "keys" / "assessor-client.jwk"),
     ]
     names = ("TEMPORAL_ADDRESS", "TEMPORAL_NAMESPACE")
     settings = {name: temporal_settings[name] for name in names}

@@ -23,13 +23,14 @@ from adapters.prometheus import PrometheusMetrics
 from constitution.environment import Strategy, Target
 from constitution.release import Verdict
 from constitution_client.watch_history import evidence_of
-from tests.activity_support import assessor_of, make_config, now, run
-from tests.chaos.proxy import Fault, Proxy
-from tests.constitution_service_support import CHECKOUT, ENVIRONMENT, Author, Site
-from tests.consumers_support import Process
 from tests.helpers import eventually
+from tests.integration.activity_support import assessor_of, make_config, now, run
 from tests.ports import free_port
 from tests.resources import Prometheus
+from tests.world.author import Author
+from tests.world.files import CHECKOUT, ENVIRONMENT, EnvironmentFiles
+from tests.world.processes import Process
+from tests.world.wire import Fault, Wire
 
 if TYPE_CHECKING:
     from temporalio.client import Client
@@ -70,7 +71,9 @@ async def fleet(prometheus: Prometheus, tmp_path: Path) -> AsyncIterator[Fleet]:
     directory = tmp_path / "engines"
     directory.mkdir()
     port = free_port()
-    exporter = Process([str(CHECKOUT / "tests" / "exporter.py"), str(port), str(directory)], {}, tmp_path / "log")
+    exporter = Process(
+        [str(CHECKOUT / "tests" / "integration" / "exporter.py"), str(port), str(directory)], {}, tmp_path / "log"
+    )
     exporter.start()
     yield Fleet(directory, f"127.0.0.1:{port}", prometheus)
     exporter.kill()
@@ -99,7 +102,7 @@ class Watchers:
     """A watch activity for each scenario's engine alone, through a Prometheus address of one's choice."""
 
     author: Author
-    site: Site
+    files: EnvironmentFiles
     scratch: Path
     fleet: Fleet
     opened: list[PrometheusMetrics] = field(default_factory=list)
@@ -108,7 +111,7 @@ class Watchers:
         metrics = PrometheusMetrics(url)
         self.opened.append(metrics)
         targets = (Target(id=self.fleet.names[scenario], kind="policy_engine", url="http://127.0.0.1:9"),)
-        config = make_config(self.site, self.scratch, targets=targets)
+        config = make_config(self.files, self.scratch, targets=targets)
         assessor = assessor_of(self.author, config)
         return Watch(metrics=metrics, service=self.author.assessor, config=config, assessor=assessor)
 
@@ -129,8 +132,10 @@ class Watchers:
 
 
 @pytest.fixture
-async def watchers(author: Author, service_site: Site, tmp_path: Path, fleet: Fleet) -> AsyncIterator[Watchers]:
-    made = Watchers(author, service_site, tmp_path, fleet)
+async def watchers(
+    author: Author, environment_files: EnvironmentFiles, tmp_path: Path, fleet: Fleet
+) -> AsyncIterator[Watchers]:
+    made = Watchers(author, environment_files, tmp_path, fleet)
     yield made
     for metrics in made.opened:
         metrics.close()
@@ -149,8 +154,7 @@ async def test_faults_of_the_data_make_no_alarm_and_hide_none(
         fleet.add(scenario)
     fleet.add("twice", "policy-engine", "policy-engine-again")
     fleet.add("ingress")
-    host, port = prometheus.url.removeprefix("http://").rstrip("/").split(":")
-    ingress = Proxy((host, int(port)))
+    ingress = Wire(prometheus.url)
     await watchers.scraped("calm", prometheus.url, BASELINE + 6)
     published = now()
     skew = timedelta(seconds=5)
@@ -170,14 +174,14 @@ async def test_faults_of_the_data_make_no_alarm_and_hide_none(
     tasks["reset, by rate"] = watchers.start("reset", prometheus.url, ask(published, measure="rate"))
     tasks["ingress"] = watchers.start("ingress", ingress.url, ask(published))
     await until(published + timedelta(seconds=3))
-    ingress.fault = Fault(status=404, body=b"default backend - 404\n")
+    ingress.be(Fault(status=404, body=b"default backend - 404\n"))
     fleet.tell("reset", resets=1)
     fleet.tell("spike-reset", resets=1)
     await until(published + timedelta(seconds=8))
     fleet.tell("fades", down=True)
     fleet.tell("reset", resets=2)
     assert ingress.met > 0
-    ingress.fault = Fault()
+    ingress.repair()
     reports = dict(zip(tasks, await asyncio.gather(*tasks.values()), strict=True))
     said = {name: (report.verdict, report.detail) for name, report in reports.items()}
     for name in ("calm", "reset", "reset, by rate", "nan", "twice", "early", "late", "ingress"):
@@ -203,20 +207,20 @@ async def test_a_prometheus_that_fails_for_a_while_hides_nothing_and_one_that_st
     for scenario in scenarios:
         fleet.add(scenario)
     await watchers.scraped("calm", prometheus.url, BASELINE + 2)
-    host, port = prometheus.url.removeprefix("http://").rstrip("/").split(":")
-    proxies = {scenario: Proxy((host, int(port))) for scenario in scenarios}
+    proxies = {scenario: Wire(prometheus.url) for scenario in scenarios}
     published = now()
     tasks = {name: watchers.start(name, proxies[name].url, ask(published)) for name in scenarios}
     await until(published + timedelta(seconds=2))
-    proxies["calm"].fault = proxies["spike"].fault = proxies["silent"].fault = Fault(cut=True)
-    proxies["slow"].fault = Fault(delay=3.0)
-    proxies["garbage"].fault = Fault(body=b"<html>maintenance</html>", trickle=True)
+    for name in ("calm", "spike", "silent"):
+        proxies[name].cut()
+    proxies["slow"].be(Fault(delay=3.0))
+    proxies["garbage"].be(Fault(body=b"<html>maintenance</html>", trickle=True))
     fleet.tell("absurd", absurd=True)
     fleet.tell("spike", **SPIKE)
     await until(published + timedelta(seconds=10))
     for scenario in ("calm", "spike", "slow", "garbage"):
         assert proxies[scenario].met > 0, scenario
-        proxies[scenario].fault = Fault()
+        proxies[scenario].repair()
     reports = dict(zip(tasks, await asyncio.gather(*tasks.values()), strict=True))
     said = {name: (report.verdict, report.detail) for name, report in reports.items()}
     assert reports["calm"].verdict is Verdict.OK, said
@@ -244,19 +248,19 @@ async def test_a_worker_killed_in_mid_watch_is_followed_by_one_with_the_same_ver
     fleet.add("spike")
     engine = fleet.names["spike"]
     environment = tmp_path / "watched.toml"
-    site = watchers.site
+    files = watchers.files
     environment.write_text(
         f'schema_version = 1\nenvironment = "{ENVIRONMENT}"\ngate = "{CHECKOUT / "tests"}"\n'
-        f'trust = "{site.directory / "trust" / "trust.toml"}"\n'
+        f'trust = "{files.directory / "trust" / "trust.toml"}"\n'
         f'[[targets]]\nid = "{engine}"\nkind = "policy_engine"\nurl = "http://127.0.0.1:9"\n'
     )
     arguments = [
-        str(CHECKOUT / "tests" / "watch_worker.py"),
+        str(CHECKOUT / "tests" / "integration" / "watch_worker.py"),
         namespace,
         str(environment),
         str(watchers.author.http.base_url),
         prometheus.url,
-        str(site.directory / "keys" / "assessor-client.jwk"),
+        str(files.directory / "keys" / "assessor-client.jwk"),
     ]
     names = ("TEMPORAL_ADDRESS", "TEMPORAL_NAMESPACE")
     settings = {name: temporal_settings[name] for name in names} | {"PYTHONPATH": str(CHECKOUT)}

@@ -1,4 +1,4 @@
-"""What people, programs and accidents do to a town. Knows the real systems and nothing of the model."""
+"""What people, programs and accidents do to an environment. Knows the real systems and nothing of the model."""
 
 import asyncio
 import json
@@ -26,7 +26,8 @@ from constitution.release import Kind
 from deploy.embedded.development import ENVIRONMENT
 from deploy.embedded.kafka import client_configuration
 from tests.helpers import eventually
-from tests.workflow.town import LEAF, SOON, End, Proposal, Town
+from tests.world.author import Proposal
+from tests.world.environment import LEAF, SOON, End, RunningEnvironment
 
 Handle = WorkflowHandle[Any, Any]
 BOARD: Final = ("alva", "bruno")
@@ -45,27 +46,27 @@ class Asked:
 
 
 class Acts:
-    """Acts on one town.
+    """Acts on one environment.
 
     Args:
-        town: which.
+        env: which.
     """
 
-    def __init__(self, town: Town) -> None:
-        self._town = town
+    def __init__(self, env: RunningEnvironment) -> None:
+        self._env = env
 
     # --- updates
 
     async def ask(self, proposal: Proposal | None = None, **more: Any) -> Asked:
         """Draft, sign, file and start an update; returns when the board is asked."""
-        proposal = proposal or await self._town.propose()
-        handle = await self._town.update(proposal, **more)
-        status = await self._town.until_step(handle, "board", "waiting")
+        proposal = proposal or await self._env.author.propose()
+        handle = await self._env.update(proposal, **more)
+        status = await self._env.until_step(handle, "board", "waiting")
         return Asked(proposal=proposal, handle=handle, status=status)
 
     async def decide(self, asked: Asked, person: str, **changes: Any) -> None:
         """Send one board member's signed decision."""
-        envelope = self._town.approval(person, asked.proposal, asked.status, **changes)
+        envelope = self._env.author.approval(person, asked.proposal, asked.status, **changes)
         await asked.handle.execute_update("decide", {"approval": envelope.model_dump(mode="json")})
 
     async def approve(self, asked: Asked) -> None:
@@ -92,10 +93,10 @@ class Acts:
 
     async def _end(self, handle: Handle) -> End:
         """Wait for a run's end, unless it, or a rollback, asks for people whom nobody has promised."""
-        ending = asyncio.create_task(self._town.end(handle, ENDS))
+        ending = asyncio.create_task(self._env.end(handle, ENDS))
         try:
             while not ending.done():
-                for run in await self._town.open_runs():
+                for run in await self._env.open_runs():
                     if "/guard/" not in run and (run == handle.id or "constitution-rollback/" in run):
                         await self._asks_for_nobody(run)
                 await asyncio.wait({ending}, timeout=1)
@@ -105,7 +106,7 @@ class Acts:
 
     async def _asks_for_nobody(self, run: str) -> None:
         try:
-            status = await self._town.run(run).query("status", result_type=Status, rpc_timeout=ASK)
+            status = await self._env.run(run).query("status", result_type=Status, rpc_timeout=ASK)
         except RPCError:
             return  # its worker is away
         unasked = status.workflow == "ConstitutionRollback" and status.phase is Phase.WAITING and not status.approvers
@@ -114,7 +115,7 @@ class Acts:
 
     async def guarded_end(self, handle: Handle) -> End:
         """Wait for the end of a run that was terminated, and of its guard; return the guard's."""
-        return await self._end(await self._town.guard_of(handle))
+        return await self._end(await self._env.guard_of(handle))
 
     async def stop(self, asked: Asked, how: str) -> None:
         """Abort, cancel or terminate."""
@@ -129,29 +130,29 @@ class Acts:
     @asynccontextmanager
     async def approved_and_in_sync(self, asked: Asked) -> AsyncIterator[Status]:
         """Approve, and keep the run where its release is live and one target has not followed."""
-        async with self._town.paused(LEAF):
+        async with self._env.paused(LEAF):
             await self.approve(asked)
-            yield await self._town.until_step(asked.handle, "sync")
+            yield await self._env.until_step(asked.handle, "sync")
 
     async def stop_in_sync(self, asked: Asked, how: str) -> End:
         """Approve, and stop the run after its release went live; the end of whoever undid it."""
         if how == "dead target":
-            await self._town.kill(LEAF)
+            await self._env.kill(LEAF)
             await self.approve(asked)
             end = await self.end(asked)
-            await self._town.restart(LEAF)
+            await self._env.restart(LEAF)
             return end
         async with self.approved_and_in_sync(asked) as status:
             if how == "rollback":
                 rollback = await self.start_rollback(status.generation or 0)
-                await self._town.until(rollback, lambda s: s.generation is not None)
+                await self._env.until(rollback, lambda s: s.generation is not None)
             else:
                 await self.stop(asked, "abort" if how == "terminated undo" else how)
                 if how != "terminate":
-                    said = await self._town.until(asked.handle, lambda s: s.rollback_workflow is not None)
+                    said = await self._env.until(asked.handle, lambda s: s.rollback_workflow is not None)
                 if how == "terminated undo":  # its rollback is terminated on its way: it is started again
-                    undoing = self._town.run(said.rollback_workflow or "")
-                    await self._town.until(undoing, lambda s: s.generation is not None)
+                    undoing = self._env.run(said.rollback_workflow or "")
+                    await self._env.until(undoing, lambda s: s.generation is not None)
                     await undoing.terminate("an operator's mistake")
         if how == "terminate":
             return await self.guarded_end(asked.handle)
@@ -162,49 +163,49 @@ class Acts:
 
     async def publish(self, asked: Asked, fault: str) -> None:
         """Approve an update that may go live, and let one thing go wrong on its way."""
-        town = self._town
+        env = self._env
         match fault:
             case "service killed before the load":
-                with town.service_wire.holding(*LOAD) as load:
+                with env.service_wire.holding(*LOAD) as load:
                     await self._approved_until(asked, load)
-                    await town.kill("constitution-service")
+                    await env.kill("constitution-service")
                     load.release()
-                await town.restart("constitution-service")
+                await env.restart("constitution-service")
             case "service killed after the load":
-                with town.service_wire.holding(*LOAD, answered=True) as load:
+                with env.service_wire.holding(*LOAD, answered=True) as load:
                     await self._approved_until(asked, load)
-                    await town.kill("constitution-service")
+                    await env.kill("constitution-service")
                     load.drop()
-                await town.restart("constitution-service")
+                await env.restart("constitution-service")
             case "worker killed after the load":
-                with town.service_wire.holding(*LOAD, answered=True) as load:
+                with env.service_wire.holding(*LOAD, answered=True) as load:
                     await self._approved_until(asked, load)
-                    await town.kill("worker")
-                await town.restart("worker")
+                    await env.kill("worker")
+                await env.restart("worker")
             case "target killed at the load":
-                with town.service_wire.holding(*LOAD) as load:
+                with env.service_wire.holding(*LOAD) as load:
                     await self._approved_until(asked, load)
-                    await town.kill(LEAF)
-                    await town.restart(LEAF)
+                    await env.kill(LEAF)
+                    await env.restart(LEAF)
             case "cache flushed at the load":
-                with town.service_wire.holding(*LOAD, answered=True) as load:
+                with env.service_wire.holding(*LOAD, answered=True) as load:
                     await self._approved_until(asked, load)
                     await self.flush_cache()
             case "answer of the load lost":
-                with town.service_wire.holding(*LOAD, answered=True) as load:
+                with env.service_wire.holding(*LOAD, answered=True) as load:
                     await self._approved_until(asked, load)
                     load.drop()
             case "answer of Slack lost":
-                with town.slack_wire.holding("POST", "chat.postMessage", b"completed", answered=True) as post:
+                with env.slack_wire.holding("POST", "chat.postMessage", b"completed", answered=True) as post:
                     await self._approved_until(asked, post)
                     post.drop()
             case "stale load meanwhile":
-                with town.service_wire.holding(*LOAD) as load:
+                with env.service_wire.holding(*LOAD) as load:
                     stale = await self._stale_token()
                     await self._approved_until(asked, load)
                     await self._refused(asked, LeaseLostError, token=stale)
             case "terminated while it is told":
-                with town.slack_wire.holding("POST", "chat.postMessage", b"completed") as post:
+                with env.slack_wire.holding("POST", "chat.postMessage", b"completed") as post:
                     await self._approved_until(asked, post)
                     await asked.handle.terminate("an operator's mistake")
                     post.drop()
@@ -219,11 +220,11 @@ class Acts:
     async def start_again(self, asked: Asked) -> None:
         """A second operator starts the same change request; Temporal refuses."""
         with pytest.raises(WorkflowAlreadyStartedError):
-            await self._town.update(asked.proposal)
+            await self._env.update(asked.proposal)
 
     async def race(self, first: Asked, second: Asked) -> tuple[End, End]:
         """Approve the second while the first holds the lease and is about to load."""
-        with self._town.service_wire.holding(*LOAD) as load:
+        with self._env.service_wire.holding(*LOAD) as load:
             await self._approved_until(first, load)
             await self.approve(second)
             refused = await self.end(second)
@@ -231,7 +232,7 @@ class Acts:
 
     async def terminate_guard(self, asked: Asked) -> None:
         """Terminate the guard of a waiting run; returns when its parent has started it again."""
-        guard = await self._town.guard_of(asked.handle)
+        guard = await self._env.guard_of(asked.handle)
         first = (await guard.describe()).run_id
         await guard.terminate("an operator's mistake")
 
@@ -247,28 +248,28 @@ class Acts:
         request: dict[str, Any] = {"reason": "found bad", "bad_generation": bad}
         if to is not None:
             request["to"] = to
-        return await self._town.start_run("ConstitutionRollback", self._town.rollback_id(bad), request)
+        return await self._env.start_run("ConstitutionRollback", self._env.rollback_id(bad), request)
 
     async def roll_back(self, bad: int, to: int | None, *, by_board: bool, how: str) -> End:
         """Roll back by hand, with one thing going wrong; the end of the run, or of the guard that finished it."""
-        town = self._town
+        env = self._env
         match how:
             case "terminated":
-                with town.service_wire.holding("POST", "/standing") as stand:
+                with env.service_wire.holding("POST", "/standing") as stand:
                     handle = await self._rolling_back(bad, to, by_board=by_board)
                     await stand.reached()
                     await handle.terminate("an operator's mistake")
                     stand.drop()
                 return await self.guarded_end(handle)
             case "service killed after the load":
-                with town.service_wire.holding(*LOAD, answered=True) as load:
+                with env.service_wire.holding(*LOAD, answered=True) as load:
                     handle = await self._rolling_back(bad, to, by_board=by_board)
                     await load.reached()
-                    await town.kill("constitution-service")
+                    await env.kill("constitution-service")
                     load.drop()
-                await town.restart("constitution-service")
+                await env.restart("constitution-service")
             case "started twice":
-                with town.service_wire.holding(*LOAD) as load:
+                with env.service_wire.holding(*LOAD) as load:
                     handle = await self._rolling_back(bad, to, by_board=by_board)
                     await load.reached()
                     with pytest.raises(WorkflowAlreadyStartedError):
@@ -285,9 +286,9 @@ class Acts:
     async def _rolling_back(self, bad: int, to: int | None, *, by_board: bool) -> Handle:
         handle = await self.start_rollback(bad, to)
         if by_board:
-            status = await self._town.until_step(handle, "board", "waiting")
+            status = await self._env.until_step(handle, "board", "waiting")
             for person in BOARD:
-                envelope = await self._town.undoing(person, bad, status)
+                envelope = await self._env.author.rollback_approval(person, bad, status)
                 await handle.execute_update("decide", {"approval": envelope.model_dump(mode="json")})
         return handle
 
@@ -301,13 +302,13 @@ class Acts:
             case "with a stale token":
                 await self._refused(asked, LeaseLostError, token=await self._stale_token())
             case _:
-                people = BOARD[:1] if how == "with one approval" else ()
+                members = BOARD[:1] if how == "with one approval" else ()
                 update_id = str(uuid4())
                 request = LeaseRequest(update_id=update_id, kind=Kind.UPDATE, workflow_id="by hand")
-                lease = await self._town.service.acquire_lease(request, f"{ENVIRONMENT}/{update_id}/lease")
+                lease = await self._env.service.acquire_lease(request, f"{ENVIRONMENT}/{update_id}/lease")
                 try:
                     await self._refused(
-                        asked, NotApprovedError, token=lease.fencing_token, update_id=update_id, people=people
+                        asked, NotApprovedError, token=lease.fencing_token, update_id=update_id, members=members
                     )
                 finally:
                     await self._give_back(update_id, lease.fencing_token)
@@ -319,10 +320,10 @@ class Acts:
         *,
         token: int,
         update_id: str | None = None,
-        people: tuple[str, ...] = BOARD,
+        members: tuple[str, ...] = BOARD,
     ) -> None:
         update_id = update_id or str(uuid4())
-        releases = await self._town.service.releases()
+        releases = await self._env.service.releases()
         request = LoadRequest(
             update_id=update_id,
             kind=Kind.UPDATE,
@@ -331,47 +332,47 @@ class Acts:
             expected_generation=max((release.generation for release in releases), default=0),
             fencing_token=token,
             change_request=asked.proposal.change_request,
-            approvals=tuple(self._town.approval(person, asked.proposal, asked.status) for person in people),
+            approvals=tuple(self._env.author.approval(person, asked.proposal, asked.status) for person in members),
             test_evidence=asked.status.evidence,
             reason="past the runbook",
             workflow=WorkflowRef(workflow_id="by hand", run_id=""),
         )
         with pytest.raises(error):
-            await self._town.service.load(request, f"{ENVIRONMENT}/{update_id}/load")
+            await self._env.service.load(request, f"{ENVIRONMENT}/{update_id}/load")
 
     async def _stale_token(self) -> int:
         """A fencing token that was given back."""
         update_id = str(uuid4())
         request = LeaseRequest(update_id=update_id, kind=Kind.UPDATE, workflow_id="by hand")
-        lease = await self._town.service.acquire_lease(request, f"{ENVIRONMENT}/{update_id}/lease")
+        lease = await self._env.service.acquire_lease(request, f"{ENVIRONMENT}/{update_id}/lease")
         await self._give_back(update_id, lease.fencing_token)
         return lease.fencing_token
 
     async def _give_back(self, update_id: str, token: int) -> None:
         release = LeaseRelease(update_id=update_id, fencing_token=token)
-        await self._town.service.release_lease(release, f"{ENVIRONMENT}/{update_id}/lease")
+        await self._env.service.release_lease(release, f"{ENVIRONMENT}/{update_id}/lease")
 
     # --- interventions
 
     async def delete_cached(self) -> None:
         """`redis-cli DEL constitution:current`."""
         async with self._redis() as client:
-            await client.delete(self._town.names.redis_current())
+            await client.delete(self._env.names.redis_current())
 
     async def flush_cache(self) -> None:
         """Delete every key of the namespace, the floor too."""
         async with self._redis() as client:
-            keys = [key async for key in client.scan_iter(match=f"{self._town.names.namespace}:*")]
+            keys = [key async for key in client.scan_iter(match=f"{self._env.names.namespace}:*")]
             if keys:
                 await client.delete(*keys)
 
     async def forge_cached(self, how: str) -> None:
         """Write to Redis as somebody without a key."""
-        key = self._town.names.redis_current()
+        key = self._env.names.redis_current()
         async with self._redis() as client:
             match how:
                 case "floor":
-                    await client.set(self._town.names.redis_floor(), secrets.randbelow(10**9) + 10**6)
+                    await client.set(self._env.names.redis_floor(), secrets.randbelow(10**9) + 10**6)
                 case "garbage":
                     await client.set(key, json.dumps({"generation": 99, "by": secrets.token_hex(8)}))
                 case _:
@@ -381,26 +382,26 @@ class Acts:
                     await client.set(key, json.dumps(said))
 
     def _redis(self) -> "redis.asyncio.Redis":
-        return redis.asyncio.from_url(self._town.settings["REDIS_URL"], socket_timeout=10)
+        return redis.asyncio.from_url(self._env.settings["REDIS_URL"], socket_timeout=10)
 
     async def kill(self, process: str) -> None:
         """Kill -9, and start again."""
-        await self._town.kill(process)
-        await self._town.restart(process)
+        await self._env.kill(process)
+        await self._env.restart(process)
 
     async def forget_offsets(self, process: str) -> None:
         """Stop a consumer, delete its group with all offsets, start it again."""
-        town = self._town
-        await asyncio.to_thread(town.stack.kill, process, signal.SIGTERM)
+        env = self._env
+        await asyncio.to_thread(env.stack.kill, process, signal.SIGTERM)
 
         async def gone() -> bool:
-            states = {status.name: status.state for status in await asyncio.to_thread(town.stack.status)}
+            states = {status.name: status.state for status in await asyncio.to_thread(env.stack.status)}
             return states[process] == "dead"
 
         await eventually(gone, SOON)
-        settings = {name: value for name, value in town.settings.items() if name.startswith("KAFKA_")}
+        settings = {name: value for name, value in env.settings.items() if name.startswith("KAFKA_")}
         admin = AdminClient(client_configuration(settings))
-        group = town.names.group("siem" if process == "siem-forwarder" else process)
+        group = env.names.group("siem" if process == "siem-forwarder" else process)
 
         def delete() -> bool:
             try:
@@ -412,4 +413,4 @@ class Acts:
             return True
 
         await eventually(lambda: asyncio.to_thread(delete), SOON)
-        await town.restart(process)
+        await env.restart(process)

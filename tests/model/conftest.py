@@ -1,4 +1,4 @@
-"""The model check's towns: of its own, because a program may leave one that nobody knows."""
+"""The model check's environments: of its own, because a program may leave one that nobody knows."""
 
 import asyncio
 import os
@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.database import DirectoryBasedExampleDatabase
 from temporalio.client import Client
 
-from tests.conftest import CHECKOUT
-from tests.model.ground import Ground
-from tests.workflow.conftest import Towns
+from deploy.embedded.stack_directory import CHECKOUT
+from tests.model.runs import Programs
+from tests.world.environment import Environments
 
 settings.register_profile(
     "model",
@@ -26,35 +26,11 @@ settings.register_profile(
 
 
 @pytest.fixture(scope="module")
-async def towns(
-    *,
-    temporal_settings: dict[str, str],
-    postgres_settings: dict[str, str],
-    valkey_settings: dict[str, str],
-    kafka_settings: dict[str, str],
-    prometheus_settings: dict[str, str],
-    slack_settings: dict[str, str],
-    template_database: str,
-    temporal_client: Client,
-) -> AsyncIterator[Towns]:
-    """Where towns come from."""
-    towns = Towns.on(
-        temporal_settings,
-        postgres_settings,
-        valkey_settings,
-        kafka_settings,
-        prometheus_settings,
-        slack_settings,
-        template=template_database,
-        client=temporal_client,
-    )
-    yield towns
-    await towns.leave()
-
-
-@pytest.fixture(scope="module")
-async def ground(towns: Towns) -> AsyncIterator[Ground]:
+async def programs(servers: dict[str, str], template_database: str, temporal_client: Client) -> AsyncIterator[Programs]:
     """Where programs are run."""
-    ground = Ground(towns, asyncio.get_running_loop(), CHECKOUT / "var" / "model" / "failing.program")
-    yield ground
-    sys.stdout.write(f"\n{ground.summary()}\n")
+    prefix = CHECKOUT / "var" / f"test-{os.getpid()}-model"
+    environments = Environments(servers, temporal_client, prefix, template=template_database)
+    programs = Programs(environments, asyncio.get_running_loop(), CHECKOUT / "var" / "model" / "failing.program")
+    yield programs
+    sys.stdout.write(f"\n{programs.summary()}\n")
+    await environments.leave()

@@ -1,4 +1,4 @@
-"""The state machine: rules that act on a real town and tell the model what must come of it.
+"""The state machine: rules that act on a real environment and tell the model what must come of it.
 
 After each rule everything comes to rest, and the real world is compared with the model. Rules take names and small
 numbers only, so that a failing program can be read, typed and run again; what a rule does depends on nothing else
@@ -17,8 +17,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from tests.helpers import eventually
 from tests.model.acts import Acts, Asked
-from tests.model.ground import Ground
-from tests.model.world import Document, Made, World
+from tests.model.reference import Document, Made, Model
+from tests.model.runs import Programs
 
 REST = timedelta(seconds=60)  # from the end of a rule to a world at rest, on a machine that others use too
 FAULTS = (
@@ -42,7 +42,7 @@ Move = Callable[..., Coroutine[Any, Any, None]]
 
 
 def _on_the_loop(move: Move) -> Callable[..., None]:
-    """Run a rule's body on the town's loop, and keep it in the program; what fails leaves a town nobody knows."""
+    """Run a rule's body on the environment's loop, and keep it in the program."""
     shape = inspect.signature(move)
 
     @functools.wraps(move)
@@ -50,20 +50,20 @@ def _on_the_loop(move: Move) -> Callable[..., None]:
         arguments = dict(shape.bind(self, *args, **kwargs).arguments)
         del arguments["self"]
         said = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
-        self.ground.run(f"{move.__name__}({said})", move(self, **arguments))
+        self.programs.run(f"{move.__name__}({said})", move(self, **arguments))
 
     return run
 
 
 class Runbook(RuleBasedStateMachine):
-    """Releases, rollbacks, faults and interventions on one town."""
+    """Releases, rollbacks, faults and interventions on one environment."""
 
-    ground: ClassVar[Ground]
+    programs: ClassVar[Programs]
 
     def __init__(self) -> None:
         super().__init__()
-        self.ground.forget_program()
-        self.world: World | None = None
+        self.programs.forget_program()
+        self.model: Model | None = None
         self.acts: Acts
         self.waiting: list[Asked] = []
 
@@ -73,10 +73,10 @@ class Runbook(RuleBasedStateMachine):
     @_on_the_loop
     async def begin(self, settled: bool) -> None:
         """Begin where an update was confirmed last, whatever came before it, or where nothing was ever live."""
-        town, sight = await self.ground.town(anew=not settled)
-        self.acts = Acts(town)
+        env, sight = await self.programs.env(anew=not settled)
+        self.acts = Acts(env)
         await sight.begin()
-        self.world = World(await sight.history(), await asyncio.to_thread(sight.change_log))
+        self.model = Model(await sight.history(), await asyncio.to_thread(sight.change_log))
         while settled and not self._is_settled():
             await self._completed(await self._ask(), "none")
 
@@ -84,32 +84,32 @@ class Runbook(RuleBasedStateMachine):
         return [(made.kind, made.standings) for made in self.known.releases[-1:]] == [("update", ["confirmed"])]
 
     @property
-    def known(self) -> World:
+    def known(self) -> Model:
         """The model."""
-        assert self.world is not None
-        return self.world
+        assert self.model is not None
+        return self.model
 
     def teardown(self) -> None:
-        """Stop what waits, and look once more; the next program goes on in the same town."""
-        if self.world is None or self.ground.is_spoiled:
-            self.ground.ended()
+        """Stop what waits, and look once more; the next program goes on in the same environment."""
+        if self.model is None or self.programs.is_spoiled:
+            self.programs.ended()
             return
         try:
             for _ in range(len(self.waiting)):
                 self.stopped_while_waiting(which=0, how="abort")
             self.the_world_is_as_the_model_says()
         finally:
-            self.ground.ended()
+            self.programs.ended()
 
     @invariant()
     def the_world_is_as_the_model_says(self) -> None:
         """Wait until everything is at rest, and compare."""
-        if self.world is not None:
-            self.ground.wait(self._compare())
+        if self.model is not None:
+            self.programs.wait(self._compare())
 
     async def _compare(self) -> None:
         waiting = {asked.handle.id for asked in self.waiting}
-        _, sight = await self.ground.town()
+        _, sight = await self.programs.env()
 
         async def same() -> bool:
             found = await sight.differences(self.known, waiting)
@@ -221,25 +221,25 @@ class Runbook(RuleBasedStateMachine):
     @_on_the_loop
     async def rolled_back(self, to: int, how: str) -> None:
         """The newest release is undone by hand, an update, a rollback or a withdrawal; -1: back to the default."""
-        world = self.known
-        if not world.releases:
+        model = self.known
+        if not model.releases:
             return
-        bad = world.releases[-1]
-        choices = world.restorable(bad)
+        bad = model.releases[-1]
+        choices = model.restorable(bad)
         chosen = choices[to % len(choices)] if to >= 0 and choices else None
-        restored: Made | None = chosen or world.restored_by_default(bad)
+        restored: Made | None = chosen or model.restored_by_default(bad)
         if bad.checksum is None and restored is None:
             assert (await self.acts.roll_back_nothing(bad.generation)).type == "Rejected"
-            world.rollback_rejected()
+            model.rollback_rejected()
             return
         end = await self.acts.roll_back(
             bad.generation,
             chosen.generation if chosen else None,
-            by_board=not world.authorised_in_advance(bad, restored),
+            by_board=not model.authorised_in_advance(bad, restored),
             how=how,
         )
         assert end.type is None, end
-        world.rolled_back(restored)
+        model.rolled_back(restored)
 
     # --- interventions and accidents
 

@@ -7,18 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
-from dulwich.objects import Commit
-from dulwich.refs import Ref
-from dulwich.repo import Repo
 
 from tests.faults.auditor import Auditor
 from tests.helpers import whole_lines
-from tests.model.world import AUDITED, COMPLETED, REJECTED, ROLLED_BACK, Made, World
-from tests.workflow.town import Town
+from tests.model.reference import AUDITED, COMPLETED, REJECTED, ROLLED_BACK, Made, Model
+from tests.world.environment import RunningEnvironment
 
-LOG = b"docs/SomaAgentHub_Security.md"
 LOADED, UPDATED = "release.loaded", "constitution.updated"
-COLUMNS = 6  # version, generation, checksum, outcome, approvers, date
 _HISTORY = """
 SELECT generation, kind, checksum, version, rollback_of,
     ARRAY(SELECT standing FROM standings s WHERE (s.environment, s.generation) = (r.environment, r.generation)
@@ -28,21 +23,21 @@ FROM releases r ORDER BY generation
 
 
 class Sight:
-    """Looks at one town from outside.
+    """Looks at one environment from outside.
 
     Args:
-        town: which.
+        env: which.
     """
 
-    def __init__(self, town: Town) -> None:
-        self._town = town
-        self._auditor = Auditor(dict(town.reads._settings), town.client)
+    def __init__(self, env: RunningEnvironment) -> None:
+        self._env = env
+        self._auditor = Auditor(env.settings | env.direct, env.client)
         self._told: Counter[str] = Counter()
         self._audited: Counter[str] = Counter()
 
     async def history(self) -> list[Made]:
         """Every release that Postgres holds."""
-        connection = await asyncpg.connect(self._town.settings["DATABASE_READER_URL"], timeout=10)
+        connection = await asyncpg.connect(self._env.settings["DATABASE_READER_URL"], timeout=10)
         try:
             rows = await connection.fetch(_HISTORY)
         finally:
@@ -62,25 +57,25 @@ class Sight:
     async def begin(self) -> None:
         """From now on count what is told and audited."""
         self._told = await asyncio.to_thread(self._count_told)
-        self._audited = _operations(await asyncio.to_thread(self._town.reads.audit))
+        self._audited = _operations(await asyncio.to_thread(self._env.reads.audit))
 
-    async def differences(self, world: World, waiting: set[str]) -> list[str]:
+    async def differences(self, model: Model, waiting: set[str]) -> list[str]:
         """Say where the world is not as the model says; nothing when it is.
 
         Args:
             world: the model.
             waiting: ids of the runs that wait for people, and may be open.
         """
-        opened = [run for run in await self._town.open_runs() if not _is_of(run, waiting)]
+        opened = [run for run in await self._env.open_runs() if not _is_of(run, waiting)]
         if opened:
             return [f"open: {opened}"]
         found = []
         try:
-            said = await self._town.reads.live(self._town.environment)
+            said = await self._env.reads.live(self._env.config)
         except (KeyError, ValueError) as error:
             return [f"Redis holds something else than a release: {error!r}"]
-        found += [f"{name} says {live}, the model {world.live}" for name, live in said.items() if live != world.live]
-        rows, expected = [made.row for made in await self.history()], [made.row for made in world.releases]
+        found += [f"{name} says {live}, the model {model.live}" for name, live in said.items() if live != model.live]
+        rows, expected = [made.row for made in await self.history()], [made.row for made in model.releases]
         if rows != expected:
             tail = next((i for i, pair in enumerate(zip(rows, expected, strict=False)) if pair[0] != pair[1]), None)
             at = min(len(rows), len(expected)) if tail is None else tail
@@ -89,15 +84,15 @@ class Sight:
             return found  # what follows takes a second to read
         told, events, rows_kept, audit = await asyncio.gather(
             asyncio.to_thread(self._count_told),
-            asyncio.to_thread(self._town.reads.audit),
+            asyncio.to_thread(self._env.reads.audit),
             asyncio.to_thread(self.change_log),
             self._auditor.audit(),
         )
-        found += _counted("told", told - self._told, world.told)
-        found += _counted("audited", _operations(events) - self._audited, world.audited)
+        found += _counted("told", told - self._told, model.told)
+        found += _counted("audited", _operations(events) - self._audited, model.audited)
         found += self._not_forwarded(events)
-        for generation in sorted(rows_kept.keys() | world.change_log.keys()):
-            kept, wanted = (sorted(log.get(generation, [])) for log in (rows_kept, world.change_log))
+        for generation in sorted(rows_kept.keys() | model.change_log.keys()):
+            kept, wanted = (sorted(log.get(generation, [])) for log in (rows_kept, model.change_log))
             if kept != wanted:
                 found.append(f"the change log says {kept} of generation {generation}, the model {wanted}")
         found += [
@@ -110,22 +105,14 @@ class Sight:
     def change_log(self) -> dict[int, list[str]]:
         """Outcomes of each generation in the archive's change log, one a row."""
         found: dict[int, list[str]] = {}
-        with Repo(self._town.settings["ARCHIVE_REPOSITORY"]) as repo:
-            if not list(repo.refs.subkeys(Ref(b"refs/heads/"))):
-                return found  # nothing was ever archived
-            commit = repo[repo.head()]
-            assert isinstance(commit, Commit)
-            blobs = {entry.path: entry.sha for entry in repo.object_store.iter_tree_contents(commit.tree)}
-            text = repo[blobs[LOG]].as_raw_string().decode() if LOG in blobs else ""
-        for line in text.splitlines():
-            cells = [cell.strip() for cell in line.split("|")]
-            if len(cells) > COLUMNS and cells[2].isdigit():
-                found.setdefault(int(cells[2]), []).append(cells[4])
+        for row in self._env.reads.change_log_rows():
+            if row[1].isdigit():
+                found.setdefault(int(row[1]), []).append(row[3])
         return found
 
     def _count_told(self) -> Counter[str]:
         counts: Counter[str] = Counter()
-        for key, texts in self._town.reads.told().items():
+        for key, texts in self._env.reads.told().items():
             outcome = key.rpartition("/")[2]
             if outcome in (COMPLETED, REJECTED, ROLLED_BACK):
                 counts[outcome] += len(texts)
@@ -133,7 +120,7 @@ class Sight:
 
     def _not_forwarded(self, events: list[dict[str, Any]]) -> list[str]:
         """Audit events that the SIEM's file lacks; a load is told there by its release's ``constitution.updated``."""
-        got = [json.loads(line) for line in whole_lines(Path(self._town.settings["SIEM_FILE"]))]
+        got = [json.loads(line) for line in whole_lines(Path(self._env.settings["SIEM_FILE"]))]
         told = {event["metadata"]["uid"] for event in got}
         updated = {e["unmapped"]["generation"] for e in got if e.get("api", {}).get("operation") == UPDATED}
         return [

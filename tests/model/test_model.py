@@ -13,13 +13,13 @@ import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.conftest import CHECKOUT
-from tests.model.ground import Ground
+from deploy.embedded.stack_directory import CHECKOUT
 from tests.model.machine import Runbook
+from tests.model.runs import Programs
 
 IS_LONG = settings.get_current_profile_name() == "model"  # pytest --hypothesis-profile model
 SHORT = settings(
-    max_examples=2,  # the first is always the simplest: a town without a release, whose cached value is deleted
+    max_examples=2,  # the first is always the simplest: an environment without a release, whose cached value is deleted
     stateful_step_count=8,
     deadline=None,
     database=None,
@@ -33,13 +33,13 @@ WRITTEN = sorted((CHECKOUT / "tests" / "model" / "programs").glob("*.program")) 
 GIVEN = [Path(name) for name in os.environ.get("PROGRAM", "").split()]
 
 
-def _machine(ground: Ground) -> type[Runbook]:
-    return type("Runbook", (Runbook,), {"ground": ground})
+def _machine(programs: Programs) -> type[Runbook]:
+    return type("Runbook", (Runbook,), {"programs": programs})
 
 
 @pytest.mark.timeout(0 if IS_LONG else 300)
-async def test_the_world_is_as_the_model_says(ground: Ground) -> None:
-    machine = _machine(ground)
+async def test_the_world_is_as_the_model_says(programs: Programs) -> None:
+    machine = _machine(programs)
     if not IS_LONG:
         seed(SEED)(machine)
     await asyncio.to_thread(run_state_machine_as_test, machine, settings=settings() if IS_LONG else SHORT)
@@ -48,8 +48,8 @@ async def test_the_world_is_as_the_model_says(ground: Ground) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("program", GIVEN or WRITTEN, ids=lambda program: program.stem)
-async def test_a_written_program(ground: Ground, program: Path) -> None:
-    await asyncio.to_thread(repeat, _machine(ground), program)
+async def test_a_written_program(programs: Programs, program: Path) -> None:
+    await asyncio.to_thread(repeat, _machine(programs), program)
 
 
 def repeat(machine: type[Runbook], program: Path) -> None:

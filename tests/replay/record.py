@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from slack_sdk import WebClient
 from temporalio.client import Client, WorkflowHandle
 from temporalio.contrib.pydantic import pydantic_data_converter
 
@@ -25,10 +24,10 @@ from constitution.messages import Phase
 from constitution.trust.approval import BoardDecision
 from constitution_client.exit import leave
 from deploy.embedded.stack import Stack
-from tests.workflow.town import LEAF, Town
+from tests.world.environment import LEAF, Environments, RunningEnvironment
+from tests.world.files import CHECKOUT
 
 HISTORIES = Path(__file__).parent / "histories"
-CHECKOUT = Path(__file__).resolve().parents[2]
 SERVERS = ("temporal", "postgres", "valkey", "kafka", "slack-emulator", "prometheus")
 ARTIFACTS = Path("/var/tmp/constitution-runbook-artifacts")  # noqa: S108 - recorded as the address of each artifact
 NAMESPACE = "recorded"
@@ -37,15 +36,15 @@ Handle = WorkflowHandle[Any, Any]
 
 
 class Recorder:
-    """Tells a few stories in one town, and keeps their histories.
+    """Tells a few stories in one environment, and keeps their histories.
 
     Args:
-        town: where they happen.
+        env: where they happen.
         forbidden: texts that no history may hold.
     """
 
-    def __init__(self, town: Town, forbidden: tuple[str, ...]) -> None:
-        self._town = town
+    def __init__(self, env: RunningEnvironment, forbidden: tuple[str, ...]) -> None:
+        self._env = env
         self._forbidden = forbidden
         self.written: list[str] = []
 
@@ -66,8 +65,8 @@ class Recorder:
     async def family(self, name: str, run: Handle) -> None:
         """Write a run and its guard."""
         await self.keep(name, run)
-        guard = await self._town.guard_of(run)
-        await self._town.end(guard)
+        guard = await self._env.guard_of(run)
+        await self._env.end(guard)
         await self.keep(f"{name}-guard", guard)
 
     async def tell(self) -> None:
@@ -82,94 +81,94 @@ class Recorder:
 
     async def _withdrawn(self) -> None:
         """A first release that one target does not obey."""
-        town = self._town
-        async with town.paused(LEAF):
-            run, _ = await town.approved()
-            status = await town.until(run, lambda s: s.rollback_workflow is not None)
-        await town.end(run)
+        env = self._env
+        async with env.paused(LEAF):
+            run, _ = await env.approved()
+            status = await env.until(run, lambda s: s.rollback_workflow is not None)
+        await env.end(run)
         await self.family("first-release-rolled-back", run)
-        await self.family("withdraw", town.run(status.rollback_workflow or ""))
+        await self.family("withdraw", env.run(status.rollback_workflow or ""))
 
     async def _completed(self) -> None:
         """A first release and an update, both completed."""
-        town = self._town
+        env = self._env
         for name in ("first-release-completed", "update-completed"):
-            run, _ = await town.approved()
-            await town.end(run)
+            run, _ = await env.approved()
+            await env.end(run)
             await self.family(name, run)
 
     async def _refused(self) -> None:
         """Bad input; a dry run; hostile messages, then a denial."""
-        town = self._town
-        bad = await town.start_run("ConstitutionUpdate", f"{NAMESPACE}/bad-input", {"checksum": 7, "force": True})
-        await town.end(bad)
+        env = self._env
+        bad = await env.start_run("ConstitutionUpdate", f"{NAMESPACE}/bad-input", {"checksum": 7, "force": True})
+        await env.end(bad)
         await self.keep("update-rejected-input", bad)
-        dry = await town.update(await town.propose(), dry_run=True)
-        await town.end(dry)
+        dry = await env.update(await env.author.propose(), dry_run=True)
+        await env.end(dry)
         await self.keep("update-dry-run", dry)
-        proposal = await town.propose()
-        run = await town.update(proposal)
-        status = await town.until_step(run, "board", "waiting")
+        proposal = await env.author.propose()
+        run = await env.update(proposal)
+        status = await env.until_step(run, "board", "waiting")
         hostile: tuple[list[Any], ...] = ([], [{"reason": "x"}, {"reason": "y"}], [[]], [{"reason": ""}])
         for arguments in hostile:
             await run.signal("abort", args=arguments)
-        denial = town.approval("bruno", proposal, status, decision=BoardDecision.DENY, reason="not this one")
-        await town.until(run, lambda s: len(s.refusals) == 4)
+        denial = env.author.approval("bruno", proposal, status, decision=BoardDecision.DENY, reason="not this one")
+        await env.until(run, lambda s: len(s.refusals) == 4)
         await run.execute_update("decide", {"approval": denial.model_dump(mode="json")})
-        await town.end(run)
+        await env.end(run)
         await self.family("update-denied", run)
 
     async def _rolled_back(self) -> None:
         """An update that is aborted in mid-sync, and its rollback."""
-        town = self._town
-        async with town.paused(LEAF):
-            run, _ = await town.approved()
-            await town.until_step(run, "sync")
+        env = self._env
+        async with env.paused(LEAF):
+            run, _ = await env.approved()
+            await env.until_step(run, "sync")
             await run.execute_update("abort", {"reason": "a mistake"})
-            status = await town.until(run, lambda s: s.rollback_workflow is not None)
-            await town.go_on(LEAF)
-        await town.end(run)
+            status = await env.until(run, lambda s: s.rollback_workflow is not None)
+            await env.go_on(LEAF)
+        await env.end(run)
         await self.family("update-rolled-back", run)
-        await self.family("rollback", town.run(status.rollback_workflow or ""))
+        await self.family("rollback", env.run(status.rollback_workflow or ""))
 
     async def _terminated(self) -> None:
         """An update that is terminated in mid-sync: its guard has it rolled back."""
-        town = self._town
-        async with town.paused(LEAF):
-            run, _ = await town.approved()
-            status = await town.until_step(run, "sync")
+        env = self._env
+        async with env.paused(LEAF):
+            run, _ = await env.approved()
+            status = await env.until_step(run, "sync")
             await run.terminate("an operator's mistake")
-            await town.go_on(LEAF)
-        await town.end(await town.guard_of(run))
+            await env.go_on(LEAF)
+        await env.end(await env.guard_of(run))
         await self.family("update-terminated", run)
-        await self.keep("rollback-by-guard", town.run(town.rollback_id(status.generation or 0)))
+        await self.keep("rollback-by-guard", env.run(env.rollback_id(status.generation or 0)))
 
     async def _by_hand(self) -> None:
         """A rollback by hand, and its second start."""
-        town = self._town
-        await town.completed()
-        bad = (await town.live()).generation
+        env = self._env
+        await env.completed()
+        bad = (await env.live()).generation
         for name in ("rollback-by-hand", "rollback-found-done"):
-            run = await town.start_run(
-                "ConstitutionRollback", town.rollback_id(bad), {"reason": "found bad", "bad_generation": bad}
+            run = await env.start_run(
+                "ConstitutionRollback", env.rollback_id(bad), {"reason": "found bad", "bad_generation": bad}
             )
-            await town.end(run)
+            await env.end(run)
             await self.keep(name, run)
 
     async def _records_pending(self) -> None:
         """A completed update that waited for Slack."""
-        town = self._town
-        proposal = await town.propose()
-        run = await town.update(proposal)
-        with town.service_wire.holding("POST", "/standing") as confirm:
-            await town.approve(run, proposal)
+        env = self._env
+        proposal = await env.author.propose()
+        run = await env.update(proposal)
+        with env.service_wire.holding("POST", "/standing") as confirm:
+            await env.approve(run, proposal)
             await confirm.reached()
-            town.slack_wire.cut()
+            env.slack_wire.cut()
             confirm.release()
-            await town.until(run, lambda s: s.phase is Phase.RECORDS_PENDING)
-        town.slack_wire.mend()
+            await env.until(run, lambda s: s.phase is Phase.RECORDS_PENDING)
+        env.slack_wire.repair()
         await run.execute_update("retry", {})
-        await town.end(run)
+        await env.end(run)
         await self.keep("update-records-pending", run)
 
 
@@ -207,29 +206,19 @@ async def record(directory: Path) -> list[str]:
     servers = Stack(directory / "servers", SERVERS, environment={})
     async with servers:
         settings = servers.settings()
-        channel = f"release-{NAMESPACE}"
-        WebClient(settings["SLACK_ADMIN_TOKEN"], base_url=settings["SLACK_API_URL"]).conversations_create(name=channel)
         client = await Client.connect(
             settings["TEMPORAL_ADDRESS"], data_converter=pydantic_data_converter, identity="recorder"
         )
-        admin_only = ("DATABASE_ADMIN_URL", "SLACK_ADMIN_TOKEN")
-        own = {name: value for name, value in settings.items() if name not in admin_only}
-        town = Town(
-            directory / "town",
-            own,
-            channel=channel,
-            namespace=NAMESPACE,
-            client=client,
-            settings={"ARTIFACT_STORE_URL": ARTIFACTS.as_uri()},
-        )
+        artifacts = {"ARTIFACT_STORE_URL": ARTIFACTS.as_uri()}
+        environments = Environments(settings, client, directory / "env", settings=artifacts, namespace=NAMESPACE)
         try:
-            await town.start()
-            words = forbidden(town.settings, CHECKOUT, directory, Path.home(), Path(sys.prefix))
-            recorder = Recorder(town, words)
+            env = await environments.running()
+            words = forbidden(env.settings, CHECKOUT, directory, Path.home(), Path(sys.prefix))
+            recorder = Recorder(env, words)
             await recorder.tell()
-            await town.rest()
+            await env.rest()
         finally:
-            await town.stop()
+            await environments.leave()
             shutil.rmtree(ARTIFACTS, ignore_errors=True)
     await asyncio.to_thread(servers.erase)
     return recorder.written

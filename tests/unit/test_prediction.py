@@ -26,7 +26,7 @@ from constitution.watch.prediction import (
     predict_share,
     replay,
 )
-from tests.consumers_support import RULES, document, rule
+from tests.world.documents import RULES, document, rule
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
@@ -162,7 +162,7 @@ def test_a_prediction_survives_the_evidence_and_canonical_json() -> None:
 def test_a_replay_counts_what_each_document_decides_and_nothing_of_the_requests() -> None:
     current = Policy.compile(parse(document("1.0.0")))
     candidate = Policy.compile(
-        parse(document("1.1.0", [*RULES, rule("no-writing", "deny", 'action == "read"', "low")]))
+        parse(document("1.1.0", rules=[*RULES, rule("no-writing", "deny", 'action == "read"', "low")]))
     )
     requests = [
         EvaluationRequest(tenant="acme", action=action, data_class=data_class, time=NOON + timedelta(hours=hours))

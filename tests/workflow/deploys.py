@@ -1,34 +1,30 @@
 """What a deploy does with workers: ends one as an orchestrator of processes would, starts one more of another build."""
 
 import asyncio
-import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from pathlib import Path
 
 from temporalio.client import WorkflowHistory
 
-from tests.consumers_support import CHECKOUT, Process
 from tests.helpers import eventually
 from tests.ports import free_port
 from tests.workflow.outcomes import Handle
-from tests.workflow.town import SOON, Town
+from tests.world.environment import SOON, RunningEnvironment
+from tests.world.processes import Process, second_worker
 
-UP = timedelta(seconds=60)
 
-
-async def terminate(town: Town, name: str = "worker") -> None:
+async def terminate(env: RunningEnvironment, name: str = "worker") -> None:
     """SIGTERM; returns at once."""
-    await asyncio.to_thread(town.stack.kill, name, signal.SIGTERM)
+    await asyncio.to_thread(env.stack.kill, name, signal.SIGTERM)
 
 
-async def ended(town: Town, name: str = "worker", deadline: timedelta = SOON) -> str:
+async def ended(env: RunningEnvironment, name: str = "worker", deadline: timedelta = SOON) -> str:
     """Wait until it is gone; return how it ended, in the stack's words."""
 
     async def dead() -> str | None:
-        status = next(status for status in await asyncio.to_thread(town.stack.status) if status.name == name)
+        status = next(status for status in await asyncio.to_thread(env.stack.status) if status.name == name)
         return status.detail if status.state == "dead" else None
 
     said = await eventually(dead, deadline)
@@ -36,53 +32,32 @@ async def ended(town: Town, name: str = "worker", deadline: timedelta = SOON) ->
     return said
 
 
-def log_of(town: Town, name: str = "worker") -> str:
+def log_of(env: RunningEnvironment, name: str = "worker") -> str:
     """What it has written so far, of all its lives."""
-    return (town.directory / "log" / f"{name}.log").read_text(errors="replace")
+    return (env.directory / "log" / f"{name}.log").read_text(errors="replace")
 
 
-async def draining(town: Town, before: str) -> None:
+async def draining(env: RunningEnvironment, before: str) -> None:
     """Wait until the worker says so; `before` is its log before it was told."""
-    await eventually(lambda: "worker: draining" in log_of(town)[len(before) :], SOON)
+    await eventually(lambda: "worker: draining" in log_of(env)[len(before) :], SOON)
 
 
 @asynccontextmanager
-async def one_more(town: Town, **settings: str) -> AsyncIterator[Process]:
+async def one_more(env: RunningEnvironment, **settings: str) -> AsyncIterator[Process]:
     """Start a second worker with the first one's settings and these, and wait until it polls."""
-    environment = _environment_of(await _pid(town)) | {"METRICS_PORT": str(free_port()), **settings}
-    worker = Process([str(CHECKOUT / "worker.py")], environment, town.directory / "log" / f"worker-{free_port()}.log")
-
-    def polls() -> bool:
-        assert worker.process is not None
-        if worker.process.poll() is not None:
-            raise RuntimeError(f"it ended: {worker.output()[-2000:]}")
-        return "worker: polling" in worker.output()
-
-    worker.start()
-    try:
-        await eventually(polls, UP)
+    statuses = await asyncio.to_thread(env.stack.status)
+    first = next(status.pid for status in statuses if status.name == "worker")
+    assert first is not None
+    log = env.directory / "log" / f"worker-{free_port()}.log"
+    async with second_worker(first, log, **settings) as worker:
         yield worker
-    finally:
-        worker.kill()
 
 
-async def _pid(town: Town) -> int:
-    statuses = await asyncio.to_thread(town.stack.status)
-    found = next(status.pid for status in statuses if status.name == "worker")
-    assert found is not None
-    return found
-
-
-def _environment_of(pid: int) -> dict[str, str]:
-    pairs = Path(f"/proc/{pid}/environ").read_bytes().rstrip(b"\0").split(b"\0")
-    return {name: value for name, _, value in (os.fsdecode(pair).partition("=") for pair in pairs)}
-
-
-async def make_current(town: Town, deployment: str, build: str) -> None:
+async def make_current(env: RunningEnvironment, deployment: str, build: str) -> None:
     """Have new runs begin on a build, by Temporal's own command line; it must have been seen polling."""
 
     async def done() -> bool:
-        code, _, err = await town.temporal(
+        code, _, err = await env.temporal(
             "worker", "deployment", "set-current-version", "--deployment-name", deployment, "--build-id", build, "--yes"
         )
         assert code == 0, err

@@ -9,66 +9,70 @@ from constitution.messages import Outcome, Phase
 from constitution.release import CurrentConstitution, Kind, Release, Standing
 from tests.helpers import eventually
 from tests.workflow import truth
-from tests.workflow.town import End, Proposal, Town
+from tests.world.author import Proposal
+from tests.world.environment import End, RunningEnvironment
 
 Handle = WorkflowHandle[Any, Any]
 
 
-async def completed(town: Town, handle: Handle, proposal: Proposal) -> Release:
+async def completed(env: RunningEnvironment, handle: Handle, proposal: Proposal) -> Release:
     """The update completed: its document is live, confirmed, told and archived, each once."""
-    end = await town.end(handle)
+    end = await env.end(handle)
     assert (end.status, end.type) == ("COMPLETED", None), end.message
     assert end.result["outcome"] == Outcome.COMPLETED
-    release = await town.service.release(end.result["generation"])
+    release = await env.service.release(end.result["generation"])
     assert (release.checksum, release.standing) == (proposal.checksum, Standing.CONFIRMED)
-    live = await town.live()
+    live = await env.live()
     assert (live.generation, live.checksum) == (release.generation, proposal.checksum)
-    assert len(town.reads.told_about(proposal.version, "went live and was confirmed")) == 1
-    rows = await asyncio.to_thread(town.reads.change_log, release.generation)
+    assert len(env.reads.told_about(proposal.version, "went live and was confirmed")) == 1
+    rows = await asyncio.to_thread(env.reads.change_log, release.generation)
     assert [row for row in rows if "completed" in row] == rows
     assert len(rows) == 1
-    assert (await town.status(handle)).phase is Phase.CLOSED
-    await truth.of_completed(town, handle, proposal, release)
+    assert (await env.status(handle)).phase is Phase.CLOSED
+    await truth.of_completed(env, handle, proposal, release)
     return release
 
 
 async def rolled_back(
-    town: Town,
+    env: RunningEnvironment,
     handle: Handle,
     proposal: Proposal,
     before: CurrentConstitution | None,
     standing: Standing = Standing.WITHDRAWN,
 ) -> tuple[End, Release]:
     """The update was undone: what was live before it is live again, as a new generation; told and archived once."""
-    end = await town.end(handle)
+    end = await env.end(handle)
     assert (end.status, end.type) == ("FAILED", "RolledBack"), end.message
-    return end, await undone(town, proposal, before, standing)
+    return end, await undone(env, proposal, before, standing)
 
 
 async def undone(
-    town: Town, proposal: Proposal, before: CurrentConstitution | None, standing: Standing = Standing.WITHDRAWN
+    env: RunningEnvironment,
+    proposal: Proposal,
+    before: CurrentConstitution | None,
+    standing: Standing = Standing.WITHDRAWN,
 ) -> Release:
     """A proposal that was live is not any more, whoever undid it; return the release that undid it."""
-    releases = await town.service.releases()
+    releases = await env.service.releases()
     bad = next(release for release in releases if release.checksum == proposal.checksum)
     assert bad.standing is standing
     undoing = next(release for release in releases if release.rollback_of == bad.generation)
     assert undoing.kind is (Kind.ROLLBACK if before else Kind.WITHDRAW)
     assert undoing.standing is Standing.CONFIRMED
-    current = await town.current()
+    current = await env.author.current()
     assert (current.checksum if current else None) == (before.checksum if before else None)
-    told = town.reads.told_about(proposal.version, "rolled back")
+    told = env.reads.told_about(proposal.version, "rolled back")
     assert len(told) == 1, told
     made = "restored" if before else "withdrawn"
     for generation, outcome in ((bad.generation, "rolled back"), (undoing.generation, made)):
-        rows = await asyncio.to_thread(town.reads.change_log, generation)
+        rows = await asyncio.to_thread(env.reads.change_log, generation)
         assert len([row for row in rows if f"| {outcome} |" in row]) == 1, rows
-    await truth.of_undone(town, bad, undoing)
+    await truth.of_undone(env, bad, undoing)
     return undoing
 
 
 async def rejected(
-    town: Town,
+    env: RunningEnvironment,
     handle: Handle,
     proposal: Proposal,
     before: CurrentConstitution | None,
@@ -76,18 +80,18 @@ async def rejected(
     denied_by: str | None = None,
 ) -> End:
     """The update was refused: nothing of it was ever live; told once, and audited."""
-    end = await town.end(handle)
+    end = await env.end(handle)
     assert (end.status, end.type) == ("FAILED", "Rejected"), end.message
     assert all(word in end.message for word in words), end.message
-    await untouched(town, proposal, before)
-    assert len(town.reads.told_about(proposal.version, "rejected")) == 1
-    audited = await eventually(lambda: town.reads.audited(handle.id))
+    await untouched(env, proposal, before)
+    assert len(env.reads.told_about(proposal.version, "rejected")) == 1
+    audited = await eventually(lambda: env.reads.audited(handle.id))
     assert audited.count("update.rejected") == 1
-    await truth.of_rejected(town, handle, proposal, denied_by)
+    await truth.of_rejected(env, handle, proposal, denied_by)
     return end
 
 
-async def untouched(town: Town, proposal: Proposal, before: CurrentConstitution | None) -> None:
+async def untouched(env: RunningEnvironment, proposal: Proposal, before: CurrentConstitution | None) -> None:
     """Nothing of a proposal was ever live."""
-    assert await town.current() == before
-    assert proposal.checksum not in {release.checksum for release in await town.service.releases()}
+    assert await env.author.current() == before
+    assert proposal.checksum not in {release.checksum for release in await env.service.releases()}

@@ -5,24 +5,23 @@ from datetime import timedelta
 
 import pytest
 
-from tests.conftest import CHECKOUT
+from deploy.embedded.stack_directory import CHECKOUT
 from tests.workflow import outcomes
-from tests.workflow.conftest import Towns
-from tests.workflow.town import LEAF, Town
+from tests.world.environment import LEAF, Environments, RunningEnvironment
 
 pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.fixture
-async def bare(towns: Towns, town: Town) -> Town:
-    """A town where nothing is live."""
-    if await town.current() is None:
-        return town
-    await towns.leave()
-    return await towns.town()
+async def bare(environments: Environments, env: RunningEnvironment) -> RunningEnvironment:
+    """An environment where nothing is live."""
+    if await env.author.current() is None:
+        return env
+    await environments.leave()
+    return await environments.running()
 
 
-async def test_a_first_release_that_is_not_obeyed_everywhere_is_withdrawn(bare: Town) -> None:
+async def test_a_first_release_that_is_not_obeyed_everywhere_is_withdrawn(bare: RunningEnvironment) -> None:
     async with bare.paused(LEAF):
         handle, proposal = await bare.approved()
         status = await bare.until(handle, lambda s: s.rollback_workflow is not None)
@@ -32,15 +31,15 @@ async def test_a_first_release_that_is_not_obeyed_everywhere_is_withdrawn(bare: 
     assert LEAF in end.message
     assert "the constitution was withdrawn" in end.message
     assert undoing.checksum is None
-    said = await bare.reads.live(bare.environment)
+    said = await bare.reads.live(bare.config)
     assert set(said.values()) == {(undoing.generation, None)}
 
 
 async def test_it_is_started_approved_and_completed_by_temporals_command_line_with_the_shipped_gate(
-    bare: Town,
+    bare: RunningEnvironment,
 ) -> None:
-    queue, keys = bare.names.task_queue(), bare.home / "keys"
-    proposal = await bare.propose()
+    queue, keys = bare.names.task_queue(), bare.files.directory / "keys"
+    proposal = await bare.author.propose()
     workflow_id = bare.update_id(proposal.change_request)
     start = (
         *("workflow", "start", "--workflow-id", workflow_id, "--fail-existing", "--type", "ConstitutionUpdate"),
@@ -75,13 +74,13 @@ async def test_it_is_started_approved_and_completed_by_temporals_command_line_wi
         assert {suite.name: suite.tests > 1 for suite in evidence.suites} == {"policy": True, "chaos": True}
 
 
-async def test_an_update_is_aborted_by_temporals_command_line(town: Town) -> None:
-    before = await town.current()
-    proposal = await town.propose()
-    handle = await town.update(proposal)
-    await town.until_step(handle, "board", "waiting")
-    code, _, err = await town.temporal(
+async def test_an_update_is_aborted_by_temporals_command_line(env: RunningEnvironment) -> None:
+    before = await env.author.current()
+    proposal = await env.author.propose()
+    handle = await env.update(proposal)
+    await env.until_step(handle, "board", "waiting")
+    code, _, err = await env.temporal(
         *("workflow", "signal", "--workflow-id", handle.id, "--name", "abort", "--input", '{"reason": "not today"}')
     )
     assert code == 0, err
-    await outcomes.rejected(town, handle, proposal, before, "aborted: not today")
+    await outcomes.rejected(env, handle, proposal, before, "aborted: not today")

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from constitution.release import CurrentConstitution
-from tests.conftest import CHECKOUT
-from tests.workflow.town import GATE_CASE, Town, make_gate
+from deploy.embedded.stack_directory import CHECKOUT
+from tests.world.environment import RunningEnvironment
+from tests.world.gate import GATE_CASE, make_gate
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -33,25 +34,25 @@ def held_gate(folder: Path, free: Path) -> Path:
 
 
 async def test_an_approval_typed_before_the_gate_has_ended_waits_for_it(
-    town: Town, live: CurrentConstitution, tmp_path: Path
+    env: RunningEnvironment, live: CurrentConstitution, tmp_path: Path
 ) -> None:
     free = tmp_path / "free"
-    key = str(town.home / "keys" / "alva.tsk")
-    async with town.configured(gate=held_gate(tmp_path / "gate", free)):
-        proposal = await town.propose()
-        code, _, err = await town.constitution(
+    key = str(env.files.directory / "keys" / "alva.tsk")
+    async with env.configured(gate=held_gate(tmp_path / "gate", free)):
+        proposal = await env.author.propose()
+        code, _, err = await env.constitution(
             *("update", "--checksum", proposal.checksum, "--change-request", proposal.change_request)
         )
         assert code == 0, err
         approve = ["approve", proposal.change_request, "--key", key, "--yes", "--text"]
-        code, _, err = await town.constitution(*approve, "--no-wait")
+        code, _, err = await env.constitution(*approve, "--no-wait")
         assert code == 4
         assert "not" in err
 
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "constitution_client", *approve),
             cwd=CHECKOUT,
-            env={**os.environ, "CONSTITUTION_ENV_FILE": str(town.directory / "stack.env")},
+            env={**os.environ, "CONSTITUTION_ENV_FILE": str(env.directory / "stack.env")},
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
@@ -66,9 +67,9 @@ async def test_an_approval_typed_before_the_gate_has_ended_waits_for_it(
             out, err_bytes = await process.communicate()
         assert process.returncode == 0, err_bytes
         assert b"approval of alva counted: 1 of 2" in out
-        code, _, err = await town.constitution("abort", proposal.change_request, "--reason", "the end of the test")
+        code, _, err = await env.constitution("abort", proposal.change_request, "--reason", "the end of the test")
         assert code == 0, err
         # A run that has ended is not waited for.
-        code, _, err = await town.constitution(*approve)
+        code, _, err = await env.constitution(*approve)
         assert code != 0
-    assert await town.current() == live
+    assert await env.author.current() == live

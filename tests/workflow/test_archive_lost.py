@@ -11,7 +11,7 @@ from dulwich.repo import Repo
 
 from constitution.release import CurrentConstitution
 from tests.helpers import eventually
-from tests.workflow.town import Town
+from tests.world.environment import RunningEnvironment
 
 pytestmark = [pytest.mark.timeout(360), pytest.mark.slow]  # it empties the archive of every release before it
 
@@ -25,25 +25,25 @@ def contents(root: Path) -> dict[str, bytes]:
     return {path: data for path, data in files.items() if "/histories/" not in path and "manifest" not in path}
 
 
-async def test_a_lost_archive_is_written_anew_by_doctor(town: Town, live: CurrentConstitution) -> None:
-    await town.rest()  # the guard has archived the histories
-    root = Path(town.settings["ARCHIVE_REPOSITORY"])
+async def test_a_lost_archive_is_written_anew_by_doctor(env: RunningEnvironment, live: CurrentConstitution) -> None:
+    await env.rest()  # the guard has archived the histories
+    root = Path(env.settings["ARCHIVE_REPOSITORY"])
     before = await asyncio.to_thread(contents, root)
     assert f"docs/legal/constitution/{live.version}-{live.generation}/document.json" in before
     shutil.rmtree(root)
     Repo.init(str(root), mkdir=True).close()
 
-    code, out, err = await town.constitution("doctor", "--repair", "--closed-seconds", "1", "--json")
+    code, out, err = await env.constitution("doctor", "--repair", "--closed-seconds", "1", "--json")
     assert "archive-missing" in {finding["code"] for finding in json.loads(out)["findings"]}, err
 
     async def written() -> bool:
         # Five releases a run, oldest last: an archive of many takes several.
-        await town.constitution("doctor", "--repair", "--closed-seconds", "1", "--json")
+        await env.constitution("doctor", "--repair", "--closed-seconds", "1", "--json")
         with Repo(str(root)) as repo:
             if b"refs/heads/master" not in repo.get_refs() and b"refs/heads/main" not in repo.get_refs():
                 return False
         return await asyncio.to_thread(contents, root) == before
 
     await eventually(written, timedelta(seconds=300))
-    code, out, err = await town.constitution("doctor", "--closed-seconds", "1", "--json")
+    code, out, err = await env.constitution("doctor", "--closed-seconds", "1", "--json")
     assert (code, json.loads(out)["findings"]) == (0, []), err

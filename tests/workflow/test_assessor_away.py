@@ -10,47 +10,47 @@ from constitution.trust.attestation import GatePredicate, SyncPredicate, WatchPr
 from signatures.attestations import verify_attestation
 from signatures.trust_files import load_trust
 from tests.workflow import outcomes
-from tests.workflow.town import Town, state_of
+from tests.world.environment import RunningEnvironment, state_of
 
 NAMED = timedelta(seconds=75)  # a run looks 30 s after it asked
 
 
 @pytest.mark.timeout(240)
 async def test_a_run_names_an_assessor_that_is_away_and_goes_on_when_it_is_back(
-    town: Town, live: CurrentConstitution
+    env: RunningEnvironment, live: CurrentConstitution
 ) -> None:
-    proposal = await town.propose()
-    await town.kill("assessor")
+    proposal = await env.author.propose()
+    await env.kill("assessor")
     try:
-        handle = await town.update(proposal)
-        status = await town.until(handle, lambda s: "the assessor" in s.waiting_for, NAMED)
-        assert town.names.assessor_queue() in status.waiting_for
+        handle = await env.update(proposal)
+        status = await env.until(handle, lambda s: "the assessor" in s.waiting_for, NAMED)
+        assert env.names.assessor_queue() in status.waiting_for
         assert "run_regression_gate" in status.waiting_for
         assert state_of(status, "gate") == "running"
-        code, out, _ = await town.constitution("status", handle.id, "--json")
+        code, out, _ = await env.constitution("status", handle.id, "--json")
         assert code == 0
         assert "the assessor" in json.loads(out)["waiting_for"]
     finally:
-        await town.restart("assessor")
-    await town.approve(handle, proposal)
-    release = await outcomes.completed(town, handle, proposal)
+        await env.restart("assessor")
+    await env.approve(handle, proposal)
+    release = await outcomes.completed(env, handle, proposal)
     assert release.generation == live.generation + 1
-    assert (await town.status(handle)).waiting_for == ""
+    assert (await env.status(handle)).waiting_for == ""
 
 
 async def test_what_the_assessor_signed_about_a_release_is_there_for_everybody(
-    town: Town, live: CurrentConstitution
+    env: RunningEnvironment, live: CurrentConstitution
 ) -> None:
-    handle, proposal = await town.approved(strategy="unseen")
-    release = await outcomes.completed(town, handle, proposal)
-    trust = load_trust(town.home / "trust" / "trust.toml")
+    handle, proposal = await env.approved(strategy="unseen")
+    release = await outcomes.completed(env, handle, proposal)
+    trust = load_trust(env.files.directory / "trust" / "trust.toml")
     assert release.evidence is not None
-    about = [*await town.service.attestations(evidence=release.evidence)]
-    about += await town.service.attestations(generation=live.generation + 1)
+    about = [*await env.service.attestations(evidence=release.evidence)]
+    about += await env.service.attestations(generation=live.generation + 1)
     said = [verify_attestation(envelope, trust) for envelope in about]
     assert {type(one) for one in said} == {GatePredicate, SyncPredicate, WatchPredicate}
     for one in said:
         if isinstance(one, SyncPredicate):
-            assert one.problems(release, [t.id for t in town.environment.targets], golden=False) == ()
+            assert one.problems(release, [t.id for t in env.config.targets], golden=False) == ()
         if isinstance(one, WatchPredicate):
             assert one.verdict is release.standings[-1].verdict

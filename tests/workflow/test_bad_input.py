@@ -14,7 +14,7 @@ from temporalio.common import RawValue
 
 from constitution.release import CurrentConstitution, Previous
 from tests.helpers import eventually
-from tests.workflow.town import End, Town
+from tests.world.environment import End, RunningEnvironment
 
 AT_ONCE = timedelta(seconds=20)  # on a busy machine; a stalled workflow task lasts for ever
 UNKNOWN = "sha256:" + "0" * 64
@@ -69,23 +69,23 @@ SHAPES = {
 }
 
 
-async def refused(town: Town, *arguments: Any) -> tuple[str, End]:
+async def refused(env: RunningEnvironment, *arguments: Any) -> tuple[str, End]:
     """Start an update with these arguments; it must fail at once, and be told and audited."""
-    return await _refused(town, await _start(town, *arguments))
+    return await _refused(env, await _start(env, *arguments))
 
 
-async def _start(town: Town, *arguments: Any) -> WorkflowHandle[Any, Any]:
-    workflow_id = f"{town.names.namespace}/bad/{uuid4().hex[:8]}"
-    return await town.start_run("ConstitutionUpdate", workflow_id, *arguments)
+async def _start(env: RunningEnvironment, *arguments: Any) -> WorkflowHandle[Any, Any]:
+    workflow_id = f"{env.names.namespace}/bad/{uuid4().hex[:8]}"
+    return await env.start_run("ConstitutionUpdate", workflow_id, *arguments)
 
 
-async def _refused(town: Town, handle: WorkflowHandle[Any, Any]) -> tuple[str, End]:
-    before = await town.current()
-    releases = len(await town.service.releases())
-    end = await town.end(handle, AT_ONCE)
+async def _refused(env: RunningEnvironment, handle: WorkflowHandle[Any, Any]) -> tuple[str, End]:
+    before = await env.author.current()
+    releases = len(await env.service.releases())
+    end = await env.end(handle, AT_ONCE)
     assert (end.status, end.type) == ("FAILED", "Rejected")
-    assert await town.current() == before
-    assert len(await town.service.releases()) == releases
+    assert await env.author.current() == before
+    assert len(await env.service.releases()) == releases
     return handle.id, end
 
 
@@ -96,50 +96,52 @@ def started() -> dict[tuple[str, str], WorkflowHandle[Any, Any]]:
 
 
 async def of_shape(
-    town: Town, name: str, started: dict[tuple[str, str], WorkflowHandle[Any, Any]]
+    env: RunningEnvironment, name: str, started: dict[tuple[str, str], WorkflowHandle[Any, Any]]
 ) -> WorkflowHandle[Any, Any]:
-    if (town.names.namespace, name) not in started:  # the first test, or a town that is new after a failure
-        handles = await asyncio.gather(*(_start(town, *bad.arguments) for bad in SHAPES.values()))
-        started.update({(town.names.namespace, one): handle for one, handle in zip(SHAPES, handles, strict=True)})
-    return started[town.names.namespace, name]
+    if (env.names.namespace, name) not in started:  # the first test, or an environment that is new after a failure
+        handles = await asyncio.gather(*(_start(env, *bad.arguments) for bad in SHAPES.values()))
+        started.update({(env.names.namespace, one): handle for one, handle in zip(SHAPES, handles, strict=True)})
+    return started[env.names.namespace, name]
 
 
-async def require_told(town: Town, workflow_id: str) -> None:
+async def require_told(env: RunningEnvironment, workflow_id: str) -> None:
     """The refusal is in the audit stream and in the channel, once."""
-    audited = await eventually(lambda: town.reads.audited(workflow_id))
+    audited = await eventually(lambda: env.reads.audited(workflow_id))
     assert audited.count("update.rejected") == 1
-    assert len([text for text in town.reads.texts(workflow_id) if "rejected" in text]) == 1
+    assert len([text for text in env.reads.texts(workflow_id) if "rejected" in text]) == 1
 
 
 @pytest.mark.parametrize("name", SHAPES)
 async def test_an_input_of_the_wrong_shape_is_refused(
-    town: Town, name: str, started: dict[tuple[str, str], WorkflowHandle[Any, Any]]
+    env: RunningEnvironment, name: str, started: dict[tuple[str, str], WorkflowHandle[Any, Any]]
 ) -> None:
     bad = SHAPES[name]
-    workflow_id, end = await _refused(town, await of_shape(town, name, started))
+    workflow_id, end = await _refused(env, await of_shape(env, name, started))
     assert all(word in end.message for word in bad.words), end.message
     assert "the input is one JSON object" in end.message
-    await require_told(town, workflow_id)
+    await require_told(env, workflow_id)
 
 
-async def test_every_problem_is_listed_at_once(town: Town, live: CurrentConstitution) -> None:
-    workflow_id, end = await refused(town, {"checksum": UNKNOWN, "change_request": ABSENT, "strategy": "nowhere"})
+async def test_every_problem_is_listed_at_once(env: RunningEnvironment, live: CurrentConstitution) -> None:
+    workflow_id, end = await refused(env, {"checksum": UNKNOWN, "change_request": ABSENT, "strategy": "nowhere"})
     assert "no artifact with this checksum" in end.message
     assert f"there is no change request {ABSENT}" in end.message
     assert "'nowhere'" in end.message
     assert "push the document" in end.message
-    await require_told(town, workflow_id)
-    assert live == await town.current()
+    await require_told(env, workflow_id)
+    assert live == await env.author.current()
 
 
-async def _in_the_inbox(town: Town, document: bytes, signature: bytes, identity: str | None = None) -> dict[str, Any]:
+async def _in_the_inbox(
+    env: RunningEnvironment, document: bytes, signature: bytes, identity: str | None = None
+) -> dict[str, Any]:
     """Put a document and its signature into the inbox; return the input that names them."""
     name = uuid4().hex[:8]
-    (town.home / "inbox" / f"{name}.json").write_bytes(document)
-    (town.home / "inbox" / f"{name}.sig").write_bytes(signature)
+    (env.files.directory / "inbox" / f"{name}.json").write_bytes(document)
+    (env.files.directory / "inbox" / f"{name}.sig").write_bytes(signature)
     from constitution.checksum import checksum_of
 
-    change_request = await town.file(checksum_of(document), identity)
+    change_request = await env.author.ask(checksum_of(document), identity)
     return {"document": f"{name}.json", "signatures": [f"{name}.sig"], "change_request": change_request}
 
 
@@ -156,49 +158,51 @@ async def _in_the_inbox(town: Town, document: bytes, signature: bytes, identity:
     ],
 )
 async def test_a_document_that_may_not_go_live_is_refused(
-    town: Town, live: CurrentConstitution, fault: str, words: tuple[str, ...]
+    env: RunningEnvironment, live: CurrentConstitution, fault: str, words: tuple[str, ...]
 ) -> None:
     now = datetime.now(UTC)
-    good = await town.draft()
+    good = await env.author.next_draft()
     match fault:
         case "signed by nobody we know":
-            document, signature = good, town.sign(good, "alva")  # a member of the board, and no maintainer
+            document, signature = good, env.author.sign(good, "alva")  # a member of the board, and no maintainer
         case "another document's signature":
-            document, signature = good, town.sign(good + b" ")
+            document, signature = good, env.author.sign(good + b" ")
         case "breaks the schema":
             broken = json.loads(good)
             broken["default_effect"] = "perhaps"
             broken["rules"][0]["when"] = 7
             document = json.dumps(broken).encode()
-            signature = town.sign(document)
+            signature = env.author.sign(document)
         case "a lower version":
             document = json.dumps({**json.loads(good), "version": "0.9.0"}).encode()
-            signature = town.sign(document)
+            signature = env.author.sign(document)
         case "another environment":
-            document = await town.draft(environment="production")
-            signature = town.sign(document)
+            document = await env.author.next_draft(environment="production")
+            signature = env.author.sign(document)
         case "follows what is not live":
-            document = await town.draft(previous=Previous(version="0.9.0", checksum=UNKNOWN))
-            signature = town.sign(document)
+            document = await env.author.next_draft(previous=Previous(version="0.9.0", checksum=UNKNOWN))
+            signature = env.author.sign(document)
         case _:
-            document = await town.draft(issued_at=now - timedelta(days=9), expires_at=now - timedelta(days=1))
-            signature = town.sign(document)
-    workflow_id, end = await refused(town, await _in_the_inbox(town, document, signature))
+            document = await env.author.next_draft(
+                issued_at=now - timedelta(days=9), expires_at=now - timedelta(days=1)
+            )
+            signature = env.author.sign(document)
+    workflow_id, end = await refused(env, await _in_the_inbox(env, document, signature))
     assert all(word in end.message for word in words), end.message
     assert "next: " in end.message
-    await require_told(town, workflow_id)
-    assert live == await town.current()
+    await require_told(env, workflow_id)
+    assert live == await env.author.current()
 
 
-async def test_a_name_that_is_not_in_the_inbox_is_refused_with_all_others(town: Town) -> None:
-    (town.home / "inbox" / "link.json").symlink_to(town.home / "keys" / "mara.tsk")
+async def test_a_name_that_is_not_in_the_inbox_is_refused_with_all_others(env: RunningEnvironment) -> None:
+    (env.files.directory / "inbox" / "link.json").symlink_to(env.files.directory / "keys" / "mara.tsk")
     workflow_id, end = await refused(
-        town, {"document": "link.json", "signatures": ["absent.sig"], "change_request": ABSENT}
+        env, {"document": "link.json", "signatures": ["absent.sig"], "change_request": ABSENT}
     )
     assert "link.json" in end.message
     assert "absent.sig" in end.message
     assert ABSENT in end.message
-    await require_told(town, workflow_id)
+    await require_told(env, workflow_id)
 
 
 @pytest.mark.parametrize(
@@ -213,18 +217,18 @@ async def test_a_name_that_is_not_in_the_inbox_is_refused_with_all_others(town: 
     ids=["nothing", "two", "no reason", "unknown target", "unknown release"],
 )
 async def test_a_rollback_that_makes_no_sense_is_refused(
-    town: Town, live: CurrentConstitution, arguments: tuple[Any, ...], words: tuple[str, ...]
+    env: RunningEnvironment, live: CurrentConstitution, arguments: tuple[Any, ...], words: tuple[str, ...]
 ) -> None:
-    workflow_id = f"{town.names.namespace}/bad-rollback/{uuid4().hex[:8]}"
-    end = await town.end(await town.start_run("ConstitutionRollback", workflow_id, *arguments), AT_ONCE)
+    workflow_id = f"{env.names.namespace}/bad-rollback/{uuid4().hex[:8]}"
+    end = await env.end(await env.start_run("ConstitutionRollback", workflow_id, *arguments), AT_ONCE)
     assert (end.status, end.type) == ("FAILED", "Rejected")
     assert all(word in end.message for word in words), end.message
     assert "next: " in end.message
-    assert "rollback.rejected" in await eventually(lambda: town.reads.audited(workflow_id))
-    assert live == await town.current()
+    assert "rollback.rejected" in await eventually(lambda: env.reads.audited(workflow_id))
+    assert live == await env.author.current()
 
 
-async def test_a_guard_is_never_started_by_hand(town: Town) -> None:
-    workflow_id = f"{town.names.namespace}/bad-guard/{uuid4().hex[:8]}"
-    end = await town.end(await town.start_run("ConstitutionGuard", workflow_id, {"reason": "x"}), AT_ONCE)
+async def test_a_guard_is_never_started_by_hand(env: RunningEnvironment) -> None:
+    workflow_id = f"{env.names.namespace}/bad-guard/{uuid4().hex[:8]}"
+    end = await env.end(await env.start_run("ConstitutionGuard", workflow_id, {"reason": "x"}), AT_ONCE)
     assert (end.status, end.type) == ("FAILED", "Rejected")

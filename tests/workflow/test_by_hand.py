@@ -23,7 +23,7 @@ from signatures.statements import sign_order
 from tests.helpers import eventually
 from tests.workflow import outcomes
 from tests.workflow.outcomes import Handle
-from tests.workflow.town import LEAF, SOON, Town, state_of
+from tests.world.environment import LEAF, SOON, RunningEnvironment, state_of
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -54,88 +54,90 @@ async def pending(handle: Handle, activity: str) -> str:
     return identity
 
 
-async def by_hand(town: Town, verb: str, handle: Handle, activity: str, *more: str) -> None:
+async def by_hand(env: RunningEnvironment, verb: str, handle: Handle, activity: str, *more: str) -> None:
     """Do something to a pending activity with Temporal's own command line."""
     identity = await pending(handle, activity)
-    code, _, err = await town.temporal("activity", verb, "--workflow-id", handle.id, "--activity-id", identity, *more)
+    code, _, err = await env.temporal("activity", verb, "--workflow-id", handle.id, "--activity-id", identity, *more)
     assert code == 0, err
 
 
-async def complete(town: Town, handle: Handle, activity: str, result: object) -> None:
-    await by_hand(town, "complete", handle, activity, "--result", json.dumps(result))
+async def complete(env: RunningEnvironment, handle: Handle, activity: str, result: object) -> None:
+    await by_hand(env, "complete", handle, activity, "--result", json.dumps(result))
 
 
 @pytest.mark.usefixtures("live")
-async def test_a_watch_report_that_was_made_up_confirms_nothing(town: Town) -> None:
-    handle, proposal = await town.approved(strategy="unseen")
-    await complete(town, handle, "watch_metric", OK_REPORT)
-    release = await outcomes.completed(town, handle, proposal)  # by the watch that was asked again
+async def test_a_watch_report_that_was_made_up_confirms_nothing(env: RunningEnvironment) -> None:
+    handle, proposal = await env.approved(strategy="unseen")
+    await complete(env, handle, "watch_metric", OK_REPORT)
+    release = await outcomes.completed(env, handle, proposal)  # by the watch that was asked again
     assert release.standings[-1].verdict in (Verdict.NO_DATA, Verdict.CANNOT_TELL)
     assert release.standings[-1].recorded_at >= release.effective_at + timedelta(seconds=20)
     assert any(
-        "not confirmed: no assessor has signed that it watched" in said for said in (await town.status(handle)).refusals
+        "not confirmed: no assessor has signed that it watched" in said for said in (await env.status(handle)).refusals
     )
 
 
-async def test_a_sync_report_that_was_made_up_confirms_nothing(town: Town, live: CurrentConstitution) -> None:
-    async with town.paused(LEAF):
-        handle, proposal = await town.approved()
-        await complete(town, handle, "sync_targets", ALL_OBEY)
-        end = await town.end(handle)
+async def test_a_sync_report_that_was_made_up_confirms_nothing(
+    env: RunningEnvironment, live: CurrentConstitution
+) -> None:
+    async with env.paused(LEAF):
+        handle, proposal = await env.approved()
+        await complete(env, handle, "sync_targets", ALL_OBEY)
+        end = await env.end(handle)
     assert end.type == "RolledBack", end.message
-    await outcomes.undone(town, proposal, live)
+    await outcomes.undone(env, proposal, live)
 
 
 @pytest.mark.usefixtures("live")
 @pytest.mark.parametrize("activity", ["watch_metric", "sync_targets"])
-async def test_a_result_that_is_none_stalls_no_run(town: Town, activity: str) -> None:
-    async with town.paused(LEAF):
-        handle, proposal = await town.approved(strategy="unseen")
+async def test_a_result_that_is_none_stalls_no_run(env: RunningEnvironment, activity: str) -> None:
+    async with env.paused(LEAF):
+        handle, proposal = await env.approved(strategy="unseen")
         if activity == "watch_metric":
-            await town.go_on(LEAF)
-        await complete(town, handle, activity, "fine")
-        assert (await town.status(handle)).phase in (Phase.RUNNING, Phase.WAITING)
+            await env.go_on(LEAF)
+        await complete(env, handle, activity, "fine")
+        assert (await env.status(handle)).phase in (Phase.RUNNING, Phase.WAITING)
         if activity == "sync_targets":
-            await town.go_on(LEAF)
-        await outcomes.completed(town, handle, proposal)
+            await env.go_on(LEAF)
+        await outcomes.completed(env, handle, proposal)
 
 
 async def test_whoever_goes_on_completing_an_activity_by_hand_has_the_release_undone(
-    town: Town, live: CurrentConstitution
+    env: RunningEnvironment, live: CurrentConstitution
 ) -> None:
-    handle, proposal = await town.approved(strategy="unseen")
+    handle, proposal = await env.approved(strategy="unseen")
     for _ in range(3):
         before = await pending(handle, "watch_metric")
-        await complete(town, handle, "watch_metric", "fine")
+        await complete(env, handle, "watch_metric", "fine")
 
         async def gone(identity: str = before) -> bool:
             said = (await handle.describe()).raw_description.pending_activities
             return all(one.activity_id != identity for one in said)
 
         await eventually(gone, SOON)
-    end, _ = await outcomes.rolled_back(town, handle, proposal, live)
+    end, _ = await outcomes.rolled_back(env, handle, proposal, live)
     assert "completed by hand" in end.message
 
 
 @pytest.mark.slow
 async def test_a_paused_activity_is_named_and_its_release_is_undone_at_the_deadline(
-    town: Town, live: CurrentConstitution
+    env: RunningEnvironment, live: CurrentConstitution
 ) -> None:
-    async with town.paused(LEAF):
-        handle, proposal = await town.approved()
-        await by_hand(town, "pause", handle, "sync_targets")
+    async with env.paused(LEAF):
+        handle, proposal = await env.approved()
+        await by_hand(env, "pause", handle, "sync_targets")
 
         async def found() -> bool:
-            code, out, _ = await town.constitution("doctor")
+            code, out, _ = await env.constitution("doctor")
             assert code != 0
             return "activity-paused" in out
 
         await eventually(found, SOON)
-        status = await town.until(handle, lambda s: "paused by hand" in s.waiting_for)
+        status = await env.until(handle, lambda s: "paused by hand" in s.waiting_for)
         assert state_of(status, "sync") == "running"
-        end = await town.end(handle, timedelta(seconds=200))
+        end = await env.end(handle, timedelta(seconds=200))
     assert "paused by hand" in end.message
-    await outcomes.undone(town, proposal, live)
+    await outcomes.undone(env, proposal, live)
 
 
 @workflow.defn(name="ConstitutionUpdate", sandboxed=False)
@@ -166,50 +168,52 @@ class Parent:
         )
 
 
-async def test_no_activity_runs_for_a_foreign_workflow_or_by_itself(town: Town, live: CurrentConstitution) -> None:
+async def test_no_activity_runs_for_a_foreign_workflow_or_by_itself(
+    env: RunningEnvironment, live: CurrentConstitution
+) -> None:
     argument = {"environment": ENVIRONMENT, "update_id": str(uuid4()), "kind": "rollback", "workflow_id": "x"}
     queue = f"foreign-{uuid4().hex[:8]}"
-    async with Worker(town.client, task_queue=queue, workflows=[Foreign], workflow_runner=UnsandboxedWorkflowRunner()):
+    async with Worker(env.client, task_queue=queue, workflows=[Foreign], workflow_runner=UnsandboxedWorkflowRunner()):
         with pytest.raises(WorkflowFailureError) as refused:
-            await town.client.execute_workflow(
+            await env.client.execute_workflow(
                 "ConstitutionUpdate",
-                [town.names.task_queue(), "acquire_lease", argument],
+                [env.names.task_queue(), "acquire_lease", argument],
                 id=f"{queue}/1",
                 task_queue=queue,
             )
     assert isinstance(refused.value.cause, ActivityError)
     assert isinstance(refused.value.cause.cause, ApplicationError)
     assert refused.value.cause.cause.type == "forbidden"
-    assert await town.service.lease() is None
-    code, out, err = await town.temporal(
-        *("activity", "start", "--type", "acquire_lease", "--task-queue", town.names.task_queue()),
+    assert await env.service.lease() is None
+    code, out, err = await env.temporal(
+        *("activity", "start", "--type", "acquire_lease", "--task-queue", env.names.task_queue()),
         *("--activity-id", f"{queue}/2", "--start-to-close-timeout", "20s", "--input", json.dumps(argument)),
     )
     assert code != 0, (out, err)
-    assert await town.service.lease() is None
-    assert await town.current() == live
+    assert await env.service.lease() is None
+    assert await env.author.current() == live
 
 
-async def test_a_rollback_under_a_foreign_parent_is_one_that_was_started_by_hand(town: Town) -> None:
-    restore = (await town.live()).generation
-    await town.completed()
-    await town.completed()
-    bad = await town.service.release((await town.live()).generation)
+async def test_a_rollback_under_a_foreign_parent_is_one_that_was_started_by_hand(env: RunningEnvironment) -> None:
+    restore = (await env.live()).generation
+    await env.completed()
+    await env.completed()
+    bad = await env.service.release((await env.live()).generation)
     queue = f"foreign-{uuid4().hex[:8]}"
     request = {"reason": "x", "update_id": bad.update_id, "bad_generation": bad.generation, "to": restore}
-    async with Worker(town.client, task_queue=queue, workflows=[Parent], workflow_runner=UnsandboxedWorkflowRunner()):
-        await town.client.start_workflow(
+    async with Worker(env.client, task_queue=queue, workflows=[Parent], workflow_runner=UnsandboxedWorkflowRunner()):
+        await env.client.start_workflow(
             "Parent",
-            [town.names.task_queue(), town.rollback_id(bad.generation), request],
+            [env.names.task_queue(), env.rollback_id(bad.generation), request],
             id=f"{queue}/1",
             task_queue=queue,
         )
-        handle = town.run(town.rollback_id(bad.generation))
-        await town.until_step(handle, "board", "waiting")
-        assert await town.service.lease() is None
+        handle = env.run(env.rollback_id(bad.generation))
+        await env.until_step(handle, "board", "waiting")
+        assert await env.service.lease() is None
         await handle.execute_update("abort", {"reason": "no"})
-        assert (await town.end(handle)).type == "Rejected"
-    assert (await town.live()).generation == bad.generation
+        assert (await env.end(handle)).type == "Rejected"
+    assert (await env.live()).generation == bad.generation
 
 
 @pytest.mark.parametrize(
@@ -218,50 +222,50 @@ async def test_a_rollback_under_a_foreign_parent_is_one_that_was_started_by_hand
     ids=["a verdict", "evidence of something else"],
 )
 async def test_a_rollback_by_hand_poisons_nothing_by_its_word(
-    town: Town, live: CurrentConstitution, more: Callable[[str], dict[str, Any]]
+    env: RunningEnvironment, live: CurrentConstitution, more: Callable[[str], dict[str, Any]]
 ) -> None:
-    proposal = await town.completed()
-    bad = (await town.live()).generation
+    proposal = await env.completed()
+    bad = (await env.live()).generation
     digest = proposal.checksum
-    handle = await town.start_run("ConstitutionRollback", town.rollback_id(bad), {"reason": "x", **more(digest)})
-    end = await town.end(handle)
+    handle = await env.start_run("ConstitutionRollback", env.rollback_id(bad), {"reason": "x", **more(digest)})
+    end = await env.end(handle)
     if "verdict" in more(digest):
         assert end.type == "Rejected"
         assert "/verdict" in end.message
-        assert (await town.service.release(bad)).standing is Standing.CONFIRMED
+        assert (await env.service.release(bad)).standing is Standing.CONFIRMED
         return
     assert end.type is None, end.message
-    await outcomes.undone(town, proposal, live)  # withdrawn
+    await outcomes.undone(env, proposal, live)  # withdrawn
 
 
 @pytest.mark.usefixtures("live")
-async def test_a_hold_is_kept_where_nothing_is_watched(town: Town) -> None:
-    async with town.paused(LEAF):
-        handle, proposal = await town.approved()
-        await town.until_step(handle, "sync")
+async def test_a_hold_is_kept_where_nothing_is_watched(env: RunningEnvironment) -> None:
+    async with env.paused(LEAF):
+        handle, proposal = await env.approved()
+        await env.until_step(handle, "sync")
         assert "held" in await handle.execute_update("hold", {"reason": "wait for me"})
-        await town.go_on(LEAF)
-        status = await town.until_step(handle, "watch", "waiting")
+        await env.go_on(LEAF)
+        status = await env.until_step(handle, "watch", "waiting")
         assert "wait for me" in status.waiting_for
-        assert (await town.service.release(status.generation or 0)).standing is None
+        assert (await env.service.release(status.generation or 0)).standing is None
         await handle.execute_update("resume", {})
-        await outcomes.completed(town, handle, proposal)
+        await outcomes.completed(env, handle, proposal)
 
 
-async def test_a_board_member_denies_until_it_is_live(town: Town, live: CurrentConstitution) -> None:
+async def test_a_board_member_denies_until_it_is_live(env: RunningEnvironment, live: CurrentConstitution) -> None:
     moment = datetime.now(UTC) + timedelta(hours=1)
-    handle, proposal = await town.approved(not_before=moment.isoformat())
-    status = await town.until_step(handle, "lease", "waiting")
-    envelope = town.approval("chen", proposal, status, decision=BoardDecision.DENY, reason="second thoughts")
+    handle, proposal = await env.approved(not_before=moment.isoformat())
+    status = await env.until_step(handle, "lease", "waiting")
+    envelope = env.author.approval("chen", proposal, status, decision=BoardDecision.DENY, reason="second thoughts")
     answer = await handle.execute_update("decide", {"approval": envelope.model_dump(mode="json")})
     assert "denied" in answer
-    await outcomes.rejected(town, handle, proposal, live, "second thoughts", denied_by="chen")
+    await outcomes.rejected(env, handle, proposal, live, "second thoughts", denied_by="chen")
 
 
-async def test_a_promote_before_the_publish_is_refused(town: Town, live: CurrentConstitution) -> None:
-    proposal = await town.propose()
-    handle = await town.update(proposal, strategy="unseen")
-    status = await town.until_step(handle, "board", "waiting")
+async def test_a_promote_before_the_publish_is_refused(env: RunningEnvironment, live: CurrentConstitution) -> None:
+    proposal = await env.author.propose()
+    handle = await env.update(proposal, strategy="unseen")
+    status = await env.until_step(handle, "board", "waiting")
     now = datetime.now(UTC)
     order = OrderPredicate(
         environment=ENVIRONMENT,
@@ -273,21 +277,21 @@ async def test_a_promote_before_the_publish_is_refused(town: Town, live: Current
         issued_at=now,
         expires_at=now + timedelta(hours=1),
     )
-    signed = {"order": sign_order(order, town.tsk("alva")).model_dump(mode="json")}
+    signed = {"order": sign_order(order, env.files.tsk("alva")).model_dump(mode="json")}
     with pytest.raises(WorkflowUpdateFailedError) as refused:
         await handle.execute_update("promote", signed)
     assert isinstance(refused.value.cause, ApplicationError)
     assert "nothing is published yet" in refused.value.cause.message
     await handle.execute_update("abort", {"reason": "seen enough"})
-    await outcomes.rejected(town, handle, proposal, live)
+    await outcomes.rejected(env, handle, proposal, live)
 
 
 @pytest.mark.usefixtures("live")
-async def test_a_watch_that_cannot_see_is_found_before_anybody_signs(town: Town) -> None:
-    proposal = await town.propose()
-    handle = await town.update(proposal, strategy="watched")
-    end = await town.end(handle)
+async def test_a_watch_that_cannot_see_is_found_before_anybody_signs(env: RunningEnvironment) -> None:
+    proposal = await env.author.propose()
+    handle = await env.update(proposal, strategy="watched")
+    end = await env.end(handle)
     assert end.type == "Rejected"
     assert "not published blind" in end.message
-    status = await town.status(handle)
+    status = await env.status(handle)
     assert (state_of(status, "board"), status.approvers) == ("pending", ())

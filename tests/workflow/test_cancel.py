@@ -11,27 +11,28 @@ from constitution.release import CurrentConstitution
 from tests.helpers import eventually
 from tests.workflow import outcomes
 from tests.workflow.outcomes import Handle
-from tests.workflow.town import LEAF, SOON, Proposal, Town, state_of
-from tests.workflow.wire import Hold
+from tests.world.author import Proposal
+from tests.world.environment import LEAF, SOON, RunningEnvironment, state_of
+from tests.world.wire import Hold
 
 pytestmark = pytest.mark.timeout(240)
 
 AFTER_THE_BOARD = ("stage", "validate", "lease", "publish", "confirm", "broadcast")
 LATE = ("publish", "confirm")  # what was held here arrives after the undo
-Ending = Callable[[Town, Handle, Proposal, CurrentConstitution], Awaitable[object]]
+Ending = Callable[[RunningEnvironment, Handle, Proposal, CurrentConstitution], Awaitable[object]]
 
 
-async def rejected(town: Town, handle: Handle, proposal: Proposal, live: CurrentConstitution) -> None:
-    await outcomes.rejected(town, handle, proposal, live, "cancelled")
+async def rejected(env: RunningEnvironment, handle: Handle, proposal: Proposal, live: CurrentConstitution) -> None:
+    await outcomes.rejected(env, handle, proposal, live, "cancelled")
 
 
-async def rolled_back(town: Town, handle: Handle, proposal: Proposal, live: CurrentConstitution) -> None:
-    end, _ = await outcomes.rolled_back(town, handle, proposal, live)
+async def rolled_back(env: RunningEnvironment, handle: Handle, proposal: Proposal, live: CurrentConstitution) -> None:
+    end, _ = await outcomes.rolled_back(env, handle, proposal, live)
     assert "cancelled" in end.message
 
 
-async def completed(town: Town, handle: Handle, proposal: Proposal, live: CurrentConstitution) -> None:
-    release = await outcomes.completed(town, handle, proposal)
+async def completed(env: RunningEnvironment, handle: Handle, proposal: Proposal, live: CurrentConstitution) -> None:
+    release = await outcomes.completed(env, handle, proposal)
     assert release.generation == live.generation + 1
 
 
@@ -67,90 +68,92 @@ async def noticed(handle: Handle) -> None:
 @pytest.mark.parametrize(
     "moment", [pytest.param(name, marks=() if name in ALWAYS else pytest.mark.slow) for name in MOMENTS]
 )
-async def test_a_cancel_while_a_step_waits_for_an_answer(town: Town, live: CurrentConstitution, moment: str) -> None:
+async def test_a_cancel_while_a_step_waits_for_an_answer(
+    env: RunningEnvironment, live: CurrentConstitution, moment: str
+) -> None:
     request, answered, ending = MOMENTS[moment]
-    wire = town.slack_wire if moment == "broadcast" else town.service_wire
-    proposal = await town.propose()
-    handle = await town.update(proposal)
+    wire = env.slack_wire if moment == "broadcast" else env.service_wire
+    proposal = await env.author.propose()
+    handle = await env.update(proposal)
     if moment.startswith(AFTER_THE_BOARD):
-        await town.until_step(handle, "board", "waiting")
+        await env.until_step(handle, "board", "waiting")
     with wire.holding(*request, answered=answered) as held:
         if moment.startswith(AFTER_THE_BOARD):
-            await town.approve(handle, proposal)
+            await env.approve(handle, proposal)
         await held.reached()
         await handle.cancel()
         await noticed(handle)
         if not moment.startswith(LATE):
             held.release()
-        await ending(town, handle, proposal, live)
+        await ending(env, handle, proposal, live)
         held.release()
         await held.over()
 
 
-async def test_a_cancel_while_the_board_is_waited_for(town: Town, live: CurrentConstitution) -> None:
-    proposal = await town.propose()
-    handle = await town.update(proposal)
-    await town.until_step(handle, "board", "waiting")
+async def test_a_cancel_while_the_board_is_waited_for(env: RunningEnvironment, live: CurrentConstitution) -> None:
+    proposal = await env.author.propose()
+    handle = await env.update(proposal)
+    await env.until_step(handle, "board", "waiting")
     await handle.cancel()
-    await rejected(town, handle, proposal, live)
+    await rejected(env, handle, proposal, live)
 
 
-async def undoing(town: Town, *, load: Hold) -> tuple[Handle, Proposal, Handle]:
+async def undoing(env: RunningEnvironment, *, load: Hold) -> tuple[Handle, Proposal, Handle]:
     """Bring an update to the moment in which its rollback restores."""
-    handle, proposal = await town.approved()
-    await town.until_step(handle, "sync")
+    handle, proposal = await env.approved()
+    await env.until_step(handle, "sync")
     await handle.execute_update("abort", {"reason": "a mistake"})
-    status = await town.until(handle, lambda s: s.rollback_workflow is not None)
+    status = await env.until(handle, lambda s: s.rollback_workflow is not None)
     await load.reached()
-    return handle, proposal, town.run(status.rollback_workflow or "")
+    return handle, proposal, env.run(status.rollback_workflow or "")
 
 
-async def test_cancels_while_it_undoes_change_nothing(town: Town, live: CurrentConstitution) -> None:
-    async with town.paused(LEAF):
-        with town.service_wire.holding(*RESTORE) as load:
-            handle, proposal, rollback = await undoing(town, load=load)
-            for run in (handle, rollback, await town.guard_of(handle)):
+async def test_cancels_while_it_undoes_change_nothing(env: RunningEnvironment, live: CurrentConstitution) -> None:
+    async with env.paused(LEAF):
+        with env.service_wire.holding(*RESTORE) as load:
+            handle, proposal, rollback = await undoing(env, load=load)
+            for run in (handle, rollback, await env.guard_of(handle)):
                 await run.cancel()
                 await noticed(run)
             load.release()
-            await town.go_on(LEAF)
-            end, _ = await outcomes.rolled_back(town, handle, proposal, live)
+            await env.go_on(LEAF)
+            end, _ = await outcomes.rolled_back(env, handle, proposal, live)
     assert "aborted: a mistake" in end.message  # the reason is the first one
 
 
 @pytest.mark.slow
-async def test_an_undo_that_fails_goes_on_until_it_succeeds(town: Town, live: CurrentConstitution) -> None:
-    async with town.paused(LEAF):
-        with town.service_wire.holding(*RESTORE) as load:
-            handle, proposal, rollback = await undoing(town, load=load)
-            town.service_wire.cut()
+async def test_an_undo_that_fails_goes_on_until_it_succeeds(env: RunningEnvironment, live: CurrentConstitution) -> None:
+    async with env.paused(LEAF):
+        with env.service_wire.holding(*RESTORE) as load:
+            handle, proposal, rollback = await undoing(env, load=load)
+            env.service_wire.cut()
             load.drop()
-            status = await town.until(rollback, lambda s: state_of(s, "publish") == "waiting", timedelta(seconds=120))
+            status = await env.until(rollback, lambda s: state_of(s, "publish") == "waiting", timedelta(seconds=120))
             assert status.phase in (Phase.ROLLING_BACK, Phase.NEEDS_A_PERSON)
-            assert (await town.status(handle)).phase is Phase.ROLLING_BACK
-        town.service_wire.mend()
+            assert (await env.status(handle)).phase is Phase.ROLLING_BACK
+        env.service_wire.repair()
         await rollback.execute_update("retry", {})
-        await town.go_on(LEAF)
-        await outcomes.rolled_back(town, handle, proposal, live)
+        await env.go_on(LEAF)
+        await outcomes.rolled_back(env, handle, proposal, live)
 
 
 @pytest.mark.slow
 async def test_a_lease_that_cannot_be_given_back_at_once_is_given_back_later(
-    town: Town, live: CurrentConstitution
+    env: RunningEnvironment, live: CurrentConstitution
 ) -> None:
-    proposal = await town.propose()
-    handle = await town.update(proposal)
-    service = town.service_wire
+    proposal = await env.author.propose()
+    handle = await env.update(proposal)
+    service = env.service_wire
     with service.holding("POST", "/v1/constitution/load") as load, service.holding("DELETE", "/lease") as giving:
-        await town.approve(handle, proposal)
+        await env.approve(handle, proposal)
         await load.reached()
         await handle.cancel()
         await giving.reached()
         service.cut()
         giving.drop()
         load.drop()
-        await town.until(handle, lambda s: state_of(s, "lease") == "waiting", timedelta(seconds=120))
-    service.mend()
+        await env.until(handle, lambda s: state_of(s, "lease") == "waiting", timedelta(seconds=120))
+    service.repair()
     await handle.execute_update("retry", {})
-    await rejected(town, handle, proposal, live)
-    assert await town.service.lease() is None
+    await rejected(env, handle, proposal, live)
+    assert await env.service.lease() is None

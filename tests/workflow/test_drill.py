@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from deploy.drill.drill import AFTER_THE_BOARD, BEFORE_THE_BOARD, ROLLBACK
-from tests.conftest import CHECKOUT
+from deploy.embedded.stack_directory import CHECKOUT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 

@@ -9,13 +9,14 @@ import pytest
 from constitution.release import CurrentConstitution
 from tests.workflow import outcomes
 from tests.workflow.outcomes import Handle
-from tests.workflow.town import LEAF, Proposal, Town
+from tests.world.author import Proposal
+from tests.world.environment import LEAF, RunningEnvironment
 
 # An activity that died with its worker is tried again when its heartbeat, or the time of its attempt, has run out.
 pytestmark = pytest.mark.timeout(240)
 LATE = timedelta(seconds=150)
 
-Moment = Callable[[Town, Handle, Proposal], AbstractAsyncContextManager[None]]
+Moment = Callable[[RunningEnvironment, Handle, Proposal], AbstractAsyncContextManager[None]]
 """Brings a run to one exact moment and keeps it there until the block ends."""
 
 
@@ -23,11 +24,11 @@ def request(method: str, path: str, body: bytes = b"", *, answered: bool = False
     """The moment in which a request, or its answer, is under way."""
 
     @asynccontextmanager
-    async def moment(town: Town, handle: Handle, proposal: Proposal) -> AsyncIterator[None]:
-        wire = town.slack_wire if slack else town.service_wire
+    async def moment(env: RunningEnvironment, handle: Handle, proposal: Proposal) -> AsyncIterator[None]:
+        wire = env.slack_wire if slack else env.service_wire
         with wire.holding(method, path, body, answered=answered) as held:
             if "blobs" not in path:
-                await town.approve(handle, proposal)
+                await env.approve(handle, proposal)
             await held.reached()
             yield
 
@@ -38,10 +39,10 @@ def standing_still(process: str, step: str) -> Moment:
     """The moment in which a step waits for a process that stands still."""
 
     @asynccontextmanager
-    async def moment(town: Town, handle: Handle, proposal: Proposal) -> AsyncIterator[None]:
-        async with town.paused(process):
-            await town.approve(handle, proposal)
-            await town.until_step(handle, step)
+    async def moment(env: RunningEnvironment, handle: Handle, proposal: Proposal) -> AsyncIterator[None]:
+        async with env.paused(process):
+            await env.approve(handle, proposal)
+            await env.until_step(handle, step)
             yield
 
     return moment
@@ -68,30 +69,32 @@ ALWAYS = ("publish: loaded, and nobody knows", "confirm: confirmed, and nobody k
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name in ALWAYS else pytest.mark.slow) for name in MOMENTS]
 )
-async def test_a_worker_that_is_killed_in_mid_step(town: Town, live: CurrentConstitution, name: str) -> None:
-    proposal = await town.propose()
-    handle = await town.update(proposal)
-    async with MOMENTS[name](town, handle, proposal):
-        await town.kill(VICTIMS.get(name, "worker"))
-    await town.restart(VICTIMS.get(name, "worker"))
+async def test_a_worker_that_is_killed_in_mid_step(
+    env: RunningEnvironment, live: CurrentConstitution, name: str
+) -> None:
+    proposal = await env.author.propose()
+    handle = await env.update(proposal)
+    async with MOMENTS[name](env, handle, proposal):
+        await env.kill(VICTIMS.get(name, "worker"))
+    await env.restart(VICTIMS.get(name, "worker"))
     if name == "gate":
-        await town.approve(handle, proposal, deadline=LATE)
-    release = await outcomes.completed(town, handle, proposal)
+        await env.approve(handle, proposal, deadline=LATE)
+    release = await outcomes.completed(env, handle, proposal)
     assert release.generation == live.generation + 1
-    audited = town.reads.audited(handle.id)
+    audited = env.reads.audited(handle.id)
     assert audited.count("update.completed") == 1
 
 
 @pytest.mark.slow
-async def test_a_worker_that_is_killed_while_it_undoes(town: Town, live: CurrentConstitution) -> None:
-    async with town.paused(LEAF):
-        handle, proposal = await town.approved()
-        await town.until_step(handle, "sync")
-        with town.service_wire.holding("POST", "/v1/constitution/load", answered=True) as load:
+async def test_a_worker_that_is_killed_while_it_undoes(env: RunningEnvironment, live: CurrentConstitution) -> None:
+    async with env.paused(LEAF):
+        handle, proposal = await env.approved()
+        await env.until_step(handle, "sync")
+        with env.service_wire.holding("POST", "/v1/constitution/load", answered=True) as load:
             await handle.execute_update("abort", {"reason": "a mistake"})
             await load.reached()
-            await town.kill("worker")
-        await town.go_on(LEAF)
-    await town.restart("worker")
-    _, undoing = await outcomes.rolled_back(town, handle, proposal, live)
+            await env.kill("worker")
+        await env.go_on(LEAF)
+    await env.restart("worker")
+    _, undoing = await outcomes.rolled_back(env, handle, proposal, live)
     assert undoing.generation == live.generation + 2

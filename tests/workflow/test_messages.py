@@ -20,7 +20,8 @@ from signatures.openpgp import generate_key
 from signatures.statements import sign_approval, sign_order
 from tests.helpers import eventually
 from tests.workflow import truth
-from tests.workflow.town import Proposal, Town, state_of
+from tests.world.author import Proposal
+from tests.world.environment import RunningEnvironment, state_of
 
 OTHER = "sha256:" + "1" * 64
 
@@ -28,15 +29,17 @@ OTHER = "sha256:" + "1" * 64
 class Waiting:
     """A run that waits for the board."""
 
-    def __init__(self, town: Town, handle: WorkflowHandle[Any, Any], proposal: Proposal, status: Status) -> None:
-        self.town, self.handle, self.proposal, self.status = town, handle, proposal, status
+    def __init__(
+        self, env: RunningEnvironment, handle: WorkflowHandle[Any, Any], proposal: Proposal, status: Status
+    ) -> None:
+        self.env, self.handle, self.proposal, self.status = env, handle, proposal, status
 
     def decision(self, person: str, /, **changes: Any) -> dict[str, Any]:
-        return decided(self.town.approval(person, self.proposal, self.status, **changes))
+        return decided(self.env.author.approval(person, self.proposal, self.status, **changes))
 
     async def order(self) -> dict[str, Any]:
         """A signed order to skip, from a board member, of the right run."""
-        status = await self.town.status(self.handle)
+        status = await self.env.status(self.handle)
         now = datetime.now(UTC)
         predicate = OrderPredicate(
             environment=status.environment or "",
@@ -48,7 +51,7 @@ class Waiting:
             issued_at=now,
             expires_at=now + timedelta(hours=1),
         )
-        return {"order": sign_order(predicate, self.town.tsk("alva")).model_dump(mode="json")}
+        return {"order": sign_order(predicate, self.env.files.tsk("alva")).model_dump(mode="json")}
 
 
 def decided(envelope: Envelope) -> dict[str, Any]:
@@ -69,22 +72,22 @@ def stranger(waiting: Waiting) -> dict[str, Any]:
     from signatures.trust_files import load_trust
 
     now = datetime.now(UTC)
-    envelope = waiting.town.approval("alva", waiting.proposal, waiting.status)
-    trust = load_trust(waiting.town.home / "trust" / "trust.toml")
+    envelope = waiting.env.author.approval("alva", waiting.proposal, waiting.status)
+    trust = load_trust(waiting.env.files.directory / "trust" / "trust.toml")
     _, predicate = verify_approval(envelope, trust, now)
     secret, _, _ = generate_key("Nobody <nobody@example.invalid>")
     return decided(sign_approval(predicate, secret))
 
 
 @pytest.fixture
-async def waiting(town: Town) -> Waiting:
+async def waiting(env: RunningEnvironment) -> Waiting:
     """An update that waits for the board, where something is live already."""
-    await town.live()
-    proposal = await town.propose()
-    handle = await town.update(proposal)
-    status = await town.until_step(handle, "board", "waiting")
+    await env.live()
+    proposal = await env.author.propose()
+    handle = await env.update(proposal)
+    status = await env.until_step(handle, "board", "waiting")
     assert status.evidence is not None
-    return Waiting(town, handle, proposal, status)
+    return Waiting(env, handle, proposal, status)
 
 
 Make = Callable[[Waiting], Any]
@@ -124,11 +127,11 @@ async def made(make: Make, waiting: Waiting) -> Any:
 
 
 async def test_hostile_messages_are_refused_recorded_and_audited_and_the_run_goes_on(waiting: Waiting) -> None:
-    town, handle = waiting.town, waiting.handle
+    env, handle = waiting.env, waiting.handle
     expected = []
     for name, (verb, make, words) in HOSTILE.items():
         body = await made(make, waiting)
-        before = await town.status(handle)
+        before = await env.status(handle)
         with pytest.raises(WorkflowUpdateFailedError) as refused:
             await handle.execute_update(verb, body)
         assert isinstance(refused.value.cause, ApplicationError), name
@@ -136,17 +139,17 @@ async def test_hostile_messages_are_refused_recorded_and_audited_and_the_run_goe
         await handle.signal(verb, body)  # the same as a signal, which has nobody to answer
         expected += [f"{verb}.refused"] * 2
         shown = min(20, len(expected))  # the newest twenty are kept
-        status = await town.until(handle, lambda s, shown=shown: len(s.refusals) == shown)  # type: ignore[misc]
+        status = await env.until(handle, lambda s, shown=shown: len(s.refusals) == shown)  # type: ignore[misc]
         if len(expected) <= 20:
             assert all(line.startswith(f"{verb}: ") and words in line for line in status.refusals[-2:]), name
         assert (status.phase, state_of(status, "board"), status.approvers) == (before.phase, "waiting", ()), name
-    await eventually(lambda: sorted(town.reads.audited(handle.id)) == sorted(expected))
+    await eventually(lambda: sorted(env.reads.audited(handle.id)) == sorted(expected))
     await _abort(waiting)
 
 
 async def _abort(waiting: Waiting) -> None:
     await waiting.handle.execute_update("abort", {"reason": "enough"})
-    end = await waiting.town.end(waiting.handle)
+    end = await waiting.env.end(waiting.handle)
     assert (end.type, "aborted: enough" in end.message) == ("Rejected", True)
 
 
@@ -154,26 +157,26 @@ async def _abort(waiting: Waiting) -> None:
 async def test_a_signal_with_a_wrong_number_of_arguments_does_not_end_the_run(
     waiting: Waiting, arguments: tuple[Any, ...]
 ) -> None:
-    town, handle = waiting.town, waiting.handle
+    env, handle = waiting.env, waiting.handle
     for verb in ("abort", "decide", "skip", "promote", "hold"):
         await handle.signal(verb, args=list(arguments))
-    status = await town.until(handle, lambda s: len(s.refusals) == 5)
+    status = await env.until(handle, lambda s: len(s.refusals) == 5)
     assert state_of(status, "board") == "waiting"
-    await eventually(lambda: len(town.reads.audited(handle.id)) == 5)
+    await eventually(lambda: len(env.reads.audited(handle.id)) == 5)
     await _abort(waiting)
 
 
 @pytest.mark.usefixtures("live")
-async def test_an_author_approves_nothing_of_their_own_and_nobody_counts_twice(town: Town) -> None:
-    document = await town.draft()
-    artifact = await town.service.push(document, [town.sign(document)])
-    change_request = await town.file(artifact.checksum, author="chen")
-    proposal = town.proposal(document, artifact.checksum, change_request)
-    handle = await town.update(proposal)
-    status = await town.until_step(handle, "board", "waiting")
+async def test_an_author_approves_nothing_of_their_own_and_nobody_counts_twice(env: RunningEnvironment) -> None:
+    document = await env.author.next_draft()
+    artifact = await env.service.push(document, [env.author.sign(document)])
+    change_request = await env.author.ask(artifact.checksum, author="chen")
+    proposal = Proposal(document=document, change_request=change_request)
+    handle = await env.update(proposal)
+    status = await env.until_step(handle, "board", "waiting")
 
     async def decide(person: str) -> str:
-        envelope = town.approval(person, proposal, status)
+        envelope = env.author.approval(person, proposal, status)
         answer: str = await handle.execute_update("decide", decided(envelope))
         return answer
 
@@ -183,56 +186,56 @@ async def test_an_author_approves_nothing_of_their_own_and_nobody_counts_twice(t
     assert "chen" in refused.value.cause.message
     assert "1 of 2" in await decide("bruno")
     assert "1 of 2" in await decide("bruno")  # a new signature of the same person
-    after = await town.status(handle)
+    after = await env.status(handle)
     assert (after.approvers, state_of(after, "board")) == (("bruno",), "waiting")
     assert status.waiting_for == f"2 board members to approve {change_request}"
     assert after.waiting_for == f"1 more board member to approve {change_request} (approved by bruno)"
     assert "2 of 2" in await decide("alva")
-    end = await town.end(handle)
+    end = await env.end(handle)
     assert end.type is None, end.message
     assert end.result["approvers"] == ["alva", "bruno"]
-    assert town.reads.audited(handle.id).count("decide.refused") == 1
+    assert env.reads.audited(handle.id).count("decide.refused") == 1
 
 
 async def test_one_denial_rejects(waiting: Waiting, live: CurrentConstitution) -> None:
-    town = waiting.town
+    env = waiting.env
     await waiting.handle.execute_update("decide", waiting.decision("alva"))
     answer = await waiting.handle.execute_update(
         "decide", waiting.decision("bruno", decision=BoardDecision.DENY, reason="not this one")
     )
     assert "rejected" in answer
-    end = await town.end(waiting.handle)
+    end = await env.end(waiting.handle)
     assert (end.status, end.type) == ("FAILED", "Rejected")
     assert "bruno denied: not this one" in end.message
-    status = await town.status(waiting.handle)
+    status = await env.status(waiting.handle)
     assert (status.outcome, status.phase) == (Outcome.REJECTED, Phase.CLOSED)
-    assert await town.current() == live
-    assert "update.rejected" in await eventually(lambda: town.reads.audited(waiting.handle.id))
-    assert len(town.reads.told_about(waiting.proposal.version, "rejected", "not this one")) == 1
-    await truth.of_rejected(town, waiting.handle, waiting.proposal, denied_by="bruno")
-    known = await town.service.update(status.update_id or "")
+    assert await env.author.current() == live
+    assert "update.rejected" in await eventually(lambda: env.reads.audited(waiting.handle.id))
+    assert len(env.reads.told_about(waiting.proposal.version, "rejected", "not this one")) == 1
+    await truth.of_rejected(env, waiting.handle, waiting.proposal, denied_by="bruno")
+    known = await env.service.update(status.update_id or "")
     assert [(step.state.value, step.actor) for step in known.steps[1:]] == [("denied", "bruno")]
     with pytest.raises(UpdateClosedError, match="denied by bruno"):  # whoever has the approvals, and the lease
-        await town.service.acquire_lease(
+        await env.service.acquire_lease(
             LeaseRequest(update_id=known.update_id, kind=Kind.UPDATE), f"{ENVIRONMENT}/{known.update_id}/lease-late"
         )
 
 
 async def test_an_aborted_run_is_aborted_in_the_service_whoever_sends_its_approvals_later(waiting: Waiting) -> None:
-    town = waiting.town
+    env = waiting.env
     await waiting.handle.execute_update("decide", waiting.decision("alva"))
     await waiting.handle.execute_update("abort", {"reason": "not today"})
-    assert (await town.end(waiting.handle)).type == "Rejected"
-    update_id = (await town.status(waiting.handle)).update_id or ""
-    assert [step.state.value for step in (await town.service.update(update_id)).steps] == ["open", "aborted"]
-    assert "not today" in (await town.service.update(update_id)).steps[-1].reason
+    assert (await env.end(waiting.handle)).type == "Rejected"
+    update_id = (await env.status(waiting.handle)).update_id or ""
+    assert [step.state.value for step in (await env.service.update(update_id)).steps] == ["open", "aborted"]
+    assert "not today" in (await env.service.update(update_id)).steps[-1].reason
 
 
 async def test_a_message_to_a_closed_run_changes_nothing(waiting: Waiting, live: CurrentConstitution) -> None:
     await _abort(waiting)
-    code, _, err = await waiting.town.constitution(
-        "approve", waiting.handle.id, "--key", str(waiting.town.home / "keys" / "alva.tsk"), "--yes"
+    code, _, err = await waiting.env.constitution(
+        "approve", waiting.handle.id, "--key", str(waiting.env.files.directory / "keys" / "alva.tsk"), "--yes"
     )
     assert code == 1
     assert "too late" in err
-    assert await waiting.town.current() == live
+    assert await waiting.env.author.current() == live

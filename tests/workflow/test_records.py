@@ -9,52 +9,54 @@ from temporalio.exceptions import ApplicationError
 from constitution.messages import Phase
 from constitution.release import Standing
 from tests.workflow import outcomes
-from tests.workflow.town import Town, state_of
+from tests.world.environment import RunningEnvironment, state_of
 
 pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.mark.usefixtures("live")
-async def test_an_outage_of_slack_leaves_the_release_live_and_is_told_once_when_it_is_over(town: Town) -> None:
-    proposal = await town.propose()
-    handle = await town.update(proposal)
-    with town.service_wire.holding("POST", "/standing") as confirm:
-        await town.approve(handle, proposal)
+async def test_an_outage_of_slack_leaves_the_release_live_and_is_told_once_when_it_is_over(
+    env: RunningEnvironment,
+) -> None:
+    proposal = await env.author.propose()
+    handle = await env.update(proposal)
+    with env.service_wire.holding("POST", "/standing") as confirm:
+        await env.approve(handle, proposal)
         await confirm.reached()
-        town.slack_wire.cut()
+        env.slack_wire.cut()
         confirm.release()
-        status = await town.until(handle, lambda s: s.phase is Phase.RECORDS_PENDING, timedelta(seconds=120))
+        status = await env.until(handle, lambda s: s.phase is Phase.RECORDS_PENDING, timedelta(seconds=120))
     assert (status.step, state_of(status, "broadcast")) == ("broadcast", "waiting")
     assert "Slack did not answer" in status.waiting_for
-    assert (await town.live()).checksum == proposal.checksum
-    assert (await town.service.release(status.generation or 0)).standing is Standing.CONFIRMED
+    assert (await env.live()).checksum == proposal.checksum
+    assert (await env.service.release(status.generation or 0)).standing is Standing.CONFIRMED
     with pytest.raises(WorkflowUpdateFailedError) as refused:
         await handle.execute_update("abort", {"reason": "too late"})
     assert isinstance(refused.value.cause, ApplicationError)
     assert f"constitution rollback --bad-generation {status.generation} " in refused.value.cause.message
-    town.slack_wire.mend()
+    env.slack_wire.repair()
     await handle.execute_update("retry", {})
-    await outcomes.completed(town, handle, proposal)
+    await outcomes.completed(env, handle, proposal)
 
 
 @pytest.mark.usefixtures("live")
-async def test_a_post_whose_answer_was_lost_is_found_again(town: Town) -> None:
-    proposal = await town.propose()
-    handle = await town.update(proposal)
-    with town.slack_wire.holding("POST", "chat.postMessage", b"completed", answered=True) as telling:
-        await town.approve(handle, proposal)
+async def test_a_post_whose_answer_was_lost_is_found_again(env: RunningEnvironment) -> None:
+    proposal = await env.author.propose()
+    handle = await env.update(proposal)
+    with env.slack_wire.holding("POST", "chat.postMessage", b"completed", answered=True) as telling:
+        await env.approve(handle, proposal)
         await telling.reached()
         telling.drop()
-        await outcomes.completed(town, handle, proposal)
+        await outcomes.completed(env, handle, proposal)
     assert telling.is_dropped
 
 
 @pytest.mark.usefixtures("live")
-async def test_a_siem_that_stands_still_delays_the_archive_and_nothing_else(town: Town) -> None:
-    async with town.paused("siem-forwarder"):
-        handle, proposal = await town.approved()
-        status = await town.until_step(handle, "archive")
+async def test_a_siem_that_stands_still_delays_the_archive_and_nothing_else(env: RunningEnvironment) -> None:
+    async with env.paused("siem-forwarder"):
+        handle, proposal = await env.approved()
+        status = await env.until_step(handle, "archive")
         assert status.outcome is None
-        assert (await town.live()).checksum == proposal.checksum
-        await town.go_on("siem-forwarder")
-        await outcomes.completed(town, handle, proposal)
+        assert (await env.live()).checksum == proposal.checksum
+        await env.go_on("siem-forwarder")
+        await outcomes.completed(env, handle, proposal)

@@ -8,12 +8,13 @@ from constitution.release import CurrentConstitution, Standing
 from tests.helpers import eventually
 from tests.workflow import outcomes
 from tests.workflow.outcomes import Handle
-from tests.workflow.town import LEAF, SOON, Proposal, Town
+from tests.world.author import Proposal
+from tests.world.environment import LEAF, SOON, RunningEnvironment
 
 pytestmark = pytest.mark.timeout(300)
 
 
-async def reset(town: Town, handle: Handle, activity: str | None) -> Handle:
+async def reset(env: RunningEnvironment, handle: Handle, activity: str | None) -> Handle:
     """Reset by Temporal's command line; return the run that it became.
 
     Args:
@@ -28,29 +29,29 @@ async def reset(town: Town, handle: Handle, activity: str | None) -> Handle:
         )
         task = next(s.workflow_task_completed_event_id for s in scheduled if s.activity_type.name == activity)
         point = ("--event-id", str(task))
-    before = (await town.run(handle.id).describe()).run_id
-    code, _, err = await town.temporal("workflow", "reset", "--workflow-id", handle.id, *point, "--reason", "a test")
+    before = (await env.run(handle.id).describe()).run_id
+    code, _, err = await env.temporal("workflow", "reset", "--workflow-id", handle.id, *point, "--reason", "a test")
     assert code == 0, err
-    became = (await town.run(handle.id).describe()).run_id
+    became = (await env.run(handle.id).describe()).run_id
     assert became != before
-    return town.client.get_workflow_handle(handle.id, run_id=became)
+    return env.client.get_workflow_handle(handle.id, run_id=became)
 
 
-async def closed(town: Town, handle: Handle) -> None:
+async def closed(env: RunningEnvironment, handle: Handle) -> None:
     """Wait until the whole family has closed."""
 
     async def all_closed() -> bool:
-        opened = [run for run in await town.open_runs() if handle.id in run or "rollback" in run]
+        opened = [run for run in await env.open_runs() if handle.id in run or "rollback" in run]
         assert opened == [], opened
         return True
 
     await eventually(all_closed, SOON)
 
 
-async def synced(town: Town) -> tuple[Handle, Proposal]:
+async def synced(env: RunningEnvironment) -> tuple[Handle, Proposal]:
     """An update that is live, unconfirmed, and waits for a target that stands still."""
-    handle, proposal = await town.approved()
-    await town.until_step(handle, "sync")
+    handle, proposal = await env.approved()
+    await env.until_step(handle, "sync")
     return handle, proposal
 
 
@@ -58,118 +59,124 @@ async def synced(town: Town) -> tuple[Handle, Proposal]:
     "point", ["load_release", pytest.param("prove_published", marks=pytest.mark.slow)], ids=["before", "after"]
 )
 async def test_a_published_update_is_reset_to_before_or_after_its_publish(
-    town: Town, live: CurrentConstitution, point: str
+    env: RunningEnvironment, live: CurrentConstitution, point: str
 ) -> None:
-    async with town.configured(sync=60), town.paused(LEAF):
-        handle, proposal = await synced(town)
-        again = await reset(town, handle, point)
-        await town.until_step(again, "sync")
-        await town.go_on(LEAF)
-        release = await outcomes.completed(town, again, proposal)
-        await closed(town, handle)
+    async with env.configured(sync=60), env.paused(LEAF):
+        handle, proposal = await synced(env)
+        again = await reset(env, handle, point)
+        await env.until_step(again, "sync")
+        await env.go_on(LEAF)
+        release = await outcomes.completed(env, again, proposal)
+        await closed(env, handle)
     assert release.generation == live.generation + 1  # the second load was answered with the first one's release
-    guard = await town.guard_of(handle)
+    guard = await env.guard_of(handle)
     assert (await guard.describe()).status is WorkflowExecutionStatus.COMPLETED
-    assert "histories archived in" in (await town.end(guard)).result
+    assert "histories archived in" in (await env.end(guard)).result
 
 
 @pytest.mark.slow
-async def test_a_run_that_was_reset_is_still_guarded(town: Town, live: CurrentConstitution) -> None:
-    async with town.configured(sync=60), town.paused(LEAF):
-        handle, proposal = await synced(town)
-        again = await reset(town, handle, "prove_published")
-        await town.until_step(again, "sync")
+async def test_a_run_that_was_reset_is_still_guarded(env: RunningEnvironment, live: CurrentConstitution) -> None:
+    async with env.configured(sync=60), env.paused(LEAF):
+        handle, proposal = await synced(env)
+        again = await reset(env, handle, "prove_published")
+        await env.until_step(again, "sync")
         await again.terminate("an operator's second mistake")
-        await town.go_on(LEAF)
-        await closed(town, handle)
-        await outcomes.undone(town, proposal, live)
-    assert "was rolled back as generation" in (await town.end(await town.guard_of(handle))).result
+        await env.go_on(LEAF)
+        await closed(env, handle)
+        await outcomes.undone(env, proposal, live)
+    assert "was rolled back as generation" in (await env.end(await env.guard_of(handle))).result
 
 
-async def test_a_published_update_that_begins_anew_is_undone_first(town: Town, live: CurrentConstitution) -> None:
+async def test_a_published_update_that_begins_anew_is_undone_first(
+    env: RunningEnvironment, live: CurrentConstitution
+) -> None:
     """It finds its own release live, which its document does not follow: refused. Its guard undoes that release."""
-    async with town.configured(sync=60), town.paused(LEAF):
-        handle, proposal = await synced(town)
-        again = await reset(town, handle, None)
-        await town.go_on(LEAF)
-        end = await town.end(again)
-        await closed(town, handle)
-        await outcomes.undone(town, proposal, live)
+    async with env.configured(sync=60), env.paused(LEAF):
+        handle, proposal = await synced(env)
+        again = await reset(env, handle, None)
+        await env.go_on(LEAF)
+        end = await env.end(again)
+        await closed(env, handle)
+        await outcomes.undone(env, proposal, live)
     assert end.type == "Rejected"
 
 
 @pytest.mark.slow
 async def test_an_update_at_the_board_is_reset_to_its_gate_and_asks_again(
-    town: Town, live: CurrentConstitution
+    env: RunningEnvironment, live: CurrentConstitution
 ) -> None:
-    proposal = await town.propose()
-    handle = await town.update(proposal)
-    await town.until_step(handle, "board", "waiting")
-    again = await reset(town, handle, "run_regression_gate")
-    await town.approve(again, proposal)
-    release = await outcomes.completed(town, again, proposal)
+    proposal = await env.author.propose()
+    handle = await env.update(proposal)
+    await env.until_step(handle, "board", "waiting")
+    again = await reset(env, handle, "run_regression_gate")
+    await env.approve(again, proposal)
+    release = await outcomes.completed(env, again, proposal)
     assert release.generation == live.generation + 1
 
 
 @pytest.mark.slow
-async def test_an_update_at_the_board_that_begins_anew_is_another_update(town: Town, live: CurrentConstitution) -> None:
-    proposal = await town.propose()
-    handle = await town.update(proposal)
-    first = await town.until_step(handle, "board", "waiting")
-    again = await reset(town, handle, None)
-    status = await town.until_step(again, "board", "waiting")
+async def test_an_update_at_the_board_that_begins_anew_is_another_update(
+    env: RunningEnvironment, live: CurrentConstitution
+) -> None:
+    proposal = await env.author.propose()
+    handle = await env.update(proposal)
+    first = await env.until_step(handle, "board", "waiting")
+    again = await reset(env, handle, None)
+    status = await env.until_step(again, "board", "waiting")
     assert status.update_id != first.update_id
-    await town.approve(again, proposal)
-    release = await outcomes.completed(town, again, proposal)
-    await closed(town, handle)
+    await env.approve(again, proposal)
+    release = await outcomes.completed(env, again, proposal)
+    await closed(env, handle)
     assert release.generation == live.generation + 1
-    told = town.reads.told()
+    told = env.reads.told()
     assert {f"{first.update_id}/rejected", f"{status.update_id}/completed"} <= set(told)
 
 
 @pytest.mark.slow
-async def test_a_completed_update_is_reset_and_nothing_happens_twice(town: Town, live: CurrentConstitution) -> None:
-    handle, proposal = await town.approved()
-    await outcomes.completed(town, handle, proposal)
-    await closed(town, handle)
-    again = await reset(town, handle, "load_release")
-    release = await outcomes.completed(town, again, proposal)
+async def test_a_completed_update_is_reset_and_nothing_happens_twice(
+    env: RunningEnvironment, live: CurrentConstitution
+) -> None:
+    handle, proposal = await env.approved()
+    await outcomes.completed(env, handle, proposal)
+    await closed(env, handle)
+    again = await reset(env, handle, "load_release")
+    release = await outcomes.completed(env, again, proposal)
     assert release.generation == live.generation + 1
     assert [entry.standing for entry in release.standings] == [Standing.CONFIRMED]
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("live")
-async def test_an_update_that_was_followed_by_another_is_reset_and_stays_history(town: Town) -> None:
-    handle, proposal = await town.approved()
-    await outcomes.completed(town, handle, proposal)
-    await closed(town, handle)
-    next_one = await town.completed()
-    newest = await town.live()
-    again = await reset(town, handle, "load_release")
-    end = await town.end(again)
+async def test_an_update_that_was_followed_by_another_is_reset_and_stays_history(env: RunningEnvironment) -> None:
+    handle, proposal = await env.approved()
+    await outcomes.completed(env, handle, proposal)
+    await closed(env, handle)
+    next_one = await env.completed()
+    newest = await env.live()
+    again = await reset(env, handle, "load_release")
+    end = await env.end(again)
     assert (end.type, end.result["outcome"]) == (None, Outcome.COMPLETED), end.message
-    await closed(town, handle)
-    assert await town.live() == newest
+    await closed(env, handle)
+    assert await env.live() == newest
     assert newest.checksum == next_one.checksum
-    assert len(town.reads.told_about(proposal.version, "went live and was confirmed")) == 1
-    assert town.reads.told_about(proposal.version, "rejected") == []
+    assert len(env.reads.told_about(proposal.version, "went live and was confirmed")) == 1
+    assert env.reads.told_about(proposal.version, "rejected") == []
 
 
 @pytest.mark.slow
 async def test_an_update_that_was_rolled_back_is_reset_and_stays_rolled_back(
-    town: Town, live: CurrentConstitution
+    env: RunningEnvironment, live: CurrentConstitution
 ) -> None:
-    async with town.paused(LEAF):
-        handle, proposal = await synced(town)
+    async with env.paused(LEAF):
+        handle, proposal = await synced(env)
         await handle.execute_update("abort", {"reason": "a mistake"})
-        await town.until(handle, lambda s: s.rollback_workflow is not None)
-        await town.go_on(LEAF)
-        await outcomes.rolled_back(town, handle, proposal, live)
-    await closed(town, handle)
-    again = await reset(town, handle, "load_release")
-    await outcomes.rolled_back(town, again, proposal, live)
-    assert town.reads.told_about(proposal.version, "rejected") == []
+        await env.until(handle, lambda s: s.rollback_workflow is not None)
+        await env.go_on(LEAF)
+        await outcomes.rolled_back(env, handle, proposal, live)
+    await closed(env, handle)
+    again = await reset(env, handle, "load_release")
+    await outcomes.rolled_back(env, again, proposal, live)
+    assert env.reads.told_about(proposal.version, "rejected") == []
 
 
 @pytest.mark.parametrize(
@@ -183,17 +190,17 @@ async def test_an_update_that_was_rolled_back_is_reset_and_stays_rolled_back(
     ids=["load", "lease", "sync", "standing"],
 )
 async def test_a_finished_rollback_is_reset_and_finds_its_work_done(
-    town: Town, live: CurrentConstitution, point: str
+    env: RunningEnvironment, live: CurrentConstitution, point: str
 ) -> None:
-    proposal = await town.completed()
-    bad = (await town.live()).generation
-    handle = await town.start_run("ConstitutionRollback", town.rollback_id(bad), {"reason": "found bad"})
-    first = await town.end(handle)
-    await closed(town, handle)
-    undoing = await outcomes.undone(town, proposal, live)
-    again = await reset(town, handle, point)
-    end = await town.end(again)
+    proposal = await env.completed()
+    bad = (await env.live()).generation
+    handle = await env.start_run("ConstitutionRollback", env.rollback_id(bad), {"reason": "found bad"})
+    first = await env.end(handle)
+    await closed(env, handle)
+    undoing = await outcomes.undone(env, proposal, live)
+    again = await reset(env, handle, point)
+    end = await env.end(again)
     assert (end.type, end.result["generation"]) == (None, first.result["generation"]), end.message
-    await closed(town, handle)
-    assert await outcomes.undone(town, proposal, live) == undoing  # told once, archived once, released once
-    assert (await town.live()).generation == undoing.generation
+    await closed(env, handle)
+    assert await outcomes.undone(env, proposal, live) == undoing  # told once, archived once, released once
+    assert (await env.live()).generation == undoing.generation

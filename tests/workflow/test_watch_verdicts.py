@@ -1,6 +1,6 @@
 """Each verdict of the watch with each action that a strategy may declare, once, on the demo's agents' real traffic.
 
-One town of its own; agents in a process that is made to stand still where a watch must see nothing. Shares are
+One environment of its own; agents in a process that is made to stand still where a watch must see nothing. Shares are
 watched where traffic stops, because a pause leaves their baseline as it was.
 """
 
@@ -27,9 +27,9 @@ from deploy.embedded.stack_directory import CHECKOUT
 from tests.helpers import eventually
 from tests.resources import Prometheus
 from tests.workflow import outcomes
-from tests.workflow.conftest import Towns
 from tests.workflow.outcomes import Handle
-from tests.workflow.town import Proposal, Town, needs_a_person, state_of
+from tests.world.author import Proposal
+from tests.world.environment import Environments, RunningEnvironment, needs_a_person, state_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
 
@@ -63,9 +63,9 @@ def strategies() -> str:
 
 @dataclass
 class Watched:
-    """A town with traffic that Prometheus sees."""
+    """An environment with traffic that Prometheus sees."""
 
-    town: Town
+    env: RunningEnvironment
     agents: asyncio.subprocess.Process
     prometheus: str
     http: httpx.AsyncClient
@@ -105,24 +105,24 @@ class Watched:
         await eventually(enough, timedelta(seconds=2 * BASELINE))
 
     def _counter(self) -> str:
-        engines = "|".join(t.id for t in self.town.environment.targets if t.kind == "policy_engine")
+        engines = "|".join(t.id for t in self.env.config.targets if t.kind == "policy_engine")
         return f'policy_engine_evaluations_total{{tenant="global",target=~"{engines}"}}'
 
     async def release(self, strategy: str, template: str = "data-handling") -> tuple[Handle, Proposal]:
         """Start a watched release and have it approved."""
         handle, proposal = await self.start(strategy, template)
-        await self.town.approve(handle, proposal)
+        await self.env.approve(handle, proposal)
         return handle, proposal
 
     async def start(self, strategy: str, template: str = "data-handling") -> tuple[Handle, Proposal]:
         """Start a watched release."""
         await self.steady(UNBROKEN if strategy.startswith("anomaly") else STEADY)
-        proposal = await self.town.propose(await self.town.draft(template))
-        return await self.town.update(proposal, strategy=strategy), proposal
+        proposal = await self.env.author.propose(await self.env.author.next_draft(template))
+        return await self.env.update(proposal, strategy=strategy), proposal
 
     async def held(self, handle: Handle) -> Status:
         """Follow a run until it waits for a person to end a hold."""
-        return await self.town.until(handle, waits_for_a_person, MINUTES)
+        return await self.env.until(handle, waits_for_a_person, MINUTES)
 
     async def events(self, handle: Handle) -> int:
         return len((await handle.fetch_history()).events)
@@ -137,19 +137,19 @@ def watching(status: Status) -> bool:
 
 
 @pytest.fixture(scope="module")
-async def watched(towns: Towns, prometheus_settings: dict[str, str]) -> AsyncIterator[Watched]:
-    """A town of its own, its engines scraped, agents at work."""
-    own = towns.with_settings()
-    town = await own.town()
-    file = town.home / "environment.toml"
+async def watched(environments: Environments, prometheus_settings: dict[str, str]) -> AsyncIterator[Watched]:
+    """An environment of its own, its engines scraped, agents at work."""
+    own = environments.with_settings()
+    env = await own.running()
+    file = env.files.directory / "environment.toml"
     file.write_text(file.read_text() + strategies())
-    await town.restart("worker")
-    await town.restart("assessor")
-    await town.live()
+    await env.restart("worker")
+    await env.restart("assessor")
+    await env.live()
     url = prometheus_settings["PROMETHEUS_URL"]
     prometheus = Prometheus(url, Path(prometheus_settings["PROMETHEUS_TARGETS"]))
     urls = []
-    for target in town.environment.targets:
+    for target in env.config.targets:
         if target.kind == "policy_engine":
             prometheus.scrape(urlsplit(target.url).netloc, job="policy-engine", target=target.id)
         else:
@@ -161,13 +161,13 @@ async def watched(towns: Towns, prometheus_settings: dict[str, str]) -> AsyncIte
     )  # fmt: skip
     try:
         async with httpx.AsyncClient(trust_env=False, timeout=10) as http:
-            yield Watched(town, agents, url, http)
+            yield Watched(env, agents, url, http)
     finally:
         agents.send_signal(signal.SIGCONT)
         agents.terminate()
         said, _ = await agents.communicate()
         prometheus.forget()
-        await town.rest()
+        await env.rest()
         await own.leave()
     assert json.loads(said)["allow"] > 0
 
@@ -175,14 +175,14 @@ async def watched(towns: Towns, prometheus_settings: dict[str, str]) -> AsyncIte
 @pytest.fixture
 async def before(watched: Watched) -> CurrentConstitution:
     """What is live."""
-    return await watched.town.live()
+    return await watched.env.live()
 
 
 @asynccontextmanager
 async def blind(watched: Watched, strategy: str, glimpse: int) -> AsyncIterator[tuple[Handle, Proposal]]:
     """Release, with no traffic from before the load until somebody lets it go on, but for so many evaluations."""
-    town = watched.town
-    with town.service_wire.holding("POST", "/v1/constitution/load") as load:
+    env = watched.env
+    with env.service_wire.holding("POST", "/v1/constitution/load") as load:
         handle, proposal = await watched.release(strategy)
         try:
             await load.reached()
@@ -190,7 +190,7 @@ async def blind(watched: Watched, strategy: str, glimpse: int) -> AsyncIterator[
             await watched.still()
             load.release()
             if glimpse:
-                await town.until(handle, watching, MINUTES)
+                await env.until(handle, watching, MINUTES)
                 counted = await watched.evaluations()
                 watched.go_on()
 
@@ -207,18 +207,18 @@ async def blind(watched: Watched, strategy: str, glimpse: int) -> AsyncIterator[
 
 
 async def said(watched: Watched, handle: Handle) -> Verdict | None:
-    return (await watched.town.status(handle)).verdict
+    return (await watched.env.status(handle)).verdict
 
 
 async def test_steady_traffic_is_ok_and_the_release_is_confirmed(watched: Watched) -> None:
     handle, proposal = await watched.release("anomaly-rollback")
-    await outcomes.completed(watched.town, handle, proposal)
+    await outcomes.completed(watched.env, handle, proposal)
     assert await said(watched, handle) is Verdict.OK
 
 
 async def test_an_anomaly_is_rolled_back(watched: Watched, before: CurrentConstitution) -> None:
     handle, proposal = await watched.release("anomaly-rollback", "lockdown")
-    await outcomes.rolled_back(watched.town, handle, proposal, before, Standing.POISONED)
+    await outcomes.rolled_back(watched.env, handle, proposal, before, Standing.POISONED)
     assert await said(watched, handle) is Verdict.ANOMALY
 
 
@@ -238,7 +238,7 @@ async def test_an_anomaly_that_is_held_waits_quietly_for_a_person(
     # A watch that is asked again answers at once, as its alarm stays raised: that would be thousands of events an hour.
     assert await watched.events(handle) <= events + 2
     assert await handle.execute_update("abort", {"reason": "it is the release"})
-    await outcomes.rolled_back(watched.town, handle, proposal, before, Standing.POISONED)
+    await outcomes.rolled_back(watched.env, handle, proposal, before, Standing.POISONED)
     assert await said(watched, handle) is Verdict.ANOMALY
 
 
@@ -246,24 +246,24 @@ async def test_an_anomaly_that_is_held_waits_quietly_for_a_person(
 async def test_a_watch_that_would_be_blind_is_found_before_publish_and_treated_as_declared(
     watched: Watched, before: CurrentConstitution, action: str
 ) -> None:
-    town = watched.town
+    env = watched.env
     handle, proposal = await watched.start(f"blind-{action}")  # it is found before anybody is asked to sign
     if action == "continue":
-        await town.approve(handle, proposal)
-        await outcomes.completed(town, handle, proposal)
+        await env.approve(handle, proposal)
+        await outcomes.completed(env, handle, proposal)
         assert await said(watched, handle) is Verdict.CANNOT_TELL
         return
     if action == "hold":
         for _ in range(2):  # one second is not enough now, nor is it when a person asks to look again
-            status = await town.until(handle, needs_a_person, MINUTES)
+            status = await env.until(handle, needs_a_person, MINUTES)
             assert (status.generation, status.step) == (None, "watch")
             assert "not published blind: undetectable" in status.waiting_for
             asked = await watched.events(handle)
             assert await handle.execute_update("retry", {})
             await eventually(partial(looked_again, watched, handle, asked), timedelta(seconds=30))
-        await town.until(handle, needs_a_person, MINUTES)
+        await env.until(handle, needs_a_person, MINUTES)
         assert await handle.execute_update("abort", {"reason": "too little traffic"})
-    await outcomes.rejected(town, handle, proposal, before, "too little" if action == "hold" else "undetectable")
+    await outcomes.rejected(env, handle, proposal, before, "too little" if action == "hold" else "undetectable")
 
 
 async def looked_again(watched: Watched, handle: Handle, events: int) -> bool:
@@ -275,14 +275,14 @@ async def looked_again(watched: Watched, handle: Handle, events: int) -> bool:
 async def test_what_could_not_be_judged_is_treated_as_declared(
     *, watched: Watched, before: CurrentConstitution, verdict: str, glimpse: int, action: str
 ) -> None:
-    town = watched.town
+    env = watched.env
     expected = {"no-data": Verdict.NO_DATA, "cannot-tell": Verdict.CANNOT_TELL}[verdict]
     async with blind(watched, f"{verdict}-{action}", glimpse) as (handle, proposal):
         match action:
             case "continue":
-                await outcomes.completed(town, handle, proposal)
+                await outcomes.completed(env, handle, proposal)
             case "rollback":
-                await outcomes.rolled_back(town, handle, proposal, before)
+                await outcomes.rolled_back(env, handle, proposal, before)
             case "hold":
                 status = await watched.held(handle)
                 assert status.verdict is expected
@@ -291,16 +291,16 @@ async def test_what_could_not_be_judged_is_treated_as_declared(
                 await watched.steady()
                 assert await watched.events(handle) <= events + 50  # looks at whether the watch was paused by hand
                 assert await handle.execute_update("resume", {})
-                await outcomes.completed(town, handle, proposal)
+                await outcomes.completed(env, handle, proposal)
             case "extend-once":
-                await town.until(handle, lambda status: status.verdict is expected, MINUTES)
+                await env.until(handle, lambda status: status.verdict is expected, MINUTES)
                 watched.go_on()
-                await outcomes.completed(town, handle, proposal)
+                await outcomes.completed(env, handle, proposal)
                 expected = Verdict.OK  # the second half showed enough
     assert await said(watched, handle) is expected
 
 
 async def test_an_anomaly_that_is_only_observed_is_recorded_and_confirmed(watched: Watched) -> None:
     handle, proposal = await watched.release("anomaly-continue", "lockdown")
-    await outcomes.completed(watched.town, handle, proposal)
+    await outcomes.completed(watched.env, handle, proposal)
     assert await said(watched, handle) is Verdict.ANOMALY

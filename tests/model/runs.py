@@ -1,4 +1,4 @@
-"""Where programs are run: one town after another, the loop that it lives on, and the program under way."""
+"""Where programs are run: one environment after another, the loop that it lives on, and the program under way."""
 
 import asyncio
 import sys
@@ -10,28 +10,27 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tests.model.sight import Sight
-from tests.workflow.conftest import Towns
-from tests.workflow.town import Town
+from tests.world.environment import Environments, RunningEnvironment
 
 T = TypeVar("T")
 LONGEST = timedelta(minutes=3)  # of one rule: every wait inside has a deadline of its own
 OLD = 40  # releases; what every look reads grows with them
 
 
-class Ground:
-    """Gives programs their town.
+class Programs:
+    """Gives programs their environment.
 
-    A town in which something failed is left, with its logs. One in which everything held is used again: the model
-    of the next program begins with what is there.
+    An environment in which something failed is left, with its logs. One in which everything held is used again: the
+    model of the next program begins with what is there.
 
     Args:
-        towns: where they come from.
+        environments: where they come from.
         loop: on which they live; not the thread that runs Hypothesis.
         failures: where the shortest failing program is written.
     """
 
-    def __init__(self, towns: Towns, loop: asyncio.AbstractEventLoop, failures: Path) -> None:
-        self._towns = towns
+    def __init__(self, environments: Environments, loop: asyncio.AbstractEventLoop, failures: Path) -> None:
+        self._environments = environments
         self._loop = loop
         self._failures = failures
         self._sight: Sight | None = None
@@ -43,18 +42,18 @@ class Ground:
         self._programs = 0
         self._began = time.monotonic()
 
-    async def town(self, *, anew: bool = False) -> tuple[Town, Sight]:
-        """The town that stands; `anew`: one in which nothing was ever live."""
+    async def env(self, *, anew: bool = False) -> tuple[RunningEnvironment, Sight]:
+        """The environment that stands; `anew`: one in which nothing was ever live."""
         begins = len(self._program) == 1
         if begins and self._sight is not None:
             releases = len(await self._sight.history())
             if self.is_spoiled or releases > OLD or (anew and releases):
-                await self._towns.leave(keep_logs=self.is_spoiled)
+                await self._environments.leave(keep_logs=self.is_spoiled)
                 self._sight, self.is_spoiled = None, False
-        town = await self._towns.town()
+        env = await self._environments.running()
         if self._sight is None:
-            self._sight = Sight(town)
-        return town, self._sight
+            self._sight = Sight(env)
+        return env, self._sight
 
     def run(self, line: str, move: Coroutine[Any, Any, None]) -> None:
         """Run one rule, and keep it in the program."""
@@ -68,7 +67,7 @@ class Ground:
             sys.stdout.flush()
 
     def wait(self, move: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine on the town's loop; whatever it raises spoils the town."""
+        """Run a coroutine on the environment's loop; whatever it raises spoils the environment."""
         future = asyncio.run_coroutine_threadsafe(move, self._loop)
         try:
             return future.result(LONGEST.total_seconds())

@@ -1,23 +1,25 @@
-"""A whole deployment of our own processes on the test run's servers: services, targets, SIEM forwarder and worker.
+"""Brings up an environment on real servers: all of our own processes, or constitution-service alone.
 
-Everything that a run touches is the town's own: database, namespace (topics, groups, keys, task queue, workflow ids),
-artifact store, archive repository, keys, environment.toml and Slack channel. Requests to constitution-service and to
-Slack pass through wires, where a test stops one of them or cuts them all.
+Everything that a run touches is the environment's own: database, namespace (topics, groups, keys, task queue, workflow
+ids), artifact store, archive repository, keys, environment.toml and Slack channel. Requests to constitution-service and
+to Slack pass through wires, where a test stops one of them or cuts them all.
 """
 
 import asyncio
 import json
-import os
+import secrets
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from slack_sdk import WebClient
 from temporalio.api.enums.v1 import EventType, WorkflowTaskFailedCause
 from temporalio.client import (
     Client,
@@ -30,82 +32,86 @@ from temporalio.common import TypedSearchAttributes
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError
 
-from constitution.api import ChangeRequest
 from constitution.environment import Environment
 from constitution.messages import Phase, Status
 from constitution.names import Names
-from constitution.policy.draft import fill
-from constitution.release import CurrentConstitution, Envelope, Kind, Previous
-from constitution.trust.approval import ApprovalPredicate, BoardDecision
+from constitution.release import CurrentConstitution
 from constitution_client import ceremony
-from constitution_client.ceremony import make_trust
-from constitution_client.service import ConstitutionServiceClient
-from deploy.embedded.development import ENVIRONMENT
 from deploy.embedded.services import SERVICES, TARGETS
 from deploy.embedded.stack import Stack
-from deploy.embedded.stack_directory import CHECKOUT
 from deploy.embedded.temporal import temporal_cli
-from signatures.openpgp import sign_detached
-from signatures.statements import sign_approval, sign_change_request
-from signatures.tokens import ClientKey
 from tests.helpers import eventually
 from tests.machine import pace, patience
-from tests.workflow.readings import Readings
-from tests.workflow.wire import Wire
+from tests.world import database
+from tests.world.author import BOARD, Author, Proposal
+from tests.world.files import ENVIRONMENT, EnvironmentFiles
+from tests.world.gate import make_gate
+from tests.world.processes import Service, run_program
+from tests.world.readings import Readings
+from tests.world.wire import Wire
 
 SOON = timedelta(seconds=60)  # nothing here waits that long on an idle machine; ours has two cores and many users
 LEAF = "orchestrator-2"  # a target on which no other one leans
+SERVERS = ("TEMPORAL_", "DATABASE_", "REDIS_", "KAFKA_", "PROMETHEUS_URL", "SLACK_", "ARTIFACT_STORE_", "AWS_")
+ADMIN = ("DATABASE_ADMIN_URL", "SLACK_ADMIN_TOKEN")  # settings for those who make environments, not for what runs there
 
 # Chen may write change requests, too: so that the board has an author among it.
 PEOPLE = (*ceremony.PEOPLE[:3], replace(ceremony.PEOPLE[3], roles=("board", "author")))
 
-GATE_CASE = '''
-"""The smallest gate that is one: it reads the draft, and says so."""
 
-import hashlib
-import json
-import os
-import pathlib
-
-import pytest
-
-DRAFT = pathlib.Path(os.environ["CONSTITUTION_DRAFT"]).read_bytes()
+# --- constitution-service alone
 
 
-@pytest.fixture(scope="session", autouse=True)
-def served(record_testsuite_property):
-    record_testsuite_property("served", "sha256:" + hashlib.sha256(DRAFT).hexdigest())
+def service_settings(
+    files: EnvironmentFiles, directory: Path, servers: Mapping[str, str], namespace: str
+) -> dict[str, str]:
+    """What constitution-service is started with."""
+    return {
+        "NAMESPACE": namespace,
+        "ENVIRONMENT_FILE": str(files.environment_file),
+        "STATEMENT_KEY_FILE": str(files.key_file("constitution-service")),
+        "ARTIFACT_STORE_URL": (directory / "store").as_uri(),
+        "SPOOL_DIRECTORY": str(directory / "spool"),
+        **{n: v for n, v in servers.items() if n.startswith("KAFKA_") or n in {"DATABASE_URL", "REDIS_URL"}},
+    }
 
 
-def test_the_draft_has_rules_and_says_no_by_default():
-    draft = json.loads(DRAFT)
-    assert draft["rules"]
-    assert draft["default_effect"] == "deny"
-'''
-GOLDEN = """
-[[case]]
-name = "nothing at all"
-request = {}
+@dataclass(frozen=True)
+class ServiceEnvironment:
+    """A running constitution-service, and who acts on it."""
 
-[[case]]
-name = "a payment"
-request = { tool = "payments.transfer", action = "pay" }
-"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Proposal:
-    """A signed draft that was pushed, and the change request that asks for it."""
-
-    document: bytes
-    checksum: str
-    version: str
-    previous: Previous | None
-    change_request: str
+    files: EnvironmentFiles
+    settings: Mapping[str, str]
+    service: Service
+    author: Author
 
     @property
-    def input(self) -> dict[str, Any]:
-        return {"checksum": self.checksum, "change_request": self.change_request}
+    def names(self) -> Names:
+        return Names(self.settings["NAMESPACE"])
+
+    def consumer_settings(self, target: str, **more: str) -> dict[str, str]:
+        """What a consumer of its releases is started with."""
+        shared = {n: v for n, v in self.settings.items() if n in {"NAMESPACE", "ENVIRONMENT_FILE"} or "KAFKA_" in n}
+        return {**shared, "TARGET_ID": target, "CONSTITUTION_SERVICE_URL": self.service.url, **more}
+
+
+@asynccontextmanager
+async def serving(
+    files: EnvironmentFiles, settings: Mapping[str, str], log: Path, accepted: Sequence[int] = (HTTPStatus.OK,)
+) -> AsyncIterator[ServiceEnvironment]:
+    """Run constitution-service until the block ends; SIGTERM must end it with exit code 0, unless it was killed."""
+    service = Service("constitution_service", settings, log).start()
+    author = Author(files, service.url)
+    try:
+        await service.ready(accepted)
+        yield ServiceEnvironment(files, settings, service, author)
+    finally:
+        await author.aclose()
+        code = service.stop()
+    assert service.killed or code == 0, service.output()[-4000:]
+
+
+# --- everything
 
 
 @dataclass(frozen=True)
@@ -118,14 +124,14 @@ class End:
     result: Any = None
 
 
-class Town:
-    """One deployment.
+class RunningEnvironment:
+    """All of our own processes in one environment: services, targets, SIEM forwarder and worker.
 
     Args:
         directory: where everything is kept.
-        servers: settings of the test run's servers, with the town's own database and Slack channel.
+        servers: settings of the test run's servers, with the environment's own database and Slack channel.
         channel: the name of that channel, without `#`.
-        namespace: NAMESPACE.
+        names: its names in shared systems.
         client: connected to Temporal.
         settings: more settings of our processes.
     """
@@ -136,51 +142,55 @@ class Town:
         servers: Mapping[str, str],
         *,
         channel: str,
-        namespace: str,
+        names: Names,
         client: Client,
-        settings: Mapping[str, str] | None = None,
+        settings: Mapping[str, str],
     ) -> None:
         self.directory = directory
-        self.home = directory / ENVIRONMENT
-        self.names = Names(namespace)
+        self.names = names
         self.client = client
         self.channel = channel
-        self._servers = dict(servers)
-        slack = urlsplit(servers["SLACK_API_URL"])
-        self.slack_wire = Wire(lambda: (slack.hostname or "", slack.port or 80))
+        self.direct = dict(servers)
+        self.gate = directory / "gate"
+        self.slack_wire = Wire(servers["SLACK_API_URL"])
         self.service_wire = Wire(self._service_address)
-        given = self._servers | {"SLACK_API_URL": self.slack_wire.url + slack.path}
+        given, own = self._reached()
         self.stack = Stack(
             directory,
             [server.name for server in SERVICES],
             environment=given,
-            overrides={
-                "NAMESPACE": namespace,
-                "CONSTITUTION_SERVICE_URL": self.service_wire.url,
-                "RECONCILE_SECONDS": "0",  # a run must come right by itself; reconciliation has tests of its own
-                **(settings or {}),
-            },
+            overrides={"NAMESPACE": names.namespace, **own, **settings},
         )
         self._deadlines = {"sync": round(10 * pace()), "person": 600, "gate": 120}
-        self._made = 0
         self._stopped: set[str] = set()
         self._looked_at: set[str] = set()
-        self.gate = directory / "gate"
+
+    def _reached(self) -> tuple[dict[str, str], dict[str, str]]:
+        """How our processes reach the servers, and one another."""
+        slack = self.slack_wire.url + urlsplit(self.direct["SLACK_API_URL"]).path
+        # A run must come right by itself: reconciliation has tests of its own.
+        own = {"CONSTITUTION_SERVICE_URL": self.service_wire.url, "RECONCILE_SECONDS": "0"}
+        return self.direct | {"SLACK_API_URL": slack}, own
 
     # --- coming and going
 
     async def start(self) -> None:
         """Start all processes; returns when each answers."""
         make_gate(self.gate)
-        self.home.mkdir(parents=True, mode=0o700, exist_ok=True)
-        make_trust(self.home, ENVIRONMENT, people=PEOPLE)
-        self._write_environment()
+        home = self.directory / ENVIRONMENT
+        home.mkdir(parents=True, mode=0o700, exist_ok=True)
+        self.files = EnvironmentFiles.make(home, people=PEOPLE)
+        self._write_environment({name: f"http://{name}.invalid" for name in TARGETS})
         await asyncio.to_thread(self.stack.start)
-        self.environment = Environment.parse((self.home / "environment.toml").read_text())
-        key = ClientKey.load(self.home / "keys" / "operator.jwk")
         host, port = self._service_address()
-        self.service = ConstitutionServiceClient(f"http://{host}:{port}", key, ENVIRONMENT)
-        self.reads = Readings(self.settings | {"SLACK_API_URL": self._servers["SLACK_API_URL"]}, self.names)
+        self.author = Author(self.files, f"http://{host}:{port}")
+        self.service = self.author.operator
+        self.reads = Readings(self.settings | self.direct, self.names)
+
+    @property
+    def config(self) -> Environment:
+        """What environment.toml says."""
+        return Environment.parse(self.files.environment_file.read_text())
 
     async def stop(self, *, keep_logs: bool = False) -> None:
         """Stop all of it, and leave nothing behind but Temporal's runs, and the logs where they are wanted."""
@@ -188,8 +198,8 @@ class Town:
             await self.go_on(name)
         self.service_wire.close()
         self.slack_wire.close()
-        if hasattr(self, "service"):
-            await self.service.aclose()
+        if hasattr(self, "author"):
+            await self.author.aclose()
         await asyncio.to_thread(self.stack.stop if keep_logs else self.stack.erase)
 
     @property
@@ -204,11 +214,8 @@ class Town:
     def _service_address(self) -> tuple[str, int]:
         return "127.0.0.1", self.port("constitution-service")
 
-    def _write_environment(self) -> None:
-        file = self.home / "environment.toml"
-        urls = {name: f"http://{name}.invalid" for name in TARGETS}
-        if file.exists():
-            urls = {target.id: target.url for target in Environment.parse(file.read_text()).targets}
+    def _write_environment(self, urls: Mapping[str, str] | None = None) -> None:
+        urls = urls or {target.id: target.url for target in self.config.targets}
         lines = [
             "schema_version = 1",
             f'environment = "{ENVIRONMENT}"',
@@ -221,7 +228,7 @@ class Town:
             "watch_seconds = 30",
             "baseline_seconds = 30",
             "scrape_seconds = 1.0",
-            "[strategies.unseen]",  # nothing is scraped in a town: it goes on as far as it may, and says so
+            "[strategies.unseen]",  # nothing is scraped here: it goes on as far as it may, and says so
             "watch_seconds = 20",
             "baseline_seconds = 30",
             "scrape_seconds = 1.0",
@@ -232,7 +239,7 @@ class Town:
         ]
         for name, kind in TARGETS.items():
             lines += ["[[targets]]", f'id = "{name}"', f'kind = "{kind}"', f'url = "{urls[name]}"']
-        file.write_text("\n".join(lines) + "\n")
+        self.files.environment_file.write_text("\n".join(lines) + "\n")
 
     @asynccontextmanager
     async def configured(self, *, gate: Path | None = None, **deadlines: int) -> AsyncIterator[None]:
@@ -282,107 +289,6 @@ class Town:
         finally:
             if name in self._stopped:
                 await self.go_on(name)
-
-    # --- people
-
-    def tsk(self, person: str) -> bytes:
-        return (self.home / "keys" / f"{person}.tsk").read_bytes()
-
-    async def current(self) -> CurrentConstitution | None:
-        """What is live, as constitution-service says; None where nothing is."""
-        live = await self.service.current()
-        return live if live is not None and live.checksum is not None else None
-
-    async def draft(self, template: str | bytes = "tool-use", /, **changes: Any) -> bytes:
-        """A draft that may follow what is live."""
-        live = await self.current()
-        releases = await self.service.releases()
-        highest = max((int((r.version or "0.0.0").split(".")[1]) for r in releases), default=0)
-        self._made = max(self._made, highest) + 1
-        now = datetime.now(UTC)
-        previous = None
-        if live is not None and live.version is not None and live.checksum is not None:
-            previous = Previous(version=live.version, checksum=live.checksum)
-        return fill(
-            template,
-            **{
-                "version": f"1.{self._made}.0",
-                "environment": ENVIRONMENT,
-                "issued_at": now,
-                "expires_at": now + timedelta(days=90),
-                "previous": previous,
-                **changes,
-            },
-        )
-
-    def sign(self, document: bytes, person: str = "mara") -> bytes:
-        return sign_detached(document, self.tsk(person))
-
-    async def file(self, checksum: str, identity: str | None = None, author: str = "mara") -> str:
-        """File a change request, and return its id."""
-        self._made += 1
-        request = ChangeRequest(
-            id=identity or f"CR-{self._made}", author=author, checksum=checksum, reason="the test asks"
-        )
-        await self.service.create_change_request(sign_change_request(request, self.tsk(author)))
-        return request.id
-
-    async def propose(self, document: bytes | None = None) -> Proposal:
-        """Draft, sign, push, and ask."""
-        document = document or await self.draft()
-        artifact = await self.service.push(document, [self.sign(document)])
-        return self.proposal(document, artifact.checksum, await self.file(artifact.checksum))
-
-    def proposal(self, document: bytes, checksum: str, change_request: str) -> Proposal:
-        said = json.loads(document)
-        return Proposal(
-            document=document,
-            checksum=checksum,
-            version=said["version"],
-            previous=Previous.model_validate(said["previous"]) if said["previous"] else None,
-            change_request=change_request,
-        )
-
-    def approval(self, person: str, proposal: Proposal, status: Status, /, **changes: Any) -> Envelope:
-        """A signed decision about an update, whose run says this of itself."""
-        now = datetime.now(UTC)
-        predicate = {
-            "kind": Kind.UPDATE,
-            "environment": ENVIRONMENT,
-            "checksum": proposal.checksum,
-            "version": proposal.version,
-            "previous": proposal.previous,
-            "change_request": proposal.change_request,
-            "evidence": status.evidence,
-            "plan": status.plan,
-            "decision": BoardDecision.APPROVE,
-            "reason": "read and agreed",
-            "issued_at": now,
-            "expires_at": now + timedelta(days=1),
-            **changes,
-        }
-        return sign_approval(ApprovalPredicate.model_validate(predicate), self.tsk(person))
-
-    async def undoing(self, person: str, bad_generation: int, status: Status) -> Envelope:
-        """A signed decision about the rollback that says this of itself."""
-        bad = await self.service.release(bad_generation)
-        undone = Previous(version=bad.version, checksum=bad.checksum) if bad.version and bad.checksum else None
-        now = datetime.now(UTC)
-        predicate = ApprovalPredicate(
-            kind=Kind.ROLLBACK if status.checksum else Kind.WITHDRAW,
-            environment=ENVIRONMENT,
-            checksum=status.checksum,
-            version=status.version,
-            previous=undone,
-            change_request=None,
-            evidence=None,
-            rollback_of=bad_generation,
-            decision=BoardDecision.APPROVE,
-            reason="read and agreed",
-            issued_at=now,
-            expires_at=now + timedelta(days=1),
-        )
-        return sign_approval(predicate, self.tsk(person))
 
     # --- runs
 
@@ -446,8 +352,8 @@ class Town:
     async def approve(self, handle: WorkflowHandle[Any, Any], proposal: Proposal, deadline: timedelta = SOON) -> Status:
         """Wait until the board is asked, and have two of its members approve."""
         status = await self.until_step(handle, "board", "waiting", deadline)
-        for person in ("alva", "bruno"):
-            envelope = self.approval(person, proposal, status)
+        for person in BOARD:
+            envelope = self.author.approval(person, proposal, status)
             await handle.execute_update("decide", {"approval": envelope.model_dump(mode="json")})
         return status
 
@@ -455,7 +361,7 @@ class Town:
         self, proposal: Proposal | None = None, **more: Any
     ) -> tuple[WorkflowHandle[Any, Any], Proposal]:
         """Start an update, and have it approved."""
-        proposal = proposal or await self.propose()
+        proposal = proposal or await self.author.propose()
         handle = await self.update(proposal, **more)
         await self.approve(handle, proposal)
         return handle, proposal
@@ -469,9 +375,9 @@ class Town:
 
     async def live(self) -> CurrentConstitution:
         """What is live; where nothing is, something is put live first."""
-        if await self.current() is None:
+        if await self.author.current() is None:
             await self.completed()
-        live = await self.current()
+        live = await self.author.current()
         assert live is not None
         return live
 
@@ -509,7 +415,7 @@ class Town:
         return "\n".join(["runs:", *lines, f"{log}:", *said])
 
     async def open_runs(self) -> list[str]:
-        """The ids of this town's runs that have not closed."""
+        """The ids of this environment's runs that have not closed."""
         query = f"TaskQueue = '{self.names.task_queue()}' AND ExecutionStatus = 'Running'"
         return [run.id async for run in self.client.list_workflows(query)]
 
@@ -530,13 +436,13 @@ class Town:
 
     async def temporal(self, *arguments: str) -> tuple[int, str, str]:
         """Run Temporal's own command line; (exit code, stdout, stderr)."""
-        named = {name: value for name, value in self._servers.items() if name.startswith("TEMPORAL_")}
-        return await _program(named, temporal_cli(), *arguments)
+        named = {name: value for name, value in self.direct.items() if name.startswith("TEMPORAL_")}
+        return await run_program(named, temporal_cli(), *arguments)
 
     async def constitution(self, *arguments: str) -> tuple[int, str, str]:
         """Run our command line as a person does who has read stack.env; (exit code, stdout, stderr)."""
         named = {"CONSTITUTION_ENV_FILE": str(self.directory / "stack.env")}
-        return await _program(named, sys.executable, "-m", "constitution_client", *arguments)
+        return await run_program(named, sys.executable, "-m", "constitution_client", *arguments)
 
     # --- rest
 
@@ -560,8 +466,9 @@ class Town:
         releases = await self.service.releases()
         generations = sorted(release.generation for release in releases)
         assert generations == list(range(1, len(generations) + 1))
+        tenants = self.config.tenants
         expected = {(release.generation, tenant): {f"{release.event_id}:{tenant}"} for release in releases
-                    for tenant in self.environment.tenants}  # fmt: skip
+                    for tenant in tenants}  # fmt: skip
         assert events == expected
         query = f"TaskQueue = '{self.names.task_queue()}'"
         async for run in self.client.list_workflows(query):
@@ -578,7 +485,7 @@ class Town:
 
     async def agreed(self) -> bool:
         """Whether Postgres, Redis and every target name one and the same release."""
-        said = await self.reads.live(self.environment)
+        said = await self.reads.live(self.config)
         assert len(set(said.values())) == 1, said
         return True
 
@@ -606,24 +513,72 @@ def stalls(history: WorkflowHistory) -> list[str]:
     ]
 
 
-def make_gate(folder: Path) -> None:
-    """Write a gate of one real case a suite, and golden requests."""
-    for suite in ("policy", "chaos"):
-        (folder / suite).mkdir(parents=True, exist_ok=True)
-        (folder / suite / "test_draft.py").write_text(GATE_CASE)
-    (folder / "policy" / "cases").mkdir(exist_ok=True)
-    (folder / "policy" / "cases" / "golden.toml").write_text(GOLDEN)
+class Environments:
+    """Makes environments on one set of servers; one at a time.
 
+    Args:
+        servers: settings of the servers.
+        client: connected to Temporal.
+        prefix: of the path of each one's folder.
+        template: the database that each one's is cloned from; without one, the stack migrates it.
+        settings: of their own processes, on top of what they need.
+        namespace: NAMESPACE; without it each has another one.
+    """
 
-async def _program(named: Mapping[str, str], *command: str) -> tuple[int, str, str]:
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        env={**kept, **named},
-        cwd=CHECKOUT,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await asyncio.wait_for(process.communicate(), 60)
-    return process.returncode or 0, out.decode(), err.decode()
+    def __init__(
+        self,
+        servers: Mapping[str, str],
+        client: Client,
+        prefix: Path,
+        *,
+        template: str | None = None,
+        settings: Mapping[str, str] | None = None,
+        namespace: str | None = None,
+    ) -> None:
+        self.servers = {name: value for name, value in servers.items() if name.startswith(SERVERS)}
+        self.client = client
+        self._prefix = prefix
+        self._template = template
+        self._settings = dict(settings or {})
+        self._namespace = namespace
+        self._running: RunningEnvironment | None = None
+        self._database = ""
+
+    def with_settings(self, **settings: str) -> "Environments":
+        """Environments on the same servers, whose processes have other settings."""
+        return Environments(self.servers, self.client, self._prefix, template=self._template, settings=settings)
+
+    async def running(self) -> RunningEnvironment:
+        """The one that runs, or a new one, where nothing has ever been live."""
+        if self._running is None:
+            names = Names(self._namespace or f"t{secrets.token_hex(4)}")
+            self._database = f"test_{secrets.token_hex(6)}"
+            addresses = await database.create(self.servers, self._database, self._template)
+            servers = {name: value for name, value in self.servers.items() if name not in ADMIN} | addresses
+            channel = f"release-{names.namespace}"
+            slack = WebClient(self.servers["SLACK_ADMIN_TOKEN"], base_url=servers["SLACK_API_URL"])
+            slack.conversations_create(name=channel)
+            folder = self._prefix.with_name(f"{self._prefix.name}-{secrets.token_hex(3)}")
+            self._running = made = self._make(folder, servers, channel=channel, names=names)
+            try:
+                await self._start(made)
+            except BaseException:
+                await self.leave()
+                raise
+        return self._running
+
+    def _make(self, folder: Path, servers: Mapping[str, str], *, channel: str, names: Names) -> RunningEnvironment:
+        return RunningEnvironment(
+            folder, servers, channel=channel, names=names, client=self.client, settings=self._settings
+        )
+
+    async def _start(self, made: RunningEnvironment) -> None:
+        await made.start()
+
+    async def leave(self, *, keep_logs: bool = False) -> None:
+        """Stop the one that runs; who asks next gets a new one."""
+        if self._running is None:
+            return
+        left, self._running = self._running, None
+        await left.stop(keep_logs=keep_logs)
+        await database.drop(self.servers, self._database)

@@ -3,9 +3,10 @@
 import asyncio
 import html
 import json
-from collections.abc import Iterator
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import asyncpg
 import httpx
@@ -22,8 +23,66 @@ Live = tuple[int, str | None]
 """Generation and checksum; (0, None) before the first release."""
 
 
+@dataclass(frozen=True)
+class Record:
+    """One record of a topic."""
+
+    key: str
+    headers: dict[str, str]
+    value: dict[str, Any]
+    offset: int
+
+
+def read_topic(configuration: Mapping[str, Any], topic: str) -> list[Record]:
+    """Read a topic from its first record on, committed records only."""
+    consumer = Consumer(
+        {
+            **configuration,
+            "group.id": "nobody",  # it is assigned, and commits nothing
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            "isolation.level": "read_committed",
+        }
+    )
+    try:
+        if topic not in consumer.list_topics(timeout=10).topics:
+            return []
+        consumer.assign([TopicPartition(topic, 0, 0)])
+        found: list[Record] = []
+        while True:
+            message: Any = consumer.poll(10)
+            assert message is not None, f"{topic} does not answer"
+            if message.error() is not None:
+                return found
+            headers = {name: data.decode() for name, data in message.headers() or []}
+            found.append(
+                Record((message.key() or b"").decode(), headers, json.loads(message.value()), message.offset())
+            )
+    finally:
+        consumer.close()
+
+
+class Topics:
+    """What is on Kafka, in one namespace.
+
+    Args:
+        configuration: librdkafka's.
+        names: its names in shared systems.
+    """
+
+    def __init__(self, configuration: Mapping[str, Any], names: Names) -> None:
+        self._configuration = configuration
+        self._names = names
+
+    async def updated(self) -> list[Record]:
+        return await asyncio.to_thread(read_topic, self._configuration, self._names.topic_updated())
+
+    async def audit(self) -> list[Record]:
+        return await asyncio.to_thread(read_topic, self._configuration, self._names.topic_audit())
+
+
 class Readings:
-    """The systems of one town.
+    """The systems of one environment.
 
     Args:
         settings: its settings.
@@ -74,13 +133,17 @@ class Readings:
     def events(self) -> dict[tuple[int, str], set[str]]:
         """Event ids on `constitution.updated` by generation and tenant."""
         found: dict[tuple[int, str], set[str]] = {}
-        for headers, value in self._records(self._names.topic_updated()):
-            found.setdefault((value["generation"], value["tenant"]), set()).add(headers["ce_id"])
+        for record in self.updated():
+            found.setdefault((record.value["generation"], record.value["tenant"]), set()).add(record.headers["ce_id"])
         return found
+
+    def updated(self) -> list[Record]:
+        """Every record on `constitution.updated`, oldest first."""
+        return read_topic(self._kafka, self._names.topic_updated())
 
     def audit(self) -> list[dict[str, Any]]:
         """Every audit event, oldest first (OCSF)."""
-        return [value for _, value in self._records(self._names.topic_audit())]
+        return [record.value for record in read_topic(self._kafka, self._names.topic_audit())]
 
     def audited(self, workflow_id: str) -> list[str]:
         """The operations that were audited for one workflow id, oldest first, each event id once."""
@@ -132,12 +195,8 @@ class Readings:
     def archived_file(self, path: str) -> bytes:
         """The bytes of a file of the archive; empty if there is none."""
         with Repo(self._settings["ARCHIVE_REPOSITORY"]) as repo:
-            tree = repo[repo.head()].tree  # type: ignore[attr-defined]
-            for entry in repo.object_store.iter_tree_contents(tree):
-                if entry.path == path.encode():
-                    found: bytes = repo[entry.sha].as_raw_string()
-                    return found
-        return b""
+            found = _files(repo).get(path)
+            return bytes(repo[found].as_raw_string()) if found else b""
 
     def siem(self) -> list[dict[str, Any]]:
         """Every event that the SIEM has received, in whole lines."""
@@ -147,29 +206,13 @@ class Readings:
     def archived(self) -> list[str]:
         """Every file of the archive."""
         with Repo(self._settings["ARCHIVE_REPOSITORY"]) as repo:
-            tree = repo[repo.head()].tree  # type: ignore[attr-defined]
-            return sorted(e.path.decode() for e in repo.object_store.iter_tree_contents(tree) if e.path)
+            return sorted(_files(repo))
 
-    def _records(self, topic: str) -> Iterator[tuple[dict[str, str], dict[str, Any]]]:
-        consumer = Consumer(
-            {
-                **self._kafka,
-                "group.id": self._names.group("auditor"),
-                "enable.auto.commit": False,
-                "enable.partition.eof": True,
-                "isolation.level": "read_committed",
-            }
-        )
-        try:
-            if topic not in consumer.list_topics(timeout=10).topics:
-                return
-            consumer.assign([TopicPartition(topic, 0, 0)])
-            while True:
-                message = consumer.poll(10)
-                assert message is not None, f"{topic} does not answer"
-                if message.error() is not None:
-                    return
-                pairs = cast("list[tuple[str, bytes]]", message.headers() or [])
-                yield {name: data.decode() for name, data in pairs}, json.loads(message.value() or b"")
-        finally:
-            consumer.close()
+
+def _files(repo: Repo) -> dict[str, Any]:
+    """Path and object of each file; none before the first commit."""
+    try:
+        tree = repo[repo.head()].tree  # type: ignore[attr-defined]
+    except KeyError:
+        return {}
+    return {entry.path.decode(): entry.sha for entry in repo.object_store.iter_tree_contents(tree) if entry.path}

@@ -57,7 +57,7 @@ class Made:
         return self.generation, self.kind, self.checksum, self.undoes, tuple(self.standings)
 
 
-class World:
+class Model:
     """What is live, how it came to be, and what must have been said about it.
 
     Args:

@@ -16,7 +16,7 @@ class Answer(NamedTuple):
     body: bytes
 
 
-class Wire:
+class Connection:
     """One kept-alive connection to a server; not to be shared by threads.
 
     Args:
@@ -49,8 +49,8 @@ class Wire:
 
 def call(url: str, path: str, body: bytes | None = None) -> Answer:
     """Call once, on a connection of its own."""
-    wire = Wire(url)
+    connection = Connection(url)
     try:
-        return wire.call(path, body)
+        return connection.call(path, body)
     finally:
-        wire.close()
+        connection.close()

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import asyncpg
 import pytest
 from confluent_kafka.admin import AdminClient
 from redis.asyncio import Redis
@@ -20,11 +19,13 @@ from constitution.api import LoadResult
 from constitution.errors import ConflictError, UnavailableError
 from constitution.names import Names
 from constitution.release import Delivery, Kind, Release, Standing
-from deploy.embedded.postgres import OWNER
-from tests.constitution_service_support import CHECKOUT, Author, ServiceProcess, following
 from tests.helpers import eventually
-from tests.postgres_backup import back_up, login, restore
 from tests.resources import Database
+from tests.world.author import Author
+from tests.world.database import back_up, lose, restore
+from tests.world.documents import following
+from tests.world.files import CHECKOUT, ENVIRONMENT
+from tests.world.processes import Service
 
 
 @dataclass
@@ -32,7 +33,7 @@ class Disaster:
     """The service of one test, and everything that can be lost."""
 
     author: Author
-    service: ServiceProcess
+    service: Service
     settings: dict[str, str]
     database: Database
     admin_url: str
@@ -54,13 +55,7 @@ class Disaster:
 
     async def restore_nothing(self) -> None:
         """Lose the database, and make an empty one under the same name: there was no backup."""
-        name = login(self.database.owner_url)["PGDATABASE"]
-        admin = await asyncpg.connect(self.admin_url)
-        try:
-            await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
-            await admin.execute(f"CREATE DATABASE {name} TEMPLATE {self.template} OWNER {OWNER}")
-        finally:
-            await admin.close()
+        await lose(self.admin_url, self.database.owner_url, self.template)
 
     async def lose(self, *what: str) -> None:
         if "redis" in what:
@@ -107,7 +102,7 @@ class Disaster:
 
     def records(self, *names: str) -> list[Path]:
         """Where the store holds records."""
-        return [self.store / "releases" / self.names.namespace / "testing" / f"{name}.json" for name in names]
+        return [self.store / "releases" / self.names.namespace / ENVIRONMENT / f"{name}.json" for name in names]
 
 
 async def _all(files: Any) -> bool:

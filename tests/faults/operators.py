@@ -1,4 +1,4 @@
-"""What people do while a cell runs: the board decides when it is asked, somebody says retry when a run asks for it."""
+"""What board and operators do while a cell runs: they decide when a run asks the board, and say retry when it asks."""
 
 import asyncio
 import contextlib
@@ -12,24 +12,25 @@ from temporalio.service import RPCError
 
 from constitution.errors import ConstitutionError
 from constitution.messages import Phase, Status
-from tests.faults.ground import Place
-from tests.workflow.town import Proposal, state_of
+from tests.faults.environment import ProxiedEnvironment
+from tests.world.author import Proposal
+from tests.world.environment import state_of
 
 ASK: Final = timedelta(seconds=3)  # a query that takes longer finds no worker: it is asked again
 LOOK: Final = timedelta(milliseconds=30)
 BOARD: Final = ("alva", "bruno")
 
 
-class People:
-    """They act on every open run of the town, and are seen to: `said` counts what they said.
+class Operators:
+    """They act on every open run of the environment, and are seen to: `said` counts what they said.
 
     Args:
-        place: their town.
+        env: their environment.
         proposal: what the update of the cell proposes.
     """
 
-    def __init__(self, place: Place, proposal: Proposal | None) -> None:
-        self._place = place
+    def __init__(self, env: ProxiedEnvironment, proposal: Proposal | None) -> None:
+        self._env = env
         self._proposal = proposal
         self.said: Counter[str] = Counter()
         self.patient = True  # while a fault lasts nobody says retry: that would be luck
@@ -55,12 +56,12 @@ class People:
     async def _work(self) -> None:
         while True:
             try:
-                opened = await self._place.family_runs()
+                opened = await self._env.run_group()
             except RPCError:
                 opened = []
             for workflow_id in opened:
                 if "/guard/" not in workflow_id:
-                    handle = self._place.run(workflow_id)
+                    handle = self._env.run(workflow_id)
                     status = await self.status(handle)
                     if status is not None:
                         await self._answer(handle, status)
@@ -82,9 +83,9 @@ class People:
         if status.workflow == "ConstitutionUpdate":
             if self._proposal is None or status.change_request != self._proposal.change_request:
                 return
-            envelope = self._place.approval(person, self._proposal, status)
+            envelope = self._env.author.approval(person, self._proposal, status)
         else:
-            envelope = await self._place.undoing(person, int(handle.id.rpartition("/")[2]), status)
+            envelope = await self._env.author.rollback_approval(person, int(handle.id.rpartition("/")[2]), status)
         self.said["approve"] += 1
         message = {"approval": envelope.model_dump(mode="json")}
         await handle.execute_update("decide", message, rpc_timeout=timedelta(seconds=10))

@@ -1,6 +1,6 @@
 """A worker that only watches, as a process of its own, so that a test can kill it in mid-watch.
 
-``python tests/watch_worker.py TASK_QUEUE ENVIRONMENT_FILE SERVICE_URL PROMETHEUS_URL CLIENT_KEY``
+``python tests/integration/watch_worker.py TASK_QUEUE ENVIRONMENT_FILE SERVICE_URL PROMETHEUS_URL CLIENT_KEY``
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """A policy engine's metrics as a process of its own: one path per engine, each told by a file what to count, and how.
 
-``python tests/exporter.py PORT DIRECTORY``. ``DIRECTORY/<engine>.json`` holds ``{"allow": per second, "deny": per
+``exporter.py PORT DIRECTORY``. ``DIRECTORY/<engine>.json`` holds ``{"allow": per second, "deny": per
 second, "resets": times restarted so far, "nan": bool, "down": bool}`` and is read again at each scrape.
 """
 
