@@ -3,15 +3,17 @@
 import asyncio
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, ClassVar, Final, Self
 
 import httpx
 
@@ -20,8 +22,101 @@ from tests.helpers import eventually, whole_lines
 from tests.ports import free_port
 from tests.world.files import CHECKOUT
 
+OURS: Final = {
+    ("-m", "services.constitution_service"): "services.constitution_service",
+    ("-m", "services.orchestrator"): "services.orchestrator",
+    ("-m", "services.policy_engine"): "services.policy_engine",
+    ("-m", "services.siem_forwarder"): "services.siem_forwarder",
+    (str(CHECKOUT / "worker.py"),): "worker",
+}
+"""Arguments of Python, and the module that the nursery has imported (nursery.py)."""
+
 START: Final = timedelta(seconds=30)  # importing a service takes seconds on a busy machine
 POLLS: Final = timedelta(seconds=60)
+
+
+class Nursery:
+    """The program of nursery.py: one for this test process, begun when the first of our processes is started."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._program: subprocess.Popen[str] | None = None
+
+    def start(self, module: str, environment: Mapping[str, str], log: Path) -> "Forked":
+        pid = self._ask({"start": {"module": module, "environment": dict(environment), "log": str(log)}})
+        assert pid is not None
+        return Forked(self, pid, dict(environment))
+
+    def poll(self, pid: int) -> int | None:
+        """The exit code of a process of ours that has ended, once."""
+        return self._ask({"poll": pid})
+
+    def _ask(self, order: dict[str, Any]) -> int | None:
+        with self._lock:
+            if self._program is None:
+                script = str(Path(__file__).with_name("nursery.py"))
+                self._program = subprocess.Popen(  # noqa: S603 - our own code
+                    ["setpriv", "--pdeathsig", "KILL", sys.executable, "-P", script],  # noqa: S607 - util-linux
+                    cwd=CHECKOUT,
+                    env={"PATH": os.environ["PATH"], "PYTHONPATH": str(CHECKOUT)},
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+            assert self._program.stdin is not None
+            assert self._program.stdout is not None
+            self._program.stdin.write(json.dumps(order) + "\n")
+            self._program.stdin.flush()
+            answer: int | None = json.loads(self._program.stdout.readline())
+            return answer
+
+
+NURSERY: Final = Nursery()
+
+
+class Forked:
+    """A process of the nursery; behaves as ``subprocess.Popen`` does, as far as tests need it."""
+
+    settings: ClassVar[dict[int, dict[str, str]]] = {}
+    """By process id: ``/proc`` shows what the nursery was started with."""
+
+    def __init__(self, nursery: Nursery, pid: int, environment: dict[str, str]) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+        self._nursery = nursery
+        self.settings[pid] = environment
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            self.returncode = self._nursery.poll(self.pid)
+        return self.returncode
+
+    def wait(self, timeout: float) -> int:
+        """Wait for its end.
+
+        Raises:
+            subprocess.TimeoutExpired: it has not ended.
+        """
+        if self.poll() is None:
+            descriptor = os.pidfd_open(self.pid)
+            try:
+                if not select.select([descriptor], [], [], timeout)[0]:
+                    raise subprocess.TimeoutExpired(f"process {self.pid}", timeout)
+            finally:
+                os.close(descriptor)
+        code = self.poll()
+        assert code is not None
+        return code
+
+    def send_signal(self, number: signal.Signals) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
 
 
 class Process:
@@ -38,14 +133,18 @@ class Process:
         self._settings = dict(settings)
         self.log = log
         self.killed = False
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | Forked | None = None
 
     def start(self) -> Self:
+        environment = {"PATH": os.environ["PATH"], **self._settings}
+        if (module := OURS.get(tuple(self._arguments))) is not None:
+            self.process = NURSERY.start(module, environment, self.log)
+            return self
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(  # noqa: S603 - our own code
                 ["setpriv", "--pdeathsig", "KILL", sys.executable, *self._arguments],  # noqa: S607 - util-linux
                 cwd=CHECKOUT,
-                env={"PATH": os.environ["PATH"], **self._settings},
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -53,7 +152,7 @@ class Process:
         return self
 
     @property
-    def running(self) -> "subprocess.Popen[bytes]":
+    def running(self) -> "subprocess.Popen[bytes] | Forked":
         assert self.process is not None
         return self.process
 
@@ -155,7 +254,9 @@ class Service(Process):
 
 
 def settings_of(pid: int) -> dict[str, str]:
-    """The environment variables of a process."""
+    """The environment variables that a process was started with."""
+    if pid in Forked.settings:
+        return Forked.settings[pid]
     pairs = Path(f"/proc/{pid}/environ").read_bytes().rstrip(b"\0").split(b"\0")
     return {name: value for name, _, value in (os.fsdecode(pair).partition("=") for pair in pairs)}
 
