@@ -1,6 +1,6 @@
 """Real servers for tests: each started once, when the first test needs it, and isolated per test.
 
-The servers live in `var/test-<pid>` and end with the test process, however it ends. They are always the test
+The servers live in `var/test-<pid>` and end with the test run, however it ends; its processes share them. They are the
 run's own: settings of the user's servers (DATABASE_URL, …) are ignored here, so that no test touches them.
 A server that does not start is a failure, never a skip.
 
@@ -90,6 +90,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         set_limit(item)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(config: pytest.Config) -> None:
+    """Give all processes of a test run one set of servers: a second Temporal and Kafka would cost a third of a core."""
+    if "TEST_STACK" not in os.environ:
+        stack = config.stash[_SHARED] = Stack(CHECKOUT / "var" / f"test-{os.getpid()}", (), environment={})
+        stack.begin()  # no server yet: the first test that needs one starts it
+        os.environ["TEST_STACK"] = str(stack.directory)
+
+
 @pytest.fixture(scope="session")
 def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
     """The servers of this test run; those that the selected tests need start at once in the background."""
@@ -101,9 +110,12 @@ def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
     if needed:
         stack.begin(*sorted(needed))
     yield stack
-    if shared:
-        return
-    if request.session.testsfailed:
+    if not shared:
+        _end(stack, failed=bool(request.session.testsfailed))
+
+
+def _end(stack: Stack, *, failed: bool) -> None:
+    if failed:
         stack.stop()  # the logs tell why
     else:
         stack.erase()
@@ -285,6 +297,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     Its runtime threads crash a finalising interpreter now and then (temporalio/sdk-python#300), after all tests
     have been reported, and a green run would end with SIGSEGV.
     """
+    if _SHARED in config.stash:
+        _end(config.stash[_SHARED], failed=config.stash.get(_EXIT_STATUS, 1) != 0)
     if "temporalio.bridge.temporal_sdk_bridge" in sys.modules and _EXIT_STATUS in config.stash:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -292,3 +306,4 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 _EXIT_STATUS = pytest.StashKey[int]()
+_SHARED = pytest.StashKey[Stack]()

@@ -313,7 +313,10 @@ async def test_killed_half_way_it_has_written_nothing_and_the_next_one_writes_al
             # It stops where it writes standings: three releases and their events have been written by then.
             await owner.execute("LOCK TABLE standings IN EXCLUSIVE MODE")
             process = disaster.begin_recover("releases", "--apply")
-            waiting = "SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE $1"
+            waiting = (
+                "SELECT count(*) = 1 FROM pg_stat_activity"
+                " WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE $1"
+            )
             await eventually(lambda: admin.fetchval(waiting, "%INSERT INTO standings%"))
             process.kill()
             process.communicate(timeout=10)
