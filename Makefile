@@ -55,19 +55,19 @@ demo: export DEMO_STARTED := $(shell date +%s.%N)
 demo: sync  ## The whole story on real servers: one good constitution, two bad ones undone; FAST=1 waits less; STOLEN=1: a stolen worker
 	@$(PYTHON) -m deploy.demo
 
-# The tests run also when a linter objects, so that one run tells everything; the exit code is both's.
-# Two at a time, a file each: most of a test's time is waiting for servers. The chaos suite tells one story over
-# several files on one set of scratch servers, so it runs by itself, in order.
-PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
-test: sync  ## Linters, types, import contracts and every test
+# The tests run also when a linter objects, so that one run tells everything; the exit code is both's. The linters run
+# beside them: much of a test's time is waiting for servers. So three at a time, a file each, on one set of servers.
+# The chaos suite tells one story over several files on scratch servers of its own, so it runs by itself, in order.
+PYTEST_ARGS ?= -n 3 --dist loadfile --no-loadscope-reorder
+test: sync  ## Linters, types, import contracts, and every test that no faster one repeats
 	@mkdir -p var; $(STACK) fetch >var/fetch.log 2>&1 & fetch=$$!; \
-	trap 'kill $$fetch 2>/dev/null || true' EXIT; \
-	lint=passed; $(MAKE) --no-print-directory lint || lint=failed; \
-	echo "lint $$lint; waiting for downloads and builds (log: var/fetch.log)"; \
+	$(MAKE) --no-print-directory lint >var/lint.log 2>&1 & lint=$$!; \
+	trap 'kill $$fetch $$lint 2>/dev/null || true' EXIT; \
+	echo "the linters run beside the tests (log: var/lint.log); waiting for downloads and builds (log: var/fetch.log)"; \
 	wait $$fetch || { cat var/fetch.log; exit 1; }; \
-	$(PYTHON) -m pytest tests/chaos; \
-	$(PYTHON) -m pytest --ignore tests/chaos $(PYTEST_ARGS); \
-	[ $$lint = passed ] || { echo "lint failed: see above the tests" >&2; exit 1; }
+	code=0; $(PYTHON) -m pytest tests/chaos || code=1; \
+	$(PYTHON) -m pytest --ignore tests/chaos $(PYTEST_ARGS) || code=1; \
+	if wait $$lint; then echo "lint passed"; else cat var/lint.log; echo "lint failed" >&2; code=1; fi; exit $$code
 
 # About a minute on two free cores, where mypy has its cache; no server is started.
 check: sync  ## Linters, types, import contracts and most unit tests, in about a minute; no server
@@ -80,7 +80,7 @@ test-all: sync  ## Every test there is: test, test-slow, and set-up with a relea
 test-environment: sync
 	@$(PYTHON) -m pytest -m environment tests/environment
 
-test-slow: sync  ## The tests that wait for long timeouts: workers killed in further steps
+test-slow: sync  ## The tests that wait for long timeouts, or show in further places what another test shows
 	@$(PYTHON) -m pytest -m slow $(PYTEST_ARGS)
 
 record-histories: sync  ## Record tests/replay/histories anew, from real runs
@@ -106,8 +106,8 @@ chaos: sync  ## Every fault at every step on real servers; the table goes to doc
 EXAMPLES ?= 20
 STEPS ?= 10
 model: sync  ## Programs of releases, faults and interventions; the services must do what a model says
-	@EXAMPLES=$(EXAMPLES) STEPS=$(STEPS) PROGRAM="$(PROGRAM)" $(PYTHON) -m pytest tests/model -s \
-		$(if $(PROGRAM),-m slow,--hypothesis-profile model --hypothesis-seed $(SEED))
+	@EXAMPLES=$(EXAMPLES) STEPS=$(STEPS) PROGRAM="$(PROGRAM)" $(PYTHON) -m pytest tests/model -s -m slow \
+		$(if $(PROGRAM),-k written,-k model_says --hypothesis-profile model --hypothesis-seed $(SEED))
 
 # make load RELEASES=20 FAULTS=0 SEED=7: fewer, without faults, other moments.
 RELEASES ?= 500

@@ -114,7 +114,14 @@ async def test_an_update_starts_once_per_change_request(
     assert workflow_id in out
 
 
-@pytest.mark.parametrize("chosen", ["X", "mine/of me", "constitution-update/development/own"])
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        pytest.param("X", marks=pytest.mark.slow),
+        "mine/of me",
+        pytest.param("constitution-update/development/own", marks=pytest.mark.slow),
+    ],
+)
 async def test_what_an_update_under_an_id_of_its_own_prints_finds_it(
     temporal_settings: dict[str, str], environment_file: Path, namespace: str, chosen: str
 ) -> None:

@@ -153,6 +153,7 @@ async def test_killed_between_commit_and_delivery_nothing_is_lost_nor_reordered(
     assert len({r.headers["ce_id"] for r in records}) == 8
 
 
+@pytest.mark.slow
 async def test_killed_again_and_again_while_releasing_loses_nothing(
     author: Author, constitution_service: Service, topics: Topics
 ) -> None:

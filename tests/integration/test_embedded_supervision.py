@@ -98,6 +98,7 @@ class TestDeathOfTheSupervisor:
         assert nothing_left(stack.directory)
         stack.stop()
 
+    @pytest.mark.slow
     def test_sigkill_also_ends_a_server_that_does_not_react(self, stack: Stack) -> None:
         stack.start()
         processes = family(stack)
@@ -194,6 +195,7 @@ class TestCrashOfOneServer:
         assert redis.Redis.from_url(before["REDIS_URL"]).get("kept") == b"yes"
         assert run("status", directory=stack.directory).returncode == 0
 
+    @pytest.mark.slow
     async def test_every_durable_server_keeps_port_and_data(self, tmp_path: Path) -> None:
         with Stack(tmp_path / "var", ("postgres", "kafka", "temporal"), environment={}) as stack:
             before = stack.settings()

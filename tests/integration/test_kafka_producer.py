@@ -23,6 +23,7 @@ def alive() -> int:
     return sum(isinstance(thing, Producer) for thing in gc.get_objects())
 
 
+@pytest.mark.slow
 async def test_a_producer_whose_broker_died_is_gone_with_its_threads(tmp_path: Path) -> None:
     before = alive()
     with Stack(tmp_path / "var", ("kafka",), environment={}) as stack:

@@ -103,7 +103,9 @@ async def test_head_and_a_slash_at_the_end(author: Author) -> None:
     assert (await author.http.get("/v1/constitution/")).status_code == 404
 
 
-@pytest.mark.parametrize("damage", ["a pipe", "a link to a pipe", "a device"])
+@pytest.mark.parametrize(
+    "damage", ["a pipe", *(pytest.param(one, marks=pytest.mark.slow) for one in ("a link to a pipe", "a device"))]
+)
 async def test_what_is_no_regular_file_in_the_store_costs_no_thread(
     author: Author,
     constitution_service: Service,

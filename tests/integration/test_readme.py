@@ -59,6 +59,7 @@ def _environment() -> dict[str, str]:
     return environment
 
 
+@pytest.mark.slow
 def test_every_block_of_the_readme_runs_as_typed(fresh: Path) -> None:
     typed = blocks()
     assert len(typed) >= 5

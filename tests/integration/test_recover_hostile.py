@@ -117,6 +117,7 @@ async def test_a_standing_that_outlived_its_release_keeps_nobody_from_recovering
     assert disaster.service.events("record_conflict") == []
 
 
+@pytest.mark.slow
 async def test_a_confirmation_that_comes_back_late_does_not_make_good_what_was_undone(
     disaster: Disaster, environment_files: EnvironmentFiles
 ) -> None:
@@ -209,6 +210,7 @@ async def test_whatever_makes_the_service_refuse_is_what_the_command_goes_by(dis
     assert (current.generation, current.version) == (4, "1.1.0")
 
 
+@pytest.mark.slow
 async def test_what_an_event_says_beside_its_statement_is_not_taken_for_history(
     disaster: Disaster, topics: Topics, kafka_configuration: dict[str, Any]
 ) -> None:
@@ -286,6 +288,7 @@ async def test_two_who_fill_the_topic_at_once_send_nothing_twice(disaster: Disas
     assert delivered == [record.offset for record in again]
 
 
+@pytest.mark.slow
 async def test_a_kafka_that_is_silent_at_the_start_delays_no_refusal(
     disaster: Disaster, service_settings: dict[str, str], environment_files: EnvironmentFiles
 ) -> None:
@@ -301,6 +304,7 @@ async def test_a_kafka_that_is_silent_at_the_start_delays_no_refusal(
                 await author.worker.current()
 
 
+@pytest.mark.slow
 async def test_killed_half_way_it_has_written_nothing_and_the_next_one_writes_all(disaster: Disaster) -> None:
     await story(disaster)
     before = await disaster.releases()
@@ -315,9 +319,10 @@ async def test_killed_half_way_it_has_written_nothing_and_the_next_one_writes_al
             process = disaster.begin_recover("releases", "--apply")
             waiting = (
                 "SELECT count(*) = 1 FROM pg_stat_activity"
-                " WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE $1"
+                " WHERE datname = $1 AND wait_event_type = 'Lock' AND query LIKE '%INSERT INTO standings%'"
             )
-            await eventually(lambda: admin.fetchval(waiting, "%INSERT INTO standings%"))
+            own = await owner.fetchval("SELECT current_database()")
+            await eventually(lambda: admin.fetchval(waiting, own))
             process.kill()
             process.communicate(timeout=10)
     finally:
@@ -372,6 +377,7 @@ async def test_nothing_is_given_out_while_nobody_can_say_that_it_is_unused(
             assert (await author.post_load(request)).json()["generation"] == 2
 
 
+@pytest.mark.slow
 async def test_an_emptied_topic_is_no_proof_that_a_generation_is_unused(disaster: Disaster) -> None:
     author = disaster.author
     first = await author.confirmed(author.draft("1.0.0"), expected_generation=0)
@@ -392,6 +398,7 @@ async def test_an_emptied_topic_is_no_proof_that_a_generation_is_unused(disaster
     assert (await author.post_load(request)).json()["generation"] == 2
 
 
+@pytest.mark.slow
 async def test_before_the_first_release_a_silent_kafka_is_waited_for(
     disaster: Disaster, service_settings: dict[str, str], environment_files: EnvironmentFiles
 ) -> None:

@@ -38,6 +38,7 @@ def _machine(programs: Programs) -> type[Runbook]:
 
 
 @pytest.mark.timeout(0 if IS_LONG else 300)
+@pytest.mark.slow
 async def test_the_world_is_as_the_model_says(programs: Programs) -> None:
     machine = _machine(programs)
     if not IS_LONG:

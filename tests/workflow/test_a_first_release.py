@@ -21,6 +21,7 @@ async def bare(environments: Environments, env: RunningEnvironment) -> RunningEn
     return await environments.running()
 
 
+@pytest.mark.slow
 async def test_a_first_release_that_is_not_obeyed_everywhere_is_withdrawn(bare: RunningEnvironment) -> None:
     async with bare.paused(LEAF):
         handle, proposal = await bare.approved()

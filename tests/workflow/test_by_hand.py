@@ -77,6 +77,7 @@ async def test_a_watch_report_that_was_made_up_confirms_nothing(env: RunningEnvi
     )
 
 
+@pytest.mark.slow
 async def test_a_sync_report_that_was_made_up_confirms_nothing(
     env: RunningEnvironment, live: CurrentConstitution
 ) -> None:
@@ -89,7 +90,7 @@ async def test_a_sync_report_that_was_made_up_confirms_nothing(
 
 
 @pytest.mark.usefixtures("live")
-@pytest.mark.parametrize("activity", ["watch_metric", "sync_targets"])
+@pytest.mark.parametrize("activity", [pytest.param("watch_metric", marks=pytest.mark.slow), "sync_targets"])
 async def test_a_result_that_is_none_stalls_no_run(env: RunningEnvironment, activity: str) -> None:
     async with env.paused(LEAF):
         handle, proposal = await env.approved(strategy="unseen")

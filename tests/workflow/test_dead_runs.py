@@ -110,6 +110,7 @@ async def test_a_stranger_under_the_id_of_a_guard_does_not_keep_a_bad_release_li
     await taken.terminate("the test is over")
 
 
+@pytest.mark.slow
 async def test_a_rollback_killed_with_its_whole_family_is_done_again(
     env: RunningEnvironment, live: CurrentConstitution
 ) -> None:
@@ -126,6 +127,7 @@ async def test_a_rollback_killed_with_its_whole_family_is_done_again(
     await outcomes.undone(env, proposal, live)
 
 
+@pytest.mark.slow
 async def test_a_late_load_of_a_killed_rollback_is_confirmed_by_its_successor(
     env: RunningEnvironment, live: CurrentConstitution
 ) -> None:
@@ -142,6 +144,7 @@ async def test_a_late_load_of_a_killed_rollback_is_confirmed_by_its_successor(
     await outcomes.undone(env, proposal, live)
 
 
+@pytest.mark.slow
 async def test_an_update_killed_with_the_lease_is_rejected_and_blocks_nobody(
     env: RunningEnvironment, live: CurrentConstitution
 ) -> None:

@@ -106,6 +106,7 @@ async def test_a_rollback_undoes_what_was_live_when_it_was_asked_for_and_nothing
     assert await free(env)
 
 
+@pytest.mark.slow
 async def test_a_rollback_that_the_board_allows_too_late_does_not_stop_the_update_that_came_in_between(
     env: RunningEnvironment,
 ) -> None:
@@ -157,6 +158,7 @@ async def test_an_abort_while_the_lease_is_granted_leaves_no_lease_behind(
     assert (await env.live()).checksum == live.checksum
 
 
+@pytest.mark.slow
 async def test_a_rollback_by_hand_that_waits_for_the_board_does_not_keep_a_bad_release_live(
     env: RunningEnvironment,
 ) -> None:
@@ -216,7 +218,7 @@ async def test_a_hostile_workflow_id_is_quoted_in_the_command_to_type(env: Runni
     assert (await env.end(handle)).type == "Rejected"
 
 
-@pytest.mark.parametrize("kind", ["ConstitutionGuard", "ConstitutionRollback"])
+@pytest.mark.parametrize("kind", [pytest.param("ConstitutionGuard", marks=pytest.mark.slow), "ConstitutionRollback"])
 async def test_a_stranger_under_the_id_of_a_rollback_does_not_keep_a_bad_release_live(
     env: RunningEnvironment, live: CurrentConstitution, kind: str
 ) -> None:

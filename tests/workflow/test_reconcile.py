@@ -174,6 +174,7 @@ async def test_an_approval_that_expires_while_its_run_waits_is_named(
     await outcomes.rejected(env, handle, proposal, live, "expired")
 
 
+@pytest.mark.slow
 async def test_a_document_that_will_expire_is_named(env: RunningEnvironment, live: CurrentConstitution) -> None:
     assert live.checksum
     document = await env.author.next_draft(expires_at=datetime.now(UTC) + timedelta(days=6))
@@ -198,6 +199,7 @@ async def test_a_run_that_needs_a_person_is_named(env: RunningEnvironment, live:
     await env.end(handle)
 
 
+@pytest.mark.slow
 async def test_a_siem_that_has_not_taken_the_event_is_named(env: RunningEnvironment, live: CurrentConstitution) -> None:
     async with env.paused("siem-forwarder"):
         handle, proposal = await env.approved()
@@ -208,6 +210,7 @@ async def test_a_siem_that_has_not_taken_the_event_is_named(env: RunningEnvironm
     await all_well(env)
 
 
+@pytest.mark.slow
 async def test_an_event_that_the_relay_cannot_deliver_is_named(
     env: RunningEnvironment, live: CurrentConstitution
 ) -> None:
@@ -264,6 +267,7 @@ async def test_what_is_found_and_mended_is_in_the_worker_s_metrics(
 
 
 @pytest.mark.usefixtures("live")
+@pytest.mark.slow
 async def test_a_dead_target_is_named_also_where_nothing_is_old_enough_to_compare_with(env: RunningEnvironment) -> None:
     await all_well(env)
     young = ("--closed-seconds", "86400")  # every release is younger: nothing to compare targets with
@@ -279,6 +283,7 @@ async def test_a_dead_target_is_named_also_where_nothing_is_old_enough_to_compar
 
 
 @pytest.mark.usefixtures("live")
+@pytest.mark.slow
 async def test_a_worker_of_another_deployment_on_the_queue_is_named(env: RunningEnvironment) -> None:
     await all_well(env)
     foreign = "elsewhere/1#000000000000@1.0"
@@ -315,6 +320,7 @@ async def test_the_doctor_without_a_worker_says_so(env: RunningEnvironment, live
     await all_well(env)
 
 
+@pytest.mark.slow
 async def test_there_is_one_schedule_and_a_paused_one_stays_paused(
     env: RunningEnvironment, temporal_client: Client
 ) -> None:

@@ -52,6 +52,7 @@ async def test_a_post_whose_answer_was_lost_is_found_again(env: RunningEnvironme
 
 
 @pytest.mark.usefixtures("live")
+@pytest.mark.slow
 async def test_a_siem_that_stands_still_delays_the_archive_and_nothing_else(env: RunningEnvironment) -> None:
     async with env.paused("siem-forwarder"):
         handle, proposal = await env.approved()

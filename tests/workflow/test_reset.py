@@ -87,6 +87,7 @@ async def test_a_run_that_was_reset_is_still_guarded(env: RunningEnvironment, li
     assert "was rolled back as generation" in (await env.end(await env.guard_of(handle))).result
 
 
+@pytest.mark.slow
 async def test_a_published_update_that_begins_anew_is_undone_first(
     env: RunningEnvironment, live: CurrentConstitution
 ) -> None:
@@ -182,7 +183,7 @@ async def test_an_update_that_was_rolled_back_is_reset_and_stays_rolled_back(
 @pytest.mark.parametrize(
     "point",
     [
-        "load_restored",
+        pytest.param("load_restored", marks=pytest.mark.slow),
         pytest.param("acquire_lease", marks=pytest.mark.slow),
         pytest.param("sync_targets", marks=pytest.mark.slow),
         pytest.param("record_standing", marks=pytest.mark.slow),

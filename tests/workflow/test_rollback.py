@@ -37,6 +37,7 @@ async def test_a_confirmed_release_is_rolled_back_by_one_command_and_a_second_st
     assert await outcomes.undone(env, proposal, live) == undoing  # told once, archived once, released once
 
 
+@pytest.mark.slow
 async def test_two_starts_at_once_attach(env: RunningEnvironment, live: CurrentConstitution) -> None:
     proposal = await env.completed()
     bad = (await env.live()).generation
