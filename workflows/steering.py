@@ -245,7 +245,8 @@ class Steering:
         said = await self._order("promote", None, message.order)
         if not said.satisfied:
             return _counted(said)
-        self._steered.promoted = ", ".join(said.orderers)
+        if self._steered.promoted is None:  # an order that comes while it is confirmed changes no record's words
+            self._steered.promoted = ", ".join(said.orderers)
         return f"promoted by order of {self._steered.promoted}"
 
     async def _order(self, order: Literal["skip", "promote"], step: str | None, envelope: Envelope) -> OrderResult:

@@ -71,6 +71,8 @@ class TestInit:
         keys = sorted((ceremony / "keys").iterdir())
         assert [key.name for key in keys] == [
             "alva.tsk",
+            "assessor-client.jwk",
+            "assessor.jwk",
             "bruno.tsk",
             "chen.tsk",
             "constitution-service.jwk",

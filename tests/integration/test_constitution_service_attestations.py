@@ -220,15 +220,15 @@ async def test_an_anomaly_that_was_seen_is_not_outvoted_by_a_watch_that_saw_noth
 
 async def test_orders_to_promote_stand_for_the_watch_and_orders_to_confirm_for_everything(author: Author) -> None:
     _, lease = await live(author)
-    promote = await author.orders(2, "promote", people=("alva",), step=None)
+    promote = await author.orders(2, "promote", members=("alva",), step=None)
     with pytest.raises(EvidenceError, match="every target obeys"):
         await author.stand(2, Standing.CONFIRMED, lease, "unsynced", attested=False, orders=promote)
     for number, orders in enumerate(
         (
-            await author.orders(2, "confirm", people=("alva",)),
+            await author.orders(2, "confirm", members=("alva",)),
             await author.orders(1, "confirm"),
             await author.orders(2, "poison"),
-            await author.orders(2, "promote", people=("mara",), step=None),
+            await author.orders(2, "promote", members=("mara",), step=None),
         )
     ):
         with pytest.raises(EvidenceError):

@@ -86,7 +86,7 @@ async def test_an_event_that_postgres_does_not_know_is_told_as_lost_or_as_forged
 
 async def test_an_event_that_the_service_key_signed_for_another_environment_proves_no_lost_release(
     *,
-    places: TargetChecks,
+    targets: TargetChecks,
     author: Author,
     environment_files: EnvironmentFiles,
     topics: Topics,
@@ -105,7 +105,7 @@ async def test_an_event_that_the_service_key_signed_for_another_environment_prov
     producer.produce(names.topic_updated(), event, key=b"global", headers={"ce_id": b"elsewhere"}, partition=0)
     assert producer.flush(20) == 0
     question = TopicInput(environment=ENVIRONMENT, highest=1, since=BEGINNING)
-    (told,) = (await run(places.check_topic, question)).findings
+    (told,) = (await run(targets.check_topic, question)).findings
     assert "1 forged events" in told.message
 
 

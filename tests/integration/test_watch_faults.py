@@ -235,6 +235,7 @@ async def test_a_prometheus_that_fails_for_a_while_hides_nothing_and_one_that_st
 
 
 @pytest.mark.timeout(400)
+@pytest.mark.slow
 async def test_a_worker_killed_in_mid_watch_is_followed_by_one_with_the_same_verdict(
     *,
     fleet: Fleet,

@@ -90,6 +90,7 @@ async def test_update_and_guard_killed_after_the_load_are_undone(
     await outcomes.undone(env, proposal, live)
 
 
+@pytest.mark.slow
 async def test_a_stranger_under_the_id_of_a_guard_does_not_keep_a_bad_release_live(
     env: RunningEnvironment, live: CurrentConstitution
 ) -> None:

@@ -197,6 +197,7 @@ async def test_an_outage_at_the_very_end_does_not_change_the_outcome(
     assert (await env.live()).checksum == proposal.checksum != live.checksum
 
 
+@pytest.mark.slow
 async def test_a_wait_that_is_over_is_not_shown_any_more(env: RunningEnvironment, live: CurrentConstitution) -> None:
     moment = datetime.now(UTC) + timedelta(seconds=15)
     async with env.paused(LEAF):

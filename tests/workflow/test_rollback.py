@@ -77,6 +77,7 @@ async def test_what_was_rolled_back_needs_a_board_to_be_undone_again(env: Runnin
     assert now.checksum == restored.checksum
 
 
+@pytest.mark.slow
 async def test_a_rollback_pre_empts_an_update_that_waits_in_sync_and_both_end_truly(
     env: RunningEnvironment, live: CurrentConstitution
 ) -> None:

@@ -36,6 +36,7 @@ async def test_abort_in_mid_sync_rolls_back(env: RunningEnvironment, live: Curre
     assert "aborted: a mistake" in end.message
 
 
+@pytest.mark.slow
 async def test_a_target_that_dies_in_mid_sync_is_named_and_joins_when_it_comes_back(
     env: RunningEnvironment, live: CurrentConstitution
 ) -> None:
