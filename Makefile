@@ -20,8 +20,11 @@ help:  ## Show this list
 setup: sync  ## Install everything: Python packages, servers, builds (cached outside the checkout)
 	@$(STACK) fetch
 
+# The checkout is named relative to site-packages: Python reads such a file by the locale's encoding, and would not start
+# in an ASCII locale where the path has other letters.
 sync:
 	@$(UV) sync --frozen --all-extras
+	@for file in .venv/lib/python3*/site-packages/_editable_impl_constitution_runbook.pth; do echo ../../../.. >"$$file"; done
 
 # make up EMBEDDED=postgres: the stack's own server again, where yours was given before.
 up: sync  ## Start the real servers and our services; a second time: nothing happens

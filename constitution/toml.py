@@ -17,7 +17,8 @@ MAX_KEY_PARTS = 16  # a.b.c has three; ours have at most two
 MAX_INTEGER = 2**63 - 1
 
 _TEXT = re.compile(
-    r'"""(?:[^"\\]|\\.|\\\Z|""?(?!"))*+(?:"{3,5}|\Z)'
+    # Not possessive as a whole: Python before 3.11.5 matches too little then (python/cpython#106052).
+    r'"""[^"\\]*+(?:(?:\\.|\\\Z|"(?!""))[^"\\]*+)*(?:"{3,5}|\Z)'
     r"|'''.*?(?:'{3,5}|\Z)"
     r'|"(?:[^"\\\n]|\\.)*+"?'
     r"|'[^'\n]*+'?",

@@ -52,7 +52,7 @@ def limited(test: Callable[..., Awaitable[None]], seconds: float) -> Callable[..
         except TimeoutError as error:
             if not limit.expired():
                 raise
-            cause = error.__cause__
+            cause = error.__context__  # its cause, too, from Python 3.11.3 on
             notes = "; ".join(getattr(cause, "__notes__", ()))
             raise AssertionError(f"the test took longer than {seconds:.0f} s{notes and f': {notes}'}") from cause
 

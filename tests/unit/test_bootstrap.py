@@ -160,3 +160,11 @@ class TestWheelOfPip:
         assert done.returncode == 1
         assert "the sha256 of pip-24.2-py3-none-any.whl is not the one on the index page" in done.stderr
         assert not (tmp_path / "pip-24.2-py3-none-any.whl").exists()
+
+
+def test_python_finds_the_checkout_in_every_locale_wherever_it_lies() -> None:
+    """Python reads this file by the locale's encoding: a path of other letters would end it in an ASCII one."""
+    (file,) = (CHECKOUT / ".venv" / "lib").glob("python3*/site-packages/_editable_impl_constitution_runbook.pth")
+    (line,) = file.read_text().splitlines()
+    assert not Path(line).is_absolute()
+    assert (file.parent / line).resolve() == CHECKOUT

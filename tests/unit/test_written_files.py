@@ -164,6 +164,9 @@ def test_a_folder_that_is_closed_to_us_is_named() -> None:
         folder = Path(scratch)
         folder.chmod(0o755)
         trust = _written(folder / "trust", "closed/alva.asc")
+        for path in (folder / "trust").rglob("*"):  # whatever the umask
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        trust.parent.chmod(0o755)
         (folder / "trust" / "closed").mkdir(mode=0o000)
         me = os.geteuid()
         if me == 0:
