@@ -167,6 +167,8 @@ class WatchPredicate(_OfRelease):
             found.append(f"its time of publish is {self.published_at}, not {release.effective_at}")
         if plan is not None and self.strategy != plan.watch:
             found.append("it was watched by another strategy than the board signed")
+        if release.kind.undoes or (plan is not None and plan.watch.watch_seconds == 0):
+            found.append("nobody has signed that this release is watched")
         if self.test_evidence != release.evidence:
             found.append("it was judged against another expected change than the board signed")
         return tuple(found)

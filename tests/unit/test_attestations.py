@@ -231,6 +231,14 @@ def test_a_watch_speaks_for_one_release_and_the_strategy_that_was_signed() -> No
         assert why in "; ".join(predicate.problems(live(), plan()))
 
 
+def test_no_watch_speaks_for_what_nobody_wished_to_be_watched() -> None:
+    why = ("nobody has signed that this release is watched",)
+    for kind in (Kind.ROLLBACK, Kind.WITHDRAW):
+        assert watch().problems(live(kind), plan()) == why
+    unwatched = STRATEGY.model_copy(update={"watch_seconds": 0})
+    assert watch(strategy=unwatched).problems(live(), plan(watch_seconds=0)) == why
+
+
 def test_an_anomaly_decides_whatever_was_seen_before_or_after_it() -> None:
     longer = watch(ends_at=NOW + timedelta(seconds=120))
     anomaly = watch(verdict=Verdict.ANOMALY, ends_at=NOW + timedelta(seconds=30))

@@ -83,7 +83,8 @@ async def require_confirmable(
         )
     if plan.watch.watch_seconds == 0:
         return Verdict.NOT_WATCHED
-    decided = deciding(_watches(seen, found, plan))
+    watches = await _watches(connection, context, found, seen, plan)
+    decided = deciding(watches)
     if await _orders(context, found, request, now, order="promote") is None:
         return Verdict.CANNOT_TELL if decided is None else decided.verdict
     if decided is None:
@@ -91,12 +92,19 @@ async def require_confirmable(
         raise EvidenceError(
             f"no assessor has signed that it watched generation {found.generation} as the board wished", issues=refused
         )
+    _require_whole(found, plan, decided, watches)
+    return decided.verdict
+
+
+def _require_whole(found: Release, plan: Plan, decided: WatchPredicate, watches: Sequence[WatchPredicate]) -> None:
+    """Demand that a watch ran to its strategy's end, and that none that did must be rolled back."""
     least = found.effective_at + timedelta(seconds=plan.watch.watch_seconds) - ENDS_EARLY
     if decided.verdict is not Verdict.ANOMALY and decided.ends_at < least:
         raise EvidenceError(f"this watch ended at {decided.ends_at}, before its strategy's end at {least}")
-    if plan.watch.action(decided.verdict) == "rollback":
-        raise EvidenceError(f"the watch says {decided.verdict.value}, which its strategy rolls back")
-    return decided.verdict
+    for watch in watches:  # a longer one does not outvote a whole one: whoever has activities run chooses the length
+        whole = watch.verdict is Verdict.ANOMALY or watch.ends_at >= least
+        if whole and plan.watch.action(watch.verdict) == "rollback":
+            raise EvidenceError(f"the watch says {watch.verdict.value}, which its strategy rolls back")
 
 
 async def require_undone(
@@ -110,7 +118,7 @@ async def require_undone(
     """
     # Withdrawn must stay possible where the database's approvals are not the signed ones any more.
     plan = await _plan(context, found) if request.standing is Standing.POISONED else None
-    decided = deciding(_watches(seen, found, plan))
+    decided = deciding(await _watches(connection, context, found, seen, plan))
     verdict = None if decided is None else decided.verdict
     issues = await _orders(context, found, request, await now_of(connection))
     if issues is None:
@@ -151,8 +159,30 @@ async def _plan(context: Context, found: Release) -> Plan | None:
     return None if signed is None else signed.plan
 
 
-def _watches(seen: Seen, found: Release, plan: Plan | None) -> list[WatchPredicate]:
-    return [said for said in seen.watches if not said.problems(found, plan)]
+async def _watches(
+    connection: Connection, context: Context, found: Release, seen: Seen, plan: Plan | None
+) -> list[WatchPredicate]:
+    """Return the watches that count: as the board signed them, of what this release and no other did to the traffic.
+
+    A first release is compared with nothing. An anomaly from after the confirmation, or after the next release of the
+    same rings, says nothing about this one.
+    """
+    if not seen.watches or await _is_first(connection, context.environment, found):
+        return []
+    replaced = await connection.fetchval(
+        "SELECT min(effective_at) FROM releases WHERE environment = $1 AND generation > $2 AND rings && $3",
+        context.environment,
+        found.generation,
+        list(found.rings),
+    )
+    confirmed = [record.recorded_at for record in found.standings if record.standing is Standing.CONFIRMED]
+    until = min([*confirmed, *([] if replaced is None else [replaced])], default=None)
+    return [
+        said
+        for said in seen.watches
+        if not said.problems(found, plan)
+        and (said.verdict is not Verdict.ANOMALY or until is None or said.decided_at <= until)
+    ]
 
 
 async def _is_first(connection: Connection, environment: str, found: Release) -> bool:
