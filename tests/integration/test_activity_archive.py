@@ -172,11 +172,12 @@ async def test_what_nobody_has_archived_before_is_told_by_the_release(records: R
     result = await author.confirmed(author.draft("1.0.0"), expected_generation=0)
     await author.delivered(1)
     undo = await author.lease(str(uuid4()), Kind.ROLLBACK)
-    await author.stand(result.generation, Standing.POISONED, undo, orders=await author.orders(1, "poison"))
+    orders = await author.orders(1, "poison")
+    await author.stand(result.generation, Standing.POISONED, undo, attested=False, orders=orders)
     folder = "docs/legal/constitution/1.0.0-1"
     torn = {f"{folder}/outcome-completed.json": b"{"}
     await records.repository.commit(torn, change_log_row=None, message="torn")
-    for name, verdict in (("completed", Verdict.NOT_APPLICABLE), ("rolled_back", Verdict.ANOMALY)):
+    for name, verdict in (("completed", Verdict.NOT_APPLICABLE), ("rolled_back", None)):
         x = ArchiveInput(environment=ENVIRONMENT, generation=1, outcome=name)
         assert (await run(records.archive.archive_release, x)).folder == folder
         said = await _said(records, folder, name)
