@@ -10,7 +10,7 @@ class Steered:
     Args:
         held: why it must not be confirmed; None: nobody holds it.
         promoted: by whose signed order it is confirmed without waiting for the watch.
-        resumed: why a hold was ended.
+        resumed: who ended a hold, and why.
     """
 
     held: str | None = None

@@ -31,6 +31,7 @@ APPEND_ONLY = (
     "lost_generations",
     "update_states",
     "closed_change_requests",
+    "orders",
 )
 REFUSED = (asyncpg.InsufficientPrivilegeError, asyncpg.IntegrityConstraintViolationError)
 
