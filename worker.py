@@ -37,7 +37,6 @@ from activities.broadcast import Broadcast
 from activities.callers import OnlyOurRuns
 from activities.confirm import Confirm
 from activities.deployment import DeploymentActivities
-from activities.orders import Orders
 from activities.preconditions import Preconditions
 from activities.publish import Publish
 from activities.reconcile.archive_checks import ArchiveChecks
@@ -248,7 +247,6 @@ async def activities(configuration: Configuration, client: Client) -> AsyncItera
             Restore(service=service, config=config),
             RunGroup(service=service),
             Audit(service=service),
-            Orders(service=service, config=config),
             RunsActivities(runs=runs),
             Reconcile(service=service, config=config, runs=runs, search=search, names=names),
             TargetChecks(service=service, targets=targets, topic=events, config=config),

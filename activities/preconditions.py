@@ -11,7 +11,6 @@ from activities.documents import update_files
 from activities.ending import noted
 from activities.failures import classified
 from activities.keys import require_environment
-from activities.orders import SteerInput, order_request
 from activities.past_releases import past_releases
 from activities.plan import RollbackPlan
 from activities.ports import ActivityConfig, ConstitutionService
@@ -245,13 +244,12 @@ class Preconditions:
     @activity.defn
     @classified
     async def check_order(self, x: OrderInput) -> OrderResult:
-        """Check a board member's signed order to a run (skip, promote), and count it with those before it.
+        """Check a signed order to a run (skip, promote), and count it with those before it.
 
-        Twice, or killed half-way: the service keeps it once. Late: the order has its own expiry.
+        Twice, killed half-way, or late: computes; nothing is kept.
 
         Raises:
             NotApprovedError: it does not count. Too few that do is no error: ``satisfied`` says so.
-            OrderUsedError: it was obeyed before.
         """
         require_environment(self._config, x.environment)
         trust, now = self._config.trust, datetime.now(UTC)
@@ -271,17 +269,6 @@ class Preconditions:
         ]
         people = tuple(dict.fromkeys(person for person, _ in orders))
         needed = trust.thresholds.override
-        await self._service.accept_order(
-            order_request(
-                SteerInput(
-                    environment=x.environment,
-                    update_id=x.update_id,
-                    order=x.order,
-                    step=x.step,
-                    envelope=x.envelope,
-                )
-            )
-        )
         return OrderResult(
             person=orders[0][0],
             reason=orders[0][1].reason,

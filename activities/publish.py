@@ -28,7 +28,6 @@ class LeaseInput(Model):
     """Who wants the lease; with ``own_only`` it is taken from nobody but an earlier run of the same update id.
 
     ``undoes``: the generation that a rollback is for; while that is not live, no other update loses the lease.
-    ``approvals``: the board's, where they are what a rollback rests on.
     ``lost``: the token that was refused, when the lease is taken anew.
     """
 
@@ -38,7 +37,6 @@ class LeaseInput(Model):
     workflow_id: str
     own_only: bool = False
     undoes: int | None = None
-    approvals: tuple[Envelope, ...] = ()
     lost: int | None = None
 
 
@@ -129,12 +127,7 @@ class Publish:
         """
         require_environment(self._config, x.environment)
         request = LeaseRequest(
-            update_id=x.update_id,
-            kind=x.kind,
-            workflow_id=x.workflow_id,
-            own_only=x.own_only,
-            undoes=x.undoes,
-            approvals=x.approvals,
+            update_id=x.update_id, kind=x.kind, workflow_id=x.workflow_id, own_only=x.own_only, undoes=x.undoes
         )
         lost = "" if x.lost is None else f"-after-{x.lost}"
         step = f"lease-{x.kind.value}-{activity.info().workflow_run_id}{lost}"

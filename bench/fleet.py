@@ -143,8 +143,7 @@ class Fleet:
 
     def rollback(self) -> str:
         """Start a rollback of what is live by hand; return the run's id."""
-        key = self.operator.key("olga")
-        return str(self.operator.type("rollback", "--reason", "measured", "--yes", "--key", key)["workflow_id"])
+        return str(self.operator.type("rollback", "--reason", "measured")["workflow_id"])
 
     def end(self, run: str, *, outcome: str = "completed", seconds: float = 180) -> None:
         """Wait until a run has closed.

@@ -4,7 +4,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import Field, StringConstraints
+from pydantic import Field
 
 from constitution.checksum import Checksum
 from constitution.errors import Issue
@@ -111,7 +111,6 @@ class LeaseRequest(Model):
 
     ``own_only``: a rollback that only fences its own update takes the lease from nobody else. ``undoes``: the
     generation that a rollback is for; it takes the lease from another update only while that one is live.
-    ``approvals``: the board's decisions, where they and no operator's order are what the rollback rests on.
     """
 
     update_id: UpdateId
@@ -119,7 +118,6 @@ class LeaseRequest(Model):
     workflow_id: str = ""
     own_only: bool = False
     undoes: int | None = None
-    approvals: Annotated[tuple[Envelope, ...], Field(max_length=64)] = ()
 
 
 class LeaseHolder(Model):
@@ -216,43 +214,13 @@ class UpdateStep(Model):
     at: datetime
 
 
-class OrderRequest(Model):
-    """Body of ``POST /v1/constitution/orders``: what a person orders a run to do, before the run obeys.
-
-    ``attempt`` names the place in the run that asks: asking again from there changes nothing, from anywhere else the
-    order has been used. Without ``envelope`` it is an unsigned message, and ``reason`` is what it says.
-    """
-
-    update_id: UpdateId
-    workflow: WorkflowRef
-    attempt: Annotated[str, StringConstraints(min_length=1, max_length=256)]
-    order: str
-    step: str | None = None
-    envelope: Envelope | None = None
-    reason: Reason | None = None
-
-
-class OrderRecord(Model):
-    """An order that was accepted. ``person`` is who signed it; null: nobody did."""
-
-    person: str | None
-    order: str
-    step: str | None
-    reason: str
-    accepted_at: datetime
-
-
 class UpdateRecord(Model):
-    """An update's steps and orders as constitution-service recorded them, oldest first.
-
-    ``state`` is the last step's.
-    """
+    """An update's steps as constitution-service recorded them, oldest first. ``state`` is the last one's."""
 
     update_id: UpdateId
     change_request: ChangeRequestId
     state: UpdateState
     steps: tuple[UpdateStep, ...]
-    orders: tuple[OrderRecord, ...] = ()
 
 
 class DecidedRequest(Model):

@@ -130,7 +130,6 @@ class Environment(Model):
         trust: path of ``trust.toml``.
         gate: folder that holds the regression gate (``policy/`` and ``chaos/``).
         inbox: folder from which ``document`` and ``signatures`` of an update may be taken by name.
-        unsigned_steering: whether a message that nobody signed may hold, resume, retry, abort what is live, roll back.
     """
 
     schema_version: Literal[1] = 1
@@ -140,7 +139,6 @@ class Environment(Model):
     gate: str
     inbox: str = "inbox"
     channel: str = "#release"
-    unsigned_steering: Literal["refuse", "allow"] = "refuse"
     targets: tuple[Target, ...] = ()
     strategies: dict[Identifier, Strategy] = Field(
         default_factory=lambda: {"default": Strategy(quantities=RATE_AND_SHARE)}

@@ -167,18 +167,6 @@ class UpdateClosedError(LeaseLostError):
     code = "update-closed"
 
 
-class HeldError(ConflictError):
-    """A person holds the release: it is not confirmed before another one resumes or promotes it."""
-
-    code = "held"
-
-
-class OrderUsedError(ConflictError):
-    """This signed order was obeyed before: each counts once."""
-
-    code = "order-used"
-
-
 class StaleGenerationError(ConflictError):
     """``expected_generation`` is not the highest generation of the environment."""
 

@@ -55,7 +55,6 @@ class RollbackRequest(Model):
     bad_generation: Annotated[int, Field(ge=1)] | None = None
     update_id: UpdateId | None = None  # of the update that is undone; a rollback by hand makes its own
     watch_evidence: Checksum | None = None  # of an anomaly of the bad release: it is poisoned, not only withdrawn
-    order: Envelope | None = None  # an operator's, to this run by its update id; without it, the run waits for one
 
 
 def undo_command(generation: int) -> str:
@@ -69,27 +68,40 @@ class DecideMessage(Model):
     approval: Envelope
 
 
-class OrderMessage(Model):
-    """A signed order (constitution.trust.approval.OrderPredicate in a DSSE envelope): promote, skip, rollback."""
+class AbortMessage(Model):
+    """Stop, and undo what is live. Wins in every waiting state before confirmation."""
+
+    reason: Reason
+
+
+class RetryMessage(Model):
+    """Try the stuck step again."""
+
+    reason: Reason = "retry"
+
+
+class SkipMessage(Model):
+    """Go on without the stuck step; only after confirmation. Carries a signed order."""
 
     order: Envelope
 
 
-class SteerMessage(Model):
-    """Retry or resume: an operator's signed order; a reason alone is an unsigned one."""
+class PromoteMessage(Model):
+    """Confirm without waiting for the end of the watch. Carries a signed order."""
 
-    order: Envelope | None = None
-    reason: Reason | None = None
+    order: Envelope
 
 
-class ReasonedMessage(SteerMessage):
-    """Abort or hold: what is told to everyone has a reason."""
+class HoldMessage(Model):
+    """Do not confirm when the watch ends; wait for resume, abort or the hold's deadline."""
 
-    @model_validator(mode="after")
-    def _says_why(self) -> "ReasonedMessage":
-        if self.order is None and self.reason is None:
-            raise ValueError("give a signed order, or a reason")
-        return self
+    reason: Reason
+
+
+class ResumeMessage(Model):
+    """End a hold."""
+
+    reason: Reason = "resume"
 
 
 class Outcome(StrEnum):
@@ -146,7 +158,6 @@ class Status(Model):
     refusals: tuple[str, ...] = ()  # messages that were refused, and why
     steps: tuple[StepStatus, ...] = ()
     verdict: Verdict | None = None
-    undoes: int | None = None  # of a rollback: the generation that it takes out of force
     rollback_workflow: str | None = None
     outcome: Outcome | None = None
     outcome_detail: str = ""

@@ -4,28 +4,13 @@ The run and the command line's preview use these same rules, so that a person is
 """
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from constitution.environment import Deadlines
 from constitution.errors import InvalidRequestError, Issue
 from constitution.messages import RollbackRequest
 from constitution.past import Past
 from constitution.release import Kind, Standing
 from constitution.trust.approval_rules import PREAUTHORISED_FOR
-
-
-def step_of(generation: int) -> str:
-    """Return how a signed order names the release that it is about."""
-    return f"generation-{generation}"
-
-
-def confirm_by(effective_at: datetime, watch_seconds: int, deadlines: Deadlines) -> datetime:
-    """Return when a release that is still unconfirmed is overdue: every wait of its run has an end before.
-
-    A watch may be extended once.
-    """
-    longest = deadlines.sync + 2 * watch_seconds + max(deadlines.hold, deadlines.person) + deadlines.person
-    return effective_at + timedelta(seconds=longest)
 
 
 def undone_by(bad: Past, releases: Sequence[Past]) -> int | None:

@@ -51,7 +51,6 @@ PEOPLE = (
     NewPerson("alva", "Alva Berg", ("board",)),
     NewPerson("bruno", "Bruno Okafor", ("board",)),
     NewPerson("chen", "Chen Wei", ("board",)),
-    NewPerson("olga", "Olga Nyman", ("operator",)),
 )
 SERVICES = ("constitution-service",)
 ASSESSORS = ("assessor",)

@@ -14,7 +14,7 @@ from constitution_client.files import read_bytes
 from constitution_client.prompting import interruptible
 
 if TYPE_CHECKING:
-    from constitution.trust.trust_policy import Person, Role, TrustPolicy
+    from constitution.trust.trust_policy import Person, TrustPolicy
 
 PASSPHRASE_VARIABLE = "CONSTITUTION_KEY_PASSPHRASE"  # noqa: S105 - the variable's name, not a secret
 
@@ -68,20 +68,11 @@ class PersonKey:
         Raises:
             UntrustedError: the trust policy does not know the key, or not as a board member's.
         """
-        return self.with_role("board", trust)
-
-    def with_role(self, role: "Role", trust: "TrustPolicy") -> "Person":
-        """Return whose key this is, if that person has the role.
-
-        Raises:
-            UntrustedError: the trust policy does not know the key, or not as one of somebody with the role.
-        """
         person = self.person(trust)
-        if role not in person.roles:
-            what = "member of the board" if role == "board" else role
+        if "board" not in person.roles:
             raise UntrustedError(
-                f"{person.name} ({person.id}) is no {what} of {trust.environment}",
-                hint="ask one of: " + (", ".join(trust.with_role(role)) or f"nobody has the role {role} yet"),
+                f"{person.name} ({person.id}) is no member of the board of {trust.environment}",
+                hint="ask one of: " + ", ".join(member.id for member in trust.people if "board" in member.roles),
             )
         return person
 

@@ -19,13 +19,7 @@ GUIDE = "docs/trust-policy.md"
 
 
 def named_people(
-    *,
-    maintainers: Sequence[str],
-    authors: Sequence[str],
-    board: Sequence[str],
-    operators: Sequence[str],
-    generate: bool,
-    environment: str,
+    *, maintainers: Sequence[str], authors: Sequence[str], board: Sequence[str], generate: bool, environment: str
 ) -> tuple[NewPerson, ...]:
     """Read the people of a ceremony.
 
@@ -34,7 +28,6 @@ def named_people(
             named.
         authors: of each who signs change requests.
         board: of each who approves.
-        operators: of each who steers runs; these are the board, too, if none is named.
         generate: keys may be made for those who bring no certificate.
         environment: its name; only development has example people.
 
@@ -47,7 +40,7 @@ def named_people(
         ConstitutionError: a certificate cannot be read, holds a secret key, or cannot sign.
     """
     may_make = generate or environment == DEVELOPMENT
-    if not (maintainers or authors or board or operators):
+    if not (maintainers or authors or board):
         if may_make:
             return PEOPLE
         raise UsageError(
@@ -58,7 +51,6 @@ def named_people(
         ("maintainer", maintainers),
         ("author", authors or maintainers),
         ("board", board),
-        ("operator", operators or board),
     ]
     roles: dict[str, list[Role]] = {}
     files: dict[str, str] = {}

@@ -34,8 +34,6 @@ from constitution.api import (
     LeaseRequest,
     LoadRequest,
     LoadResult,
-    OrderRecord,
-    OrderRequest,
     ReadyReport,
     StandingRequest,
     UpdateRecord,
@@ -200,15 +198,6 @@ class ConstitutionServiceClient(Transport):
     async def _to_update(self, update_id: str, step: str, body: BaseModel) -> UpdateRecord:
         path = f"/v1/constitution/updates/{quote(update_id, safe='')}/{step}"
         return read(await self._call("POST", path, scope="lease:write", body=body), UpdateRecord)
-
-    async def accept_order(self, request: OrderRequest) -> OrderRecord:
-        """Have an order to a run accepted, once; again from the same attempt changes nothing.
-
-        Raises:
-            NotApprovedError: it does not count, and why.
-            OrderUsedError: it was obeyed before.
-        """
-        return read(await self._call("POST", "/v1/constitution/orders", scope="lease:write", body=request), OrderRecord)
 
     # -- evidence ----------------------------------------------------------------------------------------------
 

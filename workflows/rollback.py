@@ -27,20 +27,18 @@ from constitution.errors import (
 )
 from constitution.messages import (
     DecideMessage,
-    OrderMessage,
+    HoldMessage,
     Outcome,
     Phase,
+    PromoteMessage,
     RollbackRequest,
     RollbackResult,
-    SteerMessage,
 )
 from constitution.release import Kind, Standing
-from constitution.rollback_plan import step_of
 from workflows import child_runs, policies
 from workflows.calling import call
 from workflows.input import NOTHING, read
-from workflows.rollback_order import RollbackOrder
-from workflows.status import clipped, command
+from workflows.status import command
 from workflows.steering import Steering
 from workflows.stepping import Failure, StepFailedError, StepInterruptedError
 
@@ -55,7 +53,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.sync import SyncReport
 
 STEPS = ("request", "board", "lease", "publish", "sync", "confirm", "broadcast", "archive")
-REFUSED_LEASES = frozenset({LeaseHeldError.code, ForbiddenError.code, NotApprovedError.code, NotCurrentError.code})
+REFUSED_LEASES = frozenset({LeaseHeldError.code, ForbiddenError.code, NotCurrentError.code})
 NOTHING_TO_UNDO = Failure(InvalidRequestError.code, "this update published nothing: nothing to undo", permanent=True)
 NONE: frozenset[str] = frozenset()
 HINT = 'the input is one JSON object: {"reason": "why it is undone"}, or with "to": 7, the generation to restore'
@@ -78,17 +76,6 @@ class ConstitutionRollback(Steering):
         self._plan: RollbackPlan | None = None
         self._token = 0
         self._by_hand = False
-        self._rollback_order = RollbackOrder(self._stepper, self._journal, self._books, self._accept)
-
-    @workflow.update(name="rollback", description="An operator's signed order to begin a rollback that waits for one.")
-    async def rollback(self, raw: RawValue = NOTHING) -> str:
-        """Begin, by an operator's order."""
-        return await self._take("rollback", raw)
-
-    @workflow.signal(name="rollback", description="An operator's signed order to begin a rollback that waits for one.")
-    async def rollback_signal(self, raw: RawValue = NOTHING) -> None:
-        """Same, as a signal."""
-        await self._take_quietly("rollback", raw)
 
     @workflow.run
     async def run(self, raw: RawValue = NOTHING) -> RollbackResult:
@@ -96,7 +83,7 @@ class ConstitutionRollback(Steering):
         return await self._shielded(asyncio.create_task(self._run(raw), name="rollback"))
 
     async def _run(self, raw: RawValue) -> RollbackResult:
-        self._info = info = await child_runs.deployment(self._journal)
+        info = await child_runs.deployment(self._journal)
         try:
             request = read(RollbackRequest, raw, hint=HINT)
             # The starter of a run can write any update id; only a child of ours may act for its parent.
@@ -131,22 +118,7 @@ class ConstitutionRollback(Steering):
         if plan.bad_generation is None:
             raise StepFailedError("request", NOTHING_TO_UNDO)
         await self._quorum(plan, timedelta(seconds=plan.deadlines.decisions))
-        if plan.needs_order:
-            given = await self._rollback_order.obtain(request, plan, info)
-            by = f"ordered by {given.by}: {given.reason}"
-            request = request.model_copy(update={"reason": clipped(by, 1000)})
         return request.model_copy(update={"bad_generation": plan.bad_generation})
-
-    async def _obey(self, verb: str, raw: RawValue) -> str:
-        if verb == "rollback":
-            return await self._rollback_order.take(read(SteerMessage, raw, hint=command("order rollback")))
-        return await super()._obey(verb, raw)
-
-    def _step_of(self, verb: str) -> str | None:
-        undoes = self._journal.status.undoes
-        if verb == "rollback" and undoes is not None:
-            return step_of(undoes)
-        return super()._step_of(verb)
 
     async def _quorum(self, plan: RollbackPlan, deadline: timedelta | None) -> None:
         """Wait for the board, where the approvals of the bad release do not authorise its undo any more."""
@@ -169,10 +141,10 @@ class ConstitutionRollback(Steering):
             return "denied: the rollback is rejected"
         return self._board.approve(answer, message.approval)
 
-    def _require_holdable(self) -> None:
+    def _on_hold(self, message: HoldMessage) -> str:  # noqa: ARG002 - the verb's signature
         raise ConflictError("a rollback is not watched: there is nothing to hold")
 
-    async def _on_promote(self, message: OrderMessage) -> str:  # noqa: ARG002 - the verb's signature
+    async def _on_promote(self, message: PromoteMessage) -> str:  # noqa: ARG002 - the verb's signature
         raise ConflictError("a rollback is not watched: there is nothing to promote")
 
     async def _look(
@@ -188,9 +160,7 @@ class ConstitutionRollback(Steering):
             raises=raises,
         )
         self._plan = plan
-        self._journal.set(
-            version=plan.version, checksum=plan.checksum, previous=plan.bad_checksum, undoes=plan.bad_generation
-        )
+        self._journal.set(version=plan.version, checksum=plan.checksum, previous=plan.bad_checksum)
         restored = f"{plan.version} of generation {plan.restore_generation}" if plan.version else "no constitution"
         self._journal.step("request", "done", detail=f"undo generation {plan.bad_generation}: restore {restored}")
         self._journal.identify()
@@ -204,15 +174,12 @@ class ConstitutionRollback(Steering):
         try:
             return await self._undo(request, info)
         except StepFailedError as error:
-            if error.failure.code not in {NotCurrentError.code, NotApprovedError.code}:
+            if error.failure.code != NotCurrentError.code:
                 raise
-            # Replaced, and another update holds the lease by now; or reset, and the order has expired. An undo that
-            # was loaded before goes on; one that was finished needs no lease.
+            # Replaced, and another update holds the lease by now; only an undo that was finished before needs none.
             plan = await self._look(request, info, persistent=True, raises=self._refusals)
-            if plan.already is None:
-                raise
             if not plan.done:
-                return await self._undo(request, info)
+                raise
             return plan, await self._load(plan, request.reason)
 
     async def _undo(self, request: RollbackRequest, info: DeploymentInfo) -> tuple[RollbackPlan, Published]:
@@ -282,10 +249,8 @@ class ConstitutionRollback(Steering):
                 workflow_id=workflow.info().workflow_id,
                 # Only a person pre-empts somebody else's update, and only while what they undo is live. Where one
                 # holds the lease, nothing of ours can be live any more, or theirs will be refused; we wait our turn.
-                # Whoever waits for nothing but records needs no order, and takes the lease from nobody.
-                own_only=not self._by_hand or undoes is None or self._is_undone,
+                own_only=not self._by_hand or undoes is None,
                 undoes=undoes if self._by_hand else None,
-                approvals=self._board.envelopes,
                 lost=self._token or None,
             ),
             policies.WRITE,
@@ -294,10 +259,6 @@ class ConstitutionRollback(Steering):
             raises=raises,
         )
         self._token = lease.fencing_token
-
-    @property
-    def _is_undone(self) -> bool:
-        return self._plan is not None and self._plan.already is not None
 
     @property
     def _refusals(self) -> frozenset[str]:

@@ -10,7 +10,7 @@ class Steered:
     Args:
         held: why it must not be confirmed; None: nobody holds it.
         promoted: by whose signed order it is confirmed without waiting for the watch.
-        resumed: who ended a hold, and why.
+        resumed: why a hold was ended.
     """
 
     held: str | None = None

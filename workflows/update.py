@@ -13,7 +13,7 @@ from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError
 
 from constitution.confirmation import confirmation_reason
-from constitution.errors import ConflictError, EvidenceError, HeldError, InvalidRequestError
+from constitution.errors import ConflictError, EvidenceError, InvalidRequestError
 from constitution.messages import (
     DecideMessage,
     Outcome,
@@ -106,7 +106,7 @@ class ConstitutionUpdate(Steering):
 
     async def _run(self, raw: RawValue) -> UpdateResult:
         self._journal.set(update_id=str(workflow.uuid4()))
-        self._info = info = await child_runs.deployment(self._journal)
+        info = await child_runs.deployment(self._journal)
         try:
             request = read(UpdateRequest, raw, hint=HINT)
             self._journal.set(change_request=request.change_request, checksum=request.checksum)
@@ -250,7 +250,7 @@ class ConstitutionUpdate(Steering):
         return report
 
     async def _watch_and_confirm(self, update: UpdatePlan, published: Published) -> None:
-        """Confirm what an assessor signed and nobody holds; a report without it was made up, and is asked for again."""
+        """Confirm what an assessor signed; a report without it was made up, and is asked for again."""
         asked = 0
         while True:
             await self._watch.watch(update, published)
@@ -258,15 +258,11 @@ class ConstitutionUpdate(Steering):
                 return await self._confirm(update, published)
             except StepFailedError as error:
                 asked += 1
-                code = error.failure.code
-                if code not in {EvidenceError.code, HeldError.code} or asked >= WATCHES:
+                if error.failure.code != EvidenceError.code or asked >= WATCHES:
                     raise
+                self._watch.forget_evidence()
                 self._journal.refused(f"not confirmed: {error.failure.message}")
-                if code == HeldError.code:  # a resume that was made up, or a hold of the last moment
-                    self._steered.held = error.failure.message
-                else:
-                    self._watch.forget_evidence()
-                    self._report = await self._sync(update, published)
+                self._report = await self._sync(update, published)
 
     async def _confirm(self, update: UpdatePlan, published: Published) -> None:
         self._confirming = True

@@ -178,7 +178,7 @@ class WatchStep:
             if seen is not None and seen.verdict is Verdict.ANOMALY and update.strategy.on_anomaly == "rollback":
                 raise StepFailedError("watch", Failure(Verdict.ANOMALY.value, seen.detail, permanent=True))
         self._journal.set(waiting_for="", next_command="", phase=Phase.RUNNING)
-        by = f"promoted by {steered.promoted}" if steered.promoted else f"resumed by {steered.resumed}"
+        by = f"promoted by {steered.promoted}" if steered.promoted else f"resumed: {steered.resumed}"
         self._journal.step("watch", "done", detail=f"{by}; the watch had said {report.verdict.value}: {report.detail}")
 
     async def _wait_while_held(self, update: UpdatePlan) -> None:
@@ -196,7 +196,7 @@ class WatchStep:
             deadline=deadline,
         ):
             raise _nobody_ended(why)
-        detail = f"resumed by {steered.resumed}" if not steered.promoted else f"promoted by {steered.promoted}"
+        detail = "resumed" if not steered.promoted else f"promoted by {steered.promoted}"
         self._journal.step("watch", "done", detail=detail)
 
 

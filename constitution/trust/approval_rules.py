@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from constitution.errors import Issue, NotApprovedError
 from constitution.release import Kind, Previous
-from constitution.trust.approval import BOARD_ORDERS, ApprovalPredicate, BoardDecision, OrderPredicate
+from constitution.trust.approval import ApprovalPredicate, BoardDecision, OrderPredicate
 from constitution.trust.plan import Plan
 from constitution.trust.trust_policy import TrustPolicy
 
@@ -140,16 +140,14 @@ def check_order(
     step: str | None,
     now: datetime,
 ) -> None:
-    """Demand that a signed order is of somebody who may give it, for this run and step, in its time.
+    """Demand that a signed order (skip, promote) is a board member's, for this run and step, in its time.
 
     Raises:
         NotApprovedError: it is not; with every reason.
     """
     issues = []
-    board = order in BOARD_ORDERS
-    if person not in trust.with_role("board" if board else "operator"):
-        whom = "member of the board" if board else "operator"
-        issues.append(Issue(code="order", path="/person", message=f"{person} is no {whom}"))
+    if person not in trust.with_role("board"):
+        issues.append(Issue(code="order", path="/person", message=f"{person} is no member of the board"))
     expected = {
         "environment": environment,
         "workflow_id": workflow_id,

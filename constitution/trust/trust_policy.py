@@ -20,7 +20,7 @@ from constitution.environment import Identifier, issues_of
 from constitution.errors import InvalidRequestError, Issue
 from constitution.model import Model
 
-Role = Literal["maintainer", "board", "author", "operator"]
+Role = Literal["maintainer", "board", "author"]
 Scope = Literal[
     "artifacts:write",
     "change-requests:write",

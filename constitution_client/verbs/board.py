@@ -7,9 +7,16 @@ from typing import Annotated
 import typer
 
 from constitution_client.output import JsonOption
-from constitution_client.verbs.runs import KEY, PrintOption, RunArgument, TrustOption
+from constitution_client.verbs.runs import RunArgument
 
-KeyOption = Annotated[Path, KEY]
+KeyOption = Annotated[
+    Path, typer.Option("--key", envvar="CONSTITUTION_KEY_FILE", help="Your OpenPGP secret key (mode 0600).")
+]
+TrustOption = Annotated[Path | None, typer.Option("--trust", help="trust.toml (env: TRUST_FILE).")]
+PrintOption = Annotated[
+    bool,
+    typer.Option("--print", help="Sign, print the JSON to paste into temporal or its UI, and send nothing."),
+]
 YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask before signing.")]
 ValidOption = Annotated[int, typer.Option("--valid-days", min=1, max=30, help="How long the signature counts.")]
 EvidenceOption = Annotated[
@@ -159,7 +166,7 @@ def skip(
     """Order a run to go on without the records' step that is stuck; only after confirmation. Signed."""
     from constitution_client.ordering import order
 
-    asyncio.run(order("skip", run, key, reason, trust=trust, print_only=print_only, ask=not yes, json=json))
+    asyncio.run(order("skip", run, key, reason, trust=trust, print_only=print_only, yes=yes, json=json))
 
 
 def promote(
@@ -175,7 +182,7 @@ def promote(
     """Order a run to confirm without waiting for the end of the watch or of a hold. Signed."""
     from constitution_client.ordering import order
 
-    asyncio.run(order("promote", run, key, reason, trust=trust, print_only=print_only, ask=not yes, json=json))
+    asyncio.run(order("promote", run, key, reason, trust=trust, print_only=print_only, yes=yes, json=json))
 
 
 VERBS = {"approve": approve, "deny": deny, "skip": skip, "promote": promote}

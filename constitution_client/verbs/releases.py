@@ -153,14 +153,6 @@ def load(
         str | None,
         typer.Option("--update-id", help="What an update's approvals name; or of a load to repeat."),
     ] = None,
-    key: Annotated[
-        Path | None,
-        typer.Option(
-            "--key",
-            envvar="CONSTITUTION_KEY_FILE",
-            help="An operator's secret key: orders a rollback that the board has not decided anew.",
-        ),
-    ] = None,
     json: JsonOption = None,
 ) -> None:
     """Put a constitution live BY HAND, without the workflow: no sync, no watch, no broadcast, no archive.
@@ -183,7 +175,6 @@ def load(
         confirm=confirm,
         orders=order or (),
         update_id=update_id,
-        key=key,
     )
     asyncio.run(load_by_hand(wanted, json))
 

@@ -1,31 +1,18 @@
 """The verb rollback: shows what it would undo and restore, asks, then starts the run."""
 
 import asyncio
-import json as json_text
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
-from uuid import uuid4
 
 import typer
 
 from constitution_client.output import JsonOption, one_line, progress, result
-from constitution_client.verbs.runs import (
-    OperatorKeyOption,
-    PrintOption,
-    TimeoutOption,
-    TrustOption,
-    WaitOption,
-    request_of,
-    started,
-)
+from constitution_client.verbs.runs import TimeoutOption, WaitOption, request_of, started
 
 if TYPE_CHECKING:
     from constitution.messages import RollbackRequest
     from constitution.past import Past
-    from constitution_client.ordering import Signer
     from constitution_client.settings import ClientSettings
-    from constitution_client.temporal import Runs
 
 
 def rollback(
@@ -37,9 +24,6 @@ def rollback(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what it would undo and restore.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask; needed where there is no terminal.")] = False,
-    key: OperatorKeyOption = None,
-    trust: TrustOption = None,
-    print_only: PrintOption = False,
     wait: WaitOption = False,
     timeout: TimeoutOption = None,
     json: JsonOption = None,
@@ -47,29 +31,12 @@ def rollback(
     """Undo a release: by default the current one, back to the newest confirmed constitution before it.
 
     Shows first what it undoes and restores, and asks. Where no constitution was confirmed before, it restores none:
-    the constitution is withdrawn, and every request is denied. Signed by an operator; without a key, the run waits for
-    an operator's signed order.
+    the constitution is withdrawn, and every request is denied.
     """
     from constitution.messages import RollbackRequest
 
-    if print_only and key is None:
-        raise typer.BadParameter("--print prints what is signed: it goes with --key")
     request = request_of(RollbackRequest, reason=reason, to=to, bad_generation=bad_generation)
-    raise typer.Exit(
-        asyncio.run(
-            _rollback(
-                request,
-                dry_run=dry_run,
-                yes=yes,
-                key=key,
-                trust=trust,
-                print_only=print_only,
-                wait=wait,
-                timeout=timeout,
-                json=json,
-            )
-        )
-    )
+    raise typer.Exit(asyncio.run(_rollback(request, dry_run=dry_run, yes=yes, wait=wait, timeout=timeout, json=json)))
 
 
 async def _rollback(
@@ -77,17 +44,13 @@ async def _rollback(
     *,
     dry_run: bool,
     yes: bool,
-    key: Path | None,
-    trust: Path | None,
-    print_only: bool,
     wait: bool,
     timeout: float | None,  # noqa: ASYNC109 - a limit a person typed, enforced by follow
     json: bool | None,
 ) -> int:
     from constitution.errors import NotFoundError
-    from constitution.rollback_plan import bad_release, is_preauthorised, rollback_target, step_of, undone_by
+    from constitution.rollback_plan import bad_release, is_preauthorised, rollback_target, undone_by
     from constitution_client.connections import runs
-    from constitution_client.ordering import Signer
     from constitution_client.prompting import confirm
     from constitution_client.settings import settings
     from constitution_client.temporal import RunExistsError
@@ -120,48 +83,12 @@ async def _rollback(
         named["to"] = target.generation
     request = request.model_copy(update=named)
     chosen = configured.names.rollback_id(configured.environment_name(), bad.generation)
-    signer = None if key is None else Signer.read("rollback", key, configured, trust)
-    if signer is not None:
-        update_id = str(uuid4())
-        envelope = signer.order(
-            "rollback",
-            workflow_id=chosen,
-            update_id=update_id,
-            step=step_of(bad.generation),
-            reason=request.reason,
-        )
-        request = request.model_copy(update={"update_id": update_id, "order": envelope})
-        progress(f"signed       by {signer.person.name} ({signer.person.id})")
-    if print_only:
-        body = request.model_dump(mode="json", exclude_none=True)
-        result(body, [json_text.dumps(body)], json)
-        progress(f"start ConstitutionRollback as {chosen} with it: its input is what was printed")
-        return 0
-    connected = await runs(configured)
     try:
-        run_id = await connected.start("ConstitutionRollback", request, chosen)
+        run_id = await (await runs(configured)).start("ConstitutionRollback", request, chosen)
     except RunExistsError:
         progress(f"generation {bad.generation} is being rolled back already; this joins that run")
         run_id = ""
-        if signer is not None:
-            await _give_order(connected, chosen, signer, request.reason)
     return await started(chosen, run_id, "ConstitutionRollback", wait=wait, timeout=timeout, json=json)
-
-
-async def _give_order(connected: "Runs", workflow_id: str, signer: "Signer", reason: str) -> None:
-    """Give the order to a run that somebody else started, if it waits for one."""
-    from constitution.errors import ConstitutionError
-    from constitution.messages import OrderMessage
-    from constitution_client.ordering import signed
-
-    status = await connected.status(workflow_id)
-    if not any(step.name == "request" and step.state == "waiting" for step in status.steps):
-        return
-    try:
-        message = OrderMessage(order=signed("rollback", workflow_id, status, signer, reason))
-        progress(f"rollback: {await connected.send(workflow_id, 'rollback', message)}")
-    except ConstitutionError as error:
-        progress(f"warning: {error.message}")
 
 
 async def _past_releases(configured: "ClientSettings") -> "list[Past]":

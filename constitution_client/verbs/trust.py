@@ -24,10 +24,6 @@ def init(  # noqa: PLR0917 - typer reads the options from the signature
     board: Annotated[
         list[str] | None, typer.Option(metavar="ID=CERTIFICATE", help="Approves. May be repeated.")
     ] = None,
-    operator: Annotated[
-        list[str] | None,
-        typer.Option(metavar="ID=CERTIFICATE", help="Steers runs by signed orders. Default: the board."),
-    ] = None,
     threshold: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=NUMBER", help="How many people an act takes, e.g. approval=3. May be repeated."),
@@ -46,7 +42,6 @@ def init(  # noqa: PLR0917 - typer reads the options from the signature
         maintainers=maintainer or (),
         authors=author or (),
         board=board or (),
-        operators=operator or (),
         generate=generate,
         environment=environment,
     )

@@ -186,9 +186,7 @@ class Drill:
         self._say("back to 1.0.0 by hand: the worker is killed in each step")
         workflow_id = self._names.rollback_id(self._environment.environment, 2)
         following = beside.submit(asyncio.run, self._killer.follow("rollback", workflow_id, ROLLBACK, seconds=RUN_S))
-        self._type(
-            *("rollback", "--reason", "drill: agents refuse legitimate requests", "--yes", "--key", self._key("olga"))
-        )
+        self._type("rollback", "--reason", "drill: agents refuse legitimate requests", "--yes")
         self._every_step("rollback", following.result(), list(ROLLBACK))
         self._ended(runs, "rollback", workflow_id, Outcome.COMPLETED)
         self._agree(runs, "rollback", self._restored, generation=3, outcomes=3)

@@ -273,11 +273,10 @@ async def test_the_quorum_of_a_rollback_signs_what_is_restored(preconditions: Pr
 
 
 async def test_an_order_counts_for_one_run_step_and_time(preconditions: Preconditions, author: Author) -> None:
-    update_id = str(uuid4())
     predicate = OrderPredicate(
         environment=ENVIRONMENT,
-        workflow_id="test",
-        update_id=update_id,
+        workflow_id="w",
+        update_id="u",
         order="skip",
         step="broadcast",
         reason="Slack is down",
@@ -289,8 +288,8 @@ async def test_an_order_counts_for_one_run_step_and_time(preconditions: Precondi
         envelope = sign_order(predicate.model_copy(update=changes), author.files.tsk(person))
         return OrderInput(
             environment=ENVIRONMENT,
-            workflow_id="test",
-            update_id=update_id,
+            workflow_id="w",
+            update_id="u",
             order="skip",
             step="broadcast",
             envelope=envelope,

@@ -218,16 +218,37 @@ async def test_an_anomaly_that_was_seen_is_not_outvoted_by_a_watch_that_saw_noth
     await refused(author, lease, "says anomaly, which its strategy rolls back")
 
 
-async def test_what_the_strategy_holds_for_a_person_is_confirmed_only_after_an_operators_resume(author: Author) -> None:
+async def test_a_longer_watch_does_not_outvote_a_whole_one_that_its_strategy_rolls_back(author: Author) -> None:
     _, lease = await live(author)
     await author.attest(await author.synced(2))
-    end = (await author.worker.release(2)).effective_at + timedelta(seconds=60)
+    release = await author.worker.release(2)
     blob = await author.assessor.put_blob(b'{"samples": []}')
-    await author.attest(await author.watched(2, blob, strategy=WATCHED, ends_at=end, verdict=Verdict.CANNOT_TELL))
-    await refused(author, lease, "cannot_tell, and nobody has resumed it")
-    await author.worker.accept_order(author.order_request(lease.update_id, "resume"))
-    after = await author.stand(2, Standing.CONFIRMED, lease, attested=False)
-    assert (after.standing, after.standings[-1].verdict) == (Standing.CONFIRMED, Verdict.CANNOT_TELL)
+    for seconds, verdict in ((60, Verdict.NO_DATA), (61, Verdict.OK)):
+        ends_at = release.effective_at + timedelta(seconds=seconds)
+        await author.attest(await author.watched(2, blob, strategy=WATCHED, ends_at=ends_at, verdict=verdict))
+    await refused(author, lease, "says no_data, which its strategy rolls back")
+
+
+async def test_an_anomaly_from_after_the_next_release_poisons_nothing(author: Author) -> None:
+    await live(author)
+    release = await author.worker.release(2)
+    undo = await author.lease(release.update_id, Kind.ROLLBACK)
+    first = (await author.worker.release(1)).checksum
+    assert first is not None
+    await author.load(author.undoing(undo, 2, first), "undo")
+    replaced = (await author.worker.release(3)).effective_at
+    blob = await author.assessor.put_blob(b'{"samples": []}')
+    for decided_at in (replaced + timedelta(seconds=1), release.effective_at):
+        attested = await author.watched(
+            2, blob, strategy=WATCHED, verdict=Verdict.ANOMALY, decided_at=decided_at, ends_at=decided_at
+        )
+        if decided_at > replaced:
+            await author.attest(attested)
+            with pytest.raises(EvidenceError, match="poisoned only by an anomaly"):
+                await author.stand(2, Standing.POISONED, undo, "late", attested=False)
+    await author.attest(attested)
+    after = await author.stand(2, Standing.POISONED, undo, attested=False)
+    assert after.standing is Standing.POISONED
 
 
 async def test_orders_to_promote_stand_for_the_watch_and_orders_to_confirm_for_everything(author: Author) -> None:

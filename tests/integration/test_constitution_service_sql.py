@@ -31,7 +31,6 @@ APPEND_ONLY = (
     "lost_generations",
     "update_states",
     "closed_change_requests",
-    "orders",
 )
 REFUSED = (asyncpg.InsufficientPrivilegeError, asyncpg.IntegrityConstraintViolationError)
 

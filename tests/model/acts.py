@@ -121,7 +121,7 @@ class Acts:
         """Abort, cancel or terminate."""
         match how:
             case "abort":
-                await self._env.steer(asked.handle, "abort", "a mistake")
+                await asked.handle.execute_update("abort", {"reason": "a mistake"})
             case "cancel":
                 await asked.handle.cancel()
             case _:
@@ -147,9 +147,7 @@ class Acts:
                 rollback = await self.start_rollback(status.generation or 0)
                 await self._env.until(rollback, lambda s: s.generation is not None)
             else:
-                if how == "cancel":  # refused: what is live takes a name
-                    await asked.handle.cancel()
-                await self.stop(asked, "terminate" if how == "terminate" else "abort")
+                await self.stop(asked, "abort" if how == "terminated undo" else how)
                 if how != "terminate":
                     said = await self._env.until(asked.handle, lambda s: s.rollback_workflow is not None)
                 if how == "terminated undo":  # its rollback is terminated on its way: it is started again
@@ -247,8 +245,10 @@ class Acts:
 
     async def start_rollback(self, bad: int, to: int | None = None) -> Handle:
         """Start the rollback of a generation."""
-        more = {} if to is None else {"to": to}
-        return await self._env.start_rollback(bad, "found bad", **more)
+        request: dict[str, Any] = {"reason": "found bad", "bad_generation": bad}
+        if to is not None:
+            request["to"] = to
+        return await self._env.start_run("ConstitutionRollback", self._env.rollback_id(bad), request)
 
     async def roll_back(self, bad: int, to: int | None, *, by_board: bool, how: str) -> End:
         """Roll back by hand, with one thing going wrong; the end of the run, or of the guard that finished it."""

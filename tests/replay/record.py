@@ -124,7 +124,7 @@ class Recorder:
         async with env.paused(LEAF):
             run, _ = await env.approved()
             await env.until_step(run, "sync")
-            await env.steer(run, "abort", "a mistake")
+            await run.execute_update("abort", {"reason": "a mistake"})
             status = await env.until(run, lambda s: s.rollback_workflow is not None)
             await env.go_on(LEAF)
         await env.end(run)
@@ -149,7 +149,9 @@ class Recorder:
         await env.completed()
         bad = (await env.live()).generation
         for name in ("rollback-by-hand", "rollback-found-done"):
-            run = await env.start_rollback(bad)
+            run = await env.start_run(
+                "ConstitutionRollback", env.rollback_id(bad), {"reason": "found bad", "bad_generation": bad}
+            )
             await env.end(run)
             await self.keep(name, run)
 
@@ -165,7 +167,7 @@ class Recorder:
             confirm.release()
             await env.until(run, lambda s: s.phase is Phase.RECORDS_PENDING)
         env.slack_wire.repair()
-        await env.steer(run, "retry")
+        await run.execute_update("retry", {})
         await env.end(run)
         await self.keep("update-records-pending", run)
 

@@ -20,7 +20,6 @@ PEOPLE = {
     "alva": ["board"],
     "bruno": ["board"],
     "chen": ["board"],
-    "olga": ["operator"],
 }
 
 

@@ -37,7 +37,6 @@ VERBS = [
     "promote",
     "hold",
     "resume",
-    "order",
 ]
 
 PARSED = [
@@ -81,12 +80,6 @@ PARSED = [
     ),
     pytest.param(["abort", "a/b/c", "--reason", "no"], {"run": "a/b/c", "reason": "no"}, id="abort"),
     pytest.param(["rollback", "--reason", "bad", "--to", "3"], {"reason": "bad", "to": 3}, id="rollback"),
-    pytest.param(["hold", "a/b/c", "--reason", "no", "--key", "k"], {"run": "a/b/c", "key": Path("k")}, id="hold"),
-    pytest.param(
-        ["order", "resume", "CR-1", "--key", "k", "--print"],
-        {"verb": "resume", "run": "CR-1", "print_only": True, "reason": None},
-        id="order",
-    ),
     pytest.param(["status"], {"run": None}, id="status of everything"),
     pytest.param(["show", "7", "--json"], {"what": "7", "json": True}, id="show"),
     pytest.param(["current", "--ring", "canary", "--text"], {"ring": "canary", "json": False}, id="current"),
@@ -118,8 +111,6 @@ USAGE = [
     ),
     pytest.param(["rollback", "--reason", "x", "--to", "0"], id="generation zero"),
     pytest.param(["rollback", "--reason", ""], id="empty reason"),
-    pytest.param(["rollback", "--reason", "x", "--print"], id="nothing signed to print"),
-    pytest.param(["order", "approve", "CR-1", "--key", "k"], id="no order to a run"),
     pytest.param(["approve", "CR-1", "--key", "k", "--valid-days", "90"], id="signature for a quarter"),
     pytest.param(["approve", "CR-1", "--key", "k", "--evidence", CHECKSUM], id="evidence without --print"),
     pytest.param(["load", "--reason", "x"], id="load nothing"),

@@ -228,7 +228,7 @@ async def test_a_rollback_by_hand_poisons_nothing_by_its_word(
     proposal = await env.completed()
     bad = (await env.live()).generation
     digest = proposal.checksum
-    handle = await env.start_rollback(bad, "x", **more(digest))
+    handle = await env.start_run("ConstitutionRollback", env.rollback_id(bad), {"reason": "x", **more(digest)})
     end = await env.end(handle)
     if "verdict" in more(digest):
         assert end.type == "Rejected"
@@ -244,12 +244,12 @@ async def test_a_hold_is_kept_where_nothing_is_watched(env: RunningEnvironment) 
     async with env.paused(LEAF):
         handle, proposal = await env.approved()
         await env.until_step(handle, "sync")
-        assert "held" in await env.steer(handle, "hold", "wait for me")
+        assert "held" in await handle.execute_update("hold", {"reason": "wait for me"})
         await env.go_on(LEAF)
         status = await env.until_step(handle, "watch", "waiting")
         assert "wait for me" in status.waiting_for
         assert (await env.service.release(status.generation or 0)).standing is None
-        await env.steer(handle, "resume")
+        await handle.execute_update("resume", {})
         await outcomes.completed(env, handle, proposal)
 
 

@@ -118,7 +118,7 @@ async def test_a_rollback_killed_with_its_whole_family_is_done_again(
     async with env.paused(LEAF):
         handle, proposal, generation = await mid_sync(env)
         with env.service_wire.holding("POST", "/v1/constitution/load") as load:
-            await env.steer(handle, "abort", "the test wants a rollback")
+            await handle.execute_update("abort", {"reason": "the test wants a rollback"})
             await load.reached()
             await kill_all(env)
             load.drop()
@@ -135,7 +135,7 @@ async def test_a_late_load_of_a_killed_rollback_is_confirmed_by_its_successor(
     async with env.paused(LEAF):
         handle, proposal, generation = await mid_sync(env)
         with env.service_wire.holding("POST", "/v1/constitution/load") as load:
-            await env.steer(handle, "abort", "the test wants a rollback")
+            await handle.execute_update("abort", {"reason": "the test wants a rollback"})
             await load.reached()
             await kill_all(env)
             load.release()

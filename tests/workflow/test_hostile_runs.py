@@ -148,7 +148,7 @@ async def test_an_abort_while_the_lease_is_granted_leaves_no_lease_behind(
     await env.completed()
     bad = (await env.live()).generation
     with env.service_wire.holding("POST", "/v1/constitution/lease", answered=True) as lease:
-        handle = await env.start_rollback(bad)
+        handle = await env.start_run("ConstitutionRollback", env.rollback_id(bad), {"reason": "found bad"})
         await lease.reached()
         with contextlib.suppress(WorkflowUpdateFailedError):
             await handle.execute_update("abort", {"reason": "changed my mind"})
@@ -172,7 +172,7 @@ async def test_a_rollback_by_hand_that_waits_for_the_board_does_not_keep_a_bad_r
             "ConstitutionRollback", env.rollback_id(status.generation or 0), {"reason": "two back", "to": restore}
         )
         await env.until_step(by_hand, "board", "waiting")
-        await env.steer(update, "abort", "it is bad")
+        await update.execute_update("abort", {"reason": "it is bad"})
         end = await env.end(update, timedelta(seconds=60))
     assert end.type == "RolledBack", end.message
     assert (await env.live()).checksum == before.checksum
@@ -240,7 +240,7 @@ async def test_a_stranger_under_the_id_of_a_rollback_does_not_keep_a_bad_release
             id=env.rollback_id(generation),
             task_queue=queue,
         )
-        await env.steer(handle, "abort", "a mistake")
+        await handle.execute_update("abort", {"reason": "a mistake"})
         await env.go_on(LEAF)
     await outcomes.rolled_back(env, handle, proposal, live)
     status = await env.status(handle)

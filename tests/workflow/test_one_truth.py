@@ -32,7 +32,9 @@ async def test_a_confirmed_release_that_is_undone_by_hand_still_says_what_it_was
     handle, proposal = await env.approved()
     release = await outcomes.completed(env, handle, proposal)
     before = await env.status(handle)
-    undo = await env.start_rollback(release.generation, "an auditor | found *it* <bad>")
+    undo = await env.start_run(
+        "ConstitutionRollback", env.rollback_id(release.generation), {"reason": "an auditor | found *it* <bad>"}
+    )
     assert (await env.end(undo)).result["outcome"] == Outcome.ROLLED_BACK
     await outcomes.undone(env, proposal, live)
     assert await env.status(handle) == before, "what a closed run says is final"
@@ -45,12 +47,12 @@ async def test_an_abort_names_itself_in_every_record(env: RunningEnvironment, li
     async with env.paused(LEAF):
         handle, proposal = await env.approved()
         await env.until_step(handle, "sync")
-        await env.steer(handle, "abort", "a mistake")
+        await handle.execute_update("abort", {"reason": "a mistake"})
         await env.until(handle, lambda s: s.rollback_workflow is not None)
         await env.go_on(LEAF)
         _, undoing = await outcomes.rolled_back(env, handle, proposal, live)
     bad = await env.service.release(undoing.rollback_of or 0)
-    assert "aborted by olga: a mistake" in bad.standings[-1].reason
+    assert "aborted: a mistake" in bad.standings[-1].reason
 
 
 async def test_the_cause_of_a_step_that_is_tried_again_is_in_status(

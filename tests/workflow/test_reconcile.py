@@ -153,9 +153,8 @@ async def test_a_release_that_no_run_made_is_named_and_not_touched(
     current = await env.author.current()
     assert current is not None
     assert current.generation == generation
-    key = ("--key", str(env.files.directory / "keys" / "olga.tsk"), "--yes", "--wait", "--timeout", "50")
     code, _, err = await env.constitution(
-        "rollback", "--bad-generation", str(generation), "--reason", "out of band", *key
+        "rollback", "--bad-generation", str(generation), "--reason", "out of band", "--yes", "--wait", "--timeout", "50"
     )
     assert code == 0, err
 

@@ -35,7 +35,7 @@ async def test_an_outage_of_slack_leaves_the_release_live_and_is_told_once_when_
     assert isinstance(refused.value.cause, ApplicationError)
     assert f"constitution rollback --bad-generation {status.generation} " in refused.value.cause.message
     env.slack_wire.repair()
-    await env.steer(handle, "retry")
+    await handle.execute_update("retry", {})
     await outcomes.completed(env, handle, proposal)
 
 

@@ -170,7 +170,7 @@ async def test_an_update_that_was_rolled_back_is_reset_and_stays_rolled_back(
 ) -> None:
     async with env.paused(LEAF):
         handle, proposal = await synced(env)
-        await env.steer(handle, "abort", "a mistake")
+        await handle.execute_update("abort", {"reason": "a mistake"})
         await env.until(handle, lambda s: s.rollback_workflow is not None)
         await env.go_on(LEAF)
         await outcomes.rolled_back(env, handle, proposal, live)
@@ -195,7 +195,7 @@ async def test_a_finished_rollback_is_reset_and_finds_its_work_done(
 ) -> None:
     proposal = await env.completed()
     bad = (await env.live()).generation
-    handle = await env.start_rollback(bad)
+    handle = await env.start_run("ConstitutionRollback", env.rollback_id(bad), {"reason": "found bad"})
     first = await env.end(handle)
     await closed(env, handle)
     undoing = await outcomes.undone(env, proposal, live)

@@ -17,9 +17,7 @@ async def test_a_confirmed_release_is_rolled_back_by_one_command_and_a_second_st
 ) -> None:
     proposal = await env.completed()
     bad = (await env.live()).generation
-    code, out, err = await env.constitution(
-        "rollback", "--reason", "found bad", "--yes", "--json", "--key", str(env.files.directory / "keys" / "olga.tsk")
-    )
+    code, out, err = await env.constitution("rollback", "--reason", "found bad", "--yes", "--json")
     assert code == 0, err
     handle = env.run(json.loads(out)["workflow_id"])
     assert handle.id == env.rollback_id(bad)
@@ -44,7 +42,7 @@ async def test_two_starts_at_once_attach(env: RunningEnvironment, live: CurrentC
     proposal = await env.completed()
     bad = (await env.live()).generation
     with env.service_wire.holding("POST", "/v1/constitution/load") as load:
-        first = await env.start_rollback(bad)
+        first = await env.start_run("ConstitutionRollback", env.rollback_id(bad), {"reason": "found bad"})
         await load.reached()
         code, _, err = await env.constitution("rollback", "--reason", "me too", "--bad-generation", str(bad), "--yes")
         assert code == 0, err
@@ -59,7 +57,7 @@ async def test_two_starts_at_once_attach(env: RunningEnvironment, live: CurrentC
 async def test_what_was_rolled_back_needs_a_board_to_be_undone_again(env: RunningEnvironment) -> None:
     await env.completed()
     bad = (await env.live()).generation
-    first = await env.start_rollback(bad)
+    first = await env.start_run("ConstitutionRollback", env.rollback_id(bad), {"reason": "found bad"})
     assert (await env.end(first)).type is None
     handle = await env.start_run(
         "ConstitutionRollback", env.rollback_id(bad + 1), {"reason": "it was good after all", "to": bad}
@@ -87,7 +85,9 @@ async def test_a_rollback_pre_empts_an_update_that_waits_in_sync_and_both_end_tr
         handle, proposal = await env.approved()
         status = await env.until_step(handle, "sync")
         assert status.generation == live.generation + 1
-        rollback = await env.start_rollback(status.generation, "stop it")
+        rollback = await env.start_run(
+            "ConstitutionRollback", env.rollback_id(status.generation), {"reason": "stop it"}
+        )
         await env.until(rollback, lambda s: s.generation is not None)
         await env.go_on(LEAF)
         end = await env.end(rollback)

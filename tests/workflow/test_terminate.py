@@ -103,7 +103,7 @@ async def test_a_rollback_that_is_terminated_is_started_again_by_its_parent(
         await env.until_step(handle, "sync")
         load = "POST", "/v1/constitution/load"
         with env.service_wire.holding(*load) as late, env.service_wire.holding(*load) as own:
-            await env.steer(handle, "abort", "a mistake")
+            await handle.execute_update("abort", {"reason": "a mistake"})
             await late.reached()  # the rollback is about to restore
             rollback = env.run((await env.status(handle)).rollback_workflow or "")
             first = (await rollback.describe()).run_id
@@ -125,7 +125,7 @@ async def test_a_rollback_by_hand_that_is_terminated_is_finished_by_its_guard(
     proposal = await env.completed()
     bad = (await env.live()).generation
     with env.service_wire.holding("POST", "/standing") as stand:
-        rollback = await env.start_rollback(bad)
+        rollback = await env.start_run("ConstitutionRollback", env.rollback_id(bad), {"reason": "found bad"})
         await stand.reached()
         guard = await env.guard_of(rollback)
         await rollback.terminate("an operator's mistake")
@@ -144,8 +144,9 @@ async def test_a_rollback_terminated_after_it_withdrew_the_release_is_finished_b
 ) -> None:
     proposal = await env.completed()
     bad = (await env.live()).generation
+    request = {"reason": "it spikes"}
     async with env.paused(LEAF):
-        rollback = await env.start_rollback(bad, "it spikes")
+        rollback = await env.start_run("ConstitutionRollback", env.rollback_id(bad), request)
         await env.until_step(rollback, "sync")
         guard = await env.guard_of(rollback)
         await rollback.terminate("an operator's mistake")

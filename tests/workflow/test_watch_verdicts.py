@@ -203,7 +203,7 @@ async def blind(watched: Watched, strategy: str, glimpse: int) -> AsyncIterator[
         finally:
             watched.go_on()
             if (await handle.describe()).status is WorkflowExecutionStatus.RUNNING:  # a failed test holds the lease
-                await watched.env.steer(handle, "abort", "the test is over")
+                await handle.signal("abort", {"reason": "the test is over"})
 
 
 async def said(watched: Watched, handle: Handle) -> Verdict | None:
@@ -237,7 +237,7 @@ async def test_an_anomaly_that_is_held_waits_quietly_for_a_person(
     await eventually(more, timedelta(seconds=60))
     # A watch that is asked again answers at once, as its alarm stays raised: that would be thousands of events an hour.
     assert await watched.events(handle) <= events + 2
-    assert await watched.env.steer(handle, "abort", "it is the release")
+    assert await handle.execute_update("abort", {"reason": "it is the release"})
     await outcomes.rolled_back(watched.env, handle, proposal, before, Standing.POISONED)
     assert await said(watched, handle) is Verdict.ANOMALY
 
@@ -259,7 +259,7 @@ async def test_a_watch_that_would_be_blind_is_found_before_publish_and_treated_a
             assert (status.generation, status.step) == (None, "watch")
             assert "not published blind: undetectable" in status.waiting_for
             asked = await watched.events(handle)
-            assert await env.steer(handle, "retry")
+            assert await handle.execute_update("retry", {})
             await eventually(partial(looked_again, watched, handle, asked), timedelta(seconds=30))
         await env.until(handle, needs_a_person, MINUTES)
         assert await handle.execute_update("abort", {"reason": "too little traffic"})
@@ -290,7 +290,7 @@ async def test_what_could_not_be_judged_is_treated_as_declared(
                 watched.go_on()
                 await watched.steady()
                 assert await watched.events(handle) <= events + 50  # looks at whether the watch was paused by hand
-                assert await env.steer(handle, "resume")
+                assert await handle.execute_update("resume", {})
                 await outcomes.completed(env, handle, proposal)
             case "extend-once":
                 await env.until(handle, lambda status: status.verdict is expected, MINUTES)

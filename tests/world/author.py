@@ -21,8 +21,6 @@ from constitution.api import (
     LeaseRequest,
     LoadRequest,
     LoadResult,
-    OrderRecord,
-    OrderRequest,
     StandingRequest,
     WorkflowRef,
 )
@@ -40,7 +38,6 @@ from constitution.release import (
     Standing,
     Verdict,
 )
-from constitution.rollback_plan import step_of
 from constitution.trust.approval import ApprovalPredicate, BoardDecision, OrderPredicate
 from constitution.trust.attestation import GatePredicate, GoldenReport, SyncPredicate, WatchPredicate
 from constitution.trust.plan import Plan
@@ -303,56 +300,20 @@ class Author:
         self, generation: int, order: str, members: Sequence[str] = BOARD, **changes: Any
     ) -> tuple[Envelope, ...]:
         """Board members' orders about a release."""
-        release = await self.worker.release(generation)
+        release, now = await self.worker.release(generation), datetime.now(UTC)
         said = {
+            "environment": ENVIRONMENT,
             "workflow_id": release.workflow["workflow_id"],
             "update_id": release.update_id,
             "order": order,
-            "step": step_of(generation),
-            **changes,
-        }
-        return tuple(self.signed_order(person, **said) for person in members)
-
-    # --- orders to a run
-
-    def signed_order(self, person: str, **said: Any) -> Envelope:
-        """A person's order."""
-        now = datetime.now(UTC)
-        predicate = {
-            "environment": ENVIRONMENT,
-            "reason": "the test asks",
+            "step": f"generation-{generation}",
+            "reason": "it must go",
             "issued_at": now,
             "expires_at": now + timedelta(hours=1),
-            **said,
+            **changes,
         }
-        return sign_order(OrderPredicate.model_validate(predicate), self.files.tsk(person))
-
-    def order(self, verb: str, workflow_id: str, status: Status, person: str = "olga", /, **changes: Any) -> Envelope:
-        """An order to the run that says this of itself; by default an operator's."""
-        step = status.step if verb in {"retry", "skip"} else None
-        if verb == "rollback":
-            step = step_of(status.undoes or 0)
-        about = {"workflow_id": workflow_id, "update_id": status.update_id, "order": verb, "step": step}
-        return self.signed_order(person, **{**about, **changes})
-
-    def order_request(
-        self, update_id: str, verb: str, person: str = "olga", /, *, step: str | None = None, **changes: Any
-    ) -> OrderRequest:
-        """An order, as the run "test" hands it to constitution-service."""
-        about = {"workflow_id": "test", "update_id": update_id, "order": verb, "step": step}
-        return OrderRequest(
-            update_id=update_id,
-            workflow=WorkflowRef(workflow_id="test", run_id="run"),
-            attempt=f"run/{uuid4().hex}",
-            order=verb,
-            step=step,
-            envelope=self.signed_order(person, **{**about, **changes}),
-        )
-
-    async def ordered(self, update_id: str, generation: int, /, **changes: Any) -> OrderRecord:
-        """Have an operator's order to undo a release accepted."""
-        request = self.order_request(update_id, "rollback", step=step_of(generation), **changes)
-        return await self.worker.accept_order(request)
+        predicate = OrderPredicate.model_validate(said)
+        return tuple(sign_order(predicate, self.files.tsk(person)) for person in members)
 
     # --- releasing
 
@@ -383,13 +344,7 @@ class Author:
         )
 
     async def lease(self, update_id: str, kind: Kind = Kind.UPDATE, step: str | None = None) -> Lease:
-        """Take the lease; an undo is ordered first, by an operator, where anything is live."""
         request = LeaseRequest(update_id=update_id, kind=kind, workflow_id="test")
-        if kind.undoes:
-            live = max((release.generation for release in await self.worker.releases()), default=None)
-            request = request.model_copy(update={"own_only": live is None, "undoes": live})
-            if live is not None:
-                await self.ordered(update_id, live)
         return await self.worker.acquire_lease(request, key(update_id, step or f"lease-{uuid4().hex}"))
 
     async def release_lease(self, lease: Lease) -> None:

@@ -18,7 +18,6 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
-from uuid import uuid4
 
 from slack_sdk import WebClient
 from temporalio.api.enums.v1 import EventType, WorkflowTaskFailedCause
@@ -57,7 +56,7 @@ SERVERS = ("TEMPORAL_", "DATABASE_", "REDIS_", "KAFKA_", "PROMETHEUS_URL", "SLAC
 ADMIN = ("DATABASE_ADMIN_URL", "SLACK_ADMIN_TOKEN")  # settings for those who make environments, not for what runs there
 
 # Chen may write change requests, too: so that the board has an author among it.
-PEOPLE = (*ceremony.PEOPLE[:3], replace(ceremony.PEOPLE[3], roles=("board", "author")), *ceremony.PEOPLE[4:])
+PEOPLE = (*ceremony.PEOPLE[:3], replace(ceremony.PEOPLE[3], roles=("board", "author")))
 
 
 # --- constitution-service alone
@@ -162,7 +161,6 @@ class RunningEnvironment:
             environment=given,
             overrides={"NAMESPACE": names.namespace, **own, **settings},
         )
-        self._steering = "refuse"
         self._deadlines = {"sync": round(10 * pace()), "person": 600, "gate": 120}
         self._stopped: set[str] = set()
         self._looked_at: set[str] = set()
@@ -224,7 +222,6 @@ class RunningEnvironment:
             'tenants = ["global", "acme"]',
             f"gate = {json.dumps(str(self.gate))}",
             f'channel = "#{self.channel}"',
-            f'unsigned_steering = "{self._steering}"',
             "[strategies.default]",
             "watch_seconds = 0",
             "[strategies.watched]",
@@ -245,25 +242,21 @@ class RunningEnvironment:
         self.files.environment_file.write_text("\n".join(lines) + "\n")
 
     @asynccontextmanager
-    async def configured(
-        self, *, gate: Path | None = None, steering: str | None = None, **deadlines: int
-    ) -> AsyncIterator[None]:
-        """Let worker, assessor and, for another way of steering, the service run with another environment.toml."""
-        before = self._deadlines, self.gate, self._steering
-        asked = ("worker", "assessor") if steering is None else ("constitution-service", "worker", "assessor")
-        self._steering = steering or self._steering
+    async def configured(self, *, gate: Path | None = None, **deadlines: int) -> AsyncIterator[None]:
+        """Let worker and assessor run with another environment.toml until the block ends."""
+        before = self._deadlines, self.gate
         self._deadlines, self.gate = self._deadlines | deadlines, gate or self.gate
-        await self._configure_anew(asked)
+        await self._configure_anew()
         try:
             yield
         finally:
-            self._deadlines, self.gate, self._steering = before
-            await self._configure_anew(asked)
+            self._deadlines, self.gate = before
+            await self._configure_anew()
 
-    async def _configure_anew(self, names: Sequence[str]) -> None:
+    async def _configure_anew(self) -> None:
         self._write_environment()
-        for name in names:
-            await self.restart(name)
+        await self.restart("worker")
+        await self.restart("assessor")
 
     async def kill(self, name: str) -> None:
         """SIGKILL, and wait until it is gone."""
@@ -321,28 +314,6 @@ class RunningEnvironment:
         """Start the update of a proposal."""
         workflow_id = self.update_id(proposal.change_request)
         return await self.start_run("ConstitutionUpdate", workflow_id, proposal.input | more)
-
-    async def start_rollback(self, bad: int, reason: str = "found bad", **more: Any) -> WorkflowHandle[Any, Any]:
-        """Start the rollback of a generation by hand, ordered by an operator."""
-        workflow_id, update_id = self.rollback_id(bad), str(uuid4())
-        stand_in = Status(workflow="ConstitutionRollback", phase=Phase.RUNNING, update_id=update_id, undoes=bad)
-        envelope = self.author.order("rollback", workflow_id, stand_in, reason=reason)
-        request = {
-            "reason": reason,
-            "bad_generation": bad,
-            "update_id": update_id,
-            "order": envelope.model_dump(mode="json"),
-            **more,
-        }
-        return await self.start_run("ConstitutionRollback", workflow_id, request)
-
-    async def steer(
-        self, handle: WorkflowHandle[Any, Any], verb: str, reason: str = "the test asks", **more: Any
-    ) -> str:
-        """Have an operator order a run to do something; what it answers."""
-        envelope = self.author.order(verb, handle.id, await self.status(handle), reason=reason)
-        answer: str = await handle.execute_update(verb, {"order": envelope.model_dump(mode="json")}, **more)
-        return answer
 
     async def status(self, handle: WorkflowHandle[Any, Any]) -> Status:
         """Ask a run; while its worker is away there is no answer yet."""

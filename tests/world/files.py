@@ -45,7 +45,7 @@ class EnvironmentFiles:
         return self.directory / "environment.toml"
 
     def tsk(self, person: str) -> bytes:
-        """A person's secret key."""
+        """The secret key of an author or a board member."""
         return (self.directory / "keys" / f"{person}.tsk").read_bytes()
 
     def key_file(self, client: str) -> Path:

@@ -31,7 +31,6 @@ from constitution.trust.trust_policy import TrustPolicy
 from services.constitution_service.artifacts import artifacts, change_requests, evidence
 from services.constitution_service.context import Context
 from services.constitution_service.errors import NotPossibleError
-from services.constitution_service.releasing import undo_rules
 from services.constitution_service.tables import release_queries, releases
 from services.constitution_service.tables.releases import Pointer
 from signatures.approved import approved
@@ -74,11 +73,9 @@ class Situation:
         pointers: what each ring of the load obeys now.
         current: the newest of these; None if none obeys anything.
         highest_version: that was ever live.
-        leased_at: when the lease was taken.
     """
 
     moment: datetime
-    leased_at: datetime
     pointers: Mapping[str, Pointer]
     current: Pointer | None
     highest_version: str | None = field(default=None)
@@ -191,9 +188,6 @@ async def _for_undoing(
         signatures = await _signatures(context, stored, signatures_at)
     granted = await preauthorisation(connection, context, bad, situation.moment)
     if granted is not None and granted == (request.kind, request.checksum):
-        await undo_rules.require_order(
-            connection, context, bad, request.update_id, at=situation.leased_at, now=situation.moment
-        )
         approvers, approvals = bad.approvers, bad.approvals
     else:
         thresholds = context.trust.thresholds

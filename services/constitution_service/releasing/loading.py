@@ -11,7 +11,7 @@ import structlog
 
 from adapters.postgres import Connection
 from constitution import events
-from constitution.api import Lease, LoadRequest, LoadResult
+from constitution.api import LoadRequest, LoadResult
 from constitution.errors import ConflictError, StaleGenerationError
 from constitution.release import ReleasePredicate
 from services.constitution_service.audit import audit_events
@@ -68,7 +68,7 @@ async def load(context: Context, request: LoadRequest, key: str, client: str) ->
             )
         await updates.require_loadable(connection, environment, request)
         highest = await releases.highest_generation(connection, environment)
-        situation = await _situation(connection, context, request, held)
+        situation = await _situation(connection, context, request)
         if request.expected_generation != highest:
             raise StaleGenerationError(
                 f"expected_generation is {request.expected_generation}; the highest is {highest}",
@@ -110,7 +110,7 @@ def _current(highest: int, current: Pointer | None) -> dict[str, object]:
     return {"generation": highest, "version": current.version, "checksum": current.checksum}
 
 
-async def _situation(connection: Connection, context: Context, request: LoadRequest, held: Lease) -> Situation:
+async def _situation(connection: Connection, context: Context, request: LoadRequest) -> Situation:
     known = context.config.environment.rings()
     unknown = sorted(set(request.rings) - set(known))
     if unknown or len(set(request.rings)) != len(request.rings):
@@ -122,7 +122,6 @@ async def _situation(connection: Connection, context: Context, request: LoadRequ
         raise NotPossibleError("the rings obey different constitutions; load them one by one")
     return Situation(
         moment=await now_of(connection),
-        leased_at=held.acquired_at,
         pointers=ours,
         current=current,
         highest_version=await release_queries.highest_version(connection, context.environment, request.checksum),

@@ -4,8 +4,7 @@ A caller's claim is no proof: a stolen worker's token could otherwise confirm an
 document for ever.
 *confirmed*: attestations that every target obeys this very release, and of a watch of it as the board signed it, whose
 verdict its strategy does not roll back (invariant 5). No watch is needed for an undo, a first release, or where the
-board signed that there is none; orders to promote stand for it. What a strategy holds for a person takes an accepted
-resume, too; and whatever is signed, nothing is confirmed while an operator holds it.
+board signed that there is none; orders to promote stand for it.
 *withdrawn*: a later release undoes it, or the board denied it while it was live.
 *poisoned*: the same for a confirmed release, and an attestation of such a watch that saw an anomaly.
 Instead of each: orders of as many board members as a rollback takes, that name the release.
@@ -21,14 +20,13 @@ from adapters.postgres import Connection
 from constitution.api import StandingRequest, UpdateState
 from constitution.errors import ContentError, EvidenceError, Issue
 from constitution.release import Envelope, Release, Standing, Verdict
-from constitution.rollback_plan import step_of
 from constitution.trust import approval_rules
 from constitution.trust.attestation import SyncPredicate, WatchPredicate, deciding
 from constitution.trust.plan import Plan
 from services.constitution_service.artifacts import attestations
 from services.constitution_service.context import Context
 from services.constitution_service.errors import StandingConflictError
-from services.constitution_service.tables import orders, releases, updates
+from services.constitution_service.tables import releases, updates
 from services.constitution_service.tables.clock import now_of
 from signatures.approved import approved
 from signatures.statements import verify_order
@@ -65,13 +63,8 @@ async def require_confirmable(
     """Demand that a release may be called confirmed, and return the verdict about it.
 
     Raises:
-        HeldError: an operator holds it.
         EvidenceError: no assessor has seen what it takes; with every reason.
     """
-    given: list[orders.OrderRow] = []
-    if not found.kind.undoes:  # an undo carries the id of the update that it undid
-        given = await orders.of_update(connection, context.environment, found.update_id)
-        orders.require_not_held(given, context.trust.thresholds.override)
     now = await now_of(connection)
     issues = await _orders(context, found, request, now)
     if issues is None:
@@ -94,13 +87,6 @@ async def require_confirmable(
     decided = deciding(watches)
     if await _orders(context, found, request, now, order="promote") is None:
         return Verdict.CANNOT_TELL if decided is None else decided.verdict
-    return _require_confirming(decided, found, plan, seen, given)
-
-
-def _require_confirming(
-    decided: WatchPredicate | None, found: Release, plan: Plan, seen: Seen, given: Sequence[orders.OrderRow]
-) -> Verdict:
-    """Demand that the watch confirms, by the strategy that the board signed or by the resume that ended its hold."""
     if decided is None:
         refused = [Issue(code="watch", message=why) for said in seen.watches for why in said.problems(found, plan)]
         raise EvidenceError(
@@ -115,12 +101,10 @@ def _require_whole(found: Release, plan: Plan, decided: WatchPredicate, watches:
     least = found.effective_at + timedelta(seconds=plan.watch.watch_seconds) - ENDS_EARLY
     if decided.verdict is not Verdict.ANOMALY and decided.ends_at < least:
         raise EvidenceError(f"this watch ended at {decided.ends_at}, before its strategy's end at {least}")
-    action = plan.watch.action(decided.verdict)
-    if action == "rollback":
-        raise EvidenceError(f"the watch says {decided.verdict.value}, which its strategy rolls back")
-    if action != "continue" and not orders.is_resumed(given, since=found.effective_at):
-        raise EvidenceError(f"the watch says {decided.verdict.value}, and nobody has resumed it")
-    return decided.verdict
+    for watch in watches:  # a longer one does not outvote a whole one: whoever has activities run chooses the length
+        whole = watch.verdict is Verdict.ANOMALY or watch.ends_at >= least
+        if whole and plan.watch.action(watch.verdict) == "rollback":
+            raise EvidenceError(f"the watch says {watch.verdict.value}, which its strategy rolls back")
 
 
 async def require_undone(
@@ -226,7 +210,7 @@ async def _orders(
     """Return the problems of the orders, or None if they suffice; by default those that name the release."""
     promotes = order is not None
     needed = context.trust.thresholds.override if promotes else context.trust.thresholds.rollback
-    step = None if promotes else step_of(found.generation)
+    step = None if promotes else f"generation-{found.generation}"
     people: set[str] = set()
     issues: list[Issue] = []
     for index, envelope in enumerate(request.orders):

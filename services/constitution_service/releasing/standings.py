@@ -38,7 +38,6 @@ async def append(context: Context, generation: int, request: StandingRequest, ke
         LeaseLostError: the token is not the current one.
         NotCurrentError: only what is live can be confirmed.
         UpdateClosedError: the board has denied what should be confirmed.
-        HeldError: an operator holds it.
         StandingConflictError: another standing is recorded that this one cannot follow, or nothing has undone it.
         EvidenceError: no assessor has signed what the standing takes.
         PostgresBehindError: the database has lost releases; its current release may not be the live one.
