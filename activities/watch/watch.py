@@ -21,6 +21,7 @@ from activities.past_releases import past_releases
 from activities.ports import ActivityConfig, ConstitutionService, Metrics
 from activities.watch.live import LiveWatch, finite, shaped
 from activities.watch.plan import plan
+from activities.watch.preflight import Preflight, lack_of_samples, rehearse
 from activities.watch.query import history_seconds, resolved, selector
 from constitution.checksum import Checksum
 from constitution.environment import Strategy
@@ -29,21 +30,17 @@ from constitution.model import Model
 from constitution.past import Past
 from constitution.release import Standing, Verdict
 from constitution.trust.attestation import WatchPredicate
-from constitution.watch.counters import InvalidSeriesError, parse_matrix
+from constitution.watch.counters import InvalidSeriesError
 from constitution.watch.evidence import WatchEvidence
-from constitution.watch.power import describe_power
 from constitution.watch.prediction import Expected, Prediction
 from constitution.watch.quantities import QUANTITIES
-from constitution.watch.spike import Reading, SpikeTest, power
 from constitution.watch.watching_family import FamilyWatch, Watched
 
 OVERLAP = timedelta(minutes=2)  # each round reads this much again: a sample that Prometheus stored late is seen
 BEAT = timedelta(seconds=1)  # how long a round may be silent
 GRACE = timedelta(seconds=60)  # after the watch's end, how long a silent Prometheus is waited for
-STALE = timedelta(seconds=15)  # a newest sample older than this (or three scrapes) means that nobody scrapes
 MAX_RAW = 24 * 1024 * 1024  # bytes of raw samples in the evidence; the sums per scrape are always all there
 LEAST_SAMPLE = 18  # bytes of the shortest one as JSON: a time in whole seconds, a value of one digit
-REHEARSAL_STEPS = 60  # looks of the rehearsed watch, evenly spaced
 
 T = TypeVar("T")
 Matrices = dict[str, list[dict[str, Any]]]
@@ -74,15 +71,6 @@ class WatchTask(Model):
     until_seconds: float
     tenants: tuple[str, ...] = ()
     evidence: Checksum | None = None
-
-
-class Preflight(Model):
-    """Whether a watch could judge a release published now; ``verdict`` says why not."""
-
-    ready: bool
-    verdict: Verdict | None
-    detail: str
-    power: str
 
 
 class WatchReport(Model):
@@ -136,12 +124,12 @@ class Watch:
         watched = plan(x.strategy, _base(x), await self._expected(x))
         matrices = await self._ask(x, watched, history_seconds(x.strategy), now)
         asked = {QUANTITIES[name].metric for name, one in watched.items() if one.required}
-        lack = _lack_of_samples({name: matrices[name] for name in sorted(asked)}, now, x.strategy)
+        lack = lack_of_samples({name: matrices[name] for name in sorted(asked)}, now, x.strategy)
         if lack is not None:
             return Preflight(ready=False, verdict=Verdict.NO_DATA, detail=lack, power="")
         windows = await self._left_out()
         family = await asyncio.to_thread(_begin, matrices, now, x, watched, windows)
-        return _preflight(family)
+        return rehearse(family)
 
     @activity.defn
     @classified
@@ -444,49 +432,6 @@ def _live(
     if x.until_seconds > _base(x):
         live.watch.extend(x.until_seconds - _base(x))
     return live
-
-
-def _preflight(family: FamilyWatch) -> Preflight:
-    """Rehearse each quantity; the first required one that could not end as ``ok`` speaks."""
-    several = len(family.watches) > 1
-    powers = []
-    lack: tuple[Verdict | None, str] | None = None
-    detail = ""
-    for name, one in family.watches.items():
-        test, prefix = one.test, f"{name}: " if several else ""
-        end = _rehearse(test)
-        sentence = describe_power(power(test.baseline, test.parameters), test.parameters.bake_s)
-        powers.append(prefix + sentence)
-        detail = detail or end.reason
-        if end.verdict is not Verdict.OK and family.watched[name].required and lack is None:
-            lack = (end.verdict, prefix + end.reason)
-    if lack is None:
-        return Preflight(ready=True, verdict=None, detail=detail, power="; ".join(powers))
-    return Preflight(ready=False, verdict=lack[0], detail=lack[1], power="; ".join(powers))
-
-
-def _rehearse(test: SpikeTest) -> Reading:
-    """End a copy of the test after a watch in which the baseline's traffic goes on unchanged."""
-    copy = SpikeTest.start(test.baseline, test.parameters)
-    seconds = test.parameters.bake_s / REHEARSAL_STEPS
-    exposure = seconds * test.baseline.exposure_per_second
-    for _ in range(REHEARSAL_STEPS):
-        copy.observe(test.baseline.rate * exposure, exposure, seconds)
-    return copy.finish()
-
-
-def _lack_of_samples(matrices: Matrices, now: datetime, strategy: Strategy) -> str | None:
-    for metric, matrix in matrices.items():
-        try:
-            newest = max((samples[-1][0] for _, samples in parse_matrix(matrix) if samples), default=None)
-        except InvalidSeriesError as error:
-            raise InvalidRequestError(f"Prometheus answered with something that is no matrix: {error}") from error
-        if newest is None:
-            return f"the metric is missing: Prometheus has no sample of {metric}; is the policy engine scraped?"
-        age = now.timestamp() - newest
-        if age > max(3 * strategy.scrape_seconds, STALE.total_seconds()):
-            return f"the metric is stale: the newest sample of {metric} is {age:.0f} s old"
-    return None
 
 
 def _undone_at(bad: Past, releases: Sequence[Past]) -> datetime | None:
