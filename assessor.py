@@ -100,7 +100,12 @@ async def activities(configuration: Configuration) -> AsyncIterator[list[Callabl
         )
         targets = HttpTargets(configuration.client_key, config.name)
         stack.push_async_callback(targets.aclose)
-        metrics = PrometheusMetrics(settings.prometheus_url)
+        metrics = PrometheusMetrics(
+            settings.prometheus_url,
+            token_file=settings.prometheus_token_file,
+            certificate=settings.prometheus_certificate_file,
+            certificate_key=settings.prometheus_certificate_key_file,
+        )
         stack.callback(metrics.close)
         assessor = Attester(service=service, config=config, key=configuration.assessor_key)
         holders: tuple[object, ...] = (
@@ -135,7 +140,7 @@ async def serve(configuration: Configuration) -> None:
             graceful_shutdown_timeout=timedelta(seconds=settings.drain_seconds),
         )
         sys.stderr.write(f"{NAME}: polling {names.assessor_queue()} for {configuration.config.name}\n")
-        await poll(NAME, worker, stop, settings.drain_seconds)
+        await poll(NAME, worker, stop, settings.drain_seconds, configuration.config.holder)
 
 
 if __name__ == "__main__":

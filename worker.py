@@ -37,6 +37,7 @@ from activities.broadcast import Broadcast
 from activities.callers import OnlyOurRuns
 from activities.confirm import Confirm
 from activities.deployment import DeploymentActivities
+from activities.orders import Orders
 from activities.preconditions import Preconditions
 from activities.publish import Publish
 from activities.reconcile.archive_checks import ArchiveChecks
@@ -55,7 +56,7 @@ from adapters.ledger import PostgresLedger
 from adapters.postgres import Database
 from adapters.process_settings import read_settings
 from adapters.redis_cache import ConstitutionCache
-from adapters.redis_cache import connect as connect_redis
+from adapters.redis_client import connect as connect_redis
 from adapters.runs import TemporalRuns, TemporalSearch
 from adapters.schedule import schedule_reconciliation
 from adapters.settings import PollingSettings, WorkerSettings
@@ -68,8 +69,10 @@ from constitution.names import Names
 from constitution.reconciliation import stack_of
 from constitution_client.exit import leave
 from constitution_client.service import ConstitutionServiceClient
+from constitution_follow.trust_watch import watch_trust
 from services.common.logs import configure_logging
 from signatures.tokens import ClientKey
+from signatures.trust_holder import TrustHolder
 from workflows.conversion import data_converter
 from workflows.guard import ConstitutionGuard
 from workflows.one_argument import OneArgument
@@ -216,7 +219,10 @@ async def activities(configuration: Configuration, client: Client) -> AsyncItera
             ConstitutionServiceClient(settings.constitution_service_url, configuration.client_key, environment)
         )
         database = Database(
-            settings.database_reader_url.get_secret_value(), application_name="constitution-worker", connections=8
+            settings.database_reader_url.get_secret_value(),
+            application_name="constitution-worker",
+            connections=8,
+            password_file=settings.database_password_file,
         )
         await database.open()
         stack.push_async_callback(database.close)
@@ -247,6 +253,7 @@ async def activities(configuration: Configuration, client: Client) -> AsyncItera
             Restore(service=service, config=config),
             RunGroup(service=service),
             Audit(service=service),
+            Orders(service=service, config=config),
             RunsActivities(runs=runs),
             Reconcile(service=service, config=config, runs=runs, search=search, names=names),
             TargetChecks(service=service, targets=targets, topic=events, config=config),
@@ -393,17 +400,18 @@ async def serve(configuration: Configuration) -> None:
             f"worker: polling {task_queue} for {configuration.config.name}, {build}\n"
             + (_how_to_begin(deployed.version) if deployed.use_worker_versioning else "")
         )
-        await poll("worker", worker, stop, settings.drain_seconds)
+        await poll("worker", worker, stop, settings.drain_seconds, configuration.config.holder)
 
 
-async def poll(name: str, worker: Worker, stop: asyncio.Event, drain_seconds: int) -> None:
-    """Run a worker until it is asked to stop, then drain it.
+async def poll(name: str, worker: Worker, stop: asyncio.Event, drain_seconds: int, trust: TrustHolder) -> None:
+    """Run a worker until it is asked to stop, then drain it; meanwhile take each next version of the trust policy.
 
     Raises:
         UnavailableError: Temporal ends it for good.
     """
     running = asyncio.create_task(worker.run(), name="worker")
     stopping = asyncio.create_task(stop.wait(), name="stop")
+    watching = asyncio.create_task(watch_trust(trust), name="trust")
     await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
     if not running.done():
         sys.stderr.write(f"{name}: draining for up to {drain_seconds} s\n")
@@ -413,6 +421,8 @@ async def poll(name: str, worker: Worker, stop: asyncio.Event, drain_seconds: in
         await running
     except RuntimeError as error:
         raise UnavailableError(f"Temporal ended this worker: {error}") from error
+    finally:
+        watching.cancel()
 
 
 def asked_to_stop() -> asyncio.Event:

@@ -1,6 +1,7 @@
 """Audit and logging: the legal archive in git, the SIEM's position, the closed event histories."""
 
 import asyncio
+import contextlib
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
@@ -11,6 +12,7 @@ from activities.blocks import when
 from activities.decisions import require_signed_denial
 from activities.failures import classified
 from activities.folder import (
+    ReleaseOutcome,
     change_log_key,
     change_log_row,
     denial_folder,
@@ -24,15 +26,20 @@ from activities.folder import (
 from activities.keys import require_environment
 from activities.past_releases import undoing
 from activities.ports import ActivityConfig, Archive, ConstitutionService, EventLog, Runs
+from activities.receipt import sealed
 from activities.runs import RunRef
 from constitution.checksum import Checksum
-from constitution.errors import ContentError, NotYetError
+from constitution.errors import ContentError, ForbiddenError, NotApprovedError, NotFoundError, NotYetError
 from constitution.model import Model
-from constitution.release import DeliveredEvent, Envelope, Release, UpdateId, Verdict
+from constitution.release import DeliveredEvent, Envelope, Kind, Release, UpdateId, Verdict
+from constitution.trust.approval import ApprovalPredicate
 from constitution.watch.evidence import WatchEvidence
+from signatures.audit_chain import verify_head
 from signatures.detect import detect
 
 SIEM_GROUP = "siem"
+HEAD_PATIENCE = timedelta(seconds=5)  # the relay signs a head within a second of a release, if nothing is down
+HEAD_POLL = timedelta(milliseconds=200)
 SIEM_POLL = timedelta(seconds=1)  # a cancel is noticed within it
 
 
@@ -45,7 +52,7 @@ class ArchiveInput(Model):
 
     environment: str
     generation: int
-    outcome: str
+    outcome: ReleaseOutcome
     watch_evidence: Checksum | None = None
 
 
@@ -79,7 +86,6 @@ class HistoriesInput(Model):
 
     environment: str
     generation: int
-    version: str | None
     runs: tuple[RunRef, ...]
 
 
@@ -136,14 +142,14 @@ class ArchiveRelease:
         Assumes: the release is delivered. Everything is read anew from its store, not from the caller. A caller that
         knows less than an earlier one (a guard, for its terminated parent) removes no verdict, approver or watch
         evidence from the outcome.
-        Twice, or killed half-way: files that depend on the release alone and a row with a key of its own
-        (``<environment>/<generation>/<outcome>``), so the same call again makes no commit. Late, after its caller
-        died: a record more that is true.
+        Twice, or killed half-way: files that depend on the release alone, the head of the audit stream that was
+        archived first, and a row with a key of its own (``<environment>/<generation>/<outcome>``), so the same call
+        again makes no commit. Late, after its caller died: a record more that is true.
 
         Raises:
             ConflictError: the release was not confirmed, or not undone: the outcome is not what became of it.
             NotFoundError: no such release, or a part of it is missing from the store.
-            NotYetError: its event is not on the topic yet.
+            NotYetError: its event is not on the topic yet, or no head of the audit stream is as new as the release.
             UnavailableError: the repository or the service does not answer.
         """
         require_environment(self._config, x.environment)
@@ -162,6 +168,7 @@ class ArchiveRelease:
             **await self._event(release),
             "release-statement.json": _json(release.statement),
             f"outcome-{x.outcome}.json": _json(outcome),
+            f"audit-head-{x.outcome}.json": await self._audit_head(release, f"{folder}/audit-head-{x.outcome}.json"),
             "README.md": readme(release).encode(),
         }
         activity.heartbeat("committing")
@@ -182,11 +189,11 @@ class ArchiveRelease:
         after its caller died: a record more that is true.
 
         Raises:
-            NotApprovedError: nothing that was signed is this person's denial.
+            NotApprovedError: nothing that was signed is this person's denial, or it denies another update.
             UnavailableError: the repository or the service does not answer.
         """
         require_environment(self._config, x.environment)
-        await asyncio.to_thread(
+        denial = await asyncio.to_thread(
             require_signed_denial,
             x.decisions,
             person=x.denied_by,
@@ -195,6 +202,7 @@ class ArchiveRelease:
             trust=self._config.trust,
             now=datetime.now(UTC),
         )
+        await self._require_denied(x, denial)
         folder = denial_folder(x.update_id)
         files = {
             "outcome-rejected.json": _json(x.model_copy(update={"decisions": ()})),
@@ -221,6 +229,22 @@ class ArchiveRelease:
             manifest=folder,
         )
         return Archived(commit=commit, folder=folder)
+
+    async def _require_denied(self, x: RejectionInput, denial: ApprovalPredicate) -> None:
+        """Demand that a signed denial is about this update, or that it is a rollback's."""
+        if (x.what == "update") != (denial.kind is Kind.UPDATE):
+            raise NotApprovedError(f"{x.denied_by} denied a {denial.kind}, not this {x.what}")
+        if denial.kind is not Kind.UPDATE:
+            return
+        if (x.version, x.change_request) != (denial.version, denial.change_request):
+            raise NotApprovedError(f"{x.denied_by} denied {denial.change_request}, not {x.change_request}")
+        if denial.plan is not None:
+            denied = denial.plan.update_id
+        else:  # one that was signed before its run asked: it denies every update of its change request
+            record = await self._service.update(x.update_id)
+            denied = record.update_id if record.change_request == denial.change_request else ""
+        if denied != x.update_id:
+            raise NotApprovedError(f"{x.denied_by} denied another update than {x.update_id}")
 
     @activity.defn
     @classified
@@ -252,30 +276,41 @@ class ArchiveRelease:
 
     @activity.defn
     @classified
-    async def seal_record(self, x: HistoriesInput) -> Archived:
-        """Add the closed histories of a release's runs to its folder.
+    async def archive_histories(self, x: HistoriesInput) -> Archived:
+        """Add the closed histories of a release's runs to its folder, and its sealed receipt (invariant 9).
 
-        Assumes: the runs have closed, or are about to. Twice, or killed half-way: a closed history never changes, so
-        the same call again makes no commit. Late: adds what is true.
+        Another update's runs are left out. Assumes: the runs have closed, or are about to. Twice, or killed half-way: a
+        closed history never changes, and a receipt is sealed once, so the same call again makes no commit. Late: adds
+        what is true; a history that comes after the receipt is listed by the receipt of the next release.
 
         Raises:
-            NotYetError: a run has not closed.
-            NotFoundError: Temporal no longer has a run (retention).
+            NotYetError: a run has not closed; or a file in the archive was altered, and so nothing is sealed over it.
+            NotFoundError: there is no such release; Temporal no longer has a run (retention).
+            ForbiddenError: none of these runs is of this release.
         """
         require_environment(self._config, x.environment)
-        folder = folder_of(x.version, x.generation)
+        release = await self._service.release(x.generation)
+        folder = folder_of(release.version, release.generation)
         files = {}
         for ref in x.runs:
             activity.heartbeat(ref.workflow_id)
             run = await self._runs.describe(ref.workflow_id, ref.run_id)
+            if run["update_id"] != release.update_id:
+                continue
             if run["close_time"] is None:
                 raise NotYetError(f"the run {ref.workflow_id} is {run['status']}: its history is not closed")
             name = f"{run['type']}-{run['run_id']}.json"
-            files[f"{folder}/histories/{name}"] = await self._runs.event_history(run["workflow_id"], run["run_id"])
+            files[f"histories/{name}"] = await self._runs.event_history(run["workflow_id"], run["run_id"])
+        if not files:
+            raise ForbiddenError(f"none of these runs is of update {release.update_id}, which made {folder}")
+        activity.heartbeat("sealing")
+        # One that is archived stays as it is: a receipt may have been sealed over it.
+        missing = {name: data for name, data in files.items() if await self._archive.read(f"{folder}/{name}") is None}
+        files = missing | await sealed(self._service, self._archive, release, missing)
         commit = await self._archive.commit(
-            files,
+            {f"{folder}/{name}": data for name, data in files.items()},
             change_log_row=None,
-            message=f"Seal {folder.rpartition('/')[2]}: closed histories\n\nEnvironment: {x.environment}\n",
+            message=f"Archive {folder.rpartition('/')[2]}: closed histories\n\nEnvironment: {x.environment}\n",
             manifest=folder,
         )
         return Archived(commit=commit, folder=folder)
@@ -318,6 +353,25 @@ class ArchiveRelease:
         if other:
             activity.logger.warning("watch_evidence_left_out", extra={"digest": watch, "reason": "; ".join(other)})
         return None if other else watch
+
+    async def _audit_head(self, release: Release, path: str) -> bytes:
+        """Return how far the audit stream reaches, signed: what deletes its newest events contradicts the archive."""
+        there = await self._archive.read(path)
+        if there is not None:
+            return there
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + HEAD_PATIENCE.total_seconds()
+        while True:
+            with contextlib.suppress(NotFoundError):  # nothing was ever audited
+                envelope = await self._service.audit_head()
+                if verify_head(envelope, self._config.trust).time >= release.effective_at:
+                    return _json(envelope)
+            if loop.time() >= ends:
+                raise NotYetError(
+                    "no signed head of the audit stream is as new as the release",
+                    hint="constitution doctor  # does constitution-service reach Kafka and the artifact store?",
+                )
+            await asyncio.sleep(HEAD_POLL.total_seconds())
 
     async def _event(self, release: Release) -> dict[str, bytes]:
         """Return the events as they are on the topic: the first of each tenant, as duplicates may come later."""

@@ -17,7 +17,6 @@ TITLES = {
     "completed": "went live and was confirmed",
     "rejected": "rejected: nothing live was touched",
     "rolled_back": "rolled back",
-    "released": "released",
 }
 _DIFF_LINES = 20
 

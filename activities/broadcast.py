@@ -21,6 +21,7 @@ from constitution.errors import ConflictError, NotFoundError, UnavailableError
 from constitution.messages import Outcome
 from constitution.model import Model
 from constitution.policy.document import parse
+from constitution.release import Release
 
 
 class ProgressInput(Model):
@@ -43,12 +44,12 @@ class Posted(Model):
 class Announcement(Model):
     """One outcome to announce. ``key`` is unique per outcome: ``<update_id>/<outcome>``. Texts may be hostile.
 
-    For a ``generation`` the facts of constitution-service's record replace those given here.
+    For a ``generation`` the facts of constitution-service's record replace those given here, the key with them.
     """
 
     key: str
     environment: str
-    outcome: str  # completed | rejected | rolled_back | released | …
+    outcome: Outcome
     version: str | None = None
     checksum: Checksum | None = None
     generation: int | None = None
@@ -130,7 +131,7 @@ class Broadcast:
         """
         require_environment(self._config, x.environment)
         x = await self._recorded(x)
-        title = f"Constitution {x.version or ''} {blocks.TITLES.get(x.outcome, x.outcome)}".replace("  ", " ")
+        title = f"Constitution {x.version or ''} {blocks.TITLES[x.outcome]}".replace("  ", " ")
         restored = ""
         if x.restored_generation is not None:
             restored = f"{x.restored_version or 'no constitution'} as generation {x.restored_generation}"
@@ -175,8 +176,13 @@ class Broadcast:
         if release.checksum is not None:
             document = await self._service.artifact(release.checksum)
             summary = (await asyncio.to_thread(parse, document)).summary
+        known = {target.id for target in self._config.environment.targets}
         return x.model_copy(
             update={
+                "key": _key(release, x.outcome),
+                "answers": release.update_id,
+                "unreachable": tuple(target for target in x.unreachable if target in known),
+                **{name: str((undo or release).workflow.get(name, "")) for name in ("workflow_id", "run_id")},
                 "version": release.version,
                 "checksum": release.checksum,
                 "effective_at": (undo or release).effective_at,
@@ -217,6 +223,13 @@ class Broadcast:
 
         posted: tuple[str, str] = await self._ledger.locked(f"broadcast/{key}", look_or_post)
         return posted
+
+
+def _key(release: Release, outcome: Outcome) -> str:
+    """Return the name under which an outcome of a release is announced, once, whoever asks for it (invariant 7)."""
+    if outcome == Outcome.ROLLED_BACK:
+        return f"{release.environment}/{release.generation}/{outcome}"
+    return f"{release.update_id}/{outcome}"
 
 
 def _progress_key(update_id: str) -> str:

@@ -5,8 +5,6 @@ that a workflow got decides here: constitution-service looks up what assessors s
 and the activity that records the standing checks the delivery again.
 """
 
-import asyncio
-
 from temporalio import activity
 
 from activities.failures import classified
@@ -14,20 +12,16 @@ from activities.keys import require_environment, step_key
 from activities.ports import ActivityConfig, ConstitutionService
 from activities.publish import ProveInput, Publish
 from constitution.api import StandingRequest
-from constitution.checksum import Checksum
-from constitution.errors import NotYetError, UntrustedError
+from constitution.errors import NotYetError
 from constitution.model import Model
 from constitution.release import Envelope, Release, Standing, Verdict
-from constitution.trust.attestation import WatchPredicate
-from signatures.attestations import verify_attestation
 
 
 class StandingInput(Model):
     """A standing to record, and where its evidence lies.
 
     Args:
-        standing: ``confirmed``, or ``withdrawn``, which an attested anomaly makes ``poisoned``.
-        watch_evidence: digest of a watch's evidence, for whose anomaly the release was undone.
+        standing: ``confirmed``, or ``withdrawn``, which constitution-service makes ``poisoned`` by an attested anomaly.
         orders: signed orders to promote.
     """
 
@@ -37,7 +31,6 @@ class StandingInput(Model):
     reason: str
     update_id: str
     fencing_token: int
-    watch_evidence: Checksum | None = None
     orders: tuple[Envelope, ...] = ()
 
 
@@ -73,21 +66,19 @@ class Confirm:
         """
         require_environment(self._config, x.environment)
         release = await self._service.release(x.generation)
-        standing = x.standing
-        if standing is not Standing.CONFIRMED:
-            standing = Standing.POISONED if await self._is_poisoned(x, release) else Standing.WITHDRAWN
-        elif (recorded := _recorded_before(x, release)) is not None:
-            return recorded
-        elif await self._newest() == x.generation:
-            await self._prove(x, release)
+        if x.standing is Standing.CONFIRMED:
+            if (recorded := _recorded_before(x, release)) is not None:
+                return recorded
+            if await self._newest() == x.generation:
+                await self._prove(x, release)
         request = StandingRequest(
-            standing=standing,
+            standing=x.standing,
             reason=x.reason,
             update_id=x.update_id,
             fencing_token=x.fencing_token,
             orders=x.orders,
         )
-        step = f"standing-{x.generation}-{standing.value}-{activity.info().workflow_run_id}"
+        step = f"standing-{x.generation}-{x.standing.value}-{activity.info().workflow_run_id}"
         after = await self._service.record_standing(x.generation, request, step_key(x.environment, x.update_id, step))
         if after.standing is None:
             raise NotYetError(f"generation {x.generation} has no standing yet")
@@ -98,22 +89,6 @@ class Confirm:
         async for release in self._service.iter_releases():
             return release.generation
         return 0
-
-    async def _is_poisoned(self, x: StandingInput, release: Release) -> bool:
-        """Whether it was undone for an anomaly that an assessor attested; nobody's word says so."""
-        if release.standing is Standing.POISONED:
-            return True
-        if x.watch_evidence is None:
-            return False
-        for envelope in await self._service.attestations(generation=x.generation):
-            try:
-                said = await asyncio.to_thread(verify_attestation, envelope, self._config.trust)
-            except UntrustedError as error:
-                activity.logger.info("attestation_does_not_count", extra={"reason": error.message})
-                continue
-            if isinstance(said, WatchPredicate) and said.evidence == x.watch_evidence:
-                return said.verdict is Verdict.ANOMALY and not said.differences(release)
-        return False
 
     async def _prove(self, x: StandingInput, release: Release) -> None:
         """Read it back from every place that holds it: a proof may have been made up (invariant 1)."""

@@ -95,8 +95,8 @@ def require_signed_denial(
     checksum: str | None,
     trust: TrustPolicy,
     now: datetime,
-) -> None:
-    """Demand a board member's denial among the envelopes: nobody is named without their signature.
+) -> ApprovalPredicate:
+    """Return a board member's denial among the envelopes: nobody is named without their signature.
 
     Raises:
         NotApprovedError: there is none.
@@ -115,7 +115,7 @@ def require_signed_denial(
             and about
             and person in trust.with_role("board")
         ):
-            return
+            return predicate
     raise NotApprovedError(f"nothing that was signed here is a denial of {person}'s about {checksum}")
 
 

@@ -14,7 +14,10 @@ class DeploymentQuestion(Model):
 
 
 class DeploymentInfo(Model):
-    """The environment that this worker serves, and where its people are told; ``run_id`` is the run that asked."""
+    """The environment that this worker serves, and where its people are told; ``run_id`` is the run that asked.
+
+    ``operators``: ids of those who may steer; ``unsigned_steering``: whether anybody may, unsigned.
+    """
 
     environment: str
     namespace: str
@@ -22,6 +25,8 @@ class DeploymentInfo(Model):
     tenants: tuple[str, ...]
     links: dict[str, str]
     run_id: str = ""
+    operators: tuple[str, ...] = ()
+    unsigned_steering: bool = False
 
 
 class DeploymentActivities:
@@ -48,4 +53,6 @@ class DeploymentActivities:
             tenants=self._config.environment.tenants,
             links=self._config.links,
             run_id=activity.info().workflow_run_id or "",
+            operators=self._config.trust.with_role("operator"),
+            unsigned_steering=self._config.environment.unsigned_steering == "allow",
         )

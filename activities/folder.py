@@ -1,6 +1,7 @@
 """The archive folder of a release, and its pages for people. Pure. Every generated Markdown opens with the pledge."""
 
 import re
+from typing import Literal
 
 from activities.blocks import when
 from activities.text import markdown_text
@@ -9,7 +10,8 @@ from constitution.past import Past, Stood
 from constitution.release import Kind, Release, Standing, StandingRecord
 
 ROOT = "docs/legal/constitution"
-UNDONE = "rolled_back"
+UNDONE: Literal["rolled_back"] = "rolled_back"
+ReleaseOutcome = Literal["completed", "rolled_back", "restored", "withdrawn"]
 PLEDGE = (
     "> Pledge: nothing here is mocked, imitated, bypassed or invented; "
     "real servers, real data, mathematics anyone can check."
@@ -45,14 +47,15 @@ def denial_readme(folder: str) -> str:
 """
 
 
-def outcome_of(kind: Kind, standing: Standing) -> str:
+def outcome_of(kind: Kind, standing: Standing) -> ReleaseOutcome:
     """Return the archive's name of a standing: of its file, and in the change log.
 
     A withdrawal restores nothing: no constitution is in force after it.
     """
     if standing is not Standing.CONFIRMED:
         return UNDONE
-    return {Kind.ROLLBACK: "restored", Kind.WITHDRAW: "withdrawn"}.get(kind, "completed")
+    made: dict[Kind, ReleaseOutcome] = {Kind.ROLLBACK: "restored", Kind.WITHDRAW: "withdrawn"}
+    return made.get(kind, "completed")
 
 
 def record_of(release: Release | Past, outcome: str) -> StandingRecord | Stood | None:
@@ -64,10 +67,13 @@ def record_of(release: Release | Past, outcome: str) -> StandingRecord | Stood |
 def require_backed(release: Release, outcome: str) -> None:
     """Demand that the service's own record says this outcome, before it is announced or archived.
 
+    An undo says by its kind what it did, also when a newer release replaced it before it was confirmed.
+
     Raises:
-        ConflictError: nothing confirmed the release, or nothing undid it.
+        ConflictError: the release is another kind's, nothing confirmed it, or nothing undid it.
     """
-    if outcome in {"completed", "rolled_back"} and record_of(release, outcome) is None:
+    done = release.kind.undoes and outcome == outcome_of(release.kind, Standing.CONFIRMED)
+    if not done and record_of(release, outcome) is None:
         standing = release.standing.value if release.standing else "unconfirmed"
         raise ConflictError(f"generation {release.generation} is {standing}: it is not {outcome.replace('_', ' ')}")
 
@@ -127,6 +133,9 @@ def readme(release: Release) -> str:
 - `evidence/`: the regression gate's results, and the watch's samples and e-values.
 - `event-*.json`: the records on the topic `constitution.updated`.
 - `release-statement.json`: what makes consumers obey (DSSE envelope of constitution-service).
+- `audit-head-*.json`: how far the audit stream reached then, signed; `constitution audit verify --head` compares it.
+- `attestations/`, `orders/`: what assessors signed about it, and the signed orders to its run (DSSE envelopes).
 - `outcome-*.json`: what became of it; `histories/`: the closed workflow histories.
-- `manifest.json`: the checksum of every file here.
+- `receipt.json`: all of it in one statement, signed by constitution-service; `constitution receipt verify .` checks it.
+- `receipt-manifest.json`: every file that was here when that was signed; `manifest.json`: the checksum of every file.
 """

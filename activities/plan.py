@@ -30,6 +30,7 @@ class RollbackPlan(Model):
         already: generation of the release that undid it already.
         done: that release was confirmed: only its records can be missing.
         needs_quorum: no approval pre-authorises it: ``quorum`` board members must sign.
+        needs_order: by hand, an operator must order it: no quorum is asked, and it is not overdue.
         why_quorum: why none does, in words; empty where one does.
         standing_for_bad: ``poisoned`` where an earlier run said so already; else ``withdrawn``, which
             the evidence of an anomaly makes ``poisoned`` when it is recorded.
@@ -51,6 +52,7 @@ class RollbackPlan(Model):
     done: bool
     needs_quorum: bool
     why_quorum: str = ""
+    needs_order: bool = False
     quorum: int
     change_request: str | None
     summary: str
@@ -91,6 +93,7 @@ def make_plan(
         target = rollback_target(x.request, bad, releases, already)
         why_quorum = why_not_preauthorised(bad, target, releases, now)
     kind = Kind.WITHDRAW if bad is not None and target is None else Kind.ROLLBACK
+    needs_quorum = bad is not None and already is None and bool(why_quorum)
     bad_name = _name(bad)
     poisoned = bad is not None and bad.standing is Standing.POISONED
     return RollbackPlan(
@@ -111,7 +114,8 @@ def make_plan(
         done=any(
             r.generation == already and any(s.standing is Standing.CONFIRMED for s in r.standings) for r in releases
         ),
-        needs_quorum=bad is not None and already is None and bool(why_quorum),
+        needs_quorum=needs_quorum,
+        needs_order=bad is not None and already is None and not needs_quorum,
         why_quorum=why_quorum,
         quorum=thresholds.withdraw if kind is Kind.WITHDRAW else thresholds.rollback,
         change_request=bad.change_request if bad else None,

@@ -11,10 +11,11 @@ from activities.documents import update_files
 from activities.ending import noted
 from activities.failures import classified
 from activities.keys import require_environment
+from activities.orders import SteerInput, order_request
 from activities.past_releases import past_releases
 from activities.plan import RollbackPlan
 from activities.ports import ActivityConfig, ConstitutionService
-from activities.resolving import Resolver, require_succession
+from activities.resolving import Resolver, harmful_issues, require_succession
 from activities.update_plan import UpdatePlan
 from constitution.checksum import Checksum
 from constitution.errors import EvidenceError
@@ -40,7 +41,7 @@ __all__ = [
 
 
 class ResolveInput(Model):
-    """Input of ``resolve_subject``."""
+    """Input of ``resolve_update``."""
 
     request: UpdateRequest
     update_id: str
@@ -111,7 +112,7 @@ class Preconditions:
 
     @activity.defn
     @classified
-    async def resolve_subject(self, x: ResolveInput) -> UpdatePlan:
+    async def resolve_update(self, x: ResolveInput) -> UpdatePlan:
         """Find out what the request is about, and everything that is wrong with it. Reads only; nothing is pushed.
 
         Twice, killed half-way, or late: reads; the answer is true of the moment it was made, and ``recheck`` compares.
@@ -125,7 +126,7 @@ class Preconditions:
         data, checksum = await resolver.document(x.request)
         asked = await resolver.change_request(x.request.change_request, checksum)
         releases = await past_releases(self._service)
-        constitution = await asyncio.to_thread(resolver.constitution, data, releases)
+        constitution = await resolver.constitution(data, releases)
         if not resolver.problems:  # a document that is drafted anew has a request of its own
             resolver.unused(x.request.change_request, releases)
         if resolver.problems or constitution is None or checksum is None or asked is None or strategy is None:
@@ -166,7 +167,7 @@ class Preconditions:
     @activity.defn
     @classified
     async def verify_signatures(self, x: UpdatePlan) -> SignaturesResult:
-        """Check the document's signatures against the trust policy's threshold ``document``.
+        """Check the document's signatures against the trust policy's threshold of maintainers.
 
         Twice, killed half-way, or late: reads and computes.
 
@@ -178,7 +179,7 @@ class Preconditions:
         trust = self._config.trust
         # In a thread: the first Sigstore bundle loads its library for a second.
         report = await asyncio.to_thread(verify_document, document, signatures, trust, datetime.now(UTC))
-        report.require(trust.thresholds.document)
+        report.require(trust.thresholds.for_document(Kind.UPDATE, first=x.first))
         findings = tuple(f"signature {f.index + 1}: {f.detail}" for f in report.findings)
         return SignaturesResult(signers=report.signers, findings=findings)
 
@@ -244,12 +245,13 @@ class Preconditions:
     @activity.defn
     @classified
     async def check_order(self, x: OrderInput) -> OrderResult:
-        """Check a signed order to a run (skip, promote), and count it with those before it.
+        """Check a board member's signed order to a run (skip, promote), and count it with those before it.
 
-        Twice, killed half-way, or late: computes; nothing is kept.
+        Twice, or killed half-way: the service keeps it once. Late: the order has its own expiry.
 
         Raises:
             NotApprovedError: it does not count. Too few that do is no error: ``satisfied`` says so.
+            OrderUsedError: it was obeyed before.
         """
         require_environment(self._config, x.environment)
         trust, now = self._config.trust, datetime.now(UTC)
@@ -269,6 +271,17 @@ class Preconditions:
         ]
         people = tuple(dict.fromkeys(person for person, _ in orders))
         needed = trust.thresholds.override
+        await self._service.accept_order(
+            order_request(
+                SteerInput(
+                    environment=x.environment,
+                    update_id=x.update_id,
+                    order=x.order,
+                    step=x.step,
+                    envelope=x.envelope,
+                )
+            )
+        )
         return OrderResult(
             person=orders[0][0],
             reason=orders[0][1].reason,
@@ -294,7 +307,14 @@ class Preconditions:
         now = datetime.now(UTC)
         data = await self._service.artifact(update.checksum)
         releases = await past_releases(self._service)
-        require_succession(documents.parse(data), update.checksum, releases, update.environment, now)
+        require_succession(
+            documents.parse(data),
+            update.checksum,
+            releases,
+            update.environment,
+            now,
+            harmful=await harmful_issues(self._service, data),
+        )
         evidence = await self._service.evidence(x.evidence)
         if (evidence.checksum, evidence.change_request) != (update.checksum, update.change_request):
             raise EvidenceError(f"the evidence {x.evidence} was made for other bytes or another change request")

@@ -28,6 +28,7 @@ class LeaseInput(Model):
     """Who wants the lease; with ``own_only`` it is taken from nobody but an earlier run of the same update id.
 
     ``undoes``: the generation that a rollback is for; while that is not live, no other update loses the lease.
+    ``approvals``: the board's, where they are what a rollback rests on.
     ``lost``: the token that was refused, when the lease is taken anew.
     """
 
@@ -37,6 +38,7 @@ class LeaseInput(Model):
     workflow_id: str
     own_only: bool = False
     undoes: int | None = None
+    approvals: tuple[Envelope, ...] = ()
     lost: int | None = None
 
 
@@ -127,7 +129,12 @@ class Publish:
         """
         require_environment(self._config, x.environment)
         request = LeaseRequest(
-            update_id=x.update_id, kind=x.kind, workflow_id=x.workflow_id, own_only=x.own_only, undoes=x.undoes
+            update_id=x.update_id,
+            kind=x.kind,
+            workflow_id=x.workflow_id,
+            own_only=x.own_only,
+            undoes=x.undoes,
+            approvals=x.approvals,
         )
         lost = "" if x.lost is None else f"-after-{x.lost}"
         step = f"lease-{x.kind.value}-{activity.info().workflow_run_id}{lost}"
@@ -183,7 +190,8 @@ class Publish:
         """Read Postgres, Kafka and Redis back, each by itself, and compare (invariant 1); rewrite a stale Redis value.
 
         The relay writes Redis before it sends the event, so once the event is there a missing, stale or forged Redis
-        value is a fault: it is deleted (never the floor), and a read of the service writes it again.
+        value is a fault: it is deleted (never the floor), and a read of the service writes it again. It waits until no
+        process of the service may still answer from a memory that lacks the release.
         Twice, killed half-way: reads, and a repair that is safe at any moment. Late: with a newer release current it
         refuses, and repairs nothing.
 
@@ -237,6 +245,9 @@ class Publish:
             raise ConflictError(f"the release record of generation {x.generation} names another event or document")
         if release.delivery.delivered_at is None:
             raise NotYetError(f"generation {x.generation} is not marked as delivered yet")
+        if release.delivery.lagging:
+            slow = ", ".join(release.delivery.lagging)
+            raise NotYetError(f"constitution-service may still answer with an older release from memory: {slow}")
         return tuple(proven)
 
     async def _prove_cache(self, x: ProveInput, ring: str) -> tuple[str, bool]:

@@ -5,6 +5,7 @@ none of these: then the error is transient.
 """
 
 import asyncio
+import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -25,7 +26,8 @@ from constitution.past import Past, versions_before
 from constitution.policy import document as documents
 from constitution.policy import validity
 from constitution.policy.document import Constitution
-from constitution.release import Kind, Previous, Standing
+from constitution.policy.poison import issues_among
+from constitution.release import Kind, Previous
 from constitution.version import Version
 from signatures.statements import verify_change_request
 
@@ -52,6 +54,7 @@ class Resolver:
         self._service = service
         self._config = config
         self.problems: list[Issue] = []
+        self._asked: str | None = None
 
     def strategy(self, request: UpdateRequest) -> Strategy | None:
         """Return the strategy by name."""
@@ -98,6 +101,7 @@ class Resolver:
         except UntrustedError as error:
             self._problem("change-request-untrusted", "/change_request", error.message)
             return None
+        self._asked = signed.id
         if signed != record.request or signed.id != change_request:
             message = f"{change_request} is stored with other content than its author signed"
             self._problem("change-request-untrusted", "/change_request", message)
@@ -115,22 +119,34 @@ class Resolver:
             )
             self._problem("used-change-request", "/change_request", message)
 
-    def constitution(self, data: bytes | None, releases: Sequence[Past]) -> Constitution | None:
+    async def constitution(self, data: bytes | None, releases: Sequence[Past]) -> Constitution | None:
         """Return the parsed document, after asking whether it may follow what is live now."""
         if data is None:
             return None
         try:
-            parsed = documents.parse(data)
+            parsed = await asyncio.to_thread(documents.parse, data)
         except InvalidDocumentError as error:
             self.problems += error.issues
             return None
-        self.problems += succession_issues(parsed, checksum_of(data), releases, self._config.name, datetime.now(UTC))
+        self.problems += succession_issues(
+            parsed,
+            checksum_of(data),
+            releases,
+            self._config.name,
+            datetime.now(UTC),
+            harmful=await harmful_issues(self._service, data),
+        )
         return parsed
 
     def refusal(self) -> InvalidRequestError:
         """Return the error that lists every problem and names the next command."""
         codes = {issue.code for issue in self.problems}
         hint = next((command for code, command in _NEXT.items() if code in codes), _OTHERWISE)
+        if codes & {"poisoned", "poisoned-rules"} and self._asked is not None:
+            request = shlex.quote(self._asked)
+            hint = (
+                f"constitution reissue {request} --reason 'why'  # as many of the board as it takes, then start it anew"
+            )
         count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
         return InvalidRequestError(
             f"this update cannot start: {count}; nothing was changed", issues=self.problems, hint=hint
@@ -148,11 +164,34 @@ def live(releases: Sequence[Past]) -> Previous | None:
     return Previous(version=newest.version, checksum=newest.checksum)
 
 
+async def harmful_issues(service: ConstitutionService, data: bytes) -> list[Issue]:
+    """Return what constitution-service holds against a document that was undone as harmful; none if the board does not.
+
+    Asked by its bytes: an update's document may not have been pushed yet.
+    """
+    return issues_among((await service.validate_files(data, ())).issues)
+
+
 def succession_issues(
-    parsed: Constitution, checksum: str, releases: Sequence[Past], environment: str, now: datetime
+    parsed: Constitution,
+    checksum: str,
+    releases: Sequence[Past],
+    environment: str,
+    now: datetime,
+    *,
+    harmful: Sequence[Issue],
 ) -> list[Issue]:
-    """Return why a document may not go live after these releases; empty if it may."""
-    versions = versions_before(releases, checksum)
+    """Return why a document may not go live after these releases; empty if it may.
+
+    Args:
+        parsed: the document.
+        checksum: of it.
+        releases: all of the environment.
+        environment: its name.
+        now: aware.
+        harmful: of `harmful_issues`; of a poisoned document that has none, the board has signed that it may come again.
+    """
+    versions = versions_before(releases, checksum, reissued=not harmful)
     issues = list(
         validity.check(
             parsed,
@@ -163,20 +202,24 @@ def succession_issues(
             now=now,
         )
     )
-    if any(r.checksum == checksum and s.standing is Standing.POISONED for r in releases for s in r.standings):
-        issues.append(Issue(code="poisoned", path="/checksum", message="this document was undone as harmful before"))
-    return issues
+    return [*issues, *harmful]
 
 
 def require_succession(
-    parsed: Constitution, checksum: str, releases: Sequence[Past], environment: str, now: datetime
+    parsed: Constitution,
+    checksum: str,
+    releases: Sequence[Past],
+    environment: str,
+    now: datetime,
+    *,
+    harmful: Sequence[Issue],
 ) -> None:
     """Demand that the document may still go live.
 
     Raises:
         InvalidDocumentError: the live release or the time has changed; every reason is listed.
     """
-    issues = succession_issues(parsed, checksum, releases, environment, now)
+    issues = succession_issues(parsed, checksum, releases, environment, now, harmful=harmful)
     if issues:
         raise InvalidDocumentError(
             f"version {parsed.version} may no longer go live: something has changed since the board decided",

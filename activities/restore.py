@@ -1,5 +1,6 @@
 """The rollback's own acts: fence, look, plan, load the release that was confirmed before."""
 
+import asyncio
 from datetime import UTC, datetime
 
 from temporalio import activity
@@ -15,6 +16,8 @@ from constitution.checksum import Checksum
 from constitution.errors import InvalidRequestError, LeaseHeldError, NotYetError
 from constitution.model import Model
 from constitution.release import Envelope, Kind, Standing
+from constitution.rollback_plan import confirm_by
+from signatures.approved import approved
 
 __all__ = ["FenceInput", "Fenced", "PlanInput", "Restore", "RestoreInput", "RollbackPlan"]
 
@@ -113,15 +116,27 @@ class Restore:
                 the release to restore was never confirmed, or is the live one.
         """
         require_environment(self._config, x.environment)
-        releases = await past_releases(self._service)
-        return make_plan(
+        releases, now = await past_releases(self._service), datetime.now(UTC)
+        plan = make_plan(
             x,
             releases,
             environment=self._config.environment,
             thresholds=self._config.trust.thresholds,
             links=self._config.links,
-            now=datetime.now(UTC),
+            now=now,
         )
+        if plan.needs_order and await self._is_overdue(plan, now):
+            return plan.model_copy(update={"needs_order": False})
+        return plan
+
+    async def _is_overdue(self, plan: RollbackPlan, now: datetime) -> bool:
+        """Whether a release is unconfirmed longer than its run can last: its undo needs nobody."""
+        bad = await self._service.release(plan.bad_generation or 0)
+        if bad.standing is not None:
+            return False
+        said = await asyncio.to_thread(approved, bad, self._config.trust)
+        watch = 0 if said is None or said.plan is None else said.plan.watch.watch_seconds
+        return now >= confirm_by(bad.effective_at, watch, plan.deadlines)
 
     @activity.defn
     @classified

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Literal
 
 from temporalio import activity
@@ -135,7 +135,6 @@ class Sync:
                 rings=release.rings,
                 targets=tuple(_told(name, states[name], report) for name in sorted(states)),
                 golden=golden,
-                seen_at=datetime.now(UTC),
             )
         )
         return report

@@ -32,12 +32,13 @@ from dulwich.objects import Blob, Commit, ObjectID, Tree
 from dulwich.repo import Repo, UnsupportedExtension, UnsupportedVersion
 
 from adapters.change_log import with_row
+from constitution.archive_manifest import listing_bytes
 from constitution.checksum import checksum_of
 from constitution.errors import InvalidRequestError, UnavailableError
+from constitution.receipt import MANIFEST
 
 AUTHOR = b"Constitution Runbook <constitution-runbook@localhost>"
 CHANGE_LOG = "docs/SomaAgentHub_Security.md"
-MANIFEST = "manifest.json"
 LOCK = "constitution-archive.lock"
 LOCK_WAIT = 15.0  # seconds; a commit takes some 30 ms
 _PART = re.compile(r"^[A-Za-z0-9_@+][A-Za-z0-9._@+-]{0,199}$")  # no leading dot: no .git, no ..
@@ -303,8 +304,7 @@ def _manifest(repo: Repo, head: bytes | None, folder: str, files: dict[str, byte
         listed |= json.loads(repo[there[MANIFEST]].as_raw_string())["files"]
     prefix = f"{folder}/"
     listed |= {path.removeprefix(prefix): checksum_of(data) for path, data in files.items() if path.startswith(prefix)}
-    listed.pop(MANIFEST, None)
-    return (json.dumps({"files": dict(sorted(listed.items()))}, indent=1) + "\n").encode()
+    return listing_bytes(listed)
 
 
 def _last_touching(repo: Repo, paths: list[str]) -> str | None:

@@ -1,4 +1,4 @@
-"""One environment as its files say it: ``environment.toml`` and the trust policy that it names, read once at start."""
+"""One environment as its files say it: ``environment.toml``, read once at start, and the trust policy that it names."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -8,7 +8,8 @@ from constitution.environment import Environment
 from constitution.errors import ConstitutionError, InvalidRequestError, Issue
 from constitution.trust.trust_policy import TrustPolicy
 from signatures.regular_file import read_regular_text
-from signatures.trust_files import MAX_FILE, load_trust
+from signatures.trust_files import MAX_FILE
+from signatures.trust_holder import TrustHolder
 
 HINT = "set ENVIRONMENT_FILE to the environment.toml of this environment"
 
@@ -19,13 +20,18 @@ class EnvironmentConfig:
 
     Args:
         environment: parsed ``environment.toml``.
-        trust: parsed trust policy of the same environment.
+        holder: of the trust policy of the same environment.
         directory: the folder of ``environment.toml``.
     """
 
     environment: Environment
-    trust: TrustPolicy
+    holder: TrustHolder
     directory: Path
+
+    @property
+    def trust(self) -> TrustPolicy:
+        """The trust policy in force; ask again for each decision, because a next version may have been taken."""
+        return self.holder.policy
 
     @property
     def name(self) -> str:
@@ -49,17 +55,19 @@ def load_environment_config(
     environment = Environment.parse(read_regular_text(environment_file, MAX_FILE, hint=HINT))
     directory = environment_file.resolve().parent
     issues: list[Issue] = []
-    trust: TrustPolicy | None = None
+    holder: TrustHolder | None = None
     try:
-        trust = load_trust(directory / environment.trust)
+        holder = TrustHolder.load(directory / environment.trust)
     except ConstitutionError as error:
         issues += error.issues or [Issue(code=error.code, path="/trust", message=error.message, hint=error.hint)]
-    if trust is not None and trust.environment != environment.environment:
-        message = f"the trust policy is for {trust.environment!r}, this environment is {environment.environment!r}"
+    if holder is not None and holder.policy.environment != environment.environment:
+        message = (
+            f"the trust policy is for {holder.policy.environment!r}, this environment is {environment.environment!r}"
+        )
         issues.append(Issue(code="other-environment", path="/trust", message=message))
     if check is not None:
         issues += check(environment, directory)
-    if trust is None or issues:
+    if holder is None or issues:
         hint = next((issue.hint for issue in issues if issue.hint), "")
         raise InvalidRequestError(f"{environment_file} cannot be used", issues=issues, hint=hint)
-    return EnvironmentConfig(environment=environment, trust=trust, directory=directory)
+    return EnvironmentConfig(environment=environment, holder=holder, directory=directory)

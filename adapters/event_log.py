@@ -5,6 +5,7 @@ Each call has a consumer of its own that joins no group and commits nothing, in 
 
 import asyncio
 import json
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -27,6 +28,7 @@ from constitution.strict_json import require_simple
 
 TIMEOUT = timedelta(seconds=10)  # of each call to a broker
 SCAN = timedelta(seconds=20)  # of reading from ``since`` to the end; the topic holds one small event per release
+MAX_FOUND = 64 * 1024 * 1024  # bytes of values kept: of real events, about a hundred thousand
 MARGIN = timedelta(minutes=1)  # clocks of service and caller may differ
 _PERMANENT = frozenset(
     {
@@ -37,6 +39,9 @@ _PERMANENT = frozenset(
         KafkaError._AUTHENTICATION,  # noqa: SLF001 - the driver's public constant
     }
 )
+_NO_TOKEN = "OAUTHBEARER token"  # noqa: S105 - how librdkafka says that it got none
+_REFUSED_CLIENT = re.compile(r"\b(invalid_(client|grant|scope|request)|unauthorized_client|unsupported_grant_type)\b")
+"""How a token endpoint says that the client must change (RFC 6749, 5.2)."""
 
 
 class KafkaEventLog:
@@ -66,7 +71,7 @@ class KafkaEventLog:
             who may write to the topic can put them there.
 
         Raises:
-            UnavailableError: Kafka did not answer in time.
+            UnavailableError: Kafka did not answer in time, or holds more such events than releases can have made.
             ForbiddenError: these credentials may not read the topic.
         """
         return await asyncio.to_thread(self._find, lambda found: found == generation, since)
@@ -93,7 +98,7 @@ class KafkaEventLog:
         Raises:
             UnavailableError: it does not answer in time.
             ForbiddenError: it refuses these credentials.
-            UnsupportedServerError: it wants another SASL mechanism than the one that is supported here.
+            UnsupportedServerError: it wants another SASL mechanism than the one that is set.
         """
         await asyncio.to_thread(self._ask)
 
@@ -120,7 +125,7 @@ class KafkaEventLog:
             yield consumer
         except KafkaException as error:
             consumer.poll(0)  # calls error_cb; the call itself has only timed out
-            raise _translated((refused or [error.args[0]])[0]) from error
+            raise _translated((refused or [error.args[0]])[0], self._connection.get("sasl.mechanism")) from error
         finally:
             consumer.close()
 
@@ -140,6 +145,7 @@ class KafkaEventLog:
             return []
         consumer.assign(places)
         found: list[dict[str, Any]] = []
+        kept = 0
         open_partitions = {place.partition for place in places}
         deadline = time.monotonic() + SCAN.total_seconds()
         while open_partitions:
@@ -152,6 +158,12 @@ class KafkaEventLog:
             if error is None:
                 event = _event(message, wanted)
                 if event is not None:
+                    kept += len(event["raw"])
+                    if kept > MAX_FOUND:
+                        raise UnavailableError(
+                            f"{topic} holds more than {MAX_FOUND} bytes of events of the generations asked for",
+                            hint="somebody writes what is no release: look at the topic, and at who may write to it",
+                        )
                     found.append(event)
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - the driver's public constant
                 open_partitions.discard(message.partition())
@@ -223,14 +235,28 @@ def _headers(message: Message) -> list[tuple[str, Any]]:
     return list(headers.items()) if isinstance(headers, dict) else list(headers)
 
 
-def _translated(error: KafkaError) -> Exception:
-    if error.code() in _PERMANENT and "mechanism" in error.str():
+def _translated(error: KafkaError, mechanism: str | None = None) -> Exception:
+    if error.code() in _PERMANENT and _NO_TOKEN in error.str():
+        return _no_token(error.str())
+    # Of a wrong password the driver says "invalid credentials with SASL mechanism …".
+    if error.code() in _PERMANENT and "mechanism" in error.str() and "credentials" not in error.str():
         return UnsupportedServerError(
-            f"Kafka does not take the SASL mechanism PLAIN, the only one that is supported here: {error.str()[:300]}",
-            hint="give KAFKA_BOOTSTRAP_SERVERS a listener with PLAIN",
+            f"Kafka does not take the SASL mechanism {mechanism}: {error.str()[:300]}",
+            hint="KAFKA_SASL_MECHANISM is PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER",
         )
     if error.code() in _PERMANENT:
         return ForbiddenError(
             f"Kafka refuses these credentials: {error.str()}", hint="check KAFKA_USERNAME and its ACLs"
         )
-    return UnavailableError(f"Kafka: {error.str()}", hint="KAFKA_BOOTSTRAP_SERVERS says where it is looked for")
+    hint = "KAFKA_BOOTSTRAP_SERVERS says where it is looked for"
+    if mechanism == "OAUTHBEARER":  # an endpoint in trouble is asked for longer than we wait, and not told of
+        hint += ", KAFKA_TOKEN_URL where its token is got"
+    return UnavailableError(f"Kafka: {error.str()}", hint=hint)
+
+
+def _no_token(said: str) -> Exception:
+    """Tell a refused client from an endpoint in trouble: the driver gives both one code, and repeats the answer."""
+    hint = "check KAFKA_TOKEN_URL; KAFKA_USERNAME and KAFKA_PASSWORD are the client's id and secret there"
+    if _REFUSED_CLIENT.search(said):
+        return ForbiddenError(f"the token endpoint refuses these credentials: {said[:300]}", hint=hint)
+    return UnavailableError(f"Kafka: {said[:300]}", hint=hint)

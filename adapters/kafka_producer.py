@@ -25,6 +25,8 @@ INIT_TIMEOUT = timedelta(seconds=5)  # also the longest that a stop can take whi
 SEND_TIMEOUT = timedelta(seconds=10)
 TRANSACTION_TIMEOUT = timedelta(seconds=15)  # a dead producer's open transaction blocks readers at most this long
 ADMIN_TIMEOUT = timedelta(seconds=5)
+# Records of releases are kept for ever, each of them: a consumer may read from the beginning at any time.
+TOPIC_SETTINGS = {"retention.ms": "-1", "retention.bytes": "-1", "cleanup.policy": "delete"}
 
 T = TypeVar("T")
 
@@ -204,7 +206,7 @@ def _ensure_topics(client: Mapping[str, str], topics: Sequence[str]) -> None:
                 topic,
                 num_partitions=1,  # one order for all
                 replication_factor=-1,  # the broker's default: 1 embedded, 3 in a cluster
-                config={"retention.ms": "-1", "retention.bytes": "-1", "cleanup.policy": "delete"},
+                config=TOPIC_SETTINGS,
             )
             for topic in topics
             if topic not in existing

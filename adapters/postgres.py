@@ -4,20 +4,22 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import TypeAlias
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
-from constitution.errors import InvalidRequestError, UnavailableError, UnsupportedServerError
+from adapters.postgres_password import PasswordFile
+from adapters.postgres_session import AnyConnection, prepare, require_own_server, reset
+from adapters.postgres_tls import tls
+from constitution.errors import InvalidRequestError, UnavailableError
 
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
 
 CONNECT_TIMEOUT = timedelta(seconds=3)
 ACQUIRE_TIMEOUT = timedelta(seconds=5)  # longer than a connect, so that a restarted server is reached
 COMMAND_TIMEOUT = timedelta(seconds=10)
-LOCK_TIMEOUT = timedelta(seconds=8)  # below COMMAND_TIMEOUT, so that the server says which lock it was
-_LOCK_TIMEOUT_MS = str(int(LOCK_TIMEOUT.total_seconds() * 1000))
 MIGRATE = "DATABASE_MIGRATION_URL=postgresql://OWNER@HOST/NAME python -m services.constitution_service.migrate"
 
 _TRANSIENT = (
@@ -46,31 +48,11 @@ async def translated() -> AsyncIterator[None]:
             f"the database has no schema of ours, or an older one ({_reason(error)}): run {MIGRATE}", hint=MIGRATE
         ) from error
     except _TRANSIENT as error:
-        if "unsupported startup parameter" in str(error):  # PgBouncer, as it comes
-            raise _pooler() from error
         raise UnavailableError(f"PostgreSQL is not available: {_reason(error)}") from error
     except asyncpg.InterfaceError as error:
         if isinstance(error, ValueError):  # an argument that does not fit its column: a defect, not an outage
             raise
         raise UnavailableError(f"PostgreSQL is not available: {_reason(error)}") from error
-
-
-def _pooler() -> UnsupportedServerError:
-    return UnsupportedServerError(
-        "what answers at the database's address is a pooler that takes no settings of a session (PgBouncer does so);"
-        " its transaction mode also breaks LISTEN and prepared statements: give the address of PostgreSQL itself"
-    )
-
-
-async def _require_session(connection: "asyncpg.Connection[asyncpg.Record] | Connection") -> None:
-    """Refuse a connection on which our lock timeout is not in force: callers rely on it.
-
-    Raises:
-        UnsupportedServerError: a pooler in between has dropped it.
-    """
-    found = await connection.fetchval("SELECT setting FROM pg_settings WHERE name = 'lock_timeout'")
-    if found != _LOCK_TIMEOUT_MS:
-        raise _pooler()
 
 
 def _reason(error: BaseException) -> str:
@@ -82,16 +64,21 @@ class Database:
     """A pool that connects when first used, so that a process can start before its database.
 
     Args:
-        url: ``postgresql://user:password@host:port/name``.
+        url: ``postgresql://user:password@host:port/name``; ``?sslmode=verify-full`` trusts the machine's authorities.
         application_name: shown in ``pg_stat_activity``.
         connections: most connections of this process.
+        password_file: holds the password, read anew for each connection (``adapters.postgres_password``).
     """
 
-    def __init__(self, url: str, *, application_name: str, connections: int = 10) -> None:
+    def __init__(
+        self, url: str, *, application_name: str, connections: int = 10, password_file: Path | None = None
+    ) -> None:
         self._url = url
         self._application_name = application_name
         self._connections = connections
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+        self._security: dict[str, Any] = {} if password_file is None else {"password": PasswordFile(password_file)}
+        self._is_own_server = False  # proved once a process: a pooler in between is no transaction pooler
 
     async def open(self) -> None:
         """Make the pool; connects to nothing yet.
@@ -99,6 +86,9 @@ class Database:
         Raises:
             InvalidRequestError: the URL cannot be read.
         """
+        context = tls(self._url)
+        if context is not None:
+            self._security["ssl"] = context
         try:
             self._pool = await asyncpg.create_pool(
                 self._url,
@@ -107,15 +97,29 @@ class Database:
                 timeout=CONNECT_TIMEOUT.total_seconds(),
                 command_timeout=COMMAND_TIMEOUT.total_seconds(),
                 max_inactive_connection_lifetime=60,
-                init=_require_session,
-                server_settings={
-                    "application_name": self._application_name,
-                    "lock_timeout": _LOCK_TIMEOUT_MS,
-                    "idle_in_transaction_session_timeout": "30000",  # a stopped process must not hold the lease row
-                },
+                init=self._prepare,
+                reset=reset,
+                server_settings={"application_name": self._application_name},
+                **self._security,
             )
         except (ValueError, asyncpg.InterfaceError) as error:
             raise InvalidRequestError(f"DATABASE_URL cannot be read: {type(error).__name__}") from None
+
+    async def _prepare(self, connection: AnyConnection) -> None:
+        await prepare(connection)
+        if not self._is_own_server:
+            await require_own_server(connection, lambda: self._connect("probe"))
+            self._is_own_server = True
+
+    async def _connect(self, purpose: str) -> "asyncpg.Connection[asyncpg.Record]":
+        """Open a connection outside the pool."""
+        return await asyncpg.connect(
+            self._url,
+            timeout=CONNECT_TIMEOUT.total_seconds(),
+            command_timeout=COMMAND_TIMEOUT.total_seconds(),
+            server_settings={"application_name": f"{self._application_name} {purpose}"},
+            **self._security,
+        )
 
     async def close(self) -> None:
         """Close the connections; those that do not close in time are cut."""
@@ -125,6 +129,11 @@ class Database:
             async with asyncio.timeout(CONNECT_TIMEOUT.total_seconds()):
                 await self._pool.close()
         except TimeoutError:
+            self.cut()
+
+    def cut(self) -> None:
+        """Break every connection at once; whoever waits on one is told that it was lost."""
+        if self._pool is not None:
             self._pool.terminate()
 
     @asynccontextmanager
@@ -158,12 +167,7 @@ class Database:
             UnavailableError: it could not be opened.
         """
         async with translated():
-            connection = await asyncpg.connect(
-                self._url,
-                timeout=CONNECT_TIMEOUT.total_seconds(),
-                command_timeout=COMMAND_TIMEOUT.total_seconds(),
-                server_settings={"application_name": f"{self._application_name} listen"},
-            )
+            connection = await self._connect("listen")
             try:
                 listener = Listener()
                 connection.add_termination_listener(lambda _: listener.end())

@@ -55,8 +55,8 @@ class ProcessSettings(FrozenSettings):
     Args:
         namespace: ``NAMESPACE``, prefix in shared servers; empty in production.
         environment_file: ``ENVIRONMENT_FILE``, path of ``environment.toml``.
-        log_level: ``LOG_LEVEL``.
-        host: ``HOST`` to listen on.
+        log_level: ``LOG_LEVEL``: what is less than this is not logged.
+        host: ``HOST``, the address to listen on; ``0.0.0.0`` in a container.
     """
 
     namespace: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]{0,32}$")] = ""

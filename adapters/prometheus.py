@@ -5,12 +5,15 @@ stepped range queries extrapolate and repeat. Requests run in threads: the libra
 """
 
 import asyncio
+import ssl
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import requests
 from prometheus_api_client import PrometheusConnect
 from requests.adapters import HTTPAdapter
+from requests.auth import AuthBase
 from urllib3.util.retry import Retry
 
 from constitution.errors import InvalidRequestError, UnavailableError
@@ -23,18 +26,30 @@ class PrometheusMetrics:
     """Implements ``activities.ports.Metrics``; close it.
 
     Args:
-        url: of the server, e.g. ``http://127.0.0.1:9090``; credentials may be in it.
+        url: of the server, e.g. ``http://127.0.0.1:9090``; credentials and a path before the API's own may be in it.
+        token_file: holds the bearer token; read for each query, because whoever gives it out replaces it.
+        certificate: PEM of the client's certificate, for mutual TLS.
+        certificate_key: PEM of its key.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        token_file: Path | None = None,
+        certificate: Path | None = None,
+        certificate_key: Path | None = None,
+    ) -> None:
         session = requests.Session()
+        if token_file is not None:
+            session.auth = _Bearer(token_file)
         session.trust_env = False  # a proxy that is meant for downloads must not see our queries
         session.hooks["response"].append(_refuse)
         # No retries of its own: the activity's policy decides, visibly.
         self._connection = PrometheusConnect(
             url=url.rstrip("/"), session=session, retry=Retry(0), timeout=int(TIMEOUT.total_seconds()), method="POST"
         )
-        session.mount(url.rstrip("/"), _MachineTrust(max_retries=Retry(0)))
+        session.mount(url.rstrip("/"), _MachineTrust(certificate, certificate_key))
 
     async def matrix(self, query: str, at: datetime) -> list[dict[str, Any]]:
         """Return the entries of a range selector evaluated at ``at`` (aware).
@@ -70,12 +85,36 @@ class PrometheusMetrics:
         return found
 
 
+class _Bearer(AuthBase):
+    """Sends the token that is in a file at that moment."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        try:
+            token = self._file.read_text(encoding="ascii").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UnavailableError(f"PROMETHEUS_TOKEN_FILE cannot be read: {type(error).__name__}") from None
+        request.headers["Authorization"] = f"Bearer {token}"
+        return request
+
+
 class _MachineTrust(HTTPAdapter):
-    """Verifies by the machine's authorities, and not by the list that requests ships."""
+    """Verifies by the machine's authorities, and not by the list that requests ships; may show a certificate."""
+
+    def __init__(self, certificate: Path | None, key: Path | None) -> None:
+        self._context = authorities()
+        if certificate is not None:
+            try:
+                self._context.load_cert_chain(certificate, key)
+            except (OSError, ssl.SSLError) as error:
+                raise InvalidRequestError(f"PROMETHEUS_CERTIFICATE_FILE cannot be used: {error}") from None
+        super().__init__(max_retries=Retry(0))
 
     def init_poolmanager(self, *args: Any, **named: Any) -> None:
         """Make the pools of connections."""
-        super().init_poolmanager(*args, **named, ssl_context=authorities())
+        super().init_poolmanager(*args, **named, ssl_context=self._context)
 
     def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
         """Leave the context as it is: requests would add its list to it."""

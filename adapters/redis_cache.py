@@ -7,19 +7,23 @@ caller verifies it (signatures.current.verify_current; invariant 8).
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
 
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import ClusterCrossSlotError, MovedError, NoPermissionError, RedisError, ResponseError
+from redis.asyncio.cluster import RedisCluster
+from redis.exceptions import (
+    ClusterCrossSlotError,
+    MovedError,
+    NoPermissionError,
+    RedisClusterException,
+    RedisError,
+    ResponseError,
+)
 
-from constitution.errors import InvalidRequestError, UnavailableError, UnsupportedServerError
-from constitution.names import Names
+from adapters.redis_client import Client
+from constitution.errors import UnavailableError, UnsupportedServerError
+from constitution.names import DEFAULT_RING, Names
 from constitution.release import CurrentConstitution
 
 MAX_VALUE = 7 * 1024 * 1024  # bytes; a push of 4 MiB: a document of 1 MiB, escaped twofold, and signatures in base64
-TIMEOUT = timedelta(milliseconds=900)  # connect and answer; an event waits at most 1 s for Redis (relay.py)
 
 # A floor of another type, of more than 32 bytes, or that is no number, is an untrusted writer's: it counts as none.
 # KEYS: value, floor.
@@ -44,35 +48,18 @@ return redis.call('GET', KEYS[1])
 """
 
 
-def connect(url: str) -> "Redis":
-    """Return a client with short timeouts and no retries of its own: callers decide what a silent Redis means.
-
-    Raises:
-        InvalidRequestError: the URL cannot be read.
-    """
-    try:
-        return Redis.from_url(
-            url,
-            socket_timeout=TIMEOUT.total_seconds(),
-            socket_connect_timeout=TIMEOUT.total_seconds(),
-            retry=Retry(NoBackoff(), 0),
-            health_check_interval=0,
-        )
-    except ValueError as error:
-        raise InvalidRequestError("REDIS_URL cannot be read: redis://[:password@]host:port/db") from error
-
-
 class ConstitutionCache:
     """Reads and writes the value of each ring.
 
     Args:
-        redis: a client (see ``connect``).
+        redis: a client (``adapters.redis_client``).
         names: for the keys.
     """
 
-    def __init__(self, redis: Redis, names: Names) -> None:
+    def __init__(self, redis: Client, names: Names) -> None:
         self._redis = redis
         self._names = names
+        self._clustered = isinstance(redis, RedisCluster)
         self._write = redis.register_script(_WRITE)
         self._read = redis.register_script(_READ)
 
@@ -95,7 +82,7 @@ class ConstitutionCache:
         return await self._run(ring, current, forged_floor)
 
     async def _run(self, ring: str, current: CurrentConstitution, forged_floor: bytes | str) -> bool:
-        keys = [self._names.redis_current(ring), self._names.redis_floor(ring)]
+        keys = [self._names.redis_current(ring), self._floor(ring)]
         async with _translated():
             return bool(
                 await self._write(keys=keys, args=[current.generation, current.model_dump_json(), forged_floor])
@@ -119,10 +106,10 @@ class ConstitutionCache:
         Raises:
             UnavailableError: Redis did not answer.
         """
-        return await self._get(self._names.redis_floor(ring))
+        return await self._get(self._floor(ring))
 
     async def delete(self, ring: str) -> None:
-        """Delete the ring's value (never the floor); the next read of the service writes it again.
+        """Delete the ring's value (never the floor); the relay, or a `no-cache` read of the service, writes it again.
 
         Raises:
             UnavailableError: Redis did not answer; it may have happened.
@@ -135,16 +122,22 @@ class ConstitutionCache:
 
         Raises:
             UnavailableError: it does not answer.
-            UnsupportedServerError: it runs in cluster mode.
+            UnsupportedServerError: it runs in cluster mode, and the client is of one server; or the other way round.
         """
         async with _translated():
-            try:
-                mode = await self._redis.info("cluster")  # first: a cluster that is not up yet refuses every key
-            except NoPermissionError:
-                mode = {}  # who may not ask learns it from the first write
-            if mode.get("cluster_enabled") == 1:
+            if not self._clustered and await self._is_cluster():  # first: one that is not up yet refuses every key
                 raise _cluster()
-            await self._redis.get(self._names.redis_floor())
+            await self._redis.get(self._floor(DEFAULT_RING))
+
+    async def _is_cluster(self) -> bool:
+        try:
+            mode = await self._redis.info("cluster")
+        except NoPermissionError:
+            return False  # who may not ask learns it from the first write
+        return bool(mode.get("cluster_enabled") == 1)
+
+    def _floor(self, ring: str) -> str:
+        return self._names.redis_floor(ring, clustered=self._clustered)
 
     async def _get(self, key: str) -> bytes | None:
         async with _translated():
@@ -159,9 +152,16 @@ class ConstitutionCache:
 
 def _cluster() -> UnsupportedServerError:
     return UnsupportedServerError(
-        "Redis runs in cluster mode, where the keys of a ring lie on different nodes and no script writes both;"
-        " give REDIS_URL a server with cluster-enabled no",
-        hint='redis-cli -u "$REDIS_URL" CONFIG GET cluster-enabled',
+        "Redis runs in cluster mode, where REDIS_URL names nodes of the cluster: redis+cluster://HOST:PORT,HOST:PORT",
+        hint='redis-cli -u "$REDIS_URL" CLUSTER NODES',
+    )
+
+
+def _no_cluster() -> UnsupportedServerError:
+    return UnsupportedServerError(
+        "REDIS_URL is redis+cluster://…, but what answers there does not run in cluster mode, or this user may not ask"
+        " for the nodes (CLUSTER SLOTS)",
+        hint="give it as redis://HOST:PORT/DB; what a user needs is in docs/deploy.md",
     )
 
 
@@ -171,5 +171,13 @@ async def _translated() -> AsyncIterator[None]:
         yield
     except (ClusterCrossSlotError, MovedError) as error:
         raise _cluster() from error
+    except RedisClusterException as error:  # no RedisError, and the driver's only word for all that befell its start
+        if "Cluster mode is not enabled" in str(error):
+            raise _no_cluster() from error
+        raise _unavailable(error) from error
     except (RedisError, OSError, TimeoutError) as error:
-        raise UnavailableError(f"Redis is not available: {type(error).__name__}: {str(error)[:200]}") from error
+        raise _unavailable(error) from error
+
+
+def _unavailable(error: Exception) -> UnavailableError:
+    return UnavailableError(f"Redis is not available: {type(error).__name__}: {str(error)[:200]}")

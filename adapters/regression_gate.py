@@ -174,9 +174,10 @@ class _Suite:
 
     def _argv(self) -> list[str]:
         argv = [
-            *(sys.executable, "-P", "-m", "pytest", str(self._gate / self.name)),
+            # Relative to the gate's folder: in a path pytest takes [ for the beginning of a parameter.
+            *(sys.executable, "-P", "-m", "pytest", self.name),
             # Nothing of the project that the worker was started in: no ini file, no other conftest, no cache.
-            *("-c", os.devnull, "--rootdir", ".", "--confcutdir", str(self._gate / self.name)),
+            *("-c", os.devnull, "--rootdir", ".", "--confcutdir", self.name),
             *("-p", "no:cacheprovider", "--import-mode=importlib", "--strict-markers", "-o", "xfail_strict=true"),
             *("-v", "--tb=short", "--color=no", f"--junit-xml={os.path.relpath(self._junit, self._gate)}"),
         ]

@@ -52,7 +52,7 @@ def load_worker_config(environment_file: Path, *, scratch: Path, links: Mapping[
     config = load_environment_config(environment_file, check)
     return WorkerConfig(
         environment=config.environment,
-        trust=config.trust,
+        holder=config.holder,
         directory=config.directory,
         scratch_directory=scratch,
         links=dict(links),

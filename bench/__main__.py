@@ -1,6 +1,7 @@
 """``python -m bench [name …]``: measure, store ``var/bench/NAME.json``, write the tables of bench/README.md.
 
-Exit 0 if everything was measured, 1 if something did not happen that was to be measured. No time is ever judged.
+Exit 0 if everything was measured, 1 if something did not happen that was to be measured, or the machine is busy with
+other work: then no table is written, unless ``--busy`` says that it may. No time is ever judged.
 """
 
 import sys
@@ -11,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from bench import engine, release, setup, tables, undo
+from bench import engine, ratios, read, release, setup, tables, undo, verify
 from bench.machine import moment
 from bench.runs import BenchError
 from bench.watch.__main__ import main as simulate
@@ -24,6 +25,7 @@ RELEASES = 50
 ANOMALIES = 6
 ROUNDS = 5
 BAKES = 200
+QUIET = 1.0  # load average of the last minute, before
 
 
 class Name(StrEnum):
@@ -33,12 +35,14 @@ class Name(StrEnum):
     MEMORY = "memory"
     UNDO = "undo"
     ENGINE = "engine"
+    VERIFY = "verify"
+    READ = "read"
     WATCH = "watch"
     SETUP = "setup"
     TABLES = "tables"
 
 
-DEFAULT = [Name.RELEASE, Name.UNDO, Name.ENGINE, Name.WATCH]
+DEFAULT = [Name.RELEASE, Name.UNDO, Name.READ, Name.ENGINE, Name.VERIFY, Name.WATCH]
 """``watch`` simulates (`bench.watch`) and writes docs/watch.md. ``setup`` downloads everything anew, so it runs only
 when it is named. ``tables`` measures nothing."""
 
@@ -51,15 +55,20 @@ def main(
     names: Annotated[list[Name] | None, typer.Argument(help="Default: all but setup and tables.")] = None,
     releases: Annotated[int, typer.Option(min=2, help="Of `release`: updates and rollbacks in turn.")] = RELEASES,
     anomalies: Annotated[int, typer.Option(min=1, help="Of `undo`.")] = ANOMALIES,
-    rounds: Annotated[int, typer.Option(min=1, help="Of `engine`.")] = ROUNDS,
+    rounds: Annotated[int, typer.Option(min=1, help="Of `read`, `engine` and `verify`.")] = ROUNDS,
+    busy: Annotated[bool, typer.Option("--busy", help="Measure although the machine does other work, too.")] = False,
 ) -> None:
     """Measure on real servers, which are started in var/bench/stack and stopped again."""
     screen = Screen(time.time())
     wanted = list(names or DEFAULT)
+    if wanted != [Name.TABLES]:
+        require_quiet(moment()["load_1min"], busy=busy)
     runs: dict[Name, Callable[[], None]] = {
         Name.RELEASE: lambda: release.measure(screen, releases=releases),
         Name.UNDO: lambda: undo.measure(screen, anomalies=anomalies),
+        Name.READ: lambda: read.measure(screen, rounds=rounds),
         Name.ENGINE: lambda: engine.measure(screen, rounds=rounds),
+        Name.VERIFY: lambda: verify.measure(screen, rounds=rounds),
         Name.WATCH: lambda: simulate(runs=BAKES),
         Name.SETUP: lambda: setup.measure(screen),
     }
@@ -70,7 +79,26 @@ def main(
             screen.chapter(f"{name}: load average {moment()['load_1min']}")
             measure()
             tables.write()
+            if not busy:  # what was measured beside other work is no mark to measure others by
+                ratios.record()
     screen.result(f"bench/README.md tells: {', '.join(tables.write()) or 'nothing yet'}")
+
+
+def require_quiet(load: float, *, busy: bool) -> None:
+    """Refuse to measure on a machine that does other work.
+
+    Args:
+        load: average of the last minute.
+        busy: whether somebody said that it may be.
+
+    Raises:
+        BenchError: it is above ``QUIET``, and nobody said so.
+    """
+    if load > QUIET and not busy:
+        raise BenchError(
+            f"the load average is {load}, above {QUIET}: wait until the machine is quiet, or say --busy "
+            "(make bench BUSY=1); the table then says how busy it was"
+        )
 
 
 if __name__ == "__main__":

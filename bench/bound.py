@@ -21,7 +21,7 @@ from adapters.kafka_settings import KafkaSettings
 from bench.runs import BenchError
 from constitution.names import DEFAULT_RING
 from constitution.release import CurrentConstitution
-from services.following.verify import verified
+from constitution_follow.verify import verified
 from signatures.trust_files import load_trust
 
 TOPIC: Final = "bench.bound"

@@ -110,7 +110,7 @@ class Fleet:
             self.runs = self._exit.enter_context(Runs(self.settings))
             self._names = Names(self.settings.get("NAMESPACE", ""))
             drafts = self._stack.directory / "drafts"
-            self.operator = Operator(Quiet(time.time()), Path(self.settings["KEYS_DIRECTORY"]), drafts)
+            self.operator = Operator(Quiet(time.time()), self.settings, drafts)
             self._exit = self._exit.pop_all()
         return self
 
@@ -123,27 +123,39 @@ class Fleet:
         """Return every server's state."""
         return self._stack.status()
 
+    def pid(self, name: str) -> int:
+        """Return the process id of a server.
+
+        Raises:
+            BenchError: it does not run.
+        """
+        pid = next((server.pid for server in self.processes() if server.name == name), None)
+        if pid is None:
+            raise BenchError(f"{name} does not run")
+        return pid
+
     def update(self, template: str, strategy: str) -> str:
         """Draft, sign, push, file, start, and approve a new version; return the run's id just after the approvals."""
         self._version += 1
         version, request = f"1.{self._version}.0", f"CR-{self._version}"
-        type_, key = self.operator.type, self.operator.key
+        type_, signs = self.operator.type, self.operator.signs
         draft, signature = (str(self.operator.paper(f"{version}{suffix}")) for suffix in (".json", ".json.sig"))
         previous = "none" if self._version == 1 else "current"
         type_("draft", "--template", template, "--version", version, "--previous", previous, "--out", draft)
-        type_("sign", draft, "--key", key("mara"), "--out", signature)
+        type_("sign", draft, *signs("mara"), "--out", signature)
         checksum = str(type_("push", "--path", draft, "--signature", signature)["checksum"])
-        type_("change-request", "--id", request, "--checksum", checksum, "--reason", version, "--key", key("mara"))
+        type_("change-request", "--id", request, "--checksum", checksum, "--reason", version, *signs("mara"))
         type_("update", "--change-request", request, "--checksum", checksum, "--strategy", strategy)
         run = self._names.update_id(self.environment.environment, request)
         self.runs.until(run, _asks_the_board, seconds=180)
         for person in ("alva", "bruno"):
-            type_("approve", run, "--key", key(person), "--reason", "read it", "--yes")
+            type_("approve", run, *signs(person), "--reason", "read it", "--yes")
         return run
 
     def rollback(self) -> str:
         """Start a rollback of what is live by hand; return the run's id."""
-        return str(self.operator.type("rollback", "--reason", "measured")["workflow_id"])
+        signs = self.operator.signs("olga")
+        return str(self.operator.type("rollback", "--reason", "measured", "--yes", *signs)["workflow_id"])
 
     def end(self, run: str, *, outcome: str = "completed", seconds: float = 180) -> None:
         """Wait until a run has closed.

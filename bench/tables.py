@@ -112,17 +112,55 @@ def _memory(result: dict[str, Any]) -> str:
     return _table([*head, "PSS with children, before", "PSS with children, after"], rows)
 
 
-def _engine(result: dict[str, Any]) -> str:
-    rows = []
-    for connections, of in result["summary"].items():
-        for name, label in (("engine", "policy engine"), ("bare", "bare endpoint")):
-            rate, latency = of[name]["per_second"], of[name]["latency"]
-            rows.append([connections, label, f"{rate['p50']:.0f}", ms(latency["p50"]), ms(latency["p99"])])
-        ratio = of["ratio"]
-        rows.append(
-            [connections, "**ratio**", *(f"{ratio[n]:.2f}" for n in ("per_second", "latency_p50", "latency_p99"))]
-        )
-    return _table(["connections", "", "requests/s", "p50", "p99"], rows)
+LABELS: Final = {
+    "service": "**constitution-service**",
+    "engine": "**policy engine**",
+    "bare": "bare application",
+    "validating": "FastAPI, validates on each call",
+}
+
+
+def _turns(result: dict[str, Any]) -> str:
+    head = [
+        "connections",
+        "asked",
+        "",
+        "answers/s",
+        "p50",
+        "p99",
+        "CPU an answer",
+        "bare/s over its",
+        "CPU over bare's",
+    ]
+    rows = [
+        [
+            str(row["connections"]),
+            row["asked"],
+            LABELS[row["server"]],
+            f"{row['per_second']['p50']:.0f}",
+            ms(row["p50"]),
+            ms(row["p99"]),
+            f"{row['cpu']['p50'] * 1e6:.0f} µs",
+            f"{row['rate_ratio']['p50']:.2f}",
+            f"{row['cpu_ratio']['p50']:.2f}",
+        ]
+        for row in sorted(result["summary"], key=lambda row: (row["connections"], row["asked"]))
+    ]
+    return _table(head, rows)
+
+
+def _verify(result: dict[str, Any]) -> str:
+    rows = [
+        [
+            row["kind"],
+            *(ms(row["ours"][quantile]) for quantile in ("min", "p50", "p99")),
+            ms(row["bare"]["p50"]),
+            f"{row['ratio']:.2f}",
+            str(row["ours"]["n"]),
+        ]
+        for row in result["summary"]
+    ]
+    return _table(["", "min", "p50", "p99", "lower bound, p50", "ratio", "n"], rows)
 
 
 def _setup(result: dict[str, Any]) -> str:
@@ -195,7 +233,9 @@ TABLES: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
     "release": _release,
     "undo": _undo,
     "memory": _memory,
-    "engine": _engine,
+    "read": _turns,
+    "engine": _turns,
+    "verify": _verify,
     "setup": _setup,
     "life": _life,
 }

@@ -4,13 +4,16 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from constitution.checksum import Checksum
 from constitution.errors import Issue
 from constitution.messages import ChangeRequestId, Reason
 from constitution.model import Model
 from constitution.release import Envelope, Kind, Standing, UpdateId
+
+Number = Annotated[int, Field(ge=0, le=2**53 - 1)]
+"""A generation or a fencing token: what JSON (RFC 8785) and the database hold exactly."""
 
 
 class Problem(Model):
@@ -27,11 +30,18 @@ class Problem(Model):
 
 
 class Artifact(Model):
-    """Answer of ``POST /v1/constitution/artifacts``; the same bytes again give the same body."""
+    """Answer of ``POST /v1/constitution/artifacts``; the same bytes again give the same body.
+
+    Args:
+        signers: the maintainers who have signed it, in this push or an earlier one.
+        needed: how many must have before an update makes it live; with fewer it is stored, and waits for the others.
+            None: a service of before this field said it, or a history holds it.
+    """
 
     checksum: Checksum
     version: str
     signers: tuple[str, ...]
+    needed: int | None = None
     storage_uri: str
 
 
@@ -65,13 +75,19 @@ class ValidateRequest(Model):
 
 
 class ValidateResult(Model):
-    """Answer of validate; ``checksum`` is of the bytes looked at, also when they are not valid."""
+    """Answer of validate; ``checksum`` is of the bytes looked at, also when they are not valid.
+
+    ``harmful`` names the release that was undone because of these bytes or rules; it is no issue where enough of the
+    board (``reissued_by``) have signed that the document may come again.
+    """
 
     valid: bool
     checksum: Checksum
     version: str | None = None
     signers: tuple[str, ...] = ()
     issues: tuple[Issue, ...] = ()
+    harmful: Issue | None = None
+    reissued_by: tuple[str, ...] = ()
 
 
 class EvidenceRecord(Model):
@@ -111,13 +127,15 @@ class LeaseRequest(Model):
 
     ``own_only``: a rollback that only fences its own update takes the lease from nobody else. ``undoes``: the
     generation that a rollback is for; it takes the lease from another update only while that one is live.
+    ``approvals``: the board's decisions, where they and no operator's order are what the rollback rests on.
     """
 
     update_id: UpdateId
     kind: Kind
     workflow_id: str = ""
     own_only: bool = False
-    undoes: int | None = None
+    undoes: Number | None = None
+    approvals: Annotated[tuple[Envelope, ...], Field(max_length=64)] = ()
 
 
 class LeaseHolder(Model):
@@ -132,14 +150,14 @@ class LeaseHolder(Model):
 class Lease(LeaseHolder):
     """The lease, and the token that fences everyone who held it before: for callers with the scope ``lease:write``."""
 
-    fencing_token: int
+    fencing_token: Number
 
 
 class LeaseRelease(Model):
     """Body of ``DELETE /v1/constitution/lease``; an old token is a no-op."""
 
     update_id: UpdateId
-    fencing_token: int
+    fencing_token: Number
 
 
 class WorkflowRef(Model):
@@ -156,12 +174,12 @@ class LoadRequest(Model):
     kind: Kind
     checksum: Checksum | None
     rings: Annotated[tuple[str, ...], Field(min_length=1)]
-    expected_generation: Annotated[int, Field(ge=0)]
-    fencing_token: int
+    expected_generation: Number
+    fencing_token: Number
     change_request: ChangeRequestId | None = None
     approvals: tuple[Envelope, ...] = ()
     test_evidence: Checksum | None = None
-    rollback_of: int | None = None
+    rollback_of: Number | None = None
     reason: Reason
     workflow: WorkflowRef
 
@@ -187,7 +205,7 @@ class StandingRequest(Model):
     standing: Standing
     reason: Reason
     update_id: UpdateId
-    fencing_token: int
+    fencing_token: Number
     orders: Annotated[tuple[Envelope, ...], Field(max_length=64)] = ()
 
 
@@ -214,13 +232,47 @@ class UpdateStep(Model):
     at: datetime
 
 
+class OrderRequest(Model):
+    """Body of ``POST /v1/constitution/orders``: what a person orders a run to do, before the run obeys.
+
+    ``attempt`` names the place in the run that asks: asking again from there changes nothing, from anywhere else the
+    order has been used. Without ``envelope`` it is an unsigned message, and ``reason`` is what it says.
+    """
+
+    update_id: UpdateId
+    workflow: WorkflowRef
+    attempt: Annotated[str, StringConstraints(min_length=1, max_length=256)]
+    order: str
+    step: str | None = None
+    envelope: Envelope | None = None
+    reason: Reason | None = None
+
+
+class OrderRecord(Model):
+    """An order that was accepted. ``person`` is who signed it; null: nobody did.
+
+    ``digest`` is what the order is kept by: of who signed and what was signed.
+    """
+
+    digest: Checksum
+    person: str | None
+    order: str
+    step: str | None
+    reason: str
+    accepted_at: datetime
+
+
 class UpdateRecord(Model):
-    """An update's steps as constitution-service recorded them, oldest first. ``state`` is the last one's."""
+    """An update's steps and orders as constitution-service recorded them, oldest first.
+
+    ``state`` is the last step's.
+    """
 
     update_id: UpdateId
     change_request: ChangeRequestId
     state: UpdateState
     steps: tuple[UpdateStep, ...]
+    orders: tuple[OrderRecord, ...] = ()
 
 
 class DecidedRequest(Model):
@@ -244,6 +296,15 @@ class DenialRecord(Model):
     denied_by: str
     reason: str
     closed_at: datetime
+
+
+class ReissueRecord(Model):
+    """Answer of ``POST /v1/constitution/change-requests/{id}/reissue``: who has signed so far, of how many it takes."""
+
+    change_request: ChangeRequestId
+    checksum: Checksum
+    signed_by: tuple[str, ...]
+    needed: int
 
 
 class AuditEvent(Model):

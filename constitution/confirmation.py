@@ -22,7 +22,7 @@ def confirmation_reason(
     Args:
         verdict: of the watch; None: unknown (a run that was reset after its confirmation).
         promoted_by: ids of the board members whose signed order confirmed it; empty: nobody's.
-        resumed: the reason given with the ``resume`` that ended a hold; None: no hold was ended.
+        resumed: who ended a hold, and why, as in ``olga: looked at it``; None: no hold was ended.
         cut_short: the promotion came before the watch had ended, so the watch has no verdict.
     """
     parts = [SYNCED]
@@ -33,7 +33,7 @@ def confirmation_reason(
     if promoted_by:
         parts.append(f"promoted by {promoted_by}")
     elif resumed is not None:
-        parts.append(f"a hold was ended by an unsigned message ({resumed})")
+        parts.append(f"a hold was ended by {resumed}")
     elif verdict in (Verdict.ANOMALY, Verdict.NO_DATA, Verdict.CANNOT_TELL):
         parts.append("and the strategy goes on then")
     return "; ".join(parts)

@@ -95,14 +95,15 @@ class Strategy(Model):
             f"on anomaly {self.on_anomaly}, without data {self.on_no_data}, undecided {self.on_cannot_tell}"
         )
 
-    def action(self, verdict: Verdict) -> Action:
-        """Return what to do about a verdict."""
+    def action(self, verdict: Verdict, *, extended: bool) -> Action:
+        """Return what to do about a verdict of a watch; one that was extended already is held for a person."""
         declared: dict[Verdict, Action] = {
             Verdict.OK: "continue",
             Verdict.ANOMALY: self.on_anomaly,
             Verdict.NO_DATA: self.on_no_data,
         }
-        return declared.get(verdict, self.on_cannot_tell)
+        action = declared.get(verdict, self.on_cannot_tell)
+        return "hold" if extended and action == "extend_once" else action
 
     @field_validator("quantities")
     @classmethod
@@ -130,6 +131,7 @@ class Environment(Model):
         trust: path of ``trust.toml``.
         gate: folder that holds the regression gate (``policy/`` and ``chaos/``).
         inbox: folder from which ``document`` and ``signatures`` of an update may be taken by name.
+        unsigned_steering: whether a message that nobody signed may hold, resume, retry, abort what is live, roll back.
     """
 
     schema_version: Literal[1] = 1
@@ -139,6 +141,7 @@ class Environment(Model):
     gate: str
     inbox: str = "inbox"
     channel: str = "#release"
+    unsigned_steering: Literal["refuse", "allow"] = "refuse"
     targets: tuple[Target, ...] = ()
     strategies: dict[Identifier, Strategy] = Field(
         default_factory=lambda: {"default": Strategy(quantities=RATE_AND_SHARE)}

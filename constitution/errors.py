@@ -167,6 +167,30 @@ class UpdateClosedError(LeaseLostError):
     code = "update-closed"
 
 
+class HeldError(ConflictError):
+    """A person holds the release: it is not confirmed before another one resumes or promotes it."""
+
+    code = "held"
+
+
+class OrderUsedError(ConflictError):
+    """This signed order was obeyed before: each counts once."""
+
+    code = "order-used"
+
+
+class UnsettledError(ConflictError):
+    """Nothing is recorded of what became of the release; its receipt waits for that."""
+
+    code = "unsettled"
+
+
+class ReceiptSealedError(ConflictError):
+    """The release has a receipt already, over other files."""
+
+    code = "receipt-sealed"
+
+
 class StaleGenerationError(ConflictError):
     """``expected_generation`` is not the highest generation of the environment."""
 

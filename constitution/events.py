@@ -12,6 +12,9 @@ from constitution.checksum import Checksum
 from constitution.model import Model
 from constitution.release import Envelope, Kind, Standing
 
+TOLD_BY_UPDATED = "release.loaded"
+"""Its ``constitution.updated``, which is signed, tells the same. It has a number, so a SIEM must get both: this one as
+Other and Informational, or each release would count, and alarm, twice."""
 UPDATED_TYPE = "constitution.updated.v1"
 OCSF_VERSION = "1.6.0"
 MAX_MESSAGE = 4096  # characters; a refusal can repeat an anonymous caller's text
@@ -25,7 +28,6 @@ _ACTIVITIES = {
     "lease.acquired": _CREATE,
     "lease.released": _DELETE,
     "constitution.updated": _UPDATE,
-    "release.loaded": _UPDATE,
     "standing.recorded": _UPDATE,
     "receipt.sealed": _CREATE,
     "update.completed": _UPDATE,
@@ -40,6 +42,8 @@ _SEVERE = {
     "rollback.completed": _HIGH,
     "update.rolled_back": _HIGH,
     "cache.forged": _HIGH,
+    "audit.continued": _HIGH,
+    "audit.forked": _HIGH,
     "guard.rejected": _MEDIUM,
     "guard.completed": _MEDIUM,
     "lease.pre-empted": _MEDIUM,
@@ -50,6 +54,8 @@ _SEVERE = {
 
 def severity_of(event: AuditEvent) -> int:
     """Return OCSF's ``severity_id``. An event that takes a constitution out of force is High, even on success."""
+    if event.activity == TOLD_BY_UPDATED:
+        return _INFORMATIONAL
     undoes = event.details.get("kind") in {Kind.ROLLBACK.value, Kind.WITHDRAW.value}
     undone = event.details.get("standing") in {Standing.WITHDRAWN.value, Standing.POISONED.value}
     if undoes or undone:

@@ -47,6 +47,7 @@ class RollbackRequest(Model):
     """Input of ``ConstitutionRollback``. By hand ``reason`` is enough; the rest is filled by a parent.
 
     ``to`` is the generation whose artifact is restored; default: the newest confirmed artifact that is not current.
+    ``withdraw``: none is restored, whatever was confirmed before; from then on everything is denied.
     ``bad_generation`` is the release to undo; default: the current one.
     """
 
@@ -55,6 +56,14 @@ class RollbackRequest(Model):
     bad_generation: Annotated[int, Field(ge=1)] | None = None
     update_id: UpdateId | None = None  # of the update that is undone; a rollback by hand makes its own
     watch_evidence: Checksum | None = None  # of an anomaly of the bad release: it is poisoned, not only withdrawn
+    order: Envelope | None = None  # an operator's, to this run by its update id; without it, the run waits for one
+    withdraw: bool = False
+
+    @model_validator(mode="after")
+    def _restores_one_or_none(self) -> "RollbackRequest":
+        if self.withdraw and self.to is not None:
+            raise ValueError("to names what is restored, and withdraw that nothing is: give one of them")
+        return self
 
 
 def undo_command(generation: int) -> str:
@@ -68,40 +77,27 @@ class DecideMessage(Model):
     approval: Envelope
 
 
-class AbortMessage(Model):
-    """Stop, and undo what is live. Wins in every waiting state before confirmation."""
-
-    reason: Reason
-
-
-class RetryMessage(Model):
-    """Try the stuck step again."""
-
-    reason: Reason = "retry"
-
-
-class SkipMessage(Model):
-    """Go on without the stuck step; only after confirmation. Carries a signed order."""
+class OrderMessage(Model):
+    """A signed order (constitution.trust.approval.OrderPredicate in a DSSE envelope): promote, skip, rollback."""
 
     order: Envelope
 
 
-class PromoteMessage(Model):
-    """Confirm without waiting for the end of the watch. Carries a signed order."""
+class SteerMessage(Model):
+    """Retry or resume: an operator's signed order; a reason alone is an unsigned one."""
 
-    order: Envelope
-
-
-class HoldMessage(Model):
-    """Do not confirm when the watch ends; wait for resume, abort or the hold's deadline."""
-
-    reason: Reason
+    order: Envelope | None = None
+    reason: Reason | None = None
 
 
-class ResumeMessage(Model):
-    """End a hold."""
+class ReasonedMessage(SteerMessage):
+    """Abort or hold: what is told to everyone has a reason."""
 
-    reason: Reason = "resume"
+    @model_validator(mode="after")
+    def _says_why(self) -> "ReasonedMessage":
+        if self.order is None and self.reason is None:
+            raise ValueError("give a signed order, or a reason")
+        return self
 
 
 class Outcome(StrEnum):
@@ -135,6 +131,13 @@ class StepStatus(Model):
     last_error: str | None = None
 
 
+class Held(Model):
+    """Why a release must not be confirmed yet; an order to resume gives ``name`` as its step."""
+
+    name: str
+    why: str
+
+
 class Status(Model):
     """Answer of the query ``status``."""
 
@@ -158,6 +161,8 @@ class Status(Model):
     refusals: tuple[str, ...] = ()  # messages that were refused, and why
     steps: tuple[StepStatus, ...] = ()
     verdict: Verdict | None = None
+    held: tuple[Held, ...] = ()  # the first is what the next order to resume answers
+    undoes: int | None = None  # of a rollback: the generation that it takes out of force
     rollback_workflow: str | None = None
     outcome: Outcome | None = None
     outcome_detail: str = ""

@@ -15,6 +15,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from constitution import times
 
+_TIMES = {"datetime": times.checked, "date": times.checked_day}
 _SCALARS = frozenset({"bool", "bytes", "int", "float", "str"})
 _NO_SCHEMAS = frozenset({"default", "metadata", "serialization", "expected"})
 """Parts of a core schema that hold values, not schemas."""
@@ -30,8 +31,8 @@ def _strict(part: Any, owner: type[BaseModel]) -> Any:
     if kind == "model" and part["cls"] is not owner:
         return part
     copy = {name: value if name in _NO_SCHEMAS else _strict(value, owner) for name, value in part.items()}
-    if kind == "datetime":
-        return core_schema.no_info_before_validator_function(times.checked, part)
+    if isinstance(kind, str) and (checked := _TIMES.get(kind)) is not None:
+        return core_schema.no_info_before_validator_function(checked, part)
     if kind == "literal" and any(type(one) is int for one in part["expected"]):
         # pydantic compares by value: 1 == 1.0 == True
         return core_schema.no_info_before_validator_function(_no_bool_for_int, part)

@@ -45,9 +45,13 @@ class Names:
         key = "constitution:current" if ring == DEFAULT_RING else f"constitution:current:{ring}"
         return self._prefixed(":", key)
 
-    def redis_floor(self, ring: str = DEFAULT_RING) -> str:
-        """Redis key of the highest generation ever written for a ring; never deleted."""
-        return self._prefixed(":", f"constitution:floor:{ring}")
+    def redis_floor(self, ring: str = DEFAULT_RING, *, clustered: bool = False) -> str:
+        """Redis key of the highest generation ever written for a ring; never deleted.
+
+        In a cluster it lies where the ring's value lies, since one script writes both: what is in braces decides.
+        Source: Redis cluster specification, "Hash tags".
+        """
+        return self._prefixed(":", f"constitution:floor:{f'{{{self.redis_current(ring)}}}' if clustered else ring}")
 
     def task_queue(self) -> str:
         """Temporal task queue of workflows and of the activities that act."""

@@ -55,14 +55,16 @@ class Past:
         return self.standings[-1].standing if self.standings else None
 
 
-def versions_before(releases: Sequence[Past], checksum: str | None) -> list[str]:
+def versions_before(releases: Sequence[Past], checksum: str | None, *, reissued: bool = False) -> list[str]:
     """Return the versions that a document must be above: all that were live, but its own once it was withdrawn.
 
-    Undone for reasons outside of the document, it may be tried again as it is. The service looks in the same way
+    Undone for reasons outside of the document, it may be tried again as it is; so may a poisoned one that the board
+    reissues (``reissued``). The service looks in the same way
     (services/constitution_service/tables/release_queries.py).
     """
     mine = max((r for r in releases if r.checksum == checksum), key=lambda r: r.generation, default=None)
-    again = mine is not None and mine.standing is Standing.WITHDRAWN
+    undone = {Standing.WITHDRAWN, Standing.POISONED} if reissued else {Standing.WITHDRAWN}
+    again = mine is not None and mine.standing in undone
     return [r.version for r in releases if r.version is not None and not (again and r.checksum == checksum)]
 
 

@@ -23,6 +23,7 @@ CODES: Final = (
     "cannot-look",
     "document-expires",
     "event-unknown",
+    "guard-asleep",
     "run-group-closed",
     "lease-by-hand",
     "lease-orphaned",
@@ -39,11 +40,10 @@ CODES: Final = (
     "undelivered",
     "unconfirmed",
     "workers-of-two-stacks",
+    "root-review",
 )
 """Every kind of finding. Stable: alert rules name them (label ``code`` of the metric ``constitution_findings``)."""
 
-EXPIRY_DAYS: Final = (1, 7, 30)
-"""How many days before a document expires a finding reports it, the most urgent first."""
 
 DRIFT_WATCH: Final = timedelta(hours=72)
 """How long after a release a target that leaves it counts as drift of that release."""
@@ -136,10 +136,3 @@ def remember(before: tuple[Known, ...], findings: tuple[Finding, ...], now: date
         known = kept.get(finding.key, Known(key=finding.key, since=now, last_seen=now, audited=False))
         kept[finding.key] = known.model_copy(update={"last_seen": now})
     return tuple(kept[key] for key in sorted(kept))
-
-
-def expiry_step(expires_at: datetime, now: datetime) -> int | None:
-    """Return the step of ``EXPIRY_DAYS`` that has been reached; 0: expired; None: there is time."""
-    if expires_at <= now:
-        return 0
-    return next((days for days in EXPIRY_DAYS if expires_at - now <= timedelta(days=days)), None)

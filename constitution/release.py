@@ -21,7 +21,7 @@ class Kind(StrEnum):
 
     UPDATE = "update"
     ROLLBACK = "rollback"  # an earlier confirmed artifact as a new generation
-    REISSUE = "reissue"  # the same bytes again, by signed override
+    REISSUE = "reissue"  # the live bytes once more, by signed override
     WITHDRAW = "withdraw"  # no constitution: undo of a first release, and the emergency stop
 
     @property
@@ -115,13 +115,18 @@ class CurrentConstitution(Model):
 
 
 class Delivery(Model):
-    """How far a release has been delivered. Each field is null until it happened."""
+    """How far a release has been delivered. Each field is null until it happened.
+
+    ``served_by`` are the processes of constitution-service that answer with it; ``lagging`` are those that may still
+    answer with an older one from memory.
+    """
 
     redis_at: datetime | None = None
     redis_checksum: str | None = None
     events: tuple["DeliveredEvent", ...] = ()
     delivered_at: datetime | None = None
     served_by: tuple[str, ...] = ()
+    lagging: tuple[str, ...] = ()
 
 
 class DeliveredEvent(Model):

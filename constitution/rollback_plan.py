@@ -4,13 +4,28 @@ The run and the command line's preview use these same rules, so that a person is
 """
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
+from constitution.environment import Deadlines
 from constitution.errors import InvalidRequestError, Issue
 from constitution.messages import RollbackRequest
 from constitution.past import Past
 from constitution.release import Kind, Standing
 from constitution.trust.approval_rules import PREAUTHORISED_FOR
+
+
+def step_of(generation: int) -> str:
+    """Return how a signed order names the release that it is about."""
+    return f"generation-{generation}"
+
+
+def confirm_by(effective_at: datetime, watch_seconds: int, deadlines: Deadlines) -> datetime:
+    """Return when a release that is still unconfirmed is overdue: every wait of its run has an end before.
+
+    A watch may be extended once.
+    """
+    longest = deadlines.sync + 2 * watch_seconds + max(deadlines.hold, deadlines.person) + deadlines.person
+    return effective_at + timedelta(seconds=longest)
 
 
 def undone_by(bad: Past, releases: Sequence[Past]) -> int | None:
@@ -48,27 +63,34 @@ def rollback_target(request: RollbackRequest, bad: Past, releases: Sequence[Past
     if newest.generation != bad.generation:
         message = f"generation {newest.generation} is current, not {bad.generation}: it has been replaced already"
         raise _refused("not-current", "/bad_generation", message)
+    if request.withdraw:
+        if bad.checksum is None:
+            raise _refused("nothing-live", "/withdraw", f"generation {bad.generation} is no constitution already")
+        return None
     poisoned = {r.checksum for r in releases for s in r.standings if s.standing is Standing.POISONED}
     ever = {r.checksum for r in releases for s in r.standings if s.standing is Standing.CONFIRMED}
     ever -= poisoned | {None, bad.checksum}
     confirmed = {r.checksum for r in releases if r.standing is Standing.CONFIRMED} & ever
     if request.to is not None:
-        chosen = next((r for r in releases if r.generation == request.to), None)
-        if chosen is None:
-            raise _refused("unknown-generation", "/to", f"there is no generation {request.to}")
-        if chosen.checksum == bad.checksum:
-            raise _refused("same", "/to", f"generation {request.to} is the very document that is live")
-        if chosen.checksum not in ever:
-            raise _refused(
-                "never-confirmed", "/to", f"generation {request.to} was not confirmed, or was found bad since"
-            )
-        return chosen
+        return _chosen(request.to, bad, releases, ever)
     if bad.kind is Kind.UPDATE and not _was_live_before(bad, releases) and not _was_confirmed(bad):
         return None  # after a withdrawal: the board approved the way back to no constitution, not to the withdrawn one
     before = [r for r in releases if r.generation < bad.generation and r.checksum in confirmed]
     if bad.checksum is None and not before:
         raise _refused("nothing-live", "/bad_generation", "nothing is live, and there is nothing to restore")
     return before[-1] if before else None
+
+
+def _chosen(to: int, bad: Past, releases: Sequence[Past], ever: set[str | None]) -> Past:
+    """Return the release that a person named, whose document must be among those that were ever confirmed."""
+    chosen = next((r for r in releases if r.generation == to), None)
+    if chosen is None:
+        raise _refused("unknown-generation", "/to", f"there is no generation {to}")
+    if chosen.checksum == bad.checksum:
+        raise _refused("same", "/to", f"generation {to} is the very document that is live")
+    if chosen.checksum not in ever:
+        raise _refused("never-confirmed", "/to", f"generation {to} was not confirmed, or was found bad since")
+    return chosen
 
 
 def _was_live_before(bad: Past, releases: Sequence[Past]) -> bool:

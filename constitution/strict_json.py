@@ -15,8 +15,8 @@ MAX_DEPTH = 64
 MAX_STRINGS = 2_000  # of a message of ours: a release has fewer than 300 keys and texts
 MAX_OUTSIDE = 64 * 1024  # bytes outside of strings: a release has a few hundred, an indented one some thousand
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
-_QUOTE, _BACKSLASH = ord('"'), ord("\\")
-_OPENING, _CLOSING = frozenset(b"[{"), frozenset(b"]}")
+_OPENING = frozenset(b"[{")
+_NO_BRACKET = bytes(byte for byte in range(256) if byte not in b"[]{}")
 
 
 class StrictJsonError(ValueError):
@@ -84,21 +84,11 @@ def require_simple(data: bytes) -> None:
 def _depth(data: bytes) -> int:
     """Return the deepest nesting of brackets outside strings; needs no valid JSON."""
     depth = deepest = 0
-    in_string = escaped = False
-    for byte in data:
-        if in_string:
-            if escaped:
-                escaped = False
-            elif byte == _BACKSLASH:
-                escaped = True
-            elif byte == _QUOTE:
-                in_string = False
-        elif byte == _QUOTE:
-            in_string = True
-        elif byte in _OPENING:
+    for byte in _STRING.sub(b"", data).translate(None, _NO_BRACKET):
+        if byte in _OPENING:
             depth += 1
             deepest = max(deepest, depth)
-        elif byte in _CLOSING:
+        else:
             depth -= 1
     return deepest
 

@@ -4,10 +4,12 @@ pydantic alone also takes bare numbers and texts of digits for seconds since 197
 """
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 EXAMPLE = "2026-11-22T10:00:00Z"
+EXAMPLE_DAY = "2027-05-30"
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _FORM = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,9})?)?([Zz]|[+-][0-9]{2}:[0-9]{2})"
 )
@@ -24,6 +26,17 @@ def checked(value: Any) -> Any:
     if not isinstance(value, str) or not _FORM.fullmatch(value):
         raise ValueError(f"is no time like {EXAMPLE}: a date, a time of day and a time zone")
     return _in_range(_read(value))
+
+
+def checked_day(value: Any) -> Any:
+    """Return what pydantic may read as a day: a text like ``2027-05-30``, or a ``date`` of our own code or of TOML.
+
+    Raises:
+        ValueError: anything else, a time among it.
+    """
+    if type(value) is date or (isinstance(value, str) and _DAY.fullmatch(value)):
+        return value
+    raise ValueError(f"is no day like {EXAMPLE_DAY}")
 
 
 def _read(text: str) -> datetime:

@@ -8,29 +8,36 @@ rollback by itself, broadcast, archive), and the output says so.
 import json as json_text
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 from uuid import uuid4
 
 from pydantic import BaseModel, ValidationError
 
-from constitution.api import Lease, LeaseRelease, LeaseRequest, LoadRequest, LoadResult, StandingRequest, WorkflowRef
+from constitution.api import (
+    Lease,
+    LeaseRelease,
+    LeaseRequest,
+    LoadRequest,
+    LoadResult,
+    OrderRequest,
+    StandingRequest,
+    WorkflowRef,
+)
 from constitution.environment import issues_of
 from constitution.errors import ConflictError, ConstitutionError, InvalidRequestError, UntrustedError
 from constitution.messages import undo_command
 from constitution.release import Envelope, Kind, Standing
-from constitution.trust.approval import OrderPredicate
-from constitution_client.connections import service_client, trust_policy
+from constitution.rollback_plan import step_of
+from constitution_client.connections import service_client
 from constitution_client.files import read_bytes
-from constitution_client.keys import PersonKey
-from constitution_client.ordering import ORDER_VALID
+from constitution_client.ordering import Signer
 from constitution_client.output import progress, result
 from constitution_client.prompting import confirm
 from constitution_client.render import when
 from constitution_client.service import ConstitutionServiceClient
-from constitution_client.settings import UsageError, settings
-from signatures.statements import sign_order
+from constitution_client.settings import ClientSettings, UsageError, settings
+from constitution_client.signing import SigningOptions
 
 _M = TypeVar("_M", bound=BaseModel)
 
@@ -49,6 +56,7 @@ class ByHand:
     confirm: bool
     orders: tuple[Envelope, ...]
     update_id: str
+    key: Path | None = None  # an operator's, for an undo that the board has not decided anew
 
     @classmethod
     def read(
@@ -64,6 +72,7 @@ class ByHand:
         confirm: bool,
         orders: Sequence[Path],
         update_id: str | None,
+        key: Path | None,
     ) -> "ByHand":
         """Read the command line.
 
@@ -91,6 +100,7 @@ class ByHand:
             confirm=confirm,
             orders=tuple(read_envelope(path) for path in orders),
             update_id=update_id or str(uuid4()),
+            key=key,
         )
 
 
@@ -121,6 +131,7 @@ async def load_by_hand(order: ByHand, json: bool | None) -> None:
     configured = settings()
     async with service_client(configured, writes=True) as service:
         steps = _Steps(service, configured.environment_name(), order)
+        await steps.order(configured)
         lease = await steps.lease()
         try:
             loaded = await steps.load(lease)
@@ -161,10 +172,38 @@ class _Steps:
     def _key(self, step: str) -> str:
         return f"{self._environment}/{self._order.update_id}/{step}"
 
+    async def order(self, configured: ClientSettings) -> None:
+        """Have an operator's order accepted, where a key was given for one."""
+        given = self._order
+        if given.key is None or given.rollback_of is None or not given.kind.undoes or given.approvals:
+            return
+        step = step_of(given.rollback_of)
+        envelope = Signer.read("rollback", SigningOptions(key=given.key), configured, None).order(
+            "rollback",
+            workflow_id=self._run.workflow_id,
+            update_id=given.update_id,
+            step=step,
+            reason=given.reason,
+        )
+        await self._service.accept_order(
+            OrderRequest(
+                update_id=given.update_id,
+                workflow=self._run,
+                attempt=f"by-hand/{uuid4()}",
+                order="rollback",
+                step=step,
+                envelope=envelope,
+            )
+        )
+
     async def lease(self) -> Lease:
         request = _checked(
             lambda: LeaseRequest(
-                update_id=self._order.update_id, kind=self._order.kind, workflow_id=self._run.workflow_id
+                update_id=self._order.update_id,
+                kind=self._order.kind,
+                workflow_id=self._run.workflow_id,
+                undoes=self._order.rollback_of,
+                approvals=self._order.approvals if self._order.kind.undoes else (),
             )
         )
         progress(f"taking the lease of {self._environment} as update {self._order.update_id}")
@@ -222,39 +261,36 @@ class _Steps:
 
 
 async def sign_confirmation(
-    generation: int, key: Path, reason: str, *, trust: Path | None, yes: bool, json: bool | None
+    generation: int, signing: SigningOptions, reason: str | None, *, trust: Path | None, yes: bool, json: bool | None
 ) -> None:
-    """Sign an order to confirm a release that nobody watched, and print it.
+    """Sign an order to confirm a release that nobody watched, and print it; or write its statement down.
 
     Raises:
         NotFoundError: there is no such generation.
         UntrustedError: the key belongs to no board member of the release's environment.
     """
     configured = settings()
-    policy = trust_policy(configured, trust)
-    signer = PersonKey.read(key)
-    person = signer.board_member(policy)
+    signer = Signer.read("confirm", signing, configured, trust)
     async with service_client(configured) as service:
         release = await service.release(generation)
-    if release.environment != policy.environment:
-        raise UntrustedError(f"the release is of {release.environment}, this trust policy of {policy.environment}")
-    progress(f"you are {person.name} ({person.id}); you are about to sign:")
-    progress(f"  generation {generation}, {release.version or 'a withdrawal'}, {release.checksum or 'no document'},")
-    progress(f"  is confirmed in {release.environment}, by nobody's watch: {reason}")
-    confirm("Sign this order?", yes=yes)
-    now = datetime.now(UTC)
-    predicate = OrderPredicate(
-        environment=release.environment,
+    theirs = signer.policy.environment
+    if release.environment != theirs:
+        raise UntrustedError(f"the release is of {release.environment}, this trust policy of {theirs}")
+    predicate = signer.predicate(
+        "confirm",
         workflow_id=str(release.workflow.get("workflow_id") or ""),
         update_id=release.update_id,
-        order="confirm",
-        step=f"generation-{generation}",
+        step=step_of(generation),
         reason=reason,
-        issued_at=now,
-        expires_at=now + ORDER_VALID,
     )
-    envelope = signer.sign(lambda tsk, password: sign_order(predicate, tsk, password))
-    result(envelope.model_dump(mode="json"), [envelope.model_dump_json()], json)
+    progress(signer.signing.begins)
+    progress(f"  generation {generation}, {release.version or 'a withdrawal'}, {release.checksum or 'no document'},")
+    progress(f"  is confirmed in {release.environment}, by nobody's watch: {predicate.reason}")
+    if (question := signer.signing.asks("order")) is not None:
+        confirm(question, yes=yes)
+    envelope = signer.envelope(predicate, json)
+    if envelope is not None:
+        result(envelope.model_dump(mode="json"), [envelope.model_dump_json()], json)
 
 
 def _checked(make: Callable[[], _M]) -> _M:

@@ -8,19 +8,22 @@ ceremony leaves nothing that could be taken for a finished one. Nothing is ever 
 in a folder of mode 0700; their bytes never leave this process otherwise.
 """
 
+import hashlib
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
 from constitution.environment import Identifier
 from constitution.errors import ConflictError, InvalidRequestError
-from constitution.trust.trust_policy import Role, Scope
+from constitution.trust.passkey import Passkey, RelyingParty
+from constitution.trust.trust_policy import Role, Scope, SigstoreIdentity
 from constitution_client.files import FileRefusedError
 from signatures.openpgp import generate_key
 from signatures.tokens import ClientKey
@@ -29,13 +32,21 @@ from signatures.trust_files import load_trust
 
 @dataclass(frozen=True, slots=True)
 class NewPerson:
-    """Somebody of the trust policy: with their own ``certificate``, or to make a key for."""
+    """Somebody of the trust policy: with what they bring to sign with, or to make a key for."""
 
     id: str
     name: str
     roles: tuple[Role, ...]
     certificate: bytes | None = None
     fingerprint: str = ""  # of the certificate
+    sigstore: tuple[SigstoreIdentity, ...] = ()
+    passkeys: tuple[Passkey, ...] = ()
+    both: bool = False  # a key is made for them although they can sign without
+
+    @property
+    def gets_key(self) -> bool:
+        """Whether the ceremony makes an OpenPGP key for them: they bring nothing to sign with, or are to have both."""
+        return self.certificate is None and (self.both or not (self.sigstore or self.passkeys))
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +62,10 @@ PEOPLE = (
     NewPerson("alva", "Alva Berg", ("board",)),
     NewPerson("bruno", "Bruno Okafor", ("board",)),
     NewPerson("chen", "Chen Wei", ("board",)),
+    NewPerson("olga", "Olga Nyman", ("operator",)),
 )
+SIGSTORE_ROOT = "sigstore-root.json"  # beside trust.toml
+ROOT_REVIEW = timedelta(days=180)  # half a year: a pinned root hears of no key that was retired
 SERVICES = ("constitution-service",)
 ASSESSORS = ("assessor",)
 CLIENTS = (
@@ -95,7 +109,7 @@ class Ceremony:
     Args:
         directory: the folder with ``trust/`` and ``keys/``.
         trust: path of ``trust.toml``.
-        fingerprints: OpenPGP fingerprint per person id.
+        fingerprints: OpenPGP fingerprint per id of a person who has a certificate.
         keys: public key (raw Ed25519, base64url) per service, assessor and client id.
     """
 
@@ -114,6 +128,8 @@ def make_trust(
     assessors: Sequence[str] = ASSESSORS,
     clients: Sequence[NewClient] = CLIENTS,
     thresholds: Mapping[str, int] | None = None,
+    sigstore_root: bytes | None = None,
+    relying_party: RelyingParty | None = None,
 ) -> Ceremony:
     """Make ``directory/trust`` and ``directory/keys`` for an environment.
 
@@ -125,6 +141,8 @@ def make_trust(
         assessors: who gets a key that signs attestations.
         clients: who gets a key that mints service tokens.
         thresholds: those that differ from ``THRESHOLDS``.
+        sigstore_root: the trusted root to pin; needed as soon as somebody has a Sigstore identity.
+        relying_party: whose pages may ask for a passkey; needed as soon as somebody has one.
 
     Returns:
         Fingerprints and public keys, for people to compare by another channel.
@@ -155,6 +173,8 @@ def make_trust(
             assessors=assessors,
             clients=clients,
             thresholds={**THRESHOLDS, **(thresholds or {})},
+            sigstore_root=sigstore_root,
+            relying_party=relying_party,
         )
         _refuse_existing(directory)
         # keys first: a folder with keys and no policy is visibly unfinished, and is refused by the next ceremony.
@@ -194,6 +214,8 @@ def _fill(
     assessors: Sequence[str],
     clients: Sequence[NewClient],
     thresholds: Mapping[str, int],
+    sigstore_root: bytes | None,
+    relying_party: RelyingParty | None,
 ) -> Ceremony:
     keys = root / "keys"
     keys.mkdir(mode=0o700)
@@ -202,6 +224,8 @@ def _fill(
     for person in people:
         if person.certificate is not None:
             certificate, fingerprint = person.certificate, person.fingerprint
+        elif not person.gets_key:
+            continue
         else:
             secret, certificate, fingerprint = generate_key(f"{person.name} <{person.id}@{environment}.invalid>")
             _write(keys / f"{person.id}.tsk", secret, secret=True)
@@ -212,6 +236,8 @@ def _fill(
         client_key = ClientKey.generate(identifier)
         _write(keys / f"{identifier}.jwk", client_key.to_json().encode() + b"\n", secret=True)
         public[identifier] = client_key.public_text()
+    if sigstore_root is not None:
+        _write(root / "trust" / SIGSTORE_ROOT, sigstore_root)
     _write(
         root / "trust" / "trust.toml",
         _trust_toml(
@@ -223,6 +249,8 @@ def _fill(
             fingerprints=fingerprints,
             public=public,
             thresholds=thresholds,
+            sigstore_root=sigstore_root,
+            relying_party=relying_party,
         ),
     )
     # Read back the way every process will: a ceremony that makes an invalid policy must fail here, not at start-up.
@@ -244,6 +272,8 @@ def _trust_toml(
     fingerprints: dict[str, str],
     public: dict[str, str],
     thresholds: Mapping[str, int],
+    sigstore_root: bytes | None,
+    relying_party: RelyingParty | None,
 ) -> bytes:
     # Written by hand for its comments; every value is an identifier, a fingerprint, a key, a name or a literal above,
     # and _fill reads the result back through the real parser.
@@ -253,10 +283,16 @@ def _trust_toml(
         "schema_version = 1",
         f'environment = "{environment}"',
         "version = 1",
+        *([] if relying_party is None else [relying_party_toml(relying_party)]),
         "",
         "[thresholds]",
         *(f"{name} = {number}" for name, number in thresholds.items()),
     ]
+    if sigstore_root is not None:
+        digest = hashlib.sha256(sigstore_root).hexdigest()
+        review = (datetime.now(UTC) + ROOT_REVIEW).date().isoformat()
+        lines += ["", "[sigstore]", f'trusted_root = "{SIGSTORE_ROOT}"', f'sha256 = "{digest}"']
+        lines += [f"review_by = {review}  # look at the root again by then: docs/trust-policy.md"]
     for person in people:
         roles = ", ".join(f'"{role}"' for role in person.roles)
         lines += [
@@ -265,8 +301,18 @@ def _trust_toml(
             f'id = "{person.id}"',
             f"name = {_toml_text(person.name)}",
             f"roles = [{roles}]",
-            f'openpgp = [{{ fingerprint = "{fingerprints[person.id]}", certificate = "{_certificate(person)}" }}]',
         ]
+        if person.id in fingerprints:
+            entry = f'fingerprint = "{fingerprints[person.id]}", certificate = "{_certificate(person)}"'
+            lines += [f"openpgp = [{{ {entry} }}]"]
+        if person.sigstore:
+            entries = (
+                f"{{ identity = {_toml_text(one.identity)}, issuer = {_toml_text(one.issuer)} }}"
+                for one in person.sigstore
+            )
+            lines += [f"sigstore = [{', '.join(entries)}]"]
+        if person.passkeys:
+            lines += [passkeys_toml(person.passkeys)]
     for service in services:
         lines += ["", "[[services]]", f'id = "{service}"', f'public_key = "{public[service]}"']
     for assessor in assessors:
@@ -281,6 +327,18 @@ def _trust_toml(
             f"scopes = [{scopes}]",
         ]
     return ("\n".join(lines) + "\n").encode()
+
+
+def passkeys_toml(passkeys: Sequence[Passkey]) -> str:
+    """Return the line of a person's passkeys."""
+    entries = (f'{{ credential = "{one.credential}", public_key = "{one.public_key}" }}' for one in passkeys)
+    return f"passkeys = [{', '.join(entries)}]"
+
+
+def relying_party_toml(party: RelyingParty) -> str:
+    """Return the line of the relying party; it stands before the first table."""
+    origins = ", ".join(f'"{origin}"' for origin in party.origins)
+    return f'relying_party = {{ id = "{party.id}", origins = [{origins}] }}'
 
 
 def _toml_text(text: str) -> str:

@@ -9,11 +9,15 @@ The price is known: no ``atexit`` handler, no ``finally`` of a frame above, no d
 clients and files before calling it.
 """
 
+from __future__ import annotations
+
 import contextlib
-import logging
 import os
 import sys
-from typing import NoReturn
+
+TYPE_CHECKING = False  # typing itself is a tenth of the time to start (help_text.py)
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 
 def leave(code: int) -> NoReturn:
@@ -22,7 +26,8 @@ def leave(code: int) -> NoReturn:
     Args:
         code: exit status, 0 to 255.
     """
-    logging.shutdown()
+    if (logging := sys.modules.get("logging")) is not None:  # who never imported it logged nothing
+        logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             # A reader that went away (``constitution releases | head -1``) is no reason to lose the exit code.

@@ -6,6 +6,7 @@ import traceback
 from constitution.errors import ConstitutionError, NotYetError
 from constitution_client.exit_codes import ExitCode
 from constitution_client.output import progress
+from constitution_client.parts import missing_part
 from constitution_client.settings import UsageError
 
 _NEXT = {
@@ -28,6 +29,10 @@ _NEXT = {
 
 def explain(error: Exception) -> int:
     """Write the problem and the next command to stderr; return the exit code."""
+    if isinstance(error, ModuleNotFoundError) and (missing := missing_part(error)) is not None:
+        progress(f"error: {missing[0]}")
+        progress(f"next: {missing[1]}")
+        return ExitCode.USAGE
     if not isinstance(error, ConstitutionError):
         traceback.print_exception(error, file=sys.stderr)
         progress("internal error: the lines above belong in a bug report; nothing that runs in Temporal was stopped")

@@ -97,3 +97,26 @@ def write_new(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         ) from error
     except OSError as error:
         raise FileRefusedError(f"cannot write {path}: {error.strerror}") from error
+
+
+def write_over(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all, in the place of one that may be there. A reader sees the old or the new one.
+
+    Raises:
+        FileRefusedError: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(descriptor, "wb") as temporary:
+                os.fchmod(temporary.fileno(), 0o644)
+                temporary.write(data)
+                temporary.flush()
+                os.fsync(temporary.fileno())
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise FileRefusedError(f"cannot write {path}: {error.strerror}") from error

@@ -14,7 +14,7 @@ from constitution_client.files import read_bytes
 from constitution_client.prompting import interruptible
 
 if TYPE_CHECKING:
-    from constitution.trust.trust_policy import Person, TrustPolicy
+    from constitution.trust.trust_policy import Person, Role, TrustPolicy
 
 PASSPHRASE_VARIABLE = "CONSTITUTION_KEY_PASSPHRASE"  # noqa: S105 - the variable's name, not a secret
 
@@ -68,13 +68,27 @@ class PersonKey:
         Raises:
             UntrustedError: the trust policy does not know the key, or not as a board member's.
         """
+        return self.with_role("board", trust)
+
+    def with_role(self, role: "Role", trust: "TrustPolicy") -> "Person":
+        """Return whose key this is, if that person has the role.
+
+        Raises:
+            UntrustedError: the trust policy does not know the key, or not as one of somebody with the role.
+        """
         person = self.person(trust)
-        if "board" not in person.roles:
-            raise UntrustedError(
-                f"{person.name} ({person.id}) is no member of the board of {trust.environment}",
-                hint="ask one of: " + ", ".join(member.id for member in trust.people if "board" in member.roles),
-            )
+        require_role(person, role, trust)
         return person
+
+    def require_secret(self) -> None:
+        """Demand that the file can sign, perhaps after a passphrase.
+
+        Raises:
+            UntrustedError: it cannot: its secret part is on a token, for instance.
+        """
+        from signatures.openpgp import is_locked
+
+        is_locked(self.secret)
 
     def sign(self, action: Callable[[bytes, str | None], _Signed]) -> _Signed:
         """Sign by ``action(secret key, passphrase)``, asking for the passphrase only if the key is locked.
@@ -103,3 +117,18 @@ class PersonKey:
                 hint=f"run this on a terminal, or set {PASSPHRASE_VARIABLE}",
             )
         return interruptible(lambda: str(typer.prompt(f"Passphrase of {self.path.name}", hide_input=True, err=True)))
+
+
+def require_role(person: "Person", role: "Role | None", trust: "TrustPolicy") -> None:
+    """Demand that a person has a role; None: any.
+
+    Raises:
+        UntrustedError: they have it not.
+    """
+    if role is None or role in person.roles:
+        return
+    what = "member of the board" if role == "board" else role
+    raise UntrustedError(
+        f"{person.name} ({person.id}) is no {what} of {trust.environment}",
+        hint="ask one of: " + (", ".join(trust.with_role(role)) or f"nobody has the role {role} yet"),
+    )

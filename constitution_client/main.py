@@ -1,61 +1,22 @@
-"""``constitution``: the command line. Registers the verbs, and is the one place where errors become exit codes.
+"""``constitution``: the way in, and the one place where errors become exit codes.
 
-Starting must be cheap (completion and ``--help`` run it), so nothing here or in ``verbs`` imports pydantic, httpx,
-Temporal or Sigstore before the verb that needs it runs.
+``constitution --help`` is answered from a file, before typer and rich are imported: they take eight times as long as
+the interpreter itself (docs/adr/0019-parts.md). For the same reason nothing here imports ``typing`` or ``pathlib``.
 """
 
-import sys
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated, NoReturn
+from __future__ import annotations
 
-import typer
+import sys
 
 from constitution_client.exit import leave
-from constitution_client.exit_codes import EXIT_HELP, ExitCode
-from constitution_client.output import progress, result
+from constitution_client.exit_codes import ExitCode
+from constitution_client.help_text import print_help
 from constitution_client.streams import UNWRITTEN, decoded, flush_result, prepare, unwritten
-from constitution_client.verbs import board, doctor, document, drill, releases, rollback, runs, service, trust, watch
 
-app = typer.Typer(
-    name="constitution",
-    help="Change the signed constitution of a fleet of AI agents: draft, sign, push, update, approve, watch, roll "
-    f"back.\n\n{EXIT_HELP}",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-for family in (trust, document, service, releases, runs, rollback, board, doctor, drill):
-    for name, verb in family.VERBS.items():
-        app.command(name)(verb)
-app.add_typer(watch.app, name="watch")
-
-
-def _version(asked: bool) -> None:
-    if asked:
-        from importlib.metadata import version
-
-        result({"version": version("constitution-runbook")}, [f"constitution {version('constitution-runbook')}"], None)
-        raise typer.Exit
-
-
-@app.callback()
-def _root(
-    env_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--env-file",
-            help="Read settings that are not in the environment from this file, e.g. var/stack.env "
-            "(env: CONSTITUTION_ENV_FILE).",
-        ),
-    ] = None,
-    version: Annotated[  # noqa: ARG001 - answered by its callback
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
-    ] = False,
-) -> None:
-    from constitution_client.context import use_env_file
-
-    use_env_file(env_file)
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import NoReturn
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -64,8 +25,12 @@ def run(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: the command line without the program's name; default: that of this process.
     """
+    typed = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        app(args=list(sys.argv[1:] if arguments is None else arguments), prog_name="constitution")
+        if not print_help(typed):
+            from constitution_client.commands import app
+
+            app(args=typed, prog_name="constitution")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(ExitCode.REFUSED if end.code else ExitCode.OK)
     except KeyboardInterrupt:
@@ -86,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     problem = prepare()
     typed = decoded(sys.argv[1:] if arguments is None else arguments)
     if problem or isinstance(typed, str):
+        from constitution_client.output import progress
+
         progress(problem or str(typed))
         leave(ExitCode.USAGE)
     leave(flush_result(run(typed)))

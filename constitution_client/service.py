@@ -34,7 +34,10 @@ from constitution.api import (
     LeaseRequest,
     LoadRequest,
     LoadResult,
+    OrderRecord,
+    OrderRequest,
     ReadyReport,
+    ReissueRecord,
     StandingRequest,
     UpdateRecord,
     ValidateRequest,
@@ -44,6 +47,7 @@ from constitution.checksum import checksum_of
 from constitution.errors import (
     UnavailableError,
 )
+from constitution.receipt import ReceiptDocuments, ReceiptRequest, SealedReceipt
 from constitution.release import CurrentConstitution, Envelope, Release
 from constitution_client.transport import LOAD_TIMEOUT, Transport, digest_of, read, read_list, same
 from signatures.dsse import envelope_digest
@@ -157,6 +161,16 @@ class ConstitutionServiceClient(Transport):
         path = f"/v1/constitution/change-requests/{quote(change_request_id, safe='')}/denial"
         return read(await self._call("POST", path, scope="lease:write", body=envelope), DenialRecord)
 
+    async def reissue(self, change_request_id: str, envelope: Envelope) -> ReissueRecord:
+        """Store a board member's override of *poisoned* for a change request; again changes nothing.
+
+        Raises:
+            NotApprovedError: it does not count, and why.
+            ContentError: what is asked for was never poisoned.
+        """
+        path = f"/v1/constitution/change-requests/{quote(change_request_id, safe='')}/reissue"
+        return read(await self._call("POST", path, scope="change-requests:write", body=envelope), ReissueRecord)
+
     # -- updates -----------------------------------------------------------------------------------------------
 
     async def update(self, update_id: str) -> UpdateRecord:
@@ -198,6 +212,15 @@ class ConstitutionServiceClient(Transport):
     async def _to_update(self, update_id: str, step: str, body: BaseModel) -> UpdateRecord:
         path = f"/v1/constitution/updates/{quote(update_id, safe='')}/{step}"
         return read(await self._call("POST", path, scope="lease:write", body=body), UpdateRecord)
+
+    async def accept_order(self, request: OrderRequest) -> OrderRecord:
+        """Have an order to a run accepted, once; again from the same attempt changes nothing.
+
+        Raises:
+            NotApprovedError: it does not count, and why.
+            OrderUsedError: it was obeyed before.
+        """
+        return read(await self._call("POST", "/v1/constitution/orders", scope="lease:write", body=request), OrderRecord)
 
     # -- evidence ----------------------------------------------------------------------------------------------
 
@@ -305,14 +328,17 @@ class ConstitutionServiceClient(Transport):
         return read(answer, LoadResult)
 
     async def current(self, ring: str = "default", min_generation: int = 0) -> CurrentConstitution | None:
-        """Return the ring's current release, or None before generation 1.
+        """Return the ring's current release, or None before generation 1; what PostgreSQL says now, from no cache.
 
         Args:
             ring: name of the ring.
             min_generation: a cache that holds an older generation is bypassed.
         """
         answer, problem = await self._send_retrying(
-            "GET", "/v1/constitution", params={"ring": ring, "min_generation": str(min_generation)}
+            "GET",
+            "/v1/constitution",
+            params={"ring": ring, "min_generation": str(min_generation)},
+            headers={"Cache-Control": "no-cache"},
         )
         if problem is not None:
             error, code = problem
@@ -358,9 +384,44 @@ class ConstitutionServiceClient(Transport):
         path = f"/v1/constitution/releases/{generation:d}/standing"
         return read(await self._call("POST", path, scope="standing:write", body=request, key=key), Release)
 
+    async def receipt(self, generation: int) -> SealedReceipt:
+        """Return the receipt of a release, and the manifest that it names; not verified.
+
+        Raises:
+            NotFoundError: none is sealed yet.
+        """
+        return read(await self._call("GET", f"/v1/constitution/releases/{generation:d}/receipt"), SealedReceipt)
+
+    async def receipt_documents(self, generation: int) -> ReceiptDocuments:
+        """Return the attestations and signed orders that the receipt of a release will name.
+
+        Raises:
+            NotFoundError: there is no such generation.
+        """
+        path = f"/v1/constitution/releases/{generation:d}/receipt/documents"
+        return read(await self._call("GET", path), ReceiptDocuments)
+
+    async def seal_receipt(self, generation: int, request: ReceiptRequest) -> SealedReceipt:
+        """Have the receipt of a release sealed over these files, once; again with the same files changes nothing.
+
+        Raises:
+            UnsettledError: nothing is recorded of what became of the release.
+            ReceiptSealedError: it is sealed over other files.
+        """
+        path = f"/v1/constitution/releases/{generation:d}/receipt"
+        return read(await self._call("POST", path, scope="audit:write", body=request), SealedReceipt)
+
     async def audit(self, event: AuditEvent) -> None:
         """Record a decision or refusal in the audit stream; the event's id makes it idempotent."""
         await self._call("POST", "/v1/constitution/audit", scope="audit:write", body=event)
+
+    async def audit_head(self) -> Envelope:
+        """Return the newest signed head of the audit stream; not verified.
+
+        Raises:
+            NotFoundError: nothing was audited yet.
+        """
+        return read(await self._call("GET", "/v1/constitution/audit/head"), Envelope)
 
     async def ready(self) -> ReadyReport:
         """Return what the service says about its own dependencies, also when it is not ready."""

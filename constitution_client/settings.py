@@ -36,6 +36,7 @@ class ClientSettings(BaseSettings):
         environment_file: ``environment.toml``; its ``trust`` is used when ``trust_file`` is not given.
         trust_file: ``trust.toml``.
         namespace: prefix of names in shared servers; empty in production.
+        sigstore_trust_config_file: of the Sigstore instance that signs; unset: the public one.
     """
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
@@ -45,6 +46,7 @@ class ClientSettings(BaseSettings):
     environment_file: Path | None = None
     trust_file: Path | None = None
     namespace: str = Field(default="", max_length=32)
+    sigstore_trust_config_file: Path | None = None
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "WARNING"
 
     @field_validator("namespace")

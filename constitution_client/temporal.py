@@ -34,6 +34,7 @@ from constitution.errors import (
     ConflictError,
     ConstitutionError,
     ContentError,
+    ForbiddenError,
     InvalidRequestError,
     Issue,
     NotFoundError,
@@ -50,6 +51,7 @@ QUERY_TIMEOUT = timedelta(seconds=10)  # answered by a worker, which may first r
 MESSAGE_TIMEOUT = timedelta(seconds=60)  # a decision is verified by an activity before it is answered
 POLLED_WITHIN = timedelta(seconds=90)  # a poll lasts 60 s; the server lists a worker for minutes after its end
 _LONGEST_REASON = 200  # characters of a driver's own words
+_REFUSED = re.compile(r"\b(Unauthenticated|PermissionDenied|401 Unauthorized|403 Forbidden)\b")  # a driver's only sign
 _NO_WORKER = "make worker  # no worker answers on the task queue; then type the command again"
 
 
@@ -74,6 +76,7 @@ async def connect(variables: Mapping[str, str]) -> Client:
 
     Raises:
         UsageError: the configuration cannot be read.
+        ForbiddenError: it refuses who we are.
         UnavailableError: the server does not answer.
     """
     try:
@@ -88,6 +91,11 @@ async def connect(variables: Mapping[str, str]) -> Client:
             Client.connect(**config, connect_timeout=CONNECT_TIMEOUT), CONNECT_TIMEOUT.total_seconds() * 2
         )
     except (RuntimeError, RPCError, TimeoutError) as error:
+        if _REFUSED.search(str(error)):
+            raise ForbiddenError(
+                f"Temporal at {address} refuses these credentials: {_reason(error)}",
+                hint="check TEMPORAL_API_KEY, the certificate in TEMPORAL_TLS_CLIENT_CERT_PATH, or the profile",
+            ) from error
         unset = not (configured or variables.get("TEMPORAL_ADDRESS"))
         raise UnavailableError(
             f"Temporal at {address} does not answer: {_reason(error)}"

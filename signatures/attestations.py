@@ -48,6 +48,19 @@ def verify_attestation(envelope: Envelope, trust: TrustPolicy) -> Attestation:
     return predicate
 
 
+def attestation_kind(envelope: Envelope) -> str:
+    """Return ``gate``, ``sync`` or ``watch``; says nothing about who signed it.
+
+    Raises:
+        UntrustedError: it is no attestation.
+    """
+    kind = dsse.payload_of(envelope, IN_TOTO).get("predicateType")
+    names = {GATE_PREDICATE: "gate", SYNC_PREDICATE: "sync", WATCH_PREDICATE: "watch"}
+    if not isinstance(kind, str) or kind not in names:
+        raise UntrustedError("the statement is no attestation")
+    return names[kind]
+
+
 def _subject(predicate: Attestation) -> dict[str, object]:
     if isinstance(predicate, GatePredicate):
         return document_subject(predicate.checksum)

@@ -61,7 +61,8 @@ def verify_current(
         raise UntrustedError(f"the document's bytes are {checksum_of(document)}, the statement says {release.checksum}")
     signatures = [data for data in map(_decode, current.signatures) if checksum_of(data) in release.signatures]
     moment = release.signatures_at or release.effective_at
-    verify_document(document, signatures, trust, moment).require(trust.thresholds.document)
+    needed = trust.thresholds.for_document(release.kind, first=release.previous is None)
+    verify_document(document, signatures, trust, moment).require(needed)
     return release
 
 

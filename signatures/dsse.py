@@ -50,7 +50,7 @@ def envelope_digest(envelope: Envelope) -> str:
 
 def sign_ed25519(payload: bytes, payload_type: str, keyid: str, private_key: Ed25519PrivateKey) -> Envelope:
     """Sign with a service key."""
-    return _envelope(payload, payload_type, keyid, private_key.sign(pae(payload_type, payload)))
+    return with_signature(payload, payload_type, keyid, private_key.sign(pae(payload_type, payload)))
 
 
 def sign_openpgp(payload: bytes, payload_type: str, tsk_bytes: bytes, password: str | None = None) -> Envelope:
@@ -60,10 +60,18 @@ def sign_openpgp(payload: bytes, payload_type: str, tsk_bytes: bytes, password: 
         OpenPgpError: the key cannot sign.
     """
     signature = openpgp.sign_detached(pae(payload_type, payload), tsk_bytes, password)
-    return _envelope(payload, payload_type, openpgp.fingerprint_of_key(tsk_bytes), signature)
+    return with_signature(payload, payload_type, openpgp.fingerprint_of_key(tsk_bytes), signature)
 
 
-def _envelope(payload: bytes, payload_type: str, keyid: str, signature: bytes) -> Envelope:
+def with_signature(payload: bytes, payload_type: str, keyid: str, signature: bytes) -> Envelope:
+    """Return the envelope of a payload and a signature over its PAE.
+
+    Args:
+        payload: canonical bytes.
+        payload_type: its DSSE type.
+        keyid: the signer's fingerprint or identity.
+        signature: OpenPGP, raw Ed25519, or a Sigstore bundle.
+    """
     return Envelope(
         payloadType=payload_type,
         payload=base64.b64encode(payload).decode(),
@@ -149,9 +157,9 @@ def _verify_pinned(envelope: Envelope, pinned: Callable[[str], ServiceKey | None
 
 
 def verify_person(envelope: Envelope, trust: TrustPolicy, now: datetime) -> str:
-    """Return the id of the person who signed the envelope, by OpenPGP or Sigstore over its PAE.
+    """Return the id of the person who signed the envelope, by OpenPGP, Sigstore or a passkey over its PAE.
 
-    The key id must be that person's fingerprint (OpenPGP) or identity (Sigstore): an envelope says one thing.
+    The key id must be that person's fingerprint (OpenPGP, passkey) or identity (Sigstore): an envelope says one thing.
 
     Raises:
         UntrustedError: nobody in the trust policy signed it.
@@ -160,6 +168,8 @@ def verify_person(envelope: Envelope, trust: TrustPolicy, now: datetime) -> str:
     kind = detect(signature)
     if kind == "openpgp":
         people = [p for p in trust.people if any(key.fingerprint == keyid for key in p.openpgp)]
+    elif kind == "passkey":
+        people = [p for p in trust.people if any(key.fingerprint == keyid for key in p.passkeys)]
     else:
         people = [p for p in trust.people if any(entry.identity == keyid for entry in p.sigstore)]
     if not people:

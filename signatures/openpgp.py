@@ -372,8 +372,8 @@ def _require_secret(tsk: bytes, key: Any) -> None:
     if _ON_TOKEN in stubs.values():
         raise OpenPgpError(
             "the secret part of this key is on a token (a smart card or security key); the file holds a stub of it",
-            hint=f"gpg --local-user {public.fingerprint} --detach-sign FILE  # signs a document with the token; "
-            "the board's decisions take a key file",
+            hint=f"gpg --local-user {public.fingerprint} --detach-sign FILE  # FILE: the document; for all else use "
+            "--print-statement FILE first, which writes the bytes to sign",
         )
     raise OpenPgpError(
         "the file lacks the secret part of every key that may sign", hint="export the secret key with its secret parts"

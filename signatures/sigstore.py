@@ -8,9 +8,8 @@ names a file, never a signature.
 Source: github.com/sigstore/sigstore-python, sigstore/verify; docs/adr/0004-signatures.md.
 """
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 from constitution import strict_json
 from constitution.errors import UntrustedError
 from constitution.trust.trust_policy import Person, TrustPolicy
+from signatures.sigstore_root import in_force
 
 CLOCK_SKEW = timedelta(minutes=5)  # a log's clock may be this far ahead of ours
 
@@ -27,10 +27,17 @@ class SigstoreError(UntrustedError):
 
 
 @dataclass(frozen=True, slots=True)
-class SigstoreSignature:
-    """Who signed, proved."""
+class Signatory:
+    """Whose certificate it is.
+
+    Args:
+        person: id in the trust policy.
+        identity: by which the trust policy knows them.
+        detail: identity and issuer, in words.
+    """
 
     person: str
+    identity: str
     detail: str
 
 
@@ -39,8 +46,7 @@ class _Anyone:
 
     def __init__(self, people: Sequence[Person]) -> None:
         self._people = people
-        self.person: str | None = None
-        self.detail = ""
+        self.found: Signatory | None = None
 
     def verify(self, cert: Any) -> None:
         """Find the person whose identity and issuer the certificate carries.
@@ -51,6 +57,7 @@ class _Anyone:
         from sigstore.errors import VerificationError  # noqa: PLC0415 - late: see the module's docstring
         from sigstore.verify import policy  # noqa: PLC0415 - late
 
+        elsewhere = ""
         for person in self._people:
             for entry in person.sigstore:
                 if not entry.identity or not entry.issuer:  # the library would skip an empty issuer
@@ -59,14 +66,45 @@ class _Anyone:
                     policy.Identity(identity=entry.identity, issuer=entry.issuer).verify(cert)
                 except VerificationError:
                     continue
-                self.person, self.detail = person.id, f"Sigstore {entry.identity} by {entry.issuer}"
+                source: list[policy.VerificationPolicy] = []
+                if entry.repository is not None:
+                    source.append(policy.OIDCSourceRepositoryURI(entry.repository))
+                if entry.ref is not None:
+                    source.append(policy.OIDCSourceRepositoryRef(entry.ref))
+                try:
+                    if source:
+                        policy.AllOf(source).verify(cert)
+                except VerificationError:
+                    elsewhere = f"{person.id}'s identity, but not of the repository and ref that it counts for"
+                    continue
+                self.found = Signatory(person.id, entry.identity, f"Sigstore {entry.identity} by {entry.issuer}")
                 return
-        raise VerificationError("the identity or its issuer belongs to nobody who may sign here")
+        raise VerificationError(elsewhere or "the identity or its issuer belongs to nobody who may sign here")
 
 
-def verify(
-    document: bytes, bundle: bytes, people: Sequence[Person], trust: TrustPolicy, now: datetime
-) -> SigstoreSignature:
+def signatory(certificate: Any, people: Sequence[Person]) -> Signatory:
+    """Return whose certificate this is; says nothing about who issued it.
+
+    Args:
+        certificate: an X.509 certificate (`cryptography`), fetched from an authority that the caller trusts.
+        people: who it may be of.
+
+    Raises:
+        SigstoreError: nobody's.
+    """
+    from sigstore.errors import VerificationError  # noqa: PLC0415 - late
+
+    candidates = _Anyone(people)
+    try:
+        candidates.verify(certificate)
+    except VerificationError as error:
+        raise SigstoreError(str(error)) from error
+    if candidates.found is None:
+        raise SigstoreError("no identity was checked")
+    return candidates.found
+
+
+def verify(document: bytes, bundle: bytes, people: Sequence[Person], trust: TrustPolicy, now: datetime) -> Signatory:
     """Check one bundle over a document.
 
     Args:
@@ -98,18 +136,20 @@ def verify(
         times = _signed_times(parsed)
         signed_at = max(times, default=None)
         # The earliest claim: one of them is verified below, and an authority that had not begun then cannot count.
-        _verifier(_in_force(root, begun_by=min(times, default=now), now=now)).verify_artifact(
+        _verifier(in_force(root, begun_by=min(times, default=now), now=now)).verify_artifact(
             document, parsed, candidates
         )
+    except ModuleNotFoundError as error:
+        raise SigstoreError("Sigstore is not installed: pip install 'constitution-runbook[sigstore]'") from error
     except Exception as error:  # malformed bundles raise ValueError, OverflowError and more: all of it is a refusal
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
         raise SigstoreError(f"the bundle does not verify: {reason}") from error
-    if candidates.person is None:
+    if candidates.found is None:
         raise SigstoreError("the bundle does not verify: no identity was checked")
     if signed_at is not None and signed_at > now + CLOCK_SKEW:
         raise SigstoreError(f"the bundle is dated in the future: {signed_at.isoformat()}")
     made = f", logged {signed_at.isoformat()}" if signed_at is not None else ""
-    return SigstoreSignature(candidates.person, candidates.detail + made)
+    return replace(candidates.found, detail=candidates.found.detail + made)
 
 
 def _signed_times(bundle: Any) -> list[datetime]:
@@ -118,32 +158,6 @@ def _signed_times(bundle: Any) -> list[datetime]:
     found = [datetime.fromtimestamp(int(seconds), UTC)] if seconds else []
     stamps = bundle.verification_material.timestamp_verification_data
     return found + [stamp.tst_info.gen_time for stamp in (stamps.rfc3161_timestamps if stamps else ())]
-
-
-def _in_force(root: bytes, *, begun_by: datetime, now: datetime) -> bytes:
-    """Return the trusted root without the authorities and logs that do not count for one bundle.
-
-    Args:
-        root: the pinned file.
-        begun_by: when the bundle was signed: who began later had no part in it.
-        now: an authority or log that has ended by now is not trusted any more, whenever it signed.
-
-    Raises:
-        ValueError, KeyError, TypeError: it is no trusted root.
-    """
-    content = strict_json.read(root)
-
-    def in_force(valid_for: dict[str, str] | None) -> bool:
-        start, end = (valid_for or {}).get("start"), (valid_for or {}).get("end")
-        return not (
-            (start and datetime.fromisoformat(start) > begun_by) or (end and datetime.fromisoformat(end) <= now)
-        )
-
-    for name in ("tlogs", "ctlogs"):
-        content[name] = [e for e in content.get(name, []) if in_force(e["publicKey"].get("validFor"))]
-    for name in ("certificateAuthorities", "timestampAuthorities"):
-        content[name] = [e for e in content.get(name, []) if in_force(e.get("validFor"))]
-    return json.dumps(content, sort_keys=True).encode()
 
 
 @lru_cache(maxsize=32)  # one per period between two beginnings or ends; a public root has about ten

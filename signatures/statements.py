@@ -83,8 +83,12 @@ def sign_order(predicate: OrderPredicate, tsk: bytes, password: str | None = Non
     Raises:
         UntrustedError: the key cannot sign.
     """
-    payload = statement(ORDER_PREDICATE, _order_subject(predicate), predicate)
-    return dsse.sign_openpgp(payload, IN_TOTO, tsk, password)
+    return dsse.sign_openpgp(order_bytes(predicate), IN_TOTO, tsk, password)
+
+
+def order_bytes(predicate: OrderPredicate) -> bytes:
+    """Return the payload of an order, for signers that hold their key elsewhere (sign `dsse.pae` of it)."""
+    return statement(ORDER_PREDICATE, _order_subject(predicate), predicate)
 
 
 def verify_order(envelope: Envelope, trust: TrustPolicy, now: datetime) -> tuple[str, OrderPredicate]:
@@ -103,8 +107,12 @@ def sign_change_request(request: ChangeRequest, tsk: bytes, password: str | None
     Raises:
         UntrustedError: the key cannot sign.
     """
-    payload = dsse.statement_bytes(request.model_dump(mode="json"))
-    return dsse.sign_openpgp(payload, CHANGE_REQUEST, tsk, password)
+    return dsse.sign_openpgp(change_request_bytes(request), CHANGE_REQUEST, tsk, password)
+
+
+def change_request_bytes(request: ChangeRequest) -> bytes:
+    """Return the payload of a change request, for signers that hold their key elsewhere (sign `dsse.pae` of it)."""
+    return dsse.statement_bytes(request.model_dump(mode="json"))
 
 
 def verify_change_request(envelope: Envelope, trust: TrustPolicy, now: datetime) -> ChangeRequest:

@@ -1,4 +1,4 @@
-"""Who signed a document: both kinds of signature files, counted per person.
+"""Who signed a document: both kinds of signature files, counted per person. A passkey signs statements only.
 
 Only distinct maintainer ids count: one person with two keys, subkeys or both kinds is one. A bad extra signature is
 reported, not fatal, not counted; so nobody can block a document by adding rubbish to it.
@@ -10,7 +10,7 @@ from datetime import datetime
 
 from constitution.errors import Issue, UntrustedError
 from constitution.trust.trust_policy import Person, TrustPolicy
-from signatures import openpgp, sigstore
+from signatures import openpgp, passkeys, sigstore
 from signatures.detect import SignatureKind, detect
 
 MAX_SIGNATURES = 16
@@ -88,6 +88,8 @@ def _file(index: int, document: bytes, data: bytes, trust: TrustPolicy, now: dat
     kind: SignatureKind | None = None
     try:
         kind = detect(data)
+        if kind == "passkey":
+            return [SignatureFinding(index, kind, None, False, "a passkey signs statements, no documents")]
         results = verify_bytes(document, data, trust.people, trust, now)
     except UntrustedError as error:
         return [SignatureFinding(index, kind, None, False, error.message)]
@@ -129,12 +131,16 @@ def _changed_copy(document: bytes, signature: bytes, trust: TrustPolicy, now: da
 def verify_bytes(
     data: bytes, signature: bytes, people: Sequence[Person], trust: TrustPolicy, now: datetime
 ) -> tuple[tuple[str | None, str], ...]:
-    """Check one signature file of either kind over any bytes; return (person or None, detail) per signature in it.
+    """Check one signature file of any kind over any bytes; return (person or None, detail) per signature in it.
 
     Raises:
         UntrustedError: the file as a whole is refused.
     """
-    if detect(signature) == "sigstore":
+    kind = detect(signature)
+    if kind == "sigstore":
         found = sigstore.verify(data, signature, people, trust, now)
         return ((found.person, found.detail),)
+    if kind == "passkey":
+        asserted = passkeys.verify(data, signature, people, trust)
+        return ((asserted.person.id, asserted.detail),)
     return tuple((s.person, s.detail) for s in openpgp.verify(data, signature, people, trust, now))

@@ -13,7 +13,15 @@ from tests.machine import patience
 T = TypeVar("T")
 
 DEADLINE = timedelta(seconds=20)
-PAUSE = timedelta(milliseconds=20)
+FIRST_PAUSE = 0.02
+LONGEST_PAUSE = 0.5
+SHARE = 0.05
+"""A pause is this share of the time waited so far: what takes long is asked seldom, and is seen a twentieth later."""
+
+
+def pause(waited: float) -> float:
+    """Seconds to wait until the next question."""
+    return min(LONGEST_PAUSE, max(FIRST_PAUSE, waited * SHARE))
 
 
 def whole_lines(file: Path) -> list[str]:
@@ -35,7 +43,8 @@ async def eventually(condition: Callable[[], Any], deadline: timedelta = DEADLIN
         AssertionError: The deadline passed; with the condition's last answer or assertion.
     """
     within = patience(deadline)
-    end = time.monotonic() + within.total_seconds()
+    began = time.monotonic()
+    end = began + within.total_seconds()
     last: object = "it was not answered once"
     try:
         while True:
@@ -50,7 +59,7 @@ async def eventually(condition: Callable[[], Any], deadline: timedelta = DEADLIN
                 last = result
             if time.monotonic() >= end:
                 raise AssertionError(f"not true within {within}: {last!r}")
-            await asyncio.sleep(PAUSE.total_seconds())
+            await asyncio.sleep(pause(time.monotonic() - began))
     except asyncio.CancelledError as error:  # the test's own limit, or whoever asked for it
         error.add_note(f"waited for {condition.__qualname__}, last: {last!r}")
         raise
@@ -59,7 +68,8 @@ async def eventually(condition: Callable[[], Any], deadline: timedelta = DEADLIN
 def eventually_sync(condition: Callable[[], T], deadline: timedelta = DEADLINE) -> T:
     """As `eventually`, for tests without an event loop."""
     within = patience(deadline)
-    end = time.monotonic() + within.total_seconds()
+    began = time.monotonic()
+    end = began + within.total_seconds()
     while True:
         last: object
         try:
@@ -72,4 +82,4 @@ def eventually_sync(condition: Callable[[], T], deadline: timedelta = DEADLINE) 
             last = result
         if time.monotonic() >= end:
             raise AssertionError(f"not true within {within}: {last!r}")
-        time.sleep(PAUSE.total_seconds())
+        time.sleep(pause(time.monotonic() - began))

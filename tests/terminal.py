@@ -78,6 +78,17 @@ class Terminal:
         """Type keys; \\x03 is Ctrl-C, as the terminal's line discipline makes a signal of it."""
         os.write(self._master, keys.encode())
 
+    async def answer(self, keys: str) -> int:
+        """Type keys that end the program; return its exit code.
+
+        Again every second, as a person does: between a prompt and its first read, readline loses a Ctrl-C or Ctrl-D.
+        """
+        ending = asyncio.ensure_future(self.end())
+        while not ending.done():
+            self.type(keys)
+            await asyncio.wait({ending}, timeout=1)
+        return await ending
+
     async def end(self, seconds: float = 60) -> int:
         """Wait for the end; return the exit code."""
         return await asyncio.wait_for(self._process.wait(), seconds * pace())

@@ -6,11 +6,12 @@ from temporalio import workflow
 from temporalio.exceptions import ActivityError
 
 from constitution.api import AuditEvent, WorkflowRef
+from constitution.errors import ConflictError
 from workflows import policies
 from workflows.board import Board
 from workflows.calling import call
 from workflows.status import SUMMARY, Journal, clipped
-from workflows.stepping import StepFailedError, Stepper, StepSkippedError, explain
+from workflows.stepping import Failure, StepFailedError, Stepper, StepSkippedError, explain
 
 with workflow.unsafe.imports_passed_through():
     from activities.archive import Archived, ArchiveInput, ArchiveRelease, RejectionInput, SiemInput
@@ -36,14 +37,43 @@ class Bookkeeping:
 
     # once, or for as long as it takes
 
-    async def announce(self, announcement: Announcement, summary: str) -> Posted | None:
-        """Announce in the channel, for as long as it takes; None if a signed order skipped it."""
+    async def announce(
+        self, announcement: Announcement, summary: str, raises: frozenset[str] = frozenset()
+    ) -> Posted | None:
+        """Announce in the channel, for as long as it takes; None if a signed order skipped it.
+
+        Raises:
+            StepFailedError: a permanent failure of a code in ``raises``.
+        """
         try:
             return await self._stepper.run(
-                "broadcast", Broadcast.announce, announcement, policies.SLACK, summary=summary, persistent=True
+                "broadcast",
+                Broadcast.announce,
+                announcement,
+                policies.SLACK,
+                summary=summary,
+                persistent=True,
+                raises=raises,
             )
         except StepSkippedError:
             return None
+
+    async def announce_confirmed(self, announcement: Announcement, summary: str, *, final: bool) -> Posted | None:
+        """Announce a confirmation as constitution-service has recorded it: the point of no return.
+
+        Args:
+            announcement: of the confirmed release.
+            summary: one line for Temporal's UI.
+            final: the release was looked at, and is confirmed; a record that is missing is then waited for.
+
+        Raises:
+            StepFailedError: none is recorded: the result of *confirm* was made up (``temporal activity complete``).
+        """
+        try:
+            return await self.announce(announcement, summary, frozenset() if final else frozenset({ConflictError.code}))
+        except StepFailedError as error:
+            why = f"{error.failure.message}; the result of confirm was not the worker's"
+            raise StepFailedError("confirm", Failure(error.failure.code, why, permanent=True)) from error
 
     async def archive(self, proof: Proof | None, *inputs: tuple[ArchiveInput, str]) -> Archived | None:
         """Put releases into the legal archive, in turn, each with its summary; None if a signed order skipped it.

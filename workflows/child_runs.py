@@ -40,7 +40,7 @@ class GuardRequest(Model):
         update_id: whose releases must not stay unconfirmed.
         environment: where.
         namespace: prefix of names.
-        seals: whether this guard archives the event histories; a rollback under an update leaves that to
+        archives_histories: whether this guard archives the event histories; a rollback under an update leaves that to
             the update's guard.
         awake: whether the parent is known to have closed, so that there is no cancel to wait for.
     """
@@ -49,7 +49,7 @@ class GuardRequest(Model):
     update_id: str
     environment: str
     namespace: str
-    seals: bool
+    archives_histories: bool
     awake: bool = False
 
 

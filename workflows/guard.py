@@ -83,7 +83,7 @@ class ConstitutionGuard:
         summary = f"{request.parent.workflow_id} ended: {ended}"
         if state is None or state.outcome is None:  # it ended in mid-step, without compensating by itself
             summary += await self._undo_unconfirmed(request, info, ended)
-        if request.seals:
+        if request.archives_histories:
             summary += await self._archive_histories(request, state)
             self._journal.step("histories", "done")
         self._journal.settle()
@@ -142,7 +142,7 @@ class ConstitutionGuard:
                 key=f"{request.update_id}/{outcome.value}",
                 update_id=request.update_id,
                 environment=request.environment,
-                outcome=outcome.value,
+                outcome=outcome,
                 version=fenced.version,
                 checksum=fenced.checksum,
                 generation=fenced.confirmed,
@@ -213,11 +213,10 @@ class ConstitutionGuard:
             try:
                 archived = await self._stepper.run(
                     "histories",
-                    ArchiveRelease.seal_record,
+                    ArchiveRelease.archive_histories,
                     HistoriesInput(
                         environment=request.environment,
                         generation=release.generation,
-                        version=release.version,
                         runs=tuple(runs.values()),
                     ),
                     policies.GIT,

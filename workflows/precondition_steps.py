@@ -36,7 +36,7 @@ class PreconditionSteps:
         info = workflow.info()
         update = await self._stepper.run(
             "request",
-            Preconditions.resolve_subject,
+            Preconditions.resolve_update,
             ResolveInput(
                 request=request,
                 update_id=self._journal.status.update_id or "",

@@ -5,6 +5,7 @@ that was killed together with its guard gets its guard again, and a dead run gro
 A system that cannot be read is a finding, never a failure: the next run looks again. Rules: docs/operations.md.
 """
 
+import contextlib
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -35,6 +36,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.reconcile.run_checks import FindingsInput, RunChecks, RunsInput
     from activities.reconcile.target_checks import DocumentsInput, Found, TargetChecks, TargetsInput, TopicInput
     from activities.restore import FenceInput, Restore
+    from activities.runs import RunRef
 
 HINT = 'constitution doctor  # its input by hand is one JSON object: {"repair": false}'
 REPAIR = "constitution doctor --repair"
@@ -107,6 +109,17 @@ class ConstitutionReconcile:
                     update={"repaired": "its guard was started again: it undoes, announces, archives"}
                 )
             self._findings.append(finding)
+        for guard in survey.asleep:
+            finding = Finding(
+                code="guard-asleep",
+                where=guard.workflow_id,
+                message="it waits for the end of a run that has ended: a reset took that run's children away",
+                command=REPAIR,
+            )
+            if request.repair:
+                await self._wake(guard)
+                finding = finding.model_copy(update={"repaired": "it was woken: it undoes, announces, archives"})
+            self._findings.append(finding)
         for update_id in survey.orphans:
             finding = Finding(
                 code="run-group-closed",
@@ -118,6 +131,11 @@ class ConstitutionReconcile:
                 finding = finding.model_copy(update={"repaired": await self._undo(update_id, info)})
             self._findings.append(finding)
 
+    async def _wake(self, guard: RunRef) -> None:
+        """Cancel a guard, as Temporal does when its parent ends; one that has ended meanwhile needs it no more."""
+        with contextlib.suppress(ApplicationError):
+            await workflow.get_external_workflow_handle(guard.workflow_id, run_id=guard.run_id).cancel()
+
     async def _guard_again(self, run: Unguarded, info: DeploymentInfo) -> None:
         """Start a run's guard, awake: it finds its parent closed, and does what it is for."""
         guard_id = Names(info.namespace).guard_id(run.parent.workflow_id, run.parent.run_id or "")
@@ -126,7 +144,7 @@ class ConstitutionReconcile:
             update_id=run.update_id,
             environment=info.environment,
             namespace=info.namespace,
-            seals=True,
+            archives_histories=True,
             awake=True,
         )
         summary = "guard of a run that was killed together with its guard"

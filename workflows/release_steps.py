@@ -34,14 +34,14 @@ class ReleaseSteps:
         """Whether this run has started its guard."""
         return self._supervisor is not None
 
-    async def guard(self, info: DeploymentInfo, *, seals: bool) -> None:
+    async def guard(self, info: DeploymentInfo, *, archives_histories: bool) -> None:
         """Start the guard, and keep one for as long as the run lives; before anything that needs an undo."""
         request = GuardRequest(
             parent=child_runs.myself(),
             update_id=self._update_id,
             environment=info.environment,
             namespace=info.namespace,
-            seals=seals,
+            archives_histories=archives_histories,
         )
         self._supervisor = GuardSupervisor(info.namespace)
         await self._supervisor.start(request)

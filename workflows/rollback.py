@@ -27,18 +27,20 @@ from constitution.errors import (
 )
 from constitution.messages import (
     DecideMessage,
-    HoldMessage,
+    OrderMessage,
     Outcome,
     Phase,
-    PromoteMessage,
     RollbackRequest,
     RollbackResult,
+    SteerMessage,
 )
 from constitution.release import Kind, Standing
+from constitution.rollback_plan import step_of
 from workflows import child_runs, policies
 from workflows.calling import call
 from workflows.input import NOTHING, read
-from workflows.status import command
+from workflows.rollback_order import RollbackOrder
+from workflows.status import clipped, command
 from workflows.steering import Steering
 from workflows.stepping import Failure, StepFailedError, StepInterruptedError
 
@@ -53,7 +55,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.sync import SyncReport
 
 STEPS = ("request", "board", "lease", "publish", "sync", "confirm", "broadcast", "archive")
-REFUSED_LEASES = frozenset({LeaseHeldError.code, ForbiddenError.code, NotCurrentError.code})
+REFUSED_LEASES = frozenset({LeaseHeldError.code, ForbiddenError.code, NotApprovedError.code, NotCurrentError.code})
 NOTHING_TO_UNDO = Failure(InvalidRequestError.code, "this update published nothing: nothing to undo", permanent=True)
 NONE: frozenset[str] = frozenset()
 HINT = 'the input is one JSON object: {"reason": "why it is undone"}, or with "to": 7, the generation to restore'
@@ -76,6 +78,17 @@ class ConstitutionRollback(Steering):
         self._plan: RollbackPlan | None = None
         self._token = 0
         self._by_hand = False
+        self._rollback_order = RollbackOrder(self._stepper, self._journal, self._books, self._accept)
+
+    @workflow.update(name="rollback", description="An operator's signed order to begin a rollback that waits for one.")
+    async def rollback(self, raw: RawValue = NOTHING) -> str:
+        """Begin, by an operator's order."""
+        return await self._take("rollback", raw)
+
+    @workflow.signal(name="rollback", description="An operator's signed order to begin a rollback that waits for one.")
+    async def rollback_signal(self, raw: RawValue = NOTHING) -> None:
+        """Same, as a signal."""
+        await self._take_quietly("rollback", raw)
 
     @workflow.run
     async def run(self, raw: RawValue = NOTHING) -> RollbackResult:
@@ -83,7 +96,7 @@ class ConstitutionRollback(Steering):
         return await self._shielded(asyncio.create_task(self._run(raw), name="rollback"))
 
     async def _run(self, raw: RawValue) -> RollbackResult:
-        info = await child_runs.deployment(self._journal)
+        self._info = info = await child_runs.deployment(self._journal)
         try:
             request = read(RollbackRequest, raw, hint=HINT)
             # The starter of a run can write any update id; only a child of ours may act for its parent.
@@ -94,7 +107,7 @@ class ConstitutionRollback(Steering):
                 request = await self._ask(request, info)
             else:
                 self._uninterruptible = True
-            await self._steps.guard(info, seals=self._by_hand)
+            await self._steps.guard(info, archives_histories=self._by_hand)
             plan, published = await self._restore(request, info)
         except InvalidRequestError as error:
             await self._reject(Failure(error.code, error.diagnostics(), permanent=True), info)
@@ -118,7 +131,22 @@ class ConstitutionRollback(Steering):
         if plan.bad_generation is None:
             raise StepFailedError("request", NOTHING_TO_UNDO)
         await self._quorum(plan, timedelta(seconds=plan.deadlines.decisions))
+        if plan.needs_order:
+            given = await self._rollback_order.obtain(request, plan, info)
+            by = f"ordered by {given.by}: {given.reason}"
+            request = request.model_copy(update={"reason": clipped(by, 1000)})
         return request.model_copy(update={"bad_generation": plan.bad_generation})
+
+    async def _obey(self, verb: str, raw: RawValue) -> str:
+        if verb == "rollback":
+            return await self._rollback_order.take(read(SteerMessage, raw, hint=command("order rollback")))
+        return await super()._obey(verb, raw)
+
+    def _step_of(self, verb: str) -> str | None:
+        undoes = self._journal.status.undoes
+        if verb == "rollback" and undoes is not None:
+            return step_of(undoes)
+        return super()._step_of(verb)
 
     async def _quorum(self, plan: RollbackPlan, deadline: timedelta | None) -> None:
         """Wait for the board, where the approvals of the bad release do not authorise its undo any more."""
@@ -141,10 +169,10 @@ class ConstitutionRollback(Steering):
             return "denied: the rollback is rejected"
         return self._board.approve(answer, message.approval)
 
-    def _on_hold(self, message: HoldMessage) -> str:  # noqa: ARG002 - the verb's signature
+    def _require_holdable(self) -> None:
         raise ConflictError("a rollback is not watched: there is nothing to hold")
 
-    async def _on_promote(self, message: PromoteMessage) -> str:  # noqa: ARG002 - the verb's signature
+    async def _on_promote(self, message: OrderMessage) -> str:  # noqa: ARG002 - the verb's signature
         raise ConflictError("a rollback is not watched: there is nothing to promote")
 
     async def _look(
@@ -160,7 +188,9 @@ class ConstitutionRollback(Steering):
             raises=raises,
         )
         self._plan = plan
-        self._journal.set(version=plan.version, checksum=plan.checksum, previous=plan.bad_checksum)
+        self._journal.set(
+            version=plan.version, checksum=plan.checksum, previous=plan.bad_checksum, undoes=plan.bad_generation
+        )
         restored = f"{plan.version} of generation {plan.restore_generation}" if plan.version else "no constitution"
         self._journal.step("request", "done", detail=f"undo generation {plan.bad_generation}: restore {restored}")
         self._journal.identify()
@@ -174,12 +204,15 @@ class ConstitutionRollback(Steering):
         try:
             return await self._undo(request, info)
         except StepFailedError as error:
-            if error.failure.code != NotCurrentError.code:
+            if error.failure.code not in {NotCurrentError.code, NotApprovedError.code}:
                 raise
-            # Replaced, and another update holds the lease by now; only an undo that was finished before needs none.
+            # Replaced, and another update holds the lease by now; or reset, and the order has expired. An undo that
+            # was loaded before goes on; one that was finished needs no lease.
             plan = await self._look(request, info, persistent=True, raises=self._refusals)
-            if not plan.done:
+            if plan.already is None:
                 raise
+            if not plan.done:
+                return await self._undo(request, info)
             return plan, await self._load(plan, request.reason)
 
     async def _undo(self, request: RollbackRequest, info: DeploymentInfo) -> tuple[RollbackPlan, Published]:
@@ -249,8 +282,10 @@ class ConstitutionRollback(Steering):
                 workflow_id=workflow.info().workflow_id,
                 # Only a person pre-empts somebody else's update, and only while what they undo is live. Where one
                 # holds the lease, nothing of ours can be live any more, or theirs will be refused; we wait our turn.
-                own_only=not self._by_hand or undoes is None,
+                # Whoever waits for nothing but records needs no order, and takes the lease from nobody.
+                own_only=not self._by_hand or undoes is None or self._is_undone,
                 undoes=undoes if self._by_hand else None,
+                approvals=self._board.envelopes,
                 lost=self._token or None,
             ),
             policies.WRITE,
@@ -259,6 +294,10 @@ class ConstitutionRollback(Steering):
             raises=raises,
         )
         self._token = lease.fencing_token
+
+    @property
+    def _is_undone(self) -> bool:
+        return self._plan is not None and self._plan.already is not None
 
     @property
     def _refusals(self) -> frozenset[str]:
@@ -297,7 +336,6 @@ class ConstitutionRollback(Steering):
                         reason="every answering target obeys" if confirms else request.reason,
                         update_id=self._update_id,
                         fencing_token=self._token,
-                        watch_evidence=None if confirms else request.watch_evidence,
                     ),
                     policies.CONFIRM,
                     summary=f"generation {generation} is {standing.value}, or worse if evidence says so",
@@ -378,7 +416,7 @@ class ConstitutionRollback(Steering):
         announcement = Announcement(
             key=f"{plan.environment}/{plan.bad_generation}/rolled_back",
             environment=plan.environment,
-            outcome=Outcome.ROLLED_BACK.value,
+            outcome=Outcome.ROLLED_BACK,
             generation=plan.bad_generation,
             workflow_id=me.workflow_id,
             run_id=me.run_id,
@@ -417,7 +455,7 @@ class ConstitutionRollback(Steering):
         announcement = Announcement(
             key=f"{me.run_id}/rejected",
             environment=info.environment,
-            outcome=Outcome.REJECTED.value,
+            outcome=Outcome.REJECTED,
             reason=f"rollback refused: {failure.message}",
             update_id=self._update_id,
             workflow_id=me.workflow_id,

@@ -2,47 +2,58 @@
 
 Every message is read from its raw value, so that a malformed one is refused and recorded instead of being dropped
 silently (a signal) or failing the workflow task (an update). A refused update fails with the reason; a refused
-signal is recorded, audited and visible in ``status``. An identity is set by the client and proves nothing, so
-decide, skip and promote carry a signature.
+signal is recorded, audited and visible in ``status``. An identity is set by the client and proves nothing, so each
+carries a signature: decide, skip and promote a board member's, the others an operator's. Stopping is always safe: an
+abort, or a cancel, before anything is live needs none.
 """
 
 import asyncio
+import shlex
 from typing import ClassVar, Literal, TypeVar
 
 from temporalio import workflow
 from temporalio.common import RawValue
 from temporalio.exceptions import ActivityError, ApplicationError
 
-from constitution.errors import ConflictError, ConstitutionError
+from constitution.errors import ConflictError, ConstitutionError, NotApprovedError
 from constitution.messages import (
-    AbortMessage,
     DecideMessage,
-    HoldMessage,
-    PromoteMessage,
-    ResumeMessage,
-    RetryMessage,
-    SkipMessage,
+    Held,
+    OrderMessage,
+    ReasonedMessage,
     Status,
+    SteerMessage,
     undo_command,
 )
 from constitution.release import Envelope
+from constitution.trust.hold_rules import held_by, step_of_hold
 from workflows import policies
 from workflows.board import Board
 from workflows.bookkeeping import Bookkeeping
 from workflows.calling import call
+from workflows.holds import Holds
 from workflows.input import NOTHING, read
 from workflows.release_steps import ReleaseSteps
 from workflows.status import Journal, command
-from workflows.steered import Steered
 from workflows.stepping import Stepper, explain
 
 with workflow.unsafe.imports_passed_through():
+    from activities.deployment import DeploymentInfo
+    from activities.orders import Ordered, Orders, SteerInput
     from activities.preconditions import OrderInput, OrderResult, Preconditions
 
 ResultT = TypeVar("ResultT")
 
 RECORDS = ("broadcast", "archive")
 """Steps after the point of no return: the only ones that may be skipped, by a signed order."""
+
+STEER: dict[str, type[SteerMessage]] = {
+    "abort": ReasonedMessage,
+    "hold": ReasonedMessage,
+    "resume": SteerMessage,
+    "retry": SteerMessage,
+}
+"""What an operator says, and how it is read."""
 
 
 class Steering:
@@ -55,7 +66,8 @@ class Steering:
         self._journal = Journal(name, steps)
         self._stop: str | None = None
         self._uninterruptible = False  # after confirmation, in an undo, and in a rollback that has begun
-        self._steered = Steered()
+        self._info: DeploymentInfo | None = None  # until the run knows whom it serves, nothing unsigned is obeyed
+        self._holds = Holds(self._journal)
         self._confirming = False
         self._stepper = Stepper(self._journal, self._interrupted)
         self._board = Board(self._stepper, self._journal)
@@ -78,7 +90,26 @@ class Steering:
                 reason = workflow.cancellation_reason()
                 if body.done() or reason is None:  # None: the worker evicts this run from its cache
                     raise
-                self._stop = self._stop or f"cancelled: {reason or 'no reason given'}"
+                await self._cancelled(reason or "no reason given")
+
+    async def _cancelled(self, reason: str) -> None:
+        """A cancel is an abort that nobody can sign."""
+        try:
+            if self._uninterruptible:
+                return
+            if self._is_live:
+                await self._accept("abort", SteerMessage(reason=reason))
+            self._stop = self._stop or f"cancelled: {reason}"
+        except ConstitutionError as error:
+            await self._books.message_refused("cancel", error.code, error.diagnostics())
+        except ActivityError as error:
+            failure = explain(error)
+            await self._books.message_refused("cancel", failure.code, failure.message)
+
+    @property
+    def _is_live(self) -> bool:
+        """Whether stopping would undo what is live."""
+        return self._journal.status.generation is not None
 
     @workflow.query(name="status", description="Where the run is, on whom it waits, and what to type next.")
     def status(self) -> Status:
@@ -95,22 +126,22 @@ class Steering:
         """Same, for clients that have no updates (tctl)."""
         await self._take_quietly("decide", raw)
 
-    @workflow.update(name="abort", description="Stop, and undo what is live.")
+    @workflow.update(name="abort", description="Stop, and undo what is live; then an operator's signed order.")
     async def abort(self, raw: RawValue = NOTHING) -> str:
         """Stop and undo; refused once the release is confirmed."""
         return await self._take("abort", raw)
 
-    @workflow.signal(name="abort", description="Stop, and undo what is live.")
+    @workflow.signal(name="abort", description="Stop, and undo what is live; then an operator's signed order.")
     async def abort_signal(self, raw: RawValue = NOTHING) -> None:
         """Same, as a signal."""
         await self._take_quietly("abort", raw)
 
-    @workflow.update(name="retry", description="Try the stuck step again.")
+    @workflow.update(name="retry", description="Try the stuck step again; an operator's signed order.")
     async def retry(self, raw: RawValue = NOTHING) -> str:
         """Try the stuck step again now."""
         return await self._take("retry", raw)
 
-    @workflow.signal(name="retry", description="Try the stuck step again.")
+    @workflow.signal(name="retry", description="Try the stuck step again; an operator's signed order.")
     async def retry_signal(self, raw: RawValue = NOTHING) -> None:
         """Same, as a signal."""
         await self._take_quietly("retry", raw)
@@ -135,22 +166,22 @@ class Steering:
         """Same, as a signal."""
         await self._take_quietly("promote", raw)
 
-    @workflow.update(name="hold", description="Do not confirm when the watch ends.")
+    @workflow.update(name="hold", description="Do not confirm when the watch ends; an operator's signed order.")
     async def hold(self, raw: RawValue = NOTHING) -> str:
         """Hold the confirmation; the watch goes on meanwhile."""
         return await self._take("hold", raw)
 
-    @workflow.signal(name="hold", description="Do not confirm when the watch ends.")
+    @workflow.signal(name="hold", description="Do not confirm when the watch ends; an operator's signed order.")
     async def hold_signal(self, raw: RawValue = NOTHING) -> None:
         """Same, as a signal."""
         await self._take_quietly("hold", raw)
 
-    @workflow.update(name="resume", description="End a hold.")
+    @workflow.update(name="resume", description="End a hold; an operator's signed order.")
     async def resume(self, raw: RawValue = NOTHING) -> str:
-        """End a hold."""
+        """End a hold; an operator's signed order."""
         return await self._take("resume", raw)
 
-    @workflow.signal(name="resume", description="End a hold.")
+    @workflow.signal(name="resume", description="End a hold; an operator's signed order.")
     async def resume_signal(self, raw: RawValue = NOTHING) -> None:
         """Same, as a signal."""
         await self._take_quietly("resume", raw)
@@ -173,40 +204,100 @@ class Steering:
             # Recorded and audited by _take. A signal has nobody to answer, and must not fail the run.
             return
 
-    async def _obey(self, verb: str, raw: RawValue) -> str:  # noqa: PLR0911 - one return a verb
+    async def _obey(self, verb: str, raw: RawValue) -> str:
         hint = "the input is one JSON object; `constitution` makes and signs it: `approve` and `deny` for decide"
         if self._journal.status.outcome is not None:
             raise ConflictError(f"{verb} comes too late: the run has ended")
         match verb:
             case "decide":
                 return await self._on_decide(read(DecideMessage, raw, hint=hint))
+            case "skip":
+                return await self._on_skip(read(OrderMessage, raw, hint=hint))
+            case "promote":
+                return await self._on_promote(read(OrderMessage, raw, hint=hint))
+            case _:
+                return await self._steer(verb, read(STEER[verb], raw, hint=hint))
+
+    # an operator's orders
+
+    async def _steer(self, verb: str, message: SteerMessage) -> str:
+        self._require_fit(verb)
+        if verb == "abort" and message.order is None and not self._is_live:  # stopping is always safe
+            self._stop = self._stop or f"aborted: {message.reason or verb}"
+            return "stopping"
+        answers = self._step_of(verb)
+        said = await self._accept(verb, message)
+        self._require_fit(verb)  # the run has gone on meanwhile
+        match verb:
             case "abort":
-                return self._on_abort(read(AbortMessage, raw, hint=hint))
-            case "retry":
-                read(RetryMessage, raw, hint=hint)
+                by = f" by {said.person}" if said.person else ""
+                self._stop = self._stop or f"aborted{by}: {said.reason}"
+                return "stopping"
+            case "hold":
+                self._holds.add(Held(name=step_of_hold(said.digest), why=held_by(said.person, said.reason)))
+                return "held: it will not be confirmed before resume or promote"
+            case "resume":
+                self._holds.resume(answers or "", f"{said.by}: {said.reason}")
+                still = self._holds.first
+                return "going on" if still is None else f"that hold is ended; another stands: {still.why}"
+            case _:
                 self._stepper.retry()
                 return "trying again"
-            case "skip":
-                return await self._on_skip(read(SkipMessage, raw, hint=hint))
-            case "promote":
-                return await self._on_promote(read(PromoteMessage, raw, hint=hint))
-            case "hold":
-                return self._on_hold(read(HoldMessage, raw, hint=hint))
-            case _:
-                message = read(ResumeMessage, raw, hint=hint)
-                if self._steered.held is not None:
-                    self._steered.resumed = message.reason
-                self._steered.held = None
-                return "going on"
+
+    async def _accept(self, verb: str, message: SteerMessage) -> Ordered:
+        """Have constitution-service accept an order, or refuse what nobody signed with the command that signs it."""
+        status, info = self._journal.status, self._info
+        if status.environment is None or status.update_id is None or info is None:
+            raise ConflictError("the run does not know yet what it is about", hint=command("status"))
+        if message.order is None and not info.unsigned_steering:
+            raise NotApprovedError(
+                f"an unsigned {verb} is not obeyed: it takes the signed order of an operator "
+                f"({', '.join(info.operators) or 'the trust policy names none'})",
+                hint=f"constitution order {verb} {shlex.quote(workflow.info().workflow_id)} --print"
+                "  # signs it with your key: what it prints is the input",
+            )
+        return await call(
+            Orders.accept_order,
+            SteerInput(
+                environment=status.environment,
+                update_id=status.update_id,
+                order=verb,
+                step=self._step_of(verb),
+                envelope=message.order,
+                reason=message.reason,
+            ),
+            policies.READ,
+            f"check the order to {verb}",
+        )
+
+    def _step_of(self, verb: str) -> str | None:
+        """Return what an order must name: the step to try again, or the hold to end; none that comes later."""
+        if verb == "resume":
+            held = self._holds.first
+            return None if held is None else held.name
+        return self._journal.status.step if verb == "retry" else None
+
+    def _require_fit(self, verb: str) -> None:
+        """Refuse what the run cannot do now.
+
+        Raises:
+            ConflictError: with what to type instead.
+        """
+        if verb == "abort" and self._uninterruptible:
+            raise ConflictError(f"{self.too_late}: there is nothing to abort", hint=self._instead_of_abort())
+        if verb == "hold":
+            self._require_holdable()
+        if verb == "resume" and self._holds.first is None:
+            raise ConflictError("nothing is held: there is nothing to resume", hint=command("status"))
+
+    def _require_holdable(self) -> None:
+        if self._uninterruptible:
+            raise ConflictError("the release is confirmed: there is nothing to hold")
+        if self._confirming:
+            raise ConflictError("too late: the release is being confirmed", hint=command("status"))
 
     async def _on_decide(self, message: DecideMessage) -> str:  # noqa: ARG002 - what runs without a board do with it
         raise ConflictError("this run takes no decisions", hint=command("status"))
-
-    def _on_abort(self, message: AbortMessage) -> str:
-        if self._uninterruptible:
-            raise ConflictError(f"{self.too_late}: there is nothing to abort", hint=self._instead_of_abort())
-        self._stop = self._stop or f"aborted: {message.reason}"
-        return "stopping"
 
     def _instead_of_abort(self) -> str:
         """Return what to type when it is too late: an undo only of the release that this run itself has confirmed."""
@@ -216,15 +307,9 @@ class Steering:
             return undo_command(status.generation)
         return command("watch")
 
-    def _on_hold(self, message: HoldMessage) -> str:
-        if self._uninterruptible:
-            raise ConflictError("the release is confirmed: there is nothing to hold")
-        if self._confirming:
-            raise ConflictError("too late: the release is being confirmed", hint=command("status"))
-        self._steered.held = message.reason
-        return "held: it will not be confirmed before resume or promote"
+    # the board's orders
 
-    async def _on_skip(self, message: SkipMessage) -> str:
+    async def _on_skip(self, message: OrderMessage) -> str:
         step = self._journal.status.step
         if not self._uninterruptible or step not in RECORDS:
             raise ConflictError(f"only {' and '.join(RECORDS)} can be skipped, while they are stuck after confirmation")
@@ -235,7 +320,7 @@ class Steering:
         self._stepper.skip(step, by)
         return f"{step} is skipped by order of {by}"
 
-    async def _on_promote(self, message: PromoteMessage) -> str:
+    async def _on_promote(self, message: OrderMessage) -> str:
         if self._uninterruptible:
             raise ConflictError("the release is confirmed already")
         if self._journal.status.generation is None:  # who signs next must not put an unwatched release live unawares
@@ -245,9 +330,9 @@ class Steering:
         said = await self._order("promote", None, message.order)
         if not said.satisfied:
             return _counted(said)
-        if self._steered.promoted is None:  # an order that comes while it is confirmed changes no record's words
-            self._steered.promoted = ", ".join(said.orderers)
-        return f"promoted by order of {self._steered.promoted}"
+        if self._holds.promoted is None:  # an order that comes while it is confirmed changes no record's words
+            self._holds.promoted = ", ".join(said.orderers)
+        return f"promoted by order of {self._holds.promoted}"
 
     async def _order(self, order: Literal["skip", "promote"], step: str | None, envelope: Envelope) -> OrderResult:
         """Verify a signed order and count it with those that were given before for the same step."""

@@ -13,7 +13,7 @@ from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError
 
 from constitution.confirmation import confirmation_reason
-from constitution.errors import ConflictError, EvidenceError, InvalidRequestError
+from constitution.errors import ConflictError, EvidenceError, HeldError, InvalidRequestError
 from constitution.messages import (
     DecideMessage,
     Outcome,
@@ -38,6 +38,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.broadcast import Announcement, Posted
     from activities.confirm import Confirm, StandingInput
     from activities.deployment import DeploymentInfo
+    from activities.orders import FindHolds, Orders
     from activities.preconditions import (
         DecisionInput,
         DecisionResult,
@@ -92,7 +93,7 @@ class ConstitutionUpdate(Steering):
         self._evidence: str | None = None
         self._deciding = False
         self._preconditions = PreconditionSteps(self._stepper, self._journal)
-        self._watch = WatchStep(self._stepper, self._journal, self._steered)
+        self._watch = WatchStep(self._stepper, self._journal, self._holds)
         self._undo = Undo(self._stepper, self._journal, self._steps)
         self._token = 0
         self._published: Published | None = None
@@ -106,7 +107,7 @@ class ConstitutionUpdate(Steering):
 
     async def _run(self, raw: RawValue) -> UpdateResult:
         self._journal.set(update_id=str(workflow.uuid4()))
-        info = await child_runs.deployment(self._journal)
+        self._info = info = await child_runs.deployment(self._journal)
         try:
             request = read(UpdateRequest, raw, hint=HINT)
             self._journal.set(change_request=request.change_request, checksum=request.checksum)
@@ -122,7 +123,7 @@ class ConstitutionUpdate(Steering):
     async def _runbook(self, request: UpdateRequest, info: DeploymentInfo) -> UpdateResult:
         self._update = update = await self._preconditions.resolve(request)
         if not request.dry_run:
-            await self._steps.guard(info, seals=True)
+            await self._steps.guard(info, archives_histories=True)
         gate = await self._preconditions.prepare(update)
         self._evidence = gate.evidence
         if request.dry_run:
@@ -250,7 +251,7 @@ class ConstitutionUpdate(Steering):
         return report
 
     async def _watch_and_confirm(self, update: UpdatePlan, published: Published) -> None:
-        """Confirm what an assessor signed; a report without it was made up, and is asked for again."""
+        """Confirm what an assessor signed and nobody holds; a report without it was made up, and is asked for again."""
         asked = 0
         while True:
             await self._watch.watch(update, published)
@@ -258,11 +259,26 @@ class ConstitutionUpdate(Steering):
                 return await self._confirm(update, published)
             except StepFailedError as error:
                 asked += 1
-                if error.failure.code != EvidenceError.code or asked >= WATCHES:
+                code = error.failure.code
+                if code not in {EvidenceError.code, HeldError.code} or asked >= WATCHES:
                     raise
-                self._watch.forget_evidence()
                 self._journal.refused(f"not confirmed: {error.failure.message}")
-                self._report = await self._sync(update, published)
+                if code == HeldError.code:  # a resume that was made up, a hold of the last moment, or before a reset
+                    await self._learn_holds(update)
+                else:
+                    self._watch.forget_evidence()
+                    self._report = await self._sync(update, published)
+
+    async def _learn_holds(self, update: UpdatePlan) -> None:
+        standing = await self._stepper.run(
+            "watch",
+            Orders.find_holds,
+            FindHolds(environment=update.environment, update_id=self._update_id),
+            policies.READ,
+            summary="who holds the release",
+            manages_state=False,
+        )
+        self._holds.add(*standing.held)
 
     async def _confirm(self, update: UpdatePlan, published: Published) -> None:
         self._confirming = True
@@ -277,7 +293,6 @@ class ConstitutionUpdate(Steering):
                     reason=self._why_confirmed(),
                     update_id=self._update_id,
                     fencing_token=self._token,
-                    watch_evidence=self._watch.evidence,
                     orders=self._orders.get(("promote", None), ()),
                 ),
                 policies.CONFIRM,
@@ -288,15 +303,14 @@ class ConstitutionUpdate(Steering):
         self._uninterruptible = True
         if said.verdict is not None and said.verdict is not self._watch.verdict:
             self._watch.saw(said.verdict)
-        self._undo.compensations.forget()
         self._journal.set(phase=Phase.RUNNING)
 
     def _why_confirmed(self) -> str:
         """Say what the confirmation rests on; all records of the run say it in these words."""
         return confirmation_reason(
             self._watch.verdict,
-            promoted_by=self._steered.promoted or "",
-            resumed=self._steered.resumed,
+            promoted_by=self._holds.promoted or "",
+            resumed=self._holds.resumed,
             cut_short=self._watch.cut_short,
         )
 
@@ -308,12 +322,20 @@ class ConstitutionUpdate(Steering):
         why = self._why_confirmed()
         confirmed = f"was confirmed as generation {generation}: {why}"  # the past tense stays true after an undo
         announcement = self._announcement(update, Outcome.COMPLETED, why)
-        posted = await self._books.announce(announcement, f"announce in {update.channel}: {announcement.outcome}")
+        told = f"announce in {update.channel}: {announcement.outcome}"
+        # After an undo that found the release confirmed there is nothing left to undo.
+        posted = await self._books.announce_confirmed(announcement, told, final=self._undo.confirmed is not None)
+        self._undo.compensations.forget()
         await self._progress(confirmed, final=True)  # after the announcement: Slack may be down before it
         archived = await self._books.archive(self._proof, self._archive_input(generation))
         detail = f"{update.version} {confirmed}"
         await self._books.audit_outcome(
-            "archive", "update.completed", success=True, message=detail, details=self._facts(generation)
+            "archive",
+            "update.completed",
+            success=True,
+            message=detail,
+            details=self._facts(generation),
+            event_id=f"{self._update_id}/update.completed",  # also of a run that was reset after it had said so
         )
         result = self._complete(update, detail, posted, archived)
         return result.model_copy(update={"unreachable": self._report.unreachable if self._report else ()})
@@ -337,7 +359,7 @@ class ConstitutionUpdate(Steering):
             "change_request": status.change_request,
             "verdict": self._watch.verdict.value if self._watch.verdict else None,
             "approvers": list(status.approvers),
-            **({"promoted_by": self._steered.promoted} if self._steered.promoted else {}),
+            **({"promoted_by": self._holds.promoted} if self._holds.promoted else {}),
         }
 
     def _complete(
@@ -415,7 +437,7 @@ class ConstitutionUpdate(Steering):
                 key=f"{self._update_id}/rejected",
                 update_id=self._update_id,
                 environment=info.environment,
-                outcome=Outcome.REJECTED.value,
+                outcome=Outcome.REJECTED,
                 checksum=status.checksum,
                 change_request=status.change_request,
                 reason=cause,
@@ -446,7 +468,7 @@ class ConstitutionUpdate(Steering):
         return Announcement(
             key=f"{self._update_id}/{outcome.value}",
             environment=update.environment,
-            outcome=outcome.value,
+            outcome=outcome,
             version=update.version,
             checksum=update.checksum,
             generation=published.generation if published else self._undo.confirmed,

@@ -5,16 +5,18 @@ What confirms is what an assessor signed (constitution-service looks it up): a r
 been made up.
 """
 
+import functools
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from temporalio import workflow
 
-from constitution.messages import Phase
+from constitution.messages import Held, Phase
 from constitution.release import Verdict
+from constitution.trust.hold_rules import step_of_watch
 from workflows import policies
+from workflows.holds import Holds
 from workflows.status import Journal, command
-from workflows.steered import Steered
 from workflows.stepping import Failure, StepFailedError, Stepper, StepSkippedError
 
 with workflow.unsafe.imports_passed_through():
@@ -29,13 +31,13 @@ class WatchStep:
     Args:
         stepper: runs it.
         journal: where it becomes visible.
-        steered: what people say meanwhile.
+        holds: what people say meanwhile.
     """
 
-    def __init__(self, stepper: Stepper, journal: Journal, steered: Steered) -> None:
+    def __init__(self, stepper: Stepper, journal: Journal, holds: Holds) -> None:
         self._stepper = stepper
         self._journal = journal
-        self._steered = steered
+        self._holds = holds
         self.verdict: Verdict | None = None
         self.evidence: str | None = None
         """Digest of what the last watch stored."""
@@ -76,10 +78,10 @@ class WatchStep:
             self._journal.step("watch", "pending", detail=look.power)
             if look.ready:
                 return
-            action = strategy.on_no_data if look.verdict is Verdict.NO_DATA else strategy.on_cannot_tell
+            verdict = look.verdict or Verdict.CANNOT_TELL
+            action = strategy.action(verdict, extended=False)
             if action == "continue":
                 return
-            verdict = look.verdict or Verdict.CANNOT_TELL
             failure = Failure(verdict.value, f"not published blind: {look.detail}", permanent=True)
             if not (action == "hold" and await self._stepper.ask("watch", failure)):
                 raise StepFailedError("watch", failure)
@@ -102,6 +104,7 @@ class WatchStep:
     def forget_evidence(self) -> None:
         """Watch anew: no evidence backs the report."""
         self.evidence = None
+        self._holds.forget_answers()
 
     def saw(self, verdict: Verdict) -> None:
         """Take a verdict."""
@@ -114,25 +117,27 @@ class WatchStep:
             report = await self._watch_for(update, published, seconds)
             if report is None:
                 return
-            action = update.strategy.action(report.verdict)
-            if action == "extend_once" and not extended:
+            action = update.strategy.action(report.verdict, extended=extended)
+            if action == "extend_once":
                 extended = True
                 seconds += update.strategy.watch_seconds
             elif action == "rollback":
                 self._journal.step("watch", "failed", detail=report.detail, error=report.detail)
                 raise StepFailedError("watch", Failure(report.verdict.value, report.detail, permanent=True))
-            elif action == "continue" and self._steered.held is None:
-                self._journal.step("watch", "done", detail=report.detail)
-                return
             else:
-                await self._hold(update, published, report)
+                if action == "hold":
+                    self._holds.of_watch(_held(report))
+                if self._holds.first is None:
+                    self._journal.step("watch", "done", detail=report.detail)
+                else:
+                    await self._hold(update, published, report)
                 return
 
     async def _watch_for(
         self, update: UpdatePlan, published: Published, seconds: float, until: Callable[[], bool] | None = None
     ) -> WatchReport | None:
         """Watch until ``seconds`` after the publish; None when somebody promoted meanwhile, or ``until`` came true."""
-        steered = self._steered
+        holds = self._holds
         try:
             report = await self._stepper.run(
                 "watch",
@@ -140,14 +145,14 @@ class WatchStep:
                 WatchInput(environment=update.environment, generation=published.generation, until_seconds=seconds),
                 policies.watch(seconds),
                 summary=f"watch policy_engine_evaluations_total for {seconds:.0f} s",
-                until=until or (lambda: steered.promoted is not None),
+                until=until or (lambda: holds.promoted is not None),
                 manages_state=False,
             )
         except StepSkippedError:
             if until is None:
                 self.saw(Verdict.CANNOT_TELL)
                 self.cut_short = True
-                self._journal.step("watch", "done", detail=f"promoted by {steered.promoted} before the watch had ended")
+                self._journal.step("watch", "done", detail=f"promoted by {holds.promoted} before the watch had ended")
             return None
         self.saw(report.verdict)
         self.cut_short = False
@@ -156,53 +161,71 @@ class WatchStep:
 
     async def _hold(self, update: UpdatePlan, published: Published, report: WatchReport) -> None:
         """Wait for a person while the watch goes on."""
-        steered, deadline = self._steered, workflow.now() + timedelta(seconds=update.deadlines.hold)
-        why = steered.held or report.detail
-        steered.held = why
+        holds, deadline = self._holds, workflow.now() + timedelta(seconds=update.deadlines.hold)
         # One watch for the whole hold: slices of a minute make 10,000 events a day, and an alarm that is only observed
         # ends each slice at once.
         seen: WatchReport | None = report
-        while not steered.released():
+        alarmed = False
+        while (held := holds.first) is not None and not holds.released():
+            if seen is not None and seen.verdict is Verdict.ANOMALY and not alarmed:
+                alarmed = True
+                action = update.strategy.action(seen.verdict, extended=True)
+                if action == "rollback":
+                    raise StepFailedError("watch", Failure(Verdict.ANOMALY.value, seen.detail, permanent=True))
+                if action == "hold":
+                    holds.of_watch(_held(seen))
+                    continue
             if workflow.now() >= deadline:
-                raise _nobody_ended(why)
-            for_ = _a_person(why, deadline)
-            left = deadline - workflow.now()
-            if seen is not None and seen.verdict is Verdict.ANOMALY:
-                await self._stepper.wait(
-                    "watch", steered.released, for_=for_, next_command=command("resume"), deadline=left
-                )
+                raise _nobody_ended(held)
+            if alarmed:
+                await self._wait(held, deadline)
                 continue
-            self._journal.waiting("watch", for_, command("resume"))
-            elapsed = (workflow.now() - published.effective_at).total_seconds()
-            seen = await self._watch_for(update, published, elapsed + left.total_seconds(), until=steered.released)
-            if seen is not None and seen.verdict is Verdict.ANOMALY and update.strategy.on_anomaly == "rollback":
-                raise StepFailedError("watch", Failure(Verdict.ANOMALY.value, seen.detail, permanent=True))
+            self._journal.waiting("watch", _a_person(held, deadline), command("resume"))
+            seconds = (deadline - published.effective_at).total_seconds()
+            changed = functools.partial(holds.changed_since, held)
+            seen = await self._watch_for(update, published, seconds, until=changed)
         self._journal.set(waiting_for="", next_command="", phase=Phase.RUNNING)
-        by = f"promoted by {steered.promoted}" if steered.promoted else f"resumed: {steered.resumed}"
-        self._journal.step("watch", "done", detail=f"{by}; the watch had said {report.verdict.value}: {report.detail}")
+        self._journal.step(
+            "watch", "done", detail=f"{self._ended_by}; the watch had said {report.verdict.value}: {report.detail}"
+        )
 
     async def _wait_while_held(self, update: UpdatePlan) -> None:
         """Keep the promise of ``hold`` also where nothing is watched, or where it came after the watch's end."""
-        steered = self._steered
-        if steered.released():
+        holds, deadline = self._holds, workflow.now() + timedelta(seconds=update.deadlines.hold)
+        if holds.released():
             return
-        why = steered.held or ""
-        deadline = timedelta(seconds=update.deadlines.hold)
+        while (held := holds.first) is not None and not holds.released():
+            await self._wait(held, deadline)
+        self._journal.step("watch", "done", detail=self._ended_by)
+
+    async def _wait(self, held: Held, deadline: datetime) -> None:
+        """Wait until somebody ends what is held first.
+
+        Raises:
+            StepFailedError: nobody did before the deadline.
+        """
         if not await self._stepper.wait(
             "watch",
-            steered.released,
-            for_=_a_person(why, workflow.now() + deadline),
+            functools.partial(self._holds.changed_since, held),
+            for_=_a_person(held, deadline),
             next_command=command("resume"),
-            deadline=deadline,
+            deadline=deadline - workflow.now(),
         ):
-            raise _nobody_ended(why)
-        detail = "resumed" if not steered.promoted else f"promoted by {steered.promoted}"
-        self._journal.step("watch", "done", detail=detail)
+            raise _nobody_ended(held)
+
+    @property
+    def _ended_by(self) -> str:
+        holds = self._holds
+        return f"promoted by {holds.promoted}" if holds.promoted else f"resumed by {holds.resumed}"
 
 
-def _a_person(why: str, deadline: datetime) -> str:
-    return f"a person to resume, promote or abort ({why}) until {deadline.isoformat(timespec='seconds')}"
+def _held(report: WatchReport) -> Held:
+    return Held(name=step_of_watch(report.evidence), why=f"the watch says {report.verdict.value}: {report.detail}")
 
 
-def _nobody_ended(why: str) -> StepFailedError:
-    return StepFailedError("watch", Failure("hold-deadline", f"nobody ended the hold: {why}", permanent=True))
+def _a_person(held: Held, deadline: datetime) -> str:
+    return f"a person to resume, promote or abort ({held.why}) until {deadline.isoformat(timespec='seconds')}"
+
+
+def _nobody_ended(held: Held) -> StepFailedError:
+    return StepFailedError("watch", Failure("hold-deadline", f"nobody ended the hold: {held.why}", permanent=True))

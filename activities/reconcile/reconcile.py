@@ -33,6 +33,7 @@ KNOWN_FOR = timedelta(hours=24)
 NEWEST = 10  # releases whose run is looked up; more than that between two looks is no way to hide one
 COMPLETED = "COMPLETED"
 GUARD = "ConstitutionGuard"
+ASLEEP = "waiting"  # the phase of a guard that nothing has woken
 
 
 class ReconcileInput(Model):
@@ -71,6 +72,8 @@ class Survey(Model):
         live: the current releases, lowest generation first.
         fallback: the confirmed document that a rollback would restore.
         unguarded: runs that need their guard again, at most one of a group.
+        asleep: guards that Temporal has not woken though every run of their group has closed: a reset takes a run's
+            children away from it.
         orphans: update ids that hold the lease, or have an unconfirmed release live, with nobody left to act.
         findings: for a person, or to report beside the repair.
     """
@@ -81,6 +84,7 @@ class Survey(Model):
     fallback: Checksum | None
     unguarded: tuple[Unguarded, ...]
     orphans: tuple[str, ...]
+    asleep: tuple[RunRef, ...] = ()
     findings: tuple[Finding, ...]
 
 
@@ -122,7 +126,7 @@ class Reconcile:
         live = current(releases, self._config.environment.rings())
         findings = _undelivered(releases, before)
         findings += await self._out_of_band(releases[-NEWEST:], now)
-        unguarded = await self._unguarded(now, before)
+        unguarded, asleep = await self._unanswered(now, before)
         orphans, more = await self._orphans(live, lease, before, {run.update_id for run in unguarded})
         return Survey(
             mark=_mark(releases, lease),
@@ -131,12 +135,14 @@ class Reconcile:
             fallback=_fallback(releases, live),
             unguarded=unguarded,
             orphans=orphans,
+            asleep=asleep,
             findings=(*findings, *more),
         )
 
-    async def _unguarded(self, now: datetime, before: datetime) -> tuple[Unguarded, ...]:
-        """Return dead runs without an outcome whose guard is dead too, the oldest of each group."""
+    async def _unanswered(self, now: datetime, before: datetime) -> tuple[tuple[Unguarded, ...], tuple[RunRef, ...]]:
+        """Return dead runs without an outcome, the oldest of each group, whose guard is dead too; and guards asleep."""
         found: dict[str, Unguarded] = {}
+        asleep: list[RunRef] = []
         ended = await self._search.without_outcome(now - KNOWN_FOR)
         for run in sorted(ended, key=lambda run: run["start_time"]):
             update_id = str(run["update_id"])
@@ -144,12 +150,22 @@ class Reconcile:
                 continue
             guard = await self._known(self._names.guard_id(run["workflow_id"], run["run_id"]), None)
             if guard is not None and (guard["status"] == COMPLETED or not _closed([guard], before)):
-                continue  # it was, or is being, answered; or a foreign run has its id, and the group is an orphan
+                # It was, or is being, answered; or a foreign run has its id, and the group is an orphan.
+                if await self._is_asleep(guard, update_id, before):
+                    asleep.append(RunRef(workflow_id=guard["workflow_id"], run_id=guard["run_id"]))
+                continue
             if not _closed(await self._search.carrying(update_id), before):
                 continue
             parent = RunRef(workflow_id=run["workflow_id"], run_id=run["run_id"])
             found[update_id] = Unguarded(parent=parent, update_id=update_id, status=run["status"])
-        return tuple(found[update_id] for update_id in sorted(found))
+        return tuple(found[update_id] for update_id in sorted(found)), tuple(asleep)
+
+    async def _is_asleep(self, guard: dict[str, Any], update_id: str, before: datetime) -> bool:
+        """Say whether a guard waits for a parent that has closed, and that was not reset to a run that goes on."""
+        if not self._is_guard(guard) or guard["close_time"] is not None or guard["phase"] != ASLEEP:
+            return False
+        group = [run for run in await self._search.carrying(update_id) if run["type"] != GUARD]
+        return _closed(group, before)
 
     async def _orphans(
         self,

@@ -22,7 +22,8 @@ from constitution.environment import Target
 from constitution.errors import ContentError, TransportError, UntrustedError
 from constitution.model import Model
 from constitution.policy import document as documents
-from constitution.reconciliation import DRIFT_WATCH, Finding, expiry_step
+from constitution.policy.lapse import days_warned
+from constitution.reconciliation import DRIFT_WATCH, Finding
 from signatures.released import signed_events
 
 AT_ONCE = 64  # targets asked at the same time; each answers within 5 s or is unreachable
@@ -185,7 +186,7 @@ class TargetChecks:
                     command="push the document and its signatures again: the legal archive has both",
                 )
             ]
-        days = expiry_step(document.expires_at, datetime.now(UTC)) if live else None
+        days = days_warned(document.expires_at, datetime.now(UTC)) if live else None
         if days is None:
             return []
         when = document.expires_at.isoformat(timespec="seconds")
@@ -193,7 +194,8 @@ class TargetChecks:
             Finding(
                 code="document-expires",
                 where=f"{what}, {f'{days} days before' if days else 'expired'}",
-                message=f"version {document.version} {'expires' if days else 'expired'} at {when}",
+                message=f"version {document.version} {'expires' if days else 'expired'} at {when}; "
+                f"{document.expiry_grace} s later, on_expiry: {document.on_expiry}",
                 command="draft its successor, sign it, push it, and start an update",
             )
         ]

@@ -19,6 +19,7 @@ from activities.failures import classified
 from activities.keys import require_environment
 from activities.past_releases import past_releases
 from activities.ports import ActivityConfig, ConstitutionService, Metrics
+from activities.watch.gauges import measure
 from activities.watch.live import LiveWatch, finite, shaped
 from activities.watch.plan import plan
 from activities.watch.preflight import Preflight, lack_of_samples, rehearse
@@ -28,7 +29,7 @@ from constitution.environment import Strategy
 from constitution.errors import ContentError, InvalidRequestError, UnavailableError
 from constitution.model import Model
 from constitution.past import Past
-from constitution.release import Standing, Verdict
+from constitution.release import Release, Standing, Verdict
 from constitution.trust.attestation import WatchPredicate
 from constitution.watch.counters import InvalidSeriesError
 from constitution.watch.evidence import WatchEvidence
@@ -144,11 +145,13 @@ class Watch:
 
         Raises:
             NotFoundError, UntrustedError, EvidenceError: there is no such release, or none that says how it is watched.
+            InvalidRequestError: no hold of this environment lasts so long.
             UnavailableError: constitution-service does not answer.
         """
         require_environment(self._config, x.environment)
         release, _ = await self._assessor.release(x.generation)
         strategy = (await self._assessor.plan(release)).watch
+        self._require_ending(x, release, strategy)
         report = await self.watch(
             WatchTask(
                 environment=release.environment,
@@ -178,6 +181,15 @@ class Watch:
             )
         return report
 
+    def _require_ending(self, x: WatchInput, release: Release, strategy: Strategy) -> None:
+        """Refuse what outlasts an extended watch and any hold: a stranger could take an assessor's places for ever."""
+        elapsed = max(0.0, (datetime.now(UTC) - release.effective_at).total_seconds())
+        most = max(elapsed, 2.0 * strategy.watch_seconds) + self._config.environment.deadlines.hold
+        if not x.until_seconds <= most:  # also of no number
+            raise InvalidRequestError(
+                f"the watch of generation {x.generation} ends at most {most:.0f} s after publish, not {x.until_seconds}"
+            )
+
     async def watch(self, x: WatchTask) -> WatchReport:
         """Watch until the end, or until an anomaly; return early with that. ``watch_metric`` says more.
 
@@ -196,15 +208,16 @@ class Watch:
         end = x.published_at + timedelta(seconds=x.until_seconds)
         live, trouble = await self._follow(x, watched, x.published_at, end)
         if live is None:
-            _measure(x, Verdict.NO_DATA, {}, None)
+            measure(x.environment, Verdict.NO_DATA, {}, None)
             blind = f"Prometheus did not answer until the watch was over: {trouble}"
             return await self._blind_evidence(x, x.published_at, end, _blind(Verdict.NO_DATA, blind, query))
         reading = live.closing()
         if reading.verdict is None:  # the test gives one at its end, always
             raise AssertionError(reading.reason)
-        _measure(x, reading.verdict, {n: r.log_e for n, r in reading.readings.items()}, live)
+        measure(x.environment, reading.verdict, {n: r.log_e for n, r in reading.readings.items()}, live)
         reason = live.reason(reading)
         leading, said = live.watch.leading(reading)
+        decided_at = live.decided_at(reading, end)
         evidence = WatchEvidence(
             environment=x.environment,
             update_id=x.update_id,
@@ -218,15 +231,15 @@ class Watch:
             log_e=tuple(live.trace),
             verdict=reading.verdict,
             reason=reason,
-            decided_at=live.decided_at(reading, end),
+            decided_at=decided_at,
             leading=leading,
             quantities=live.quantities(reading, queries, expected),
-            samples=await beating(self._again(x, watched, x.published_at, end)),
+            samples=await beating(self._again(x, watched, x.published_at, decided_at)),
         )
         return WatchReport(
             verdict=reading.verdict,
             detail=reason if trouble is None else f"{reason} (Prometheus at the end: {trouble})",
-            decided_at=evidence.decided_at,
+            decided_at=decided_at,
             ratio=said.ratio,
             log_e=finite(reading.max_log_e),
             ci=(finite(said.ci[0]), finite(said.ci[1])),
@@ -262,7 +275,7 @@ class Watch:
             beat = {"left_s": max(0, round((end - now).total_seconds())), "ticks": 0, "trouble": trouble}
             if live is not None:
                 beat = live.progress(now, trouble)
-                _measure(x, None, {name: one.test.log_e for name, one in live.watch.watches.items()}, live)
+                measure(x.environment, None, {name: one.test.log_e for name, one in live.watch.watches.items()}, live)
             activity.heartbeat(beat)
             if live is not None and live.watch.alarmed:
                 return live, None
@@ -325,10 +338,10 @@ class Watch:
         return windows
 
     async def _again(
-        self, x: WatchTask, watched: Mapping[str, Watched], published: datetime, end: datetime
+        self, x: WatchTask, watched: Mapping[str, Watched], published: datetime, decided_at: datetime
     ) -> dict[str, list[dict[str, Any]] | str]:
-        """Read all of baseline and watch once more, for the evidence."""
-        until = min(datetime.now(UTC), end + OVERLAP)
+        """Read all of baseline and watch once more, for the evidence; the same range whenever it is read."""
+        until = min(datetime.now(UTC), decided_at + timedelta(seconds=2 * x.strategy.scrape_seconds))
         seconds = history_seconds(x.strategy) + math.ceil((until - published).total_seconds())
         asked = {metric: resolved(selected, seconds, until) for selected, metric in self._selected(x, watched).items()}
         try:
@@ -458,26 +471,6 @@ def pause(live: LiveWatch | None, scrape: float, *, over: bool, blind: bool) -> 
     if live is None or blind:
         return most
     return min(max(live.due_s() - time.time(), 0.2), most)
-
-
-def _measure(x: WatchTask, verdict: Verdict | None, log_es: Mapping[str, float], live: LiveWatch | None) -> None:
-    """Show the watch in the worker's metrics: evidence of each quantity, the limit, and the verdict once there is one.
-
-    ``constitution_watch_verdict`` is 1 for the verdict of the last watch and 0 for the others, all 0 during a watch.
-    """
-    meter = activity.metric_meter()
-    where = {"environment": x.environment}
-    # Temporal's gauges refuse negative values; an e-value below 1 is no evidence.
-    log_e = meter.create_gauge_float("constitution_watch_log_e", "Natural log of the e-value, 0 where it is below 1.")
-    for name, value in log_es.items():
-        log_e.set(max(0.0, value), {**where, "quantity": name})
-    if live is not None:
-        limit = meter.create_gauge_float("constitution_watch_limit", "Log e-value that means anomaly.")
-        limit.set(live.watch.limit, where)
-        log_e.set(max(0.0, live.watch.family.update()), {**where, "quantity": "all"})
-    shown = meter.create_gauge("constitution_watch_verdict", "1 for the verdict of the last watch.")
-    for known in (Verdict.OK, Verdict.ANOMALY, Verdict.NO_DATA, Verdict.CANNOT_TELL):
-        shown.set(int(known is verdict), {**where, "verdict": known.value})
 
 
 def _blind(verdict: Verdict, detail: str, query: str) -> WatchReport:

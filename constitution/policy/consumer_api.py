@@ -7,15 +7,17 @@
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, Field, StringConstraints
+from pydantic import AwareDatetime, Field
 
 from constitution.checksum import Checksum
 from constitution.environment import Identifier
 from constitution.model import Model
-from constitution.policy.evaluation import Decision, PolicyDecision, Text
+from constitution.policy.evaluation import AgentRequest, Decision, EvaluationRequest, PolicyDecision
 
 PROBE_TENANT = "runbook-probe"
 """The tenant of the runbook's own questions: needs scope ``probe``; every watch query leaves it out."""
+
+MAX_BATCH = 256  # requests of one call
 
 FollowerState = Literal["starting", "no_constitution", "live", "stale", "expired"]
 """``starting``: current was never read. ``stale``: no contact for MAX_STALENESS_SECONDS. ``expired``: by its date."""
@@ -45,6 +47,7 @@ class PolicyStatus(Model):
     last_contact_at: datetime | None
     state: FollowerState
     last_error: str | None
+    expires_at: datetime | None = None
 
 
 class EvaluationAnswer(PolicyDecision):
@@ -55,22 +58,25 @@ class EvaluationAnswer(PolicyDecision):
     generation: Annotated[int, Field(ge=0)]
 
 
-class SessionRequest(Model):
+class BatchRequest(Model):
+    """Body of ``POST /v1/evaluate/batch``."""
+
+    requests: Annotated[tuple[EvaluationRequest, ...], Field(min_length=1, max_length=MAX_BATCH)]
+
+
+class BatchAnswer(Model):
+    """Answer of ``POST /v1/evaluate/batch``: in the order of the requests, all of them by one and the same release."""
+
+    answers: tuple[EvaluationAnswer, ...]
+
+
+class SessionRequest(AgentRequest):
     """Body of ``POST /v1/sessions/start``.
 
     The clock is the orchestrator's. ``time`` may be given only with a token of scope ``probe``, so that golden vectors
     can be asked end to end and nobody else can choose the hour that a rule looks at.
     """
 
-    tenant: Text
-    user: Text = ""
-    agent: Text = ""
-    action: Text = ""
-    tool: Text = ""
-    amount: Annotated[float, Field(allow_inf_nan=False)] = 0.0
-    currency: Annotated[str, StringConstraints(max_length=3)] = ""
-    data_class: Text = ""
-    prompt: Annotated[str, StringConstraints(max_length=16384)] = ""
     time: AwareDatetime | None = None
     deployment_mode: Literal["production", "production-debug"] = "production"
 

@@ -1,6 +1,9 @@
 """What a document changes, in lines that a board member reads before signing. Pure."""
 
 from constitution.policy.document import Constitution, Principle, Rule
+from constitution.policy.lapse import STRICTNESS
+
+LOOSENED = "  LOOSENED: more is allowed than before"
 
 
 def diff(old: Constitution | None, new: Constitution | None) -> tuple[str, ...]:
@@ -28,9 +31,29 @@ def diff(old: Constitution | None, new: Constitution | None) -> tuple[str, ...]:
             lines.append(f"expires {old.expires_at.isoformat()} -> {new.expires_at.isoformat()}")
         if old.effective_at != new.effective_at and new.effective_at is not None:
             lines.append(f"effective at {new.effective_at.isoformat()}")
+    lines += _end(old, new)
     lines += _rules(old.rules if old else (), new.rules)
     lines += _principles(old.principles if old else (), new.principles)
     return tuple(lines)
+
+
+def _end(old: Constitution | None, new: Constitution) -> list[str]:
+    """Say what the document says about its own end; what becomes milder is marked, because it lets more happen."""
+    if old is None:
+        grace = f"{new.expiry_grace} s after it has expired" if new.expiry_grace else "as soon as it has expired"
+        return [f"on expiry: {new.on_expiry}, {grace}", f"while nobody confirms that it is live: {new.on_stale}"]
+    lines = []
+    for name, was, becomes in (
+        ("on expiry", old.on_expiry, new.on_expiry),
+        ("while nobody confirms that it is live", old.on_stale, new.on_stale),
+    ):
+        if was is not becomes:
+            milder = STRICTNESS.index(becomes) < STRICTNESS.index(was)
+            lines.append(f"{name}: {was} -> {becomes}{LOOSENED if milder else ''}")
+    if old.expiry_grace != new.expiry_grace:
+        milder = new.expiry_grace > old.expiry_grace
+        lines.append(f"grace after expiry: {old.expiry_grace} s -> {new.expiry_grace} s{LOOSENED if milder else ''}")
+    return lines
 
 
 def _rules(old: tuple[Rule, ...], new: tuple[Rule, ...]) -> list[str]:

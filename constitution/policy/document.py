@@ -6,15 +6,15 @@ What it does not do: signatures (package signatures), and whether the document m
 
 import json
 from collections import Counter
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cache
 from importlib import resources
 from itertools import islice
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError as SchemaError
-from pydantic import AwareDatetime, ConfigDict, ValidationError
+from pydantic import AwareDatetime, ConfigDict, Field, ValidationError
 
 from constitution import strict_json
 from constitution.environment import Identifier, issues_of
@@ -22,6 +22,7 @@ from constitution.errors import MAX_ISSUES, InvalidDocumentError, InvalidRequest
 from constitution.model import Model
 from constitution.policy.evaluation import Decision
 from constitution.policy.expressions import check_expression
+from constitution.policy.lapse import MAX_GRACE, OnLapse, Terms
 from constitution.release import Previous
 from constitution.version import Version
 
@@ -67,10 +68,18 @@ class Constitution(_Part):
     issued_at: AwareDatetime
     effective_at: AwareDatetime | None = None
     expires_at: AwareDatetime
+    on_expiry: OnLapse = OnLapse.DENY
+    expiry_grace: Annotated[int, Field(ge=0, le=int(MAX_GRACE.total_seconds()))] = 0
+    on_stale: OnLapse = OnLapse.ENFORCE
     previous: Previous | None
     principles: tuple[Principle, ...]
     rules: tuple[Rule, ...]
     default_effect: Decision
+
+    @property
+    def terms(self) -> Terms:
+        """What it says about its own end."""
+        return Terms(self.expires_at, timedelta(seconds=self.expiry_grace), self.on_expiry, self.on_stale)
 
 
 @cache

@@ -18,8 +18,8 @@ class Decision(StrEnum):
     REQUIRE_APPROVAL = "require_approval"
 
 
-class EvaluationRequest(Model):
-    """Request schema v1: everything a rule's ``when`` may read, all of it always present."""
+class AgentRequest(Model):
+    """What an agent wants to do, as its caller says."""
 
     tenant: Text
     user: Text = ""
@@ -30,6 +30,11 @@ class EvaluationRequest(Model):
     currency: Annotated[str, StringConstraints(max_length=3)] = ""
     data_class: Text = ""
     prompt: Annotated[str, StringConstraints(max_length=16384)] = ""
+
+
+class EvaluationRequest(AgentRequest):
+    """Request schema v1: everything a rule's ``when`` may read, all of it always present."""
+
     time: AwareDatetime
 
 

@@ -8,8 +8,8 @@ Several matches of the winning effect: the highest severity is reported, then th
 effect that cannot win any more are not evaluated, so ``errors`` counts those met on the way.
 
 Speed: the rules of one effect are compiled once more as list expressions of at most 64, which the engine evaluates
-in one call (100 rules in about 25 microseconds instead of 150). One error turns a whole list into an error; then its
-rules are asked one by one.
+in one call; a list without a match costs no more (100 rules: 30 microseconds instead of 150, one core). One error
+turns a whole list into an error; then its rules are asked one by one.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,6 @@ from constitution.policy.evaluation import Decision, EvaluationRequest, PolicyDe
 from constitution.policy.expressions import (
     ENVIRONMENT,
     BudgetExceededError,
-    ExpressionResult,
     check_expression,
     compile_expression,
     run,
@@ -112,11 +111,18 @@ class Policy:
         """
         error_matches = effect is not Decision.ALLOW
         for chunk in self._chunks[effect]:
+            matches = None if chunk.together is None else run_list(chunk.together, activation)
+            if matches is not None and len(matches) == len(chunk.rules):
+                # The compiler has seen that each is a bool, so the first that equals True is True.
+                if True in matches:
+                    return chunk.rules[matches.index(True)].rule, errors
+                continue
             first = None
-            for rule, outcome in _results(chunk, activation):
+            for compiled in chunk.rules:
+                outcome = run(compiled.expression, activation)
                 errors += outcome.error
                 if first is None and (outcome.matched or (outcome.error and error_matches)):
-                    first = rule
+                    first = compiled.rule
             if first is not None:
                 return first, errors
         return None, errors
@@ -131,13 +137,3 @@ def _chunks(compiled: list[_Compiled]) -> Iterator[_Chunk]:
         except ValueError:  # a rule that just fits the parser's depth does not fit one level deeper
             together = None
         yield _Chunk(part, together)
-
-
-def _results(chunk: _Chunk, activation: Any) -> Iterator[tuple[Rule, ExpressionResult]]:
-    matches = run_list(chunk.together, activation) if chunk.together is not None else None
-    if matches is not None:
-        for compiled, matched in zip(chunk.rules, matches, strict=True):
-            yield compiled.rule, ExpressionResult(matched=matched is True, error=False)
-        return
-    for compiled in chunk.rules:
-        yield compiled.rule, run(compiled.expression, activation)

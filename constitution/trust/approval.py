@@ -12,7 +12,13 @@ APPROVAL_PREDICATE = "urn:somaagenthub:constitution:approval:v1"
 """``predicateType`` of a decision about a release."""
 
 ORDER_PREDICATE = "urn:somaagenthub:constitution:order:v1"
-"""``predicateType`` of a signed order to a running workflow (skip, promote)."""
+"""``predicateType`` of a signed order to a running workflow."""
+
+BOARD_ORDERS = frozenset({"skip", "promote", "confirm", "poison", "withdraw"})
+"""What a board member orders."""
+
+OPERATOR_ORDERS = frozenset({"hold", "resume", "retry", "abort", "rollback"})
+"""What an operator orders."""
 
 
 class BoardDecision(StrEnum):
@@ -48,16 +54,19 @@ class ApprovalPredicate(Model):
 
 
 class OrderPredicate(Model):
-    """A signed order to one run: skip a stuck step after confirmation, or promote without waiting for the watch.
+    """A signed order to one run; it counts once, until it expires.
 
-    Or about the release that the run made: ``confirm``, ``poison`` and ``withdraw``, with ``generation-<number>`` as
-    the step.
+    By an operator: ``hold``, ``resume`` (the step names what it answers, constitution/trust/hold_rules.py), ``retry``
+    (of the step named), ``abort``, ``rollback`` (``update_id`` is the rollback's own, the step ``generation-<number>``
+    is what it undoes). By a board member: ``skip``, ``promote``; and
+    about the release that the run made ``confirm``, ``poison`` and ``withdraw``, with ``generation-<number>`` as the
+    step.
     """
 
     environment: str
     workflow_id: str
     update_id: str
-    order: str  # "skip" | "promote" | "confirm" | "poison" | "withdraw"
+    order: str
     step: str | None = None
     reason: str
     issued_at: datetime

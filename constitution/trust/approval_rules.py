@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from constitution.errors import Issue, NotApprovedError
 from constitution.release import Kind, Previous
-from constitution.trust.approval import ApprovalPredicate, BoardDecision, OrderPredicate
+from constitution.trust.approval import BOARD_ORDERS, ApprovalPredicate, BoardDecision, OrderPredicate
 from constitution.trust.plan import Plan
 from constitution.trust.trust_policy import TrustPolicy
 
@@ -114,10 +114,11 @@ def _refusal(  # noqa: PLR0917 - private, called once
     differences = binding.differences(predicate)
     if differences:
         return f"decided on something else: {', '.join(differences)}"
-    return _untimely(predicate.issued_at, predicate.expires_at, now)
+    return time_refusal(predicate.issued_at, predicate.expires_at, now)
 
 
-def _untimely(issued_at: datetime, expires_at: datetime, now: datetime) -> str | None:
+def time_refusal(issued_at: datetime, expires_at: datetime, now: datetime) -> str | None:
+    """Return why a decision or order does not count at a time; None: it does."""
     try:
         if issued_at > now + CLOCK_SKEW:
             return f"is dated in the future: {issued_at.isoformat()}"
@@ -140,14 +141,16 @@ def check_order(
     step: str | None,
     now: datetime,
 ) -> None:
-    """Demand that a signed order (skip, promote) is a board member's, for this run and step, in its time.
+    """Demand that a signed order is of somebody who may give it, for this run and step, in its time.
 
     Raises:
         NotApprovedError: it is not; with every reason.
     """
     issues = []
-    if person not in trust.with_role("board"):
-        issues.append(Issue(code="order", path="/person", message=f"{person} is no member of the board"))
+    board = order in BOARD_ORDERS
+    if person not in trust.with_role("board" if board else "operator"):
+        whom = "member of the board" if board else "operator"
+        issues.append(Issue(code="order", path="/person", message=f"{person} is no {whom}"))
     expected = {
         "environment": environment,
         "workflow_id": workflow_id,
@@ -159,7 +162,7 @@ def check_order(
         found = getattr(predicate, name)
         if found != value:
             issues.append(Issue(code="order", path=f"/{name}", message=f"says {found!r}, not {value!r}"))
-    untimely = _untimely(predicate.issued_at, predicate.expires_at, now)
+    untimely = time_refusal(predicate.issued_at, predicate.expires_at, now)
     if untimely is not None:
         issues.append(Issue(code="order", path="/expires_at", message=untimely))
     if issues:

@@ -5,7 +5,7 @@ the specified ones, which that specification allows. Its subject is the document
 They say what was seen, not what follows: that is decided where the effect happens, in constitution-service.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Literal
 
 from pydantic import AwareDatetime
@@ -111,27 +111,28 @@ class _OfRelease(Model):
 
 
 class SyncPredicate(_OfRelease):
-    """What every target of a release's rings was seen to obey at one time."""
+    """What every target of a release's rings was seen to obey.
+
+    It has no time of its own, so that whoever has the same seen again makes no second attestation; its release's
+    generation and update id say which publish it came after.
+    """
 
     checksum: Checksum | None
     rings: tuple[Identifier, ...]
     targets: tuple[TargetReport, ...]
     golden: GoldenReport | None
-    seen_at: AwareDatetime
 
-    def problems(self, release: Release, targets: Collection[str], *, golden: bool) -> tuple[str, ...]:
+    def problems(self, release: Release, targets: Collection[str], engines: Collection[str] = ()) -> tuple[str, ...]:
         """Return every reason why this does not show that a release is obeyed.
 
         Args:
             release: which.
             targets: ids of all targets in its rings.
-            golden: its engines must have been asked the golden requests.
+            engines: ids of those that must have been asked the golden requests.
         """
         found = list(self.differences(release))
         if (self.checksum, sorted(self.rings)) != (release.checksum, sorted(release.rings)):
             found.append("it is about another document, or other rings")
-        if self.seen_at < release.effective_at:
-            found.append("it is older than the release")
         if missing := sorted(set(targets) - {target.id for target in self.targets}):
             found.append(f"{', '.join(missing)} was not asked")
         for target in self.targets:
@@ -141,8 +142,9 @@ class SyncPredicate(_OfRelease):
             # An undo is proved by everybody who answers; the silent are named, and catch up (invariant 4).
             elif target.state == "lagging" or (target.state == "unreachable" and not release.kind.undoes):
                 found.append(f"{target.id} is {target.state}")
-        if golden and self.golden is None:
-            found.append("no engine was asked the golden requests")
+        asked = self.golden.engines if self.golden is not None and self.golden.vectors else ()
+        if unasked := sorted(set(engines) - set(asked)):
+            found.append(f"{', '.join(unasked)} was not asked the golden requests")
         return tuple(found)
 
 
@@ -172,8 +174,3 @@ class WatchPredicate(_OfRelease):
         if self.test_evidence != release.evidence:
             found.append("it was judged against another expected change than the board signed")
         return tuple(found)
-
-
-def deciding(watches: Sequence[WatchPredicate]) -> WatchPredicate | None:
-    """Return the watch that counts: one that saw an anomaly, else the one that looked longest; None of none."""
-    return max(watches, key=lambda watch: (watch.verdict is Verdict.ANOMALY, watch.ends_at), default=None)

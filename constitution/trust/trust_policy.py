@@ -5,22 +5,26 @@ Sigstore root are files beside it. The checks here need no cryptography; the cer
 the files are loaded (signatures/trust_files.py) and again at each verification (signatures/openpgp.py).
 """
 
-import base64
-import binascii
 import hashlib
 import hmac
+import json
 from collections.abc import Mapping
+from datetime import date
 from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, ValidationError
 
 from constitution import toml
+from constitution.base64url import decode_base64url
+from constitution.checksum import Checksum, checksum_of
 from constitution.environment import Identifier, issues_of
 from constitution.errors import InvalidRequestError, Issue
 from constitution.model import Model
+from constitution.release import Kind
+from constitution.trust.passkey import Passkey, RelyingParty
 
-Role = Literal["maintainer", "board", "author"]
+Role = Literal["maintainer", "board", "author", "operator", "root"]
 Scope = Literal[
     "artifacts:write",
     "change-requests:write",
@@ -32,6 +36,7 @@ Scope = Literal[
     "policy:refresh",
     "probe",
 ]
+
 NonBlank = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^\S(.*\S)?$")]
 Fingerprint = Annotated[str, StringConstraints(pattern=r"^([0-9A-Fa-f]{40}|[0-9A-Fa-f]{64})$", to_lower=True)]
 """A whole OpenPGP fingerprint: 40 hex digits (version 4) or 64 (version 6), in either case. Key ids collide, so none is
@@ -41,13 +46,32 @@ taken."""
 class Thresholds(Model):
     """How many distinct people each act takes; each at least 1 and at most the number who can meet it."""
 
-    document: Annotated[int, Field(ge=1)] = 1  # maintainers whose signature covers the document
+    document: Annotated[int, Field(ge=1)] = 1  # maintainers whose signature covers the document of an update
+    document_first_release: Annotated[int, Field(ge=1)] | None = None  # maintainers; while nothing is live
+    document_rollback: Annotated[int, Field(ge=1)] | None = None  # maintainers; a document that is restored
     approval: Annotated[int, Field(ge=1)] = 2  # board
     first_release: Annotated[int, Field(ge=1)] = 2  # board
     rollback: Annotated[int, Field(ge=1)] = 2  # board; later than the pre-authorisation
     withdraw: Annotated[int, Field(ge=1)] = 2  # board
-    override: Annotated[int, Field(ge=1)] = 1  # board: skip, promote, reissue
+    override: Annotated[int, Field(ge=1)] = 1  # board: skip, promote
+    reissue: Annotated[int, Field(ge=1)] | None = None  # board; release again; null, and at the least: as approval
     unwatched: Annotated[int, Field(ge=1)] | None = None  # board; an update that nobody watches; null: as approval
+    trust: Annotated[int, Field(ge=1)] | None = None  # board; the next version of the trust policy; null: as approval
+    root: Annotated[int, Field(ge=1)] | None = None  # root; the same without the board; named where anybody has it
+
+    def for_document(self, kind: Kind, *, first: bool) -> int:
+        """Return how many maintainers must have signed a document.
+
+        Args:
+            kind: of the release that makes it live.
+            first: nothing is live before it: its ``previous`` is null.
+        """
+        chosen = self.document
+        if kind is Kind.ROLLBACK:
+            chosen = self.document_rollback or chosen
+        elif first:
+            chosen = self.document_first_release or chosen
+        return chosen
 
     def for_update(self, *, first: bool, watched: bool) -> int:
         """Return how many board members an update takes.
@@ -60,6 +84,14 @@ class Thresholds(Model):
             return self.first_release
         return self.approval if watched or self.unwatched is None else max(self.approval, self.unwatched)
 
+    def for_reissue(self) -> int:
+        """Return how many board members a reissue takes; never fewer than an update that is watched."""
+        return max(self.approval, self.reissue or 1)
+
+    def for_trust(self) -> int:
+        """Return how many board members the next version of the trust policy takes."""
+        return self.trust or self.approval
+
 
 class OpenPgpKey(Model):
     """A certificate, by whole fingerprint; ``certificate`` is a path relative to trust.toml."""
@@ -69,10 +101,20 @@ class OpenPgpKey(Model):
 
 
 class SigstoreIdentity(Model):
-    """A keyless identity. Both parts are compared exactly; neither may be empty: an empty issuer would skip it."""
+    """A keyless identity. Every part is compared exactly; none may be empty: an empty issuer would skip it.
+
+    Args:
+        identity: an e-mail address, or the URI of a CI workflow.
+        issuer: who has seen that the signer is this.
+        repository: of a CI run, its source: ``https://github.com/OWNER/NAME``. A workflow that others may call has one
+            identity in every repository that calls it. Null: any.
+        ref: of a CI run, the branch or tag that it ran on: ``refs/heads/main``. Null: any.
+    """
 
     identity: NonBlank
     issuer: Annotated[str, StringConstraints(pattern=r"^https?://\S+$", max_length=512)]
+    repository: Annotated[str, StringConstraints(pattern=r"^https?://\S+$", max_length=512)] | None = None
+    ref: Annotated[str, StringConstraints(pattern=r"^refs/\S+$", max_length=512)] | None = None
 
 
 class Person(Model):
@@ -83,13 +125,21 @@ class Person(Model):
     roles: Annotated[tuple[Role, ...], Field(min_length=1)]
     openpgp: tuple[OpenPgpKey, ...] = ()
     sigstore: tuple[SigstoreIdentity, ...] = ()
+    passkeys: tuple[Passkey, ...] = ()
 
 
 class SigstoreRoot(Model):
-    """The pinned Sigstore trusted root; ``sha256`` is of the file's bytes."""
+    """The pinned Sigstore trusted root.
+
+    Args:
+        trusted_root: a file beside trust.toml.
+        sha256: of the file's bytes.
+        review_by: the day by which somebody looks at it again (constitution/trust/root_review.py).
+    """
 
     trusted_root: NonBlank
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9A-Fa-f]{64}$", to_lower=True)]
+    review_by: date | None = None
 
 
 class ServiceKey(Model):
@@ -125,11 +175,8 @@ def decode_key(text: str) -> bytes:
     Raises:
         ValueError: anything else.
     """
-    try:
-        raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-    except (binascii.Error, ValueError) as error:
-        raise ValueError("is not base64url") from error
-    if len(raw) != 32 or base64.urlsafe_b64encode(raw).rstrip(b"=").decode() != text:
+    raw = decode_base64url(text)
+    if len(raw) != 32:
         raise ValueError("is not 32 bytes in unpadded base64url")
     return raw
 
@@ -143,10 +190,12 @@ class TrustPolicy(Model):
     thresholds: Thresholds = Thresholds()
     people: Annotated[tuple[Person, ...], Field(min_length=1)]
     sigstore: SigstoreRoot | None = None
+    relying_party: RelyingParty | None = None
     services: Annotated[tuple[ServiceKey, ...], Field(min_length=1)]
     assessors: tuple[AssessorKey, ...] = ()
     clients: tuple[ClientKeyEntry, ...] = ()
     files: Mapping[str, bytes] = Field(default_factory=dict, repr=False)
+    toml_text: str = Field(default="", repr=False)
 
     @classmethod
     def parse(cls, toml_text: str, files: Mapping[str, bytes]) -> "TrustPolicy":
@@ -162,9 +211,8 @@ class TrustPolicy(Model):
                 or uses, another root than the pinned one.
         """
         data = toml.read(toml_text, what="trust.toml")
-        data.pop("files", None)
         try:
-            policy = cls.model_validate({**data, "files": {}})
+            policy = cls.model_validate({**data, "files": {}, "toml_text": toml_text})
         except ValidationError as error:
             raise InvalidRequestError("trust.toml is not valid", issues=issues_of(error)) from error
         named = referenced_files(toml_text)
@@ -175,9 +223,17 @@ class TrustPolicy(Model):
             if name not in files
         ]
         issues += _threshold_issues(policy) + _person_issues(policy) + _key_issues(policy) + _root_issues(policy)
+        issues += _passkey_issues(policy) + _offline_root_issues(policy)
         if issues:
             raise InvalidRequestError("trust.toml is not valid", issues=issues)
         return policy
+
+    @property
+    def checksum(self) -> Checksum:
+        """The checksum over trust.toml and every file that it names: over the very bytes that this was made of."""
+        digests = {name: checksum_of(data) for name, data in self.files.items()}
+        listed = {"files": digests, "trust.toml": checksum_of(self.toml_text.encode())}
+        return checksum_of(json.dumps(listed, sort_keys=True, separators=(",", ":")).encode())
 
     def person(self, person_id: str) -> Person | None:
         """Return a person by id, or None."""
@@ -227,7 +283,9 @@ def _threshold_issues(policy: TrustPolicy) -> list[Issue]:
     maintainers, board = len(policy.with_role("maintainer")), len(policy.with_role("board"))
     issues = []
     for name, needed in policy.thresholds.model_dump(exclude_none=True).items():
-        role, available = ("maintainer", maintainers) if name == "document" else ("board", board)
+        role, available = ("maintainer", maintainers) if name.startswith("document") else ("board", board)
+        if name == "root":
+            role, available = "root", len(policy.with_role("root"))
         if needed > available:
             message = f"takes {needed} people with role {role}, but {available} have it"
             issues.append(Issue(code="threshold", path=f"/thresholds/{name}", message=message))
@@ -272,6 +330,9 @@ def _key_issues(policy: TrustPolicy) -> list[Issue]:
         for identity in person.sigstore:
             key_name = f"sigstore {identity.identity} {identity.issuer}"
             claim(key_name, f"person {person.id}", f"/people/{person.id}/sigstore")
+        for passkey in person.passkeys:
+            for key_name in (f"passkey {passkey.credential}", f"cose {passkey.public_key}"):
+                claim(key_name, f"person {person.id}", f"/people/{person.id}/passkeys")
     holders: list[tuple[str, ServiceKey | ClientKeyEntry]] = [
         *(("service", service) for service in policy.services),
         *(("assessor", assessor) for assessor in policy.assessors),
@@ -298,3 +359,38 @@ def _root_issues(policy: TrustPolicy) -> list[Issue]:
             Issue(code="root-digest", path="/sigstore/sha256", message="is not the digest of the trusted root file")
         ]
     return []
+
+
+def _passkey_issues(policy: TrustPolicy) -> list[Issue]:
+    """Passkeys need a relying party, and sign statements only: whoever has nothing else can sign no document."""
+    issues = []
+    if policy.relying_party is None and any(person.passkeys for person in policy.people):
+        message = "somebody has a passkey, so the relying party must be pinned"
+        issues.append(Issue(code="no-relying-party", path="/relying_party", message=message))
+    issues += [
+        Issue(
+            code="no-key",
+            path=f"/people/{person.id}",
+            message="is a maintainer with passkeys only: those sign statements, no documents",
+        )
+        for person in policy.people
+        if "maintainer" in person.roles and person.passkeys and not person.openpgp and not person.sigstore
+    ]
+    return issues
+
+
+def _offline_root_issues(policy: TrustPolicy) -> list[Issue]:
+    """The root's keys lie in a safe: whoever holds one does nothing else with it."""
+    issues = [
+        Issue(
+            code="root-not-offline",
+            path=f"/people/{person.id}",
+            message="has the role root, so no other role, and OpenPGP keys alone: a key that is kept offline",
+        )
+        for person in policy.people
+        if "root" in person.roles and (person.roles != ("root",) or person.sigstore or person.passkeys)
+    ]
+    if policy.with_role("root") and policy.thresholds.root is None:
+        message = "somebody has the role root, so [thresholds] must say how many of them it takes"
+        issues.append(Issue(code="threshold", path="/thresholds/root", message=message))
+    return issues

@@ -1,22 +1,28 @@
-"""Verbs of the board: approve, deny, skip, promote. Each signs with a person's key, after showing what is signed."""
+"""Verbs of the board: approve, deny, reissue, skip, promote. Each signs with a person's key, and first shows what."""
 
 import asyncio
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from constitution_client.output import JsonOption
-from constitution_client.verbs.runs import RunArgument
+from constitution_client.verbs.runs import PrintOption, RunArgument, TrustOption
+from constitution_client.verbs.signing_options import (
+    IdentityTokenOption,
+    NoBrowserOption,
+    OptionalKeyOption,
+    PrintStatementOption,
+    SigstoreOption,
+    StatementOption,
+    StatementSignatureOption,
+    keyless_options,
+    signing_options,
+)
 
-KeyOption = Annotated[
-    Path, typer.Option("--key", envvar="CONSTITUTION_KEY_FILE", help="Your OpenPGP secret key (mode 0600).")
-]
-TrustOption = Annotated[Path | None, typer.Option("--trust", help="trust.toml (env: TRUST_FILE).")]
-PrintOption = Annotated[
-    bool,
-    typer.Option("--print", help="Sign, print the JSON to paste into temporal or its UI, and send nothing."),
-]
+if TYPE_CHECKING:
+    from constitution_client.signing import SigningOptions
+
 YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask before signing.")]
 ValidOption = Annotated[int, typer.Option("--valid-days", min=1, max=30, help="How long the signature counts.")]
 EvidenceOption = Annotated[
@@ -37,8 +43,16 @@ RollbackOfOption = Annotated[
 def approve(
     run: RunArgument,
     *,
-    key: KeyOption,
-    reason: Annotated[str, typer.Option("--reason", help="Why; kept with the release for ever.")] = "approved",
+    key: OptionalKeyOption = None,
+    print_statement: PrintStatementOption = None,
+    signature: StatementSignatureOption = None,
+    statement: StatementOption = None,
+    sigstore: SigstoreOption = False,
+    identity_token: IdentityTokenOption = None,
+    no_browser: NoBrowserOption = False,
+    reason: Annotated[
+        str | None, typer.Option("--reason", help="Why; kept with the release for ever. Default: approved.")
+    ] = None,
     checksum: ChecksumOption = None,
     evidence: EvidenceOption = None,
     update_id: UpdateIdOption = None,
@@ -61,7 +75,13 @@ def approve(
     _decide(
         "approve",
         run,
-        key=key,
+        signing=signing_options(
+            key,
+            print_statement,
+            signature,
+            statement,
+            keyless_options(sigstore=sigstore, token_file=identity_token, no_browser=no_browser),
+        ),
         reason=reason,
         checksum=checksum,
         evidence=evidence,
@@ -79,8 +99,14 @@ def approve(
 def deny(
     run: RunArgument,
     *,
-    key: KeyOption,
-    reason: Annotated[str, typer.Option("--reason", help="Why; shown to everyone.")],
+    key: OptionalKeyOption = None,
+    print_statement: PrintStatementOption = None,
+    signature: StatementSignatureOption = None,
+    statement: StatementOption = None,
+    sigstore: SigstoreOption = False,
+    identity_token: IdentityTokenOption = None,
+    no_browser: NoBrowserOption = False,
+    reason: Annotated[str | None, typer.Option("--reason", help="Why; shown to everyone.")] = None,
     checksum: ChecksumOption = None,
     evidence: EvidenceOption = None,
     rollback_of: RollbackOfOption = None,
@@ -91,10 +117,18 @@ def deny(
     json: JsonOption = None,
 ) -> None:
     """Deny an update as a member of the board: one denial stops it."""
+    if reason is None and signature is None:
+        raise typer.BadParameter("a denial says why: --reason")
     _decide(
         "deny",
         run,
-        key=key,
+        signing=signing_options(
+            key,
+            print_statement,
+            signature,
+            statement,
+            keyless_options(sigstore=sigstore, token_file=identity_token, no_browser=no_browser),
+        ),
         reason=reason,
         checksum=checksum,
         evidence=evidence,
@@ -113,8 +147,8 @@ def _decide(
     verb: str,
     run: str,
     *,
-    key: Path,
-    reason: str,
+    signing: "SigningOptions",
+    reason: str | None,
     checksum: str | None,
     evidence: str | None,
     update_id: str | None,
@@ -126,7 +160,7 @@ def _decide(
     wait: bool,
     json: bool | None,
 ) -> None:
-    if evidence is not None and not print_only:
+    if evidence is not None and not print_only and signing.print_statement is None:
         raise typer.BadParameter("--evidence decides without asking Temporal: it goes with --print")
     if checksum is not None and evidence is None and rollback_of is None:
         raise typer.BadParameter("--checksum goes with --evidence or --rollback-of")
@@ -138,7 +172,7 @@ def _decide(
     order = Order(
         decision=BoardDecision(verb),
         run=run,
-        key=key,
+        signing=signing,
         reason=reason,
         checksum=checksum,
         evidence=evidence,
@@ -153,10 +187,50 @@ def _decide(
     asyncio.run(decide(order, json))
 
 
+def reissue(
+    request: Annotated[str, typer.Argument(metavar="CHANGE_REQUEST", help="That asks for what was poisoned: CR-143.")],
+    *,
+    key: OptionalKeyOption = None,
+    print_statement: PrintStatementOption = None,
+    signature: StatementSignatureOption = None,
+    statement: StatementOption = None,
+    sigstore: SigstoreOption = False,
+    identity_token: IdentityTokenOption = None,
+    no_browser: NoBrowserOption = False,
+    reason: Annotated[
+        str | None, typer.Option("--reason", help="Why it may come again; kept in the audit stream.")
+    ] = None,
+    valid_days: ValidOption = 7,
+    trust: TrustOption = None,
+    yes: YesOption = False,
+    json: JsonOption = None,
+) -> None:
+    """Sign, as a member of the board, that a change request may release again what was undone as harmful.
+
+    It takes as many members as the threshold reissue says, and replaces no approval: the update is started, tested,
+    approved and watched as every other. Good for this change request's one release.
+    """
+    if reason is None and signature is None:
+        raise typer.BadParameter("a reissue says why: --reason")
+    from constitution_client.reissuing import reissue as sign
+
+    signing = signing_options(
+        key,
+        print_statement,
+        signature,
+        statement,
+        keyless_options(sigstore=sigstore, token_file=identity_token, no_browser=no_browser),
+    )
+    asyncio.run(sign(request, signing, reason, valid_days=valid_days, trust=trust, yes=yes, json=json))
+
+
 def skip(
     run: RunArgument,
     *,
-    key: KeyOption,
+    key: OptionalKeyOption = None,
+    sigstore: SigstoreOption = False,
+    identity_token: IdentityTokenOption = None,
+    no_browser: NoBrowserOption = False,
     reason: Annotated[str, typer.Option("--reason", help="Why the step may be left out.")],
     trust: TrustOption = None,
     print_only: PrintOption = False,
@@ -166,13 +240,29 @@ def skip(
     """Order a run to go on without the records' step that is stuck; only after confirmation. Signed."""
     from constitution_client.ordering import order
 
-    asyncio.run(order("skip", run, key, reason, trust=trust, print_only=print_only, yes=yes, json=json))
+    asyncio.run(
+        order(
+            "skip",
+            run,
+            signing_options(
+                key, keyless=keyless_options(sigstore=sigstore, token_file=identity_token, no_browser=no_browser)
+            ),
+            reason,
+            trust=trust,
+            print_only=print_only,
+            ask=not yes,
+            json=json,
+        )
+    )
 
 
 def promote(
     run: RunArgument,
     *,
-    key: KeyOption,
+    key: OptionalKeyOption = None,
+    sigstore: SigstoreOption = False,
+    identity_token: IdentityTokenOption = None,
+    no_browser: NoBrowserOption = False,
     reason: Annotated[str, typer.Option("--reason", help="Why the watch need not end.")],
     trust: TrustOption = None,
     print_only: PrintOption = False,
@@ -182,7 +272,20 @@ def promote(
     """Order a run to confirm without waiting for the end of the watch or of a hold. Signed."""
     from constitution_client.ordering import order
 
-    asyncio.run(order("promote", run, key, reason, trust=trust, print_only=print_only, yes=yes, json=json))
+    asyncio.run(
+        order(
+            "promote",
+            run,
+            signing_options(
+                key, keyless=keyless_options(sigstore=sigstore, token_file=identity_token, no_browser=no_browser)
+            ),
+            reason,
+            trust=trust,
+            print_only=print_only,
+            ask=not yes,
+            json=json,
+        )
+    )
 
 
-VERBS = {"approve": approve, "deny": deny, "skip": skip, "promote": promote}
+VERBS = {"approve": approve, "deny": deny, "reissue": reissue, "skip": skip, "promote": promote}

@@ -1,11 +1,14 @@
 """The verb doctor: is everything as it should be? The worker looks, because it alone may read every system."""
 
 import asyncio
+import os
 import shlex
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from constitution_client.importable import require_importable
 from constitution_client.output import JsonOption, progress, result
 
 if TYPE_CHECKING:
@@ -13,6 +16,15 @@ if TYPE_CHECKING:
     from constitution_client.settings import ClientSettings
 
 
+NEEDED = (
+    "deploy.installation",
+    "asyncpg",
+    "confluent_kafka",
+    "obstore",
+    "redis",
+    "prometheus_api_client",
+    "temporalio",
+)
 ATTEMPTS = 2  # of one workflow task; a worker that was restarted in its middle makes a second one necessary
 
 
@@ -25,13 +37,41 @@ def doctor(
         float, typer.Option("--closed-seconds", min=1, help="How long a run must have been closed to be judged.")
     ] = 60,
     timeout: Annotated[int, typer.Option("--timeout", min=1, help="Seconds to wait for the worker's answer.")] = 60,
+    deployment: Annotated[
+        bool,
+        typer.Option("--deployment", help="Check the installation instead: servers, rights, topics, schema, keys."),
+    ] = False,
     json: JsonOption = None,
 ) -> None:
     """Compare Postgres, Redis, Kafka, store, archive, targets, Slack and runs; changes nothing without --repair.
 
-    Names each difference, where it is and what to type. Exit 0: all well; 1: something is left to do.
+    Names each difference, where it is and what to type. Exit 0: all well; 1: something is left to do. With --deployment
+    also 3: nothing is missing as far as could be told.
     """
+    if deployment:
+        from constitution_client.settings import UsageError
+
+        if repair:
+            raise UsageError("--deployment repairs nothing; it names the commands that do")
+        _installation(json)
     raise typer.Exit(asyncio.run(_doctor(repair=repair, closed_seconds=closed_seconds, timeout=timeout, json=json)))
+
+
+def _installation(json: bool | None) -> None:
+    """Replace this process by the check of an installation, which needs the drivers of every server."""
+    from constitution_client.settings import variables
+
+    require_importable(
+        NEEDED,
+        "this needs the drivers of every server",
+        hint="role client doctor --deployment  # in the image, or in a checkout after: make sync",
+    )
+    arguments = [sys.executable, "-m", "deploy.installation"]
+    if json is not None:
+        arguments.append("--json" if json else "--text")
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os.execve(sys.executable, arguments, variables())  # noqa: S606 - our own module
 
 
 async def _doctor(*, repair: bool, closed_seconds: float, timeout: int, json: bool | None) -> int:  # noqa: ASYNC109 - typed by a person, becomes the run's own
@@ -39,7 +79,7 @@ async def _doctor(*, repair: bool, closed_seconds: float, timeout: int, json: bo
     from constitution_client.settings import settings
 
     configured = settings()
-    findings = await _service(configured)
+    findings = [*_root(configured), *await _service(configured)]
     request = ReconcileRequest(repair=repair, closed_seconds=closed_seconds)
     report = await _worker(configured, request, timeout, findings)
     checked = ["constitution-service", *(report.checked if report is not None else ())]
@@ -109,6 +149,30 @@ async def _temporal(configured: "ClientSettings") -> "list[Finding] | None":
     return found
 
 
+def _root(configured: "ClientSettings") -> "list[Finding]":
+    """Look at the trust policy that is configured here: is a review of its Sigstore root overdue?"""
+    from datetime import UTC, datetime
+
+    from constitution.errors import ConstitutionError
+    from constitution.reconciliation import Finding
+    from constitution.trust.root_review import overdue_root
+    from constitution_client.connections import trust_policy
+
+    if configured.trust_file is None and configured.environment_file is None:
+        return []
+    try:
+        policy = trust_policy(configured)
+    except ConstitutionError as error:  # the other places are looked at all the same
+        return [
+            Finding(code="cannot-look", where="trust policy", message=error.message, command="constitution trust show")
+        ]
+    overdue = overdue_root(policy, datetime.now(UTC).date())
+    if overdue is None:
+        return []
+    command = "constitution trust show  # then docs/trust-policy.md: how to review the root, and to set the next day"
+    return [Finding(code="root-review", where="trust.toml", message=overdue, command=command)]
+
+
 async def _service(configured: "ClientSettings") -> "list[Finding]":
     """Ask constitution-service itself: it answers also when Temporal and worker do not."""
     from constitution.errors import ConstitutionError
@@ -121,7 +185,12 @@ async def _service(configured: "ClientSettings") -> "list[Finding]":
     except ConstitutionError as error:
         return [Finding(code="cannot-look", where="constitution-service", message=error.message, command="make status")]
     return [
-        Finding(code="cannot-look", where=f"constitution-service: {name}", message=state, command="make status")
+        Finding(
+            code="trust-refused" if name == "trust" else "cannot-look",
+            where=f"constitution-service: {name}",
+            message=state,
+            command="constitution trust show  # then docs/keys.md" if name == "trust" else "make status",
+        )
         for name, state in sorted(ready.checks.items())
         if state != "ok"
     ]

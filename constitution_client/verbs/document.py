@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from constitution_client.output import JsonOption, result
+from constitution_client.output import JsonOption, progress, result
 
 if TYPE_CHECKING:
     from constitution.policy.document import Constitution
@@ -118,9 +118,31 @@ def diff(
 
 async def _diff(old: str, new: str, json: bool | None) -> None:
     from constitution.policy.diff import diff as differences
+    from constitution.policy.document import parse
 
-    lines = differences(await read_source(old), await read_source(new))
+    data = await read_source_bytes(new)
+    lines = differences(await read_source(old), None if data is None else parse(data))
+    if data is not None:
+        lines = (*lines, *await _undone_before(data))
     result({"old": old, "new": new, "changes": list(lines)}, lines or ["no difference in meaning"], json)
+
+
+async def _undone_before(data: bytes) -> list[str]:
+    """Return what constitution-service says was undone because of these bytes or rules; nothing where none is set."""
+    from constitution.errors import UnavailableError
+    from constitution_client.connections import service_client
+    from constitution_client.review import harmful_lines
+    from constitution_client.settings import settings
+
+    configured = settings()
+    if configured.constitution_service_url is None:
+        return []
+    try:
+        async with service_client(configured) as service:
+            return harmful_lines(await service.validate_files(data, ()))
+    except UnavailableError as error:
+        progress(f"warning: whether it was undone as harmful before is not known: {error.message}")
+        return []
 
 
 async def read_source(source: str) -> "Constitution | None":

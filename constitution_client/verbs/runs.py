@@ -1,22 +1,43 @@
-"""Verbs that start and steer runs: update, status, abort, retry, hold, resume."""
+"""Verbs that start and steer runs: update, status, abort, retry, hold, resume, order."""
 
 import asyncio
 import shlex
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from constitution import times
 from constitution_client.output import JsonOption, progress, result
+from constitution_client.verbs.signing_options import (
+    IdentityTokenOption,
+    NoBrowserOption,
+    OptionalKeyOption,
+    PrintStatementOption,
+    SigstoreOption,
+    StatementOption,
+    StatementSignatureOption,
+    keyless_options,
+    signing_options,
+)
 
 if TYPE_CHECKING:
     from constitution.model import Model
+    from constitution_client.keyless import KeylessOptions
+    from constitution_client.signing import SigningOptions
     from constitution_client.temporal import Runs
 
 _M = TypeVar("_M", bound="Model")
 
 RunArgument = Annotated[str, typer.Argument(help="A workflow id, or the id of an update's change request (CR-142).")]
+KEY = typer.Option("--key", envvar="CONSTITUTION_KEY_FILE", help="Your OpenPGP secret key (mode 0600).")
+OperatorKeyOption = Annotated[Path | None, KEY]
+TrustOption = Annotated[Path | None, typer.Option("--trust", help="trust.toml (env: TRUST_FILE).")]
+PrintOption = Annotated[
+    bool,
+    typer.Option("--print", help="Sign, print the JSON to paste into temporal or its UI, and send nothing."),
+]
 WaitOption = Annotated[bool, typer.Option("--wait", help="Follow the run to its end; the exit code is its outcome.")]
 TimeoutOption = Annotated[
     float | None, typer.Option("--timeout", min=0, help="Seconds to follow; then exit 4, and the run goes on.")
@@ -168,55 +189,159 @@ async def _status(run: str, json: bool | None) -> None:
 
 def abort(
     run: RunArgument,
+    *,
     reason: Annotated[str, typer.Option("--reason", help="Why; shown to everyone.")],
+    key: OperatorKeyOption = None,
+    sigstore: SigstoreOption = False,
+    identity_token: IdentityTokenOption = None,
+    no_browser: NoBrowserOption = False,
+    trust: TrustOption = None,
     json: JsonOption = None,
 ) -> None:
-    """Stop an update before it is confirmed, and undo what is live. Wins in every waiting state."""
-    from constitution.messages import AbortMessage
-
-    asyncio.run(_send(run, "abort", request_of(AbortMessage, reason=reason), json))
+    """Stop an update before it is confirmed, and undo what is live. Needs no key before anything is live."""
+    _order(
+        "abort",
+        run,
+        key,
+        keyless_options(sigstore=sigstore, token_file=identity_token, no_browser=no_browser),
+        reason,
+        trust=trust,
+        json=json,
+    )
 
 
 def retry(
     run: RunArgument,
+    *,
     reason: Annotated[str, typer.Option("--reason", help="What was repaired.")] = "retry",
+    key: OperatorKeyOption = None,
+    sigstore: SigstoreOption = False,
+    identity_token: IdentityTokenOption = None,
+    no_browser: NoBrowserOption = False,
+    trust: TrustOption = None,
     json: JsonOption = None,
 ) -> None:
-    """Try the step that is stuck again."""
-    from constitution.messages import RetryMessage
-
-    asyncio.run(_send(run, "retry", request_of(RetryMessage, reason=reason), json))
+    """Try the step that is stuck again. Signed by an operator."""
+    _order(
+        "retry",
+        run,
+        key,
+        keyless_options(sigstore=sigstore, token_file=identity_token, no_browser=no_browser),
+        reason,
+        trust=trust,
+        json=json,
+    )
 
 
 def hold(
-    run: RunArgument, reason: Annotated[str, typer.Option("--reason", help="Why.")], json: JsonOption = None
+    run: RunArgument,
+    *,
+    reason: Annotated[str, typer.Option("--reason", help="Why.")],
+    key: OperatorKeyOption = None,
+    sigstore: SigstoreOption = False,
+    identity_token: IdentityTokenOption = None,
+    no_browser: NoBrowserOption = False,
+    trust: TrustOption = None,
+    json: JsonOption = None,
 ) -> None:
-    """Do not confirm when the watch ends: wait for resume, promote or abort."""
-    from constitution.messages import HoldMessage
-
-    asyncio.run(_send(run, "hold", request_of(HoldMessage, reason=reason), json))
+    """Do not confirm when the watch ends: wait for resume, promote or abort. Signed by an operator."""
+    _order(
+        "hold",
+        run,
+        key,
+        keyless_options(sigstore=sigstore, token_file=identity_token, no_browser=no_browser),
+        reason,
+        trust=trust,
+        json=json,
+    )
 
 
 def resume(
-    run: RunArgument, reason: Annotated[str, typer.Option("--reason", help="Why.")] = "resume", json: JsonOption = None
+    run: RunArgument,
+    *,
+    reason: Annotated[str, typer.Option("--reason", help="Why.")] = "resume",
+    key: OperatorKeyOption = None,
+    sigstore: SigstoreOption = False,
+    identity_token: IdentityTokenOption = None,
+    no_browser: NoBrowserOption = False,
+    trust: TrustOption = None,
+    json: JsonOption = None,
 ) -> None:
-    """End a hold."""
-    from constitution.messages import ResumeMessage
-
-    asyncio.run(_send(run, "resume", request_of(ResumeMessage, reason=reason), json))
-
-
-async def _send(run: str, message: str, body: "Model", json: bool | None) -> None:
-    from constitution_client.connections import run_named
-    from constitution_client.settings import settings
-
-    connected, chosen = await run_named(run, settings())
-    answer = await connected.send(chosen, message, body)
-    result(
-        {"workflow_id": chosen, "message": message, "answer": answer},
-        [f"{message}: {answer}", f"next: constitution watch {shlex.quote(chosen)}"],
-        json,
+    """End a hold. Signed by an operator."""
+    _order(
+        "resume",
+        run,
+        key,
+        keyless_options(sigstore=sigstore, token_file=identity_token, no_browser=no_browser),
+        reason,
+        trust=trust,
+        json=json,
     )
+
+
+def order(
+    verb: Annotated[str, typer.Argument(help="abort, hold, resume, retry, rollback, skip or promote.")],
+    run: RunArgument,
+    *,
+    key: OptionalKeyOption = None,
+    print_statement: PrintStatementOption = None,
+    signature: StatementSignatureOption = None,
+    statement: StatementOption = None,
+    sigstore: SigstoreOption = False,
+    identity_token: IdentityTokenOption = None,
+    no_browser: NoBrowserOption = False,
+    reason: Annotated[str | None, typer.Option("--reason", help="Why; told to everyone.")] = None,
+    trust: TrustOption = None,
+    print_only: PrintOption = False,
+    json: JsonOption = None,
+) -> None:
+    """Sign an order to a run, and send it; or print it, for whoever reaches Temporal.
+
+    An order counts for this one run, once, for an hour. `rollback` is for a rollback that waits for one.
+    """
+    verbs = ("abort", "hold", "resume", "retry", "rollback", "skip", "promote")
+    if verb not in verbs:
+        raise typer.BadParameter(f"{verb!r} is none of {', '.join(verbs)}", param_hint="VERB")
+    signing = signing_options(
+        key,
+        print_statement,
+        signature,
+        statement,
+        keyless_options(sigstore=sigstore, token_file=identity_token, no_browser=no_browser),
+    )
+    _send(verb, run, signing, reason, trust=trust, print_only=print_only, json=json)
+
+
+def _order(
+    verb: str,
+    run: str,
+    key: Path | None,
+    keyless: "KeylessOptions | None",
+    reason: str,
+    *,
+    trust: Path | None,
+    json: bool | None,
+) -> None:
+    signing = None if key is None and keyless is None else signing_options(key, keyless=keyless)
+    _send(verb, run, signing, reason, trust=trust, json=json)
+
+
+def _send(
+    verb: str,
+    run: str,
+    signing: "SigningOptions | None",
+    reason: str | None,
+    *,
+    trust: Path | None,
+    print_only: bool = False,
+    json: bool | None,
+) -> None:
+    from constitution.messages import ReasonedMessage
+    from constitution_client.ordering import order as send
+
+    if reason is not None:
+        request_of(ReasonedMessage, reason=reason)
+    asyncio.run(send(verb, run, signing, reason, trust=trust, print_only=print_only, json=json))
 
 
 def request_of(model: "type[_M]", **fields: object) -> "_M":
@@ -258,4 +383,5 @@ VERBS = {
     "retry": retry,
     "hold": hold,
     "resume": resume,
+    "order": order,
 }

@@ -1,12 +1,27 @@
 """Verbs that speak to constitution-service about documents: push, validate, change-request."""
 
 import asyncio
+import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from constitution_client.output import JsonOption, result
+from constitution_client.verbs.signing_options import (
+    IdentityTokenOption,
+    NoBrowserOption,
+    OptionalKeyOption,
+    PrintStatementOption,
+    SigstoreOption,
+    StatementOption,
+    StatementSignatureOption,
+    keyless_options,
+    signing_options,
+)
+
+if TYPE_CHECKING:
+    from constitution_client.signing import SigningOptions
 
 DocumentOption = Annotated[Path, typer.Option("--path", "--document", help="The constitution: a JSON file.")]
 SignatureOption = Annotated[
@@ -29,15 +44,20 @@ async def _push(path: Path, signatures: list[Path], json: bool | None) -> None:
     files = [read_bytes(name, what="signature") for name in signatures]
     async with service_client(settings(), writes=True) as service:
         artifact = await service.push(document, files)
+    needed, have = artifact.needed, len(artifact.signers)
+    takes = f"; {needed} must sign it before it can go live" if needed is not None and needed > 1 else ""
     result(
         artifact.model_dump(mode="json"),
         [
             f"pushed   {artifact.version}",
             f"checksum {artifact.checksum}",
-            f"signers  {', '.join(artifact.signers)}",
+            f"signers  {', '.join(artifact.signers)}{takes}",
             f"stored   {artifact.storage_uri}",
             (
-                f"next: constitution change-request --id CR-{artifact.version} --checksum {artifact.checksum}"
+                f"next: constitution sign {shlex.quote(str(path))} --out other.sig  "
+                f"# by {needed - have} more of the maintainers; then push again with --signature other.sig"
+                if needed is not None and have < needed
+                else f"next: constitution change-request --id CR-{artifact.version} --checksum {artifact.checksum}"
                 f" --reason 'release {artifact.version}'"
             ),
         ],
@@ -81,9 +101,13 @@ def change_request(
     *,
     identifier: Annotated[str, typer.Option("--id", help="A new id, e.g. CR-142.")],
     reason: Annotated[str, typer.Option("--reason", help="Why the board should want it.")],
-    key: Annotated[
-        Path, typer.Option("--key", envvar="CONSTITUTION_KEY_FILE", help="The author's OpenPGP secret key.")
-    ],
+    key: OptionalKeyOption = None,
+    print_statement: PrintStatementOption = None,
+    signature: StatementSignatureOption = None,
+    statement: StatementOption = None,
+    sigstore: SigstoreOption = False,
+    identity_token: IdentityTokenOption = None,
+    no_browser: NoBrowserOption = False,
     checksum: ChecksumOption = None,
     path: Annotated[Path | None, typer.Option("--path", "--document", help="Or the document itself.")] = None,
     author: Annotated[str | None, typer.Option("--author", help="Person id; default: whose key it is.")] = None,
@@ -98,7 +122,13 @@ def change_request(
         _change_request(
             identifier=identifier,
             reason=reason,
-            key=key,
+            signing=signing_options(
+                key,
+                print_statement,
+                signature,
+                statement,
+                keyless_options(sigstore=sigstore, token_file=identity_token, no_browser=no_browser),
+            ),
             checksum=checksum,
             path=path,
             author=author,
@@ -113,7 +143,7 @@ async def _change_request(
     *,
     identifier: str,
     reason: str,
-    key: Path,
+    signing: "SigningOptions",
     checksum: str | None,
     path: Path | None,
     author: str | None,
@@ -128,13 +158,15 @@ async def _change_request(
     from constitution.environment import issues_of
     from constitution_client.connections import service_client, trust_policy
     from constitution_client.files import read_bytes
-    from constitution_client.keys import PersonKey
     from constitution_client.settings import UsageError, settings
-    from signatures.statements import sign_change_request
+    from constitution_client.signing import Signing
+    from signatures.statements import CHANGE_REQUEST, change_request_bytes
 
     configured = settings()
-    person_key = PersonKey.read(key)
-    person = author or person_key.person(trust_policy(configured, trust)).id
+    signer = Signing.begin(signing, trust_policy(configured, trust))
+    person = author or (signer.person.id if signer.person is not None else None)
+    if person is None:
+        raise UsageError("nobody is named as the author of what is written down", hint="--author ID, or their --key")
     try:
         request = ChangeRequest(
             id=identifier,
@@ -144,7 +176,9 @@ async def _change_request(
         )
     except ValidationError as error:
         raise UsageError("this is no change request", issues=issues_of(error)) from error
-    envelope = person_key.sign(lambda tsk, password: sign_change_request(request, tsk, password))
+    envelope = signer.envelope(change_request_bytes(request), CHANGE_REQUEST, json, author=person)
+    if envelope is None:
+        return
     if print_only:
         result(envelope.model_dump(mode="json"), [envelope.model_dump_json()], json)
         return

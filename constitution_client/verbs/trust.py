@@ -3,11 +3,22 @@
 import shlex
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from constitution_client.output import JsonOption, result
+from constitution_client.verbs.signing_options import (
+    IdentityTokenOption,
+    NoBrowserOption,
+    OptionalKeyOption,
+    SigstoreOption,
+    keyless_options,
+    signing_options,
+)
+
+if TYPE_CHECKING:
+    from constitution_client.signing import SigningOptions
 
 
 def init(  # noqa: PLR0917 - typer reads the options from the signature
@@ -15,7 +26,12 @@ def init(  # noqa: PLR0917 - typer reads the options from the signature
     environment: Annotated[str, typer.Option("--environment", help="The environment's name.")] = "development",
     maintainer: Annotated[
         list[str] | None,
-        typer.Option(metavar="ID=CERTIFICATE", help="Signs documents; a public OpenPGP file. May be repeated."),
+        typer.Option(
+            "--maintainer",
+            "--maintainers",
+            metavar="ID=CERTIFICATE",
+            help="Signs documents; a public OpenPGP file. May be repeated, or several with commas between.",
+        ),
     ] = None,
     author: Annotated[
         list[str] | None,
@@ -23,6 +39,24 @@ def init(  # noqa: PLR0917 - typer reads the options from the signature
     ] = None,
     board: Annotated[
         list[str] | None, typer.Option(metavar="ID=CERTIFICATE", help="Approves. May be repeated.")
+    ] = None,
+    operator: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ID=CERTIFICATE", help="Steers runs by signed orders. Default: the board."),
+    ] = None,
+    sigstore: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ID=IDENTITY,ISSUER", help="A keyless identity of somebody named. May be repeated."),
+    ] = None,
+    sigstore_root: Annotated[
+        Path | None, typer.Option("--sigstore-root", help="The Sigstore trusted root to pin; with --sigstore.")
+    ] = None,
+    passkey: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ID=FILE", help="A passkey's enrolment, of somebody named. May be repeated."),
+    ] = None,
+    relying_party: Annotated[
+        str | None, typer.Option("--relying-party", help="The domain name of the passkeys' pages; with --passkey.")
     ] = None,
     threshold: Annotated[
         list[str] | None,
@@ -36,23 +70,40 @@ def init(  # noqa: PLR0917 - typer reads the options from the signature
 ) -> None:
     """Make the trust policy of an environment, and the keys that it needs. Overwrites nothing; exit 1 if they exist."""
     from constitution_client.ceremony import make_trust
-    from constitution_client.people import GUIDE, chosen_thresholds, named_people
+    from constitution_client.files import read_bytes
+    from constitution_client.people import GUIDE, chosen_thresholds, enrolled, named_people
 
+    passkeys, party = enrolled(passkey or (), relying_party)
     people = named_people(
         maintainers=maintainer or (),
         authors=author or (),
         board=board or (),
+        operators=operator or (),
+        sigstore=sigstore or (),
+        passkeys=passkeys,
         generate=generate,
         environment=environment,
     )
-    made = make_trust(directory, environment, people=people, thresholds=chosen_thresholds(threshold or ()))
-    generated = [person.id for person in people if person.certificate is None]
+    if (sigstore_root is None) is not (not sigstore):
+        raise typer.BadParameter("--sigstore and --sigstore-root go together: identities count by a pinned root")
+    made = make_trust(
+        directory,
+        environment,
+        people=people,
+        thresholds=chosen_thresholds(threshold or ()),
+        sigstore_root=None if sigstore_root is None else read_bytes(sigstore_root, what="Sigstore trusted root"),
+        relying_party=party,
+    )
+    generated = [person.id for person in people if person.gets_key]
+    identities = {person.id: [f"{one.identity} by {one.issuer}" for one in person.sigstore] for person in people}
     result(
         {
             "environment": environment,
             "trust": str(made.trust),
             "keys": str(made.directory / "keys"),
             "fingerprints": made.fingerprints,
+            "passkeys": {person: [key.fingerprint for key in keys] for person, keys in passkeys.items()},
+            "sigstore": {person: named for person, named in identities.items() if named},
             "generated": generated,
             "public_keys": made.keys,
         },
@@ -65,6 +116,8 @@ def init(  # noqa: PLR0917 - typer reads the options from the signature
                 f"  {person:20} {fingerprint}{'  (its secret key was made here)' if person in generated else ''}"
                 for person, fingerprint in made.fingerprints.items()
             ),
+            *(f"  {person:20} Sigstore {one}" for person, named in identities.items() for one in named),
+            *(f"  {person:20} passkey {key.fingerprint}" for person, keys in passkeys.items() for key in keys),
             "public keys of services and clients:",
             *(f"  {identifier:20} {key}" for identifier, key in made.keys.items()),
             "",
@@ -76,35 +129,53 @@ def init(  # noqa: PLR0917 - typer reads the options from the signature
 
 def sign(
     document: Annotated[Path, typer.Argument(help="The file to sign, byte for byte.")],
-    key: Annotated[
-        Path, typer.Option("--key", envvar="CONSTITUTION_KEY_FILE", help="Your OpenPGP secret key (mode 0600).")
-    ],
+    *,
+    key: OptionalKeyOption = None,
+    sigstore: SigstoreOption = False,
+    identity_token: IdentityTokenOption = None,
+    no_browser: NoBrowserOption = False,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Where to write; default: the document's name + .sig.")
+        Path | None,
+        typer.Option("--out", help="Where to write; default: the document's name + .sig or .sigstore.json."),
     ] = None,
     json: JsonOption = None,
 ) -> None:
-    """Write a detached OpenPGP signature of a file. Overwrites nothing."""
+    """Write a detached signature of a file: OpenPGP, or with --sigstore a bundle. Overwrites nothing."""
     from constitution.checksum import checksum_of
     from constitution_client.files import read_bytes, write_new
-    from constitution_client.keys import PersonKey
-    from signatures.openpgp import sign_detached
 
     data = read_bytes(document, what="document")
-    signer = PersonKey.read(key)
-    signature = signer.sign(lambda tsk, password: sign_detached(data, tsk, password))
-    target = out or document.with_name(document.name + ".sig")
+    keyless = keyless_options(sigstore=sigstore, token_file=identity_token, no_browser=no_browser)
+    target = out or document.with_name(document.name + (".sig" if keyless is None else ".sigstore.json"))
+    kind, who, signature = _signature(data, signing_options(key, keyless=keyless))
     write_new(target, signature)
     result(
-        {"signature": str(target), "checksum": checksum_of(data), "key": signer.fingerprint},
+        {"signature": str(target), "checksum": checksum_of(data), kind: who},
         [
             f"signed   {document} {checksum_of(data)}",
-            f"by key   {signer.fingerprint}",
+            f"by {kind:<5} {who}",
             f"wrote    {target}",
             f"next: constitution push --path {shlex.quote(str(document))} --signature {shlex.quote(str(target))}",
         ],
         json,
     )
+
+
+def _signature(data: bytes, signing: "SigningOptions") -> tuple[str, str, bytes]:
+    """Sign a file's bytes; return what it was signed with ("key" or "identity"), which, and the signature."""
+    from constitution_client.keys import PersonKey
+    from constitution_client.settings import settings
+    from signatures.openpgp import sign_detached
+
+    if signing.keyless is not None:
+        from constitution_client.keyless import KeylessSigner
+
+        keyless = KeylessSigner.log_in(signing.keyless, settings())
+        return "identity", ", ".join(keyless.identities), keyless.sign(data)
+    if signing.key is None:
+        raise typer.BadParameter("nobody signs: give --key, or --sigstore")
+    signer = PersonKey.read(signing.key)
+    return "key", signer.fingerprint, signer.sign(lambda tsk, password: sign_detached(data, tsk, password))
 
 
 def verify_signature(
@@ -118,6 +189,7 @@ def verify_signature(
     """Say who signed a file, or why not. Offline. Exit 0 if the trust policy's threshold is met, else 1."""
     from constitution.checksum import checksum_of
     from constitution.errors import UntrustedError
+    from constitution.release import Kind
     from constitution_client.connections import trust_policy
     from constitution_client.files import read_bytes
     from constitution_client.settings import settings
@@ -127,7 +199,7 @@ def verify_signature(
     data = read_bytes(document, what="document")
     files = [read_bytes(path, what="signature") for path in signature]
     report = verify_document(data, files, policy, datetime.now(UTC))
-    needed = policy.thresholds.document
+    needed = policy.thresholds.for_document(Kind.UPDATE, first=_is_first(data))
     try:
         report.require(needed)
     except UntrustedError as error:
@@ -167,6 +239,20 @@ def verify_signature(
         json,
     )
     raise typer.Exit(0 if refused is None else 1)
+
+
+def _is_first(data: bytes) -> bool:
+    """Say whether the file is a constitution that follows none; other files are signed as well.
+
+    Read without the rules, whose libraries the client alone does not carry.
+    """
+    from constitution import strict_json
+
+    try:
+        content = strict_json.read(data)
+    except strict_json.StrictJsonError:
+        return False
+    return isinstance(content, dict) and content.get("previous", "") is None
 
 
 VERBS = {"init": init, "sign": sign, "verify-signature": verify_signature}

@@ -3,7 +3,8 @@
 A wrong argument or setting is exit 2.
 
 ``KEEP=1`` leaves all of it running. ``FAST=1`` tells the same story with shorter waits. ``STOLEN=1`` tells another one:
-what somebody can do who stole the runbook worker. ``DEMO_STARTED`` (unix seconds)
+what somebody can do who stole the runbook worker. ``SIGSTORE=1`` has the author sign keylessly, at a private Sigstore
+that is started besides. ``DEMO_STARTED`` (unix seconds)
 is when the person typed ``make demo``.
 """
 
@@ -28,6 +29,7 @@ from deploy.demo.traffic import SESSIONS_PER_SECOND
 from deploy.embedded import development
 from deploy.embedded.control import StackError
 from deploy.embedded.services import TARGETS
+from deploy.embedded.sigstore.servers import SIGSTORE_NAMES
 from deploy.embedded.stack import IN_USE, Stack
 
 FAST_PACE = development.Pace(baseline=18, watch=8, sync=5)
@@ -47,20 +49,27 @@ def main(
     keep: Annotated[bool, typer.Option(envvar="KEEP", help="Leave all of it running.")] = False,
     fast: Annotated[bool, typer.Option(envvar="FAST", help="Shorter waits, and more traffic instead.")] = False,
     stolen: Annotated[bool, typer.Option(envvar="STOLEN", help="Another story: the runbook worker is stolen.")] = False,
+    sigstore: Annotated[
+        bool, typer.Option(envvar="SIGSTORE", help="The author signs keylessly, one of the board by passkey.")
+    ] = False,
     started: Annotated[float | None, typer.Option(envvar="DEMO_STARTED", help="Unix seconds; default: now.")] = None,
 ) -> None:
     """Start the servers, tell the story, show what every system says."""
-    raise typer.Exit(_demonstrate(time.time() if started is None else started, keep=keep, fast=fast, stolen=stolen))
+    raise typer.Exit(
+        _demonstrate(
+            time.time() if started is None else started, keep=keep, fast=fast, stolen=stolen, sigstore=sigstore
+        )
+    )
 
 
-def _demonstrate(started: float, *, keep: bool, fast: bool, stolen: bool) -> int:
+def _demonstrate(started: float, *, keep: bool, fast: bool, stolen: bool, sigstore: bool) -> int:
     screen = Screen(started)
     screen.timings.append(("Python environment", screen.elapsed()))
     with the_only_demo(DIRECTORY) as refused:
         if refused:
             screen.say(refused, style="bold red")
             return 1
-        return _tell(screen, keep=keep, fast=fast, stolen=stolen)
+        return _tell(screen, keep=keep, fast=fast, stolen=stolen, sigstore=sigstore)
 
 
 @contextmanager
@@ -83,7 +92,7 @@ def stop_command(directory: Path) -> str:
     return shlex.join([".venv/bin/python", "-m", "deploy.embedded", "down", "--directory", str(directory)])
 
 
-def _tell(screen: Screen, *, keep: bool, fast: bool, stolen: bool) -> int:
+def _tell(screen: Screen, *, keep: bool, fast: bool, stolen: bool, sigstore: bool) -> int:
     stack = Stack(
         fresh(DIRECTORY / "stack"),
         attached=not keep,
@@ -94,6 +103,8 @@ def _tell(screen: Screen, *, keep: bool, fast: bool, stolen: bool) -> int:
         if fast:
             shorten(stack, screen)
         with screen.timed("servers and services answer"):
+            if sigstore:
+                stack.start(*SIGSTORE_NAMES)  # first: the trust policy that the stack makes pins its root
             stack.start()  # also where Prometheus must be built first: a build beside the traffic would disturb it
         setup_s = screen.elapsed()
         story = Story(stack, screen, sessions_per_second=FAST_SESSIONS_PER_SECOND if fast else SESSIONS_PER_SECOND)
@@ -152,6 +163,7 @@ def _told(story: Story, screen: Screen, stack: Stack, setup_s: float, *, keep: b
     screen.result(
         f"{'every system agrees' if agreed.agrees else 'THE SYSTEMS DISAGREE'}; report: {DIRECTORY / 'report.json'}"
     )
+    screen.result(f"the last release's receipt, offline: {story.verify_command}")
     if keep:
         screen.result(f"Temporal UI: {ui}")
     return 0 if agreed.agrees else 1

@@ -4,11 +4,13 @@ import contextlib
 import io
 import json
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from constitution_client.main import run
 from deploy.demo.screen import Screen
+from deploy.embedded.stack_directory import write_private
 
 
 class CommandFailedError(RuntimeError):
@@ -23,13 +25,14 @@ class Operator:
 
     Args:
         screen: where each command is shown as a person would type it.
-        keys: folder of the board's and maintainers' keys.
+        settings: of the stack; they name the folder of everybody's keys.
         drafts: folder of drafts and signatures.
     """
 
-    def __init__(self, screen: Screen, keys: Path, drafts: Path) -> None:
+    def __init__(self, screen: Screen, settings: Mapping[str, str], drafts: Path) -> None:
         self._screen = screen
-        self._keys = keys
+        self._settings = settings
+        self._keys = Path(settings["KEYS_DIRECTORY"])
         self._drafts = drafts
         drafts.mkdir(parents=True, exist_ok=True)
 
@@ -57,9 +60,36 @@ class Operator:
                 return name + argument.removeprefix(str(folder))
         return argument
 
-    def key(self, person: str) -> str:
-        """Return the path of a person's key."""
-        return str(self._keys / f"{person}.tsk")
+    def decide(self, person: str, run: str, reason: str) -> None:
+        """Approve a run as a member of the board: with a key file; where the stack has a login, one by passkey."""
+        passkey = self._keys / f"{person}.passkey"
+        told = ("--reason", reason)
+        if not passkey.exists():
+            self.type("approve", run, "--key", str(self._keys / f"{person}.tsk"), *told, "--yes")
+            return
+        from deploy.embedded.authenticator import Authenticator  # noqa: PLC0415 - not needed by a story with keys
+
+        statement = self.paper(f"{run.rpartition('/')[2]}.{person}")
+        written = self.type("approve", run, "--print-statement", str(statement), *told)
+        origin = written["passkey_pages"][0].removesuffix("/passkeys")
+        self._screen.say(
+            f"  {person} signs it with a passkey; a browser does so on {origin}/passkeys, here it is software"
+        )
+        signature = statement.with_name(f"{statement.name}.sig")
+        signature.write_bytes(
+            Authenticator.load(passkey).sign(statement.read_bytes(), origin=origin, relying_party="localhost")
+        )
+        self.type("approve", run, "--signature", str(signature), "--yes")
+
+    def signs(self, person: str) -> tuple[str, ...]:
+        """Return how an author signs: with their key file; or, where the stack has a login, after logging in."""
+        if "SIGSTORE_ISSUER_URL" not in self._settings:
+            return "--key", str(self._keys / f"{person}.tsk")
+        from deploy.embedded.sigstore.login import identity_token  # noqa: PLC0415 - not needed by a story with keys
+
+        file = self.paper(f"{person}.token")
+        write_private(file, identity_token(self._settings, person))
+        return "--sigstore", "--identity-token", str(file)
 
     def paper(self, name: str) -> Path:
         """Return the path of a draft or signature."""

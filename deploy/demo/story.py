@@ -1,8 +1,10 @@
 """The story that ``make demo`` tells, and checks: each release must end as it is told here, or the demo fails."""
 
 import asyncio
+import io
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import httpx
+from dulwich import porcelain
 
 from constitution.environment import Environment
 from constitution.messages import Outcome, Status
@@ -77,11 +80,12 @@ class Story:
         self._environment = Environment.parse(Path(self._settings["ENVIRONMENT_FILE"]).read_text())
         self._names = Names(self._settings.get("NAMESPACE", ""))
         drafts = stack.directory / "drafts"
-        self._operator = Operator(screen, Path(self._settings["KEYS_DIRECTORY"]), drafts)
+        self._operator = Operator(screen, self._settings, drafts)
         self._runs = Runs(screen, self._settings)
         self._sessions_per_second = sessions_per_second
         self.runs: list[Run] = []
         self.traffic: dict[str, int] = {}
+        self.verify_command = ""
 
     def tell(self) -> Agreement:
         """Tell the whole story; return what every system says at its end.
@@ -96,8 +100,27 @@ class Story:
             self._target_lost()
             with self._screen.timed("the guards archive the closed histories"):
                 self._runs.quiet(seconds=60)
+        self._receipts()
         with self._screen.timed("reading every system by its own driver"):
             return asyncio.run(agreement.read(self._settings, self._environment, outcomes=len(self.runs)))
+
+    def _receipts(self) -> None:
+        """Check out the legal archive, verify the receipt of every release there, and keep the last one's command.
+
+        Raises:
+            CommandFailedError: an archived folder is not what was sealed.
+        """
+        self._screen.chapter("every release has a receipt, which verifies offline")
+        checkout = self._stack.directory / "archive-checkout"
+        porcelain.clone(self._settings["ARCHIVE_REPOSITORY"], checkout, errstream=io.BytesIO()).close()
+        trust = self._settings["TRUST_FILE"]
+        folder = checkout / "docs" / "legal" / "constitution"
+        answer = self._operator.type("receipt", "verify", str(folder), "--trust", trust)
+        newest = max(answer["folders"], key=lambda found: found["sequence"])
+        self._screen.say(f"  ✓ {len(answer['folders'])} releases, each as it was sealed")
+        self.verify_command = shlex.join(
+            ("constitution", "receipt", "verify", str(folder / newest["folder"]), "--trust", trust)
+        )
 
     def tell_of_the_stolen_worker(self) -> None:
         """Tell what a stolen worker can do; a release that is genuine goes through all the same.
@@ -176,11 +199,11 @@ class Story:
         operator.type(
             "draft", "--template", template, "--version", version, "--previous", previous, "--out", str(draft)
         )
-        operator.type("sign", str(draft), "--key", operator.key("mara"), "--out", str(signature))
+        operator.type("sign", str(draft), *operator.signs("mara"), "--out", str(signature))
         checksum = str(operator.type("push", "--path", str(draft), "--signature", str(signature))["checksum"])
         operator.type(
             "change-request", "--id", change_request, "--checksum", checksum,
-            "--reason", f"release {version}", "--key", operator.key("mara"),
+            "--reason", f"release {version}", *operator.signs("mara"),
         )  # fmt: skip
         return checksum
 
@@ -190,11 +213,9 @@ class Story:
 
     def _approve(self, asked: Asked) -> None:
         """Wait until the board is asked, and let two of it say yes."""
-        self._runs.until(asked.workflow_id, _asks_the_board, seconds=120)
+        self._runs.until(asked.workflow_id, _asks_the_board, seconds=300)
         for person in ("alva", "bruno"):
-            self._operator.type(
-                "approve", asked.workflow_id, "--key", self._operator.key(person), "--reason", "read it", "--yes"
-            )
+            self._operator.decide(person, asked.workflow_id, "read it")
 
     def _close(self, asked: Asked, *, expect: Outcome) -> None:
         outcome, status = self._runs.end(asked.workflow_id, seconds=300)

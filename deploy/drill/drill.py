@@ -25,7 +25,7 @@ from deploy.embedded.stack_directory import CHECKOUT
 
 # The activity that does the step's work; the board's is people's.
 BEFORE_THE_BOARD = {
-    "request": "resolve_subject",
+    "request": "resolve_update",
     "signatures": "verify_signatures",
     "gate": "run_regression_gate",
 }
@@ -186,7 +186,9 @@ class Drill:
         self._say("back to 1.0.0 by hand: the worker is killed in each step")
         workflow_id = self._names.rollback_id(self._environment.environment, 2)
         following = beside.submit(asyncio.run, self._killer.follow("rollback", workflow_id, ROLLBACK, seconds=RUN_S))
-        self._type("rollback", "--reason", "drill: agents refuse legitimate requests", "--yes")
+        self._type(
+            *("rollback", "--reason", "drill: agents refuse legitimate requests", "--yes", "--key", self._key("olga"))
+        )
         self._every_step("rollback", following.result(), list(ROLLBACK))
         self._ended(runs, "rollback", workflow_id, Outcome.COMPLETED)
         self._agree(runs, "rollback", self._restored, generation=3, outcomes=3)

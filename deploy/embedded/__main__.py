@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -19,6 +19,7 @@ from deploy.embedded.control import NotRunning, StackError
 from deploy.embedded.machine import check_machine
 from deploy.embedded.ports import Ports
 from deploy.embedded.server import Server, ServerError
+from deploy.embedded.sigstore.servers import SIGSTORE_NAMES
 from deploy.embedded.stack import Progress, ServerStatus, Stack, read_json
 from deploy.embedded.stack_directory import CHECKOUT, StackDirectory
 
@@ -45,15 +46,35 @@ def up(
     embedded: Annotated[
         list[str] | None, typer.Option(help="The stack's own server, although it was given yours before.")
     ] = None,
+    sigstore: Annotated[bool, typer.Option(help="A private Sigstore besides, for keyless signatures.")] = False,
 ) -> None:
     """Start every server that does not run yet, and return when each answers."""
     stack = _stack(directory)
     stack.forget(*(embedded or ()))
+    if sigstore:  # first, because the trust policy that constitution-service makes pins its root
+        stack.start(*SIGSTORE_NAMES)
     stack.start(*(INFRASTRUCTURE_NAMES if infrastructure else ALL_NAMES))
     _show(stack.status())
     typer.echo(f"settings: {stack.directory / 'stack.env'}")
     if not infrastructure:
         typer.echo("no agent calls yet, and a watched release needs some: make traffic")
+    if sigstore:
+        for line in keyless_lines(stack.settings()):
+            typer.echo(line)
+
+
+def keyless_lines(settings: Mapping[str, str]) -> list[str]:
+    """Return what a person must know to sign keylessly here.
+
+    Args:
+        settings: of the stack, which runs a private Sigstore.
+    """
+    trust = Path(settings.get("TRUST_FILE", ""))
+    if trust.is_file() and settings["SIGSTORE_ISSUER_URL"] not in trust.read_text(encoding="utf-8"):
+        return [
+            f"{trust} was made without this Sigstore, and knows nobody who logs in there; to begin anew: make clean",
+        ]
+    return [f"log in at {settings['SIGSTORE_ISSUER_URL']} with the password SIGSTORE_LOGIN_PASSWORD of stack.env"]
 
 
 @app.command()

@@ -5,13 +5,19 @@ person may edit `environment.toml`; only the addresses of targets follow the por
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deploy.embedded.stack_directory import CHECKOUT, StackDirectory, write_private
 
+if TYPE_CHECKING:
+    from constitution_client.ceremony import NewPerson
+
 ENVIRONMENT = "development"
+PASSKEY_OF = "alva"
+"""Who of the board has a passkey, in a stack with a private Sigstore."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +59,68 @@ def make(directory: StackDirectory, targets: Mapping[str, tuple[str, str]]) -> N
         directory: The stack.
         targets: Target id -> (kind, URL).
     """
-    from constitution_client.ceremony import make_trust  # noqa: PLC0415 - brings cryptography that servers do not need
+    from constitution_client.ceremony import PEOPLE, make_trust  # noqa: PLC0415 - brings cryptography that servers do not need
 
     home = environment_directory(directory)
     home.mkdir(mode=0o700, exist_ok=True)
     (home / "inbox").mkdir(mode=0o700, exist_ok=True)
     if not (home / "trust").exists():
-        make_trust(home, ENVIRONMENT)
+        root, issuer = _sigstore(directory)
+        if root is None:
+            make_trust(home, ENVIRONMENT)
+        else:
+            _make_trust_of_every_kind(directory, keyless(PEOPLE, issuer), root)
     write_environment(environment_file(directory), targets)
     _make_archive(archive_repository(directory))
+
+
+def email_of(person: str) -> str:
+    """The e-mail address of somebody of the environment: in their OpenPGP key, and at the private Sigstore's login."""
+    return f"{person}@{ENVIRONMENT}.invalid"
+
+
+def keyless(people: Sequence["NewPerson"], issuer: str) -> tuple["NewPerson", ...]:
+    """Have people sign keylessly besides.
+
+    Args:
+        people: of a key ceremony.
+        issuer: address of the login that knows them.
+    """
+    from constitution.trust.trust_policy import SigstoreIdentity  # noqa: PLC0415 - as above
+
+    return tuple(
+        replace(one, sigstore=(SigstoreIdentity(identity=email_of(one.id), issuer=issuer),), both=True)
+        for one in people
+    )
+
+
+def passkey_file(directory: StackDirectory) -> Path:
+    """The passkey of `PASSKEY_OF`, in software: its secret key, mode 0600."""
+    return environment_directory(directory) / "keys" / f"{PASSKEY_OF}.passkey"
+
+
+def _make_trust_of_every_kind(directory: StackDirectory, people: Sequence["NewPerson"], sigstore_root: bytes) -> None:
+    """Have people sign by key, keylessly, and one of the board by passkey; the page is constitution-service's own."""
+    from constitution.trust.passkey import RelyingParty  # noqa: PLC0415 - as above
+    from constitution_client.ceremony import make_trust  # noqa: PLC0415 - as above
+    from deploy.embedded.authenticator import Authenticator  # noqa: PLC0415 - as above
+
+    authenticator = Authenticator()
+    origin = f"http://localhost:{directory.port('constitution-service')}"
+    make_trust(
+        environment_directory(directory),
+        ENVIRONMENT,
+        people=[replace(one, passkeys=(authenticator.passkey,)) if one.id == PASSKEY_OF else one for one in people],
+        sigstore_root=sigstore_root,
+        relying_party=RelyingParty(id="localhost", origins=(origin,)),
+    )
+    authenticator.save(passkey_file(directory))
+
+
+def _sigstore(directory: StackDirectory) -> tuple[bytes | None, str]:
+    """The private Sigstore's root and its login's address; None where the stack was started without."""
+    root = directory.settings.get("SIGSTORE_TRUSTED_ROOT_FILE")
+    return (None if root is None else Path(root).read_bytes()), directory.settings.get("SIGSTORE_ISSUER_URL", "")
 
 
 def write_environment(

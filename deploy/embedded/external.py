@@ -12,11 +12,37 @@ from deploy.embedded.stack_directory import write_private
 
 # Server -> its settings; the first one decides whether the user brings it, all that are given are passed on.
 REPLACED_BY = {
-    "temporal": ("TEMPORAL_ADDRESS", "TEMPORAL_NAMESPACE", "TEMPORAL_API_KEY", "TEMPORAL_TLS", "TEMPORAL_UI_URL"),
+    "temporal": (
+        "TEMPORAL_ADDRESS",
+        "TEMPORAL_NAMESPACE",
+        "TEMPORAL_API_KEY",
+        "TEMPORAL_TLS",
+        "TEMPORAL_TLS_CLIENT_CERT_PATH",
+        "TEMPORAL_TLS_CLIENT_KEY_PATH",
+        "TEMPORAL_TLS_SERVER_CA_CERT_PATH",
+        "TEMPORAL_TLS_SERVER_NAME",
+        "TEMPORAL_UI_URL",
+    ),
     "postgres": ("DATABASE_URL", "DATABASE_READER_URL", "DATABASE_MIGRATION_URL"),
     "valkey": ("REDIS_URL",),
-    "kafka": ("KAFKA_BOOTSTRAP_SERVERS", "KAFKA_USERNAME", "KAFKA_PASSWORD", "KAFKA_SECURITY_PROTOCOL"),
-    "prometheus": ("PROMETHEUS_URL",),
+    "kafka": (
+        "KAFKA_BOOTSTRAP_SERVERS",
+        "KAFKA_USERNAME",
+        "KAFKA_PASSWORD",
+        "KAFKA_SASL_MECHANISM",
+        "KAFKA_SECURITY_PROTOCOL",
+        "KAFKA_CERTIFICATE_FILE",
+        "KAFKA_CERTIFICATE_KEY_FILE",
+        "KAFKA_TOKEN_URL",
+        "KAFKA_TOKEN_SCOPE",
+        "KAFKA_TOKEN_EXTENSIONS",
+    ),
+    "prometheus": (
+        "PROMETHEUS_URL",
+        "PROMETHEUS_TOKEN_FILE",
+        "PROMETHEUS_CERTIFICATE_FILE",
+        "PROMETHEUS_CERTIFICATE_KEY_FILE",
+    ),
     "artifact-store": (
         "ARTIFACT_STORE_URL",
         "AWS_ENDPOINT_URL",

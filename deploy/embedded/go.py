@@ -12,7 +12,7 @@ from deploy.embedded.cache import item
 from deploy.embedded.server import ServerError
 from deploy.embedded.stack_directory import CHECKOUT
 
-MINIMUM = (1, 25)  # what the Go modules that we build ask for
+MINIMUM = (1, 26)  # what the Go modules that we build ask for
 GROUP = "go"  # dependency group of pyproject.toml; locked with everything else
 
 

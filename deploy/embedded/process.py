@@ -8,12 +8,33 @@ import time
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import IO, Any, Protocol
 
 from deploy.embedded.server import Command, base_environment, guarded
 from deploy.embedded.stack_directory import StackDirectory
 
 # A log that is larger than this when its server starts is moved to NAME.log.1.
 LOG_LIMIT_BYTES = 20_000_000
+
+
+class Started(Protocol):
+    """What `subprocess.Popen` is to a process."""
+
+    pid: int
+    returncode: int | Any
+    stdin: IO[bytes] | None
+
+    def poll(self) -> int | None:
+        """Return its exit code, or None while it runs."""
+
+    def wait(self) -> int:
+        """Return its exit code when it has ended."""
+
+    def send_signal(self, sig: int) -> None:
+        """Send it a signal, unless it has ended."""
+
+    def terminate(self) -> None:
+        """Send it SIGTERM, unless it has ended."""
 
 
 class Process:
@@ -32,26 +53,31 @@ class Process:
     def __init__(self, directory: StackDirectory, command: Command, log: Path, death_signal: signal.Signals) -> None:
         if log.exists() and log.stat().st_size > LOG_LIMIT_BYTES:
             log.replace(log.with_name(log.name + ".1"))
+        self._directory = directory
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             os.write(descriptor, f"--- started {datetime.now(UTC).isoformat(timespec='seconds')}\n".encode())
-            self._popen = subprocess.Popen(
-                guarded(command.argv, death_signal, command.user),
-                env=base_environment(directory) | dict(command.environment),
-                cwd=command.cwd or directory.path,
-                stdin=subprocess.DEVNULL,
-                stdout=descriptor,
-                stderr=descriptor,
-                start_new_session=True,
-            )
         finally:
             os.close(descriptor)
+        self._popen = self._start(command, log, death_signal)
         self.pid = self._popen.pid
         self.started_at = time.monotonic()
         self.ended = asyncio.Event()
         self._swept = False
         self._pidfd = os.pidfd_open(self.pid)
         asyncio.get_running_loop().add_reader(self._pidfd, self._reap)
+
+    def _start(self, command: Command, log: Path, death_signal: signal.Signals) -> Started:
+        with log.open("ab") as output:
+            return subprocess.Popen(
+                guarded(command.argv, death_signal, command.user),
+                env=base_environment(self._directory) | dict(command.environment),
+                cwd=command.cwd or self._directory.path,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
 
     def _reap(self) -> None:
         asyncio.get_running_loop().remove_reader(self._pidfd)

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import ClassVar
 
 from deploy.embedded import development
-from deploy.embedded.external import OF_OUR_PROCESSES
+from deploy.embedded.external import OF_OUR_PROCESSES, REPLACED_BY
 from deploy.embedded.server import Command, NotAnswering, Server, ServerError, run_tool
 from deploy.embedded.stack_directory import CHECKOUT, StackDirectory, write_private
 
-KAFKA = ("KAFKA_BOOTSTRAP_SERVERS", "KAFKA_USERNAME", "KAFKA_PASSWORD", "KAFKA_SECURITY_PROTOCOL")
-TEMPORAL = ("TEMPORAL_ADDRESS", "TEMPORAL_NAMESPACE", "TEMPORAL_API_KEY", "TEMPORAL_TLS")
+KAFKA = REPLACED_BY["kafka"]
+TEMPORAL = tuple(name for name in REPLACED_BY["temporal"] if name != "TEMPORAL_UI_URL")  # which the worker alone reads
 S3 = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION", "AWS_ALLOW_HTTP")
 
 
@@ -57,7 +57,9 @@ class Service(Server):
         """Ask whether it is ready, which it is when what it needs answers it."""
         import httpx  # noqa: PLC0415 - not needed by a stack of servers alone
 
-        async with httpx.AsyncClient(trust_env=False, timeout=5) as client:
+        from deploy.embedded.loopback import loopback  # noqa: PLC0415 - not needed by a stack of servers alone
+
+        async with loopback(5) as client:
             answer = await client.get(f"{self.url()}/readyz")
         if answer.status_code != httpx.codes.OK:
             raise NotAnswering(f"/readyz answers {answer.status_code}: {answer.text[:300]}")
@@ -112,7 +114,7 @@ class ConstitutionService(Service):
     job = "constitution-service"
     module = "services.constitution_service"
     after = ("postgres", "valkey", "kafka")
-    needs = ("DATABASE_URL", "REDIS_URL", *KAFKA, "ARTIFACT_STORE_URL", *S3)
+    needs = ("DATABASE_URL", "REDIS_URL", *KAFKA, "ARTIFACT_STORE_URL", *S3, "LEASE_SECONDS")
 
     async def prepare(self) -> None:
         """Make the development environment."""
@@ -266,9 +268,9 @@ class Worker(Service):
 
     async def check(self) -> None:
         """Read its metrics; they appear when its pollers run."""
-        import httpx  # noqa: PLC0415 - not needed by a stack of servers alone
+        from deploy.embedded.loopback import loopback  # noqa: PLC0415 - not needed by a stack of servers alone
 
-        async with httpx.AsyncClient(trust_env=False, timeout=5) as client:
+        async with loopback(5) as client:
             (await client.get(f"{self.url()}/metrics")).raise_for_status()
 
     def settings(self) -> dict[str, str]:
@@ -282,7 +284,12 @@ class Assessor(Worker):
     name = "assessor"
     job = "assessor"
     module = "assessor"
-    needs: ClassVar[tuple[str, ...]] = (*TEMPORAL, "PROMETHEUS_URL", "CONSTITUTION_SERVICE_URL", "DRAIN_SECONDS")
+    needs: ClassVar[tuple[str, ...]] = (
+        *TEMPORAL,
+        *REPLACED_BY["prometheus"],
+        "CONSTITUTION_SERVICE_URL",
+        "DRAIN_SECONDS",
+    )
 
     def own_settings(self) -> dict[str, str]:
         """Its two keys: one for its service tokens, one that signs."""

@@ -87,9 +87,9 @@ class SlackEmulator(Server):
 
     async def check(self) -> None:
         """Ask who the token is."""
-        import httpx  # noqa: PLC0415 - not needed where a workspace is used
+        from deploy.embedded.loopback import loopback  # noqa: PLC0415 - not needed where a workspace is used
 
-        async with httpx.AsyncClient(trust_env=False, timeout=3) as client:
+        async with loopback(3) as client:
             headers = {"Authorization": f"Bearer {self._tokens()['SLACK_ADMIN_TOKEN']}"}  # checks use up no one's calls
             answer = await client.post(f"{self._api()}auth.test", headers=headers)
             if not answer.raise_for_status().json().get("ok"):

@@ -29,6 +29,7 @@ from deploy.embedded.external import Remembered, common_settings, external_setti
 from deploy.embedded.leftovers import MARKER
 from deploy.embedded.machine import check_machine
 from deploy.embedded.postgres import outside
+from deploy.embedded.process import Started
 from deploy.embedded.stack_directory import CHECKOUT
 
 # A supervisor that has not opened its control channel by then has failed, in seconds. It may have to wait until a
@@ -109,7 +110,7 @@ class Stack:
         self._overrides = dict(overrides or {})
         self._attached = attached
         self._progress = progress
-        self._supervisor: subprocess.Popen[bytes] | None = None
+        self._supervisor: Started | None = None
 
     def start(self, *names: str) -> None:
         """Start servers and return when each answers; those that run are left alone.
@@ -262,31 +263,35 @@ class Stack:
         logs = self.directory / "log"
         logs.mkdir(mode=0o700, exist_ok=True)
         environment = {name: value for name, value in os.environ.items() if name != MARKER}
-        with (logs / "supervisor.log").open("ab") as log:
-            # Its own session: a Ctrl-C in this terminal reaches it only through this process.
-            supervisor = subprocess.Popen(
-                [sys.executable, "-m", "deploy.embedded.supervisor", str(self.directory)],
-                cwd=CHECKOUT,
-                env=environment,
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        log = logs / "supervisor.log"
+        supervisor = self._start_supervisor(environment, log)
         deadline = time.monotonic() + SUPERVISOR_DEADLINE
         while time.monotonic() < deadline:
             if self.answers():
                 break
             if supervisor.poll() not in {None, 0}:
-                raise StackError(f"the supervisor ended with exit code {supervisor.returncode}: see {log.name}")
+                raise StackError(f"the supervisor ended with exit code {supervisor.returncode}: see {log}")
             time.sleep(0.02)
         else:
             supervisor.terminate()
-            raise StackError(f"the supervisor does not answer within {SUPERVISOR_DEADLINE} s: see {log.name}")
+            raise StackError(f"the supervisor does not answer within {SUPERVISOR_DEADLINE} s: see {log}")
         if supervisor.poll() == 0:
             return False  # another one was quicker
         self._supervisor = supervisor
         return True
+
+    def _start_supervisor(self, environment: dict[str, str], log: Path) -> Started:
+        with log.open("ab") as output:
+            # Its own session: a Ctrl-C in this terminal reaches it only through this process.
+            return subprocess.Popen(
+                [sys.executable, "-m", "deploy.embedded.supervisor", str(self.directory)],
+                cwd=CHECKOUT,
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
 
     def answers(self) -> bool:
         """Whether a supervisor runs here."""

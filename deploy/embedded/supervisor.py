@@ -27,6 +27,7 @@ from deploy.embedded.envfile import write_settings
 from deploy.embedded.external import REPLACED_BY, Remembered
 from deploy.embedded.guard import Guard
 from deploy.embedded.leftovers import end
+from deploy.embedded.process import Process
 from deploy.embedded.server import ServerError
 from deploy.embedded.stack_directory import StackDirectory
 from deploy.embedded.unit import State, Unit
@@ -42,8 +43,11 @@ Say = Callable[[dict[str, Any]], None]
 class Supervisor:
     """Owns the servers of one directory; everything in it runs on the main thread's event loop."""
 
-    def __init__(self, directory: StackDirectory, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, directory: StackDirectory, loop: asyncio.AbstractEventLoop, kind: type[Process] = Process
+    ) -> None:
         self._loop = loop
+        self._kind = kind
         self._directory = directory
         self._units: dict[str, Unit] = {}
         self._remembered = Remembered(directory.run)
@@ -138,7 +142,7 @@ class Supervisor:
             if name not in CATALOGUE:
                 raise ServerError(f"there is no server {name!r}; there are {', '.join(CATALOGUE)}")
             server = CATALOGUE[name](self._directory, lambda text: self._report_from_any_thread(name, text))
-            self._units[name] = Unit(server, self._guard, self._report)
+            self._units[name] = Unit(server, self._guard, self._report, self._kind)
         return self._units[name]
 
     def _report_from_any_thread(self, name: str, text: str) -> None:
@@ -265,8 +269,12 @@ def _lock(run: Path) -> IO[str] | None:
         time.sleep(LOCK_PAUSE)
 
 
-def main() -> int:
-    """Supervise the directory given as argument. Returns the exit code."""
+def main(kind: type[Process] = Process) -> int:
+    """Supervise the directory given as argument. Returns the exit code.
+
+    Args:
+        kind: How a server's process is started.
+    """
     os.environ["HOME"] = str(home())  # what downloads here keeps things in it, too
     directory = StackDirectory(Path(sys.argv[1]))
     lock = _lock(directory.run)
@@ -275,7 +283,7 @@ def main() -> int:
     end(f"{directory.stack_id}:", grace=PREDECESSOR_GRACE)
     code = 1
     loop = asyncio.new_event_loop()
-    supervisor = Supervisor(directory, loop)
+    supervisor = Supervisor(directory, loop, kind)
     try:
         loop.run_until_complete(supervisor.run())
         code = 0

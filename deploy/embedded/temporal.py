@@ -74,9 +74,9 @@ class Temporal(Server):
 
     async def check(self) -> None:
         """Ask for the namespace through HTTP, for health through gRPC, and for the UI's page."""
-        import httpx  # noqa: PLC0415 - not needed where an outside server is used
+        from deploy.embedded.loopback import loopback  # noqa: PLC0415 - not needed where an outside server is used
 
-        async with httpx.AsyncClient(trust_env=False, timeout=5) as client:
+        async with loopback(5) as client:
             http = f"http://127.0.0.1:{self.directory.port('temporal-http')}/api/v1/namespaces/{NAMESPACE}"
             (await client.get(http)).raise_for_status()
             registered = (await client.get(f"{http}/search-attributes")).raise_for_status().json()

@@ -31,9 +31,9 @@ class Toxiproxy(Server):
 
     async def check(self) -> None:
         """List its proxies."""
-        import httpx  # noqa: PLC0415 - not needed by a stack without it
+        from deploy.embedded.loopback import loopback  # noqa: PLC0415 - not needed by a stack without it
 
-        async with httpx.AsyncClient(trust_env=False, timeout=3) as client:
+        async with loopback(3) as client:
             (await client.get(f"{self.urls()['toxiproxy']}/proxies")).raise_for_status()
 
     def settings(self) -> dict[str, str]:

@@ -41,15 +41,19 @@ class Unit:
         server: What it is.
         guard: Is told the process group of each process that is started.
         report: Called after each change of state.
+        kind: How its process is started.
     """
 
-    def __init__(self, server: Server, guard: Guard, report: Callable[[str, str], None]) -> None:
+    def __init__(
+        self, server: Server, guard: Guard, report: Callable[[str, str], None], kind: type[Process] = Process
+    ) -> None:
         self.server = server
         self.state = State.STOPPED
         self.detail = ""
         self.process: Process | None = None
         self._guard = guard
         self._report = report
+        self._kind = kind
         self._watcher: asyncio.Task[None] | None = None
         self._stopping = False
 
@@ -91,7 +95,7 @@ class Unit:
 
     def _spawn(self) -> None:
         log = self.server.directory.log(self.server.name)
-        self.process = Process(self.server.directory, self.server.command(), log, self.server.stop_signal)
+        self.process = self._kind(self.server.directory, self.server.command(), log, self.server.stop_signal)
         self._guard.add(self.process.pid)
         self._watcher = asyncio.create_task(self._watch(self.process))
 

@@ -46,7 +46,9 @@ class VersityGateway(Server):
         """Ask for the bucket without a key: a refusal is an answer."""
         import httpx  # noqa: PLC0415 - not needed by a stack without it
 
-        async with httpx.AsyncClient(trust_env=False, timeout=3) as client:
+        from deploy.embedded.loopback import loopback  # noqa: PLC0415 - not needed by a stack without it
+
+        async with loopback(3) as client:
             answer = await client.get(f"{self.urls()['versitygw']}/{BUCKET}")
         if answer.status_code != httpx.codes.FORBIDDEN:
             raise NotAnswering(f"GET /{BUCKET} answers {answer.status_code}")

@@ -10,6 +10,8 @@ from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from services.common.one_packet import OnePacket
+
 HEADER_TIMEOUT = timedelta(seconds=10)  # from the connection, or a later request's first byte, to the headers' end
 TAKE_TIMEOUT = timedelta(seconds=20)  # to take any of an answer that has filled the connection's buffers
 ANSWER_TIMEOUT = timedelta(seconds=60)  # to take the rest of a complete answer, which is at most about 128 KiB
@@ -27,7 +29,7 @@ class DeadlinedProtocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the clock of the first request's headers."""
-        super().connection_made(transport)
+        super().connection_made(OnePacket(transport, self.loop))  # type: ignore[arg-type]
         self._expect_headers()
 
     def data_received(self, data: bytes) -> None:
@@ -47,7 +49,9 @@ class DeadlinedProtocol(H11Protocol):
         self._idle = self.cycle is before
         if self._answer_due is not None:
             self._answer_due.cancel()
-        self._answer_due = self.loop.call_later(ANSWER_TIMEOUT.total_seconds(), self._abort_unless_taken)
+            self._answer_due = None
+        if self.transport.get_write_buffer_size():  # else the kernel has all of it
+            self._answer_due = self.loop.call_later(ANSWER_TIMEOUT.total_seconds(), self._abort_unless_taken)
 
     def pause_writing(self) -> None:
         """Start the clock for taking what waits."""

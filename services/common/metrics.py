@@ -1,6 +1,7 @@
 """Metrics of an HTTP service, in a registry of its own, so that two apps in one process do not collide."""
 
 import time
+from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.gc_collector import GCCollector
@@ -18,17 +19,44 @@ def new_registry() -> CollectorRegistry:
     return registry
 
 
-class HttpMetrics:
-    """ASGI middleware that counts requests and their time by method, route and status."""
+class HttpCounts:
+    """How many requests were answered, and in what time, by method, route and status."""
 
-    def __init__(self, app: ASGIApp, registry: CollectorRegistry) -> None:
-        self._app = app
+    def __init__(self, registry: CollectorRegistry) -> None:
         self._requests = Counter(
             "http_requests", "HTTP requests answered", ("method", "route", "status"), registry=registry
         )
         self._seconds = Histogram(
             "http_request_seconds", "Time to answer, in seconds", ("method", "route"), registry=registry
         )
+        # Looking labels up costs more than counting.
+        self._series: dict[tuple[str, str, int], tuple[Callable[[], None], Callable[[float], None]]] = {}
+
+    def answered(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count an answer.
+
+        Args:
+            method: of the request; one that is not ours counts as ``other``.
+            route: its template, never a path: an anonymous caller must not choose label values.
+            status: of the answer.
+            seconds: that it took.
+        """
+        series = self._series.get((method, route, status))
+        if series is None:
+            known = method if method in {"GET", "POST", "PUT", "DELETE"} else "other"
+            series = self._requests.labels(known, route, str(status)).inc, self._seconds.labels(known, route).observe
+            if known == method:
+                self._series[method, route, status] = series
+        series[0]()
+        series[1](seconds)
+
+
+class HttpMetrics:
+    """ASGI middleware that counts every request."""
+
+    def __init__(self, app: ASGIApp, counts: HttpCounts) -> None:
+        self._app = app
+        self._counts = counts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on and count its answer."""
@@ -47,8 +75,5 @@ class HttpMetrics:
         try:
             await self._app(scope, receive, observed)
         finally:
-            # Route templates, never paths: an anonymous caller must not choose label values.
             route = getattr(scope.get("route"), "path", "none")
-            method = scope["method"] if scope["method"] in {"GET", "POST", "PUT", "DELETE"} else "other"
-            self._requests.labels(method, route, str(status)).inc()
-            self._seconds.labels(method, route).observe(time.perf_counter() - started)
+            self._counts.answered(scope["method"], route, status, time.perf_counter() - started)

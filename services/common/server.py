@@ -1,6 +1,7 @@
 """Runs a service as a process: settings errors all at once (exit 2), JSON logs, SIGTERM drains and exits 0."""
 
 import asyncio
+import gc
 import signal
 import sys
 from collections.abc import Callable, Generator
@@ -56,6 +57,8 @@ def run(app_factory: Callable[[], FastAPI], settings: Settings) -> int:
         timeout_graceful_shutdown=GRACE_SECONDS,
         lifespan="on",
     )
+    gc.collect()
+    gc.freeze()  # 100,000 objects of the program itself: each full collection would stop all answers for 50 ms
     server = _Server(config)
     asyncio.run(server.serve())
     return 0 if server.started else 1

@@ -11,7 +11,7 @@ class Settings(ProcessSettings):
     """Base of every service's settings; subclasses add their own fields.
 
     Args:
-        port: ``PORT`` to listen on.
+        port: ``PORT``, to listen on; it serves the metrics, too.
     """
 
     port: Annotated[int, Field(ge=1, le=65535)]

@@ -2,27 +2,42 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from functools import partial
 
 import structlog
 from fastapi import FastAPI
 
-from adapters.postgres import Database
+from adapters.postgres import CONNECT_TIMEOUT, Database
 from constitution.api import ReadyReport
+from constitution_follow.tasks import end
+from constitution_follow.trust_watch import TrustMetrics
 from services.common.app import create_app
 from services.common.limits import BYTES, FORM, BodyLimits, Files
 from services.common.metrics import new_registry
-from services.common.tasks import end
-from services.constitution_service import process_heartbeat, ready
+from services.constitution_service import process_heartbeat, ready, trust
 from services.constitution_service.audit.drain import Drain
 from services.constitution_service.audit.refusals import Refusals
-from services.constitution_service.composition import make_context
+from services.constitution_service.composition import make_context, make_database
 from services.constitution_service.delivery.relay import Relay
 from services.constitution_service.metrics import ServiceMetrics
-from services.constitution_service.routes import artifacts, audit, current, evidence, lease, load, releases, updates
+from services.constitution_service.routes import (
+    artifacts,
+    audit,
+    current,
+    evidence,
+    lease,
+    load,
+    passkeys,
+    receipts,
+    releases,
+    updates,
+)
 from services.constitution_service.routes.anonymous_limits import AnonymousCallers
+from services.constitution_service.routes.shortcut import Shortcut
+from services.constitution_service.serving import notices
 from services.constitution_service.settings import ServiceSettings
 
 LIMITS = BodyLimits(
@@ -37,7 +52,7 @@ LIMITS = BodyLimits(
     },
 )
 ANONYMOUS = 32  # requests of callers without a token at once; a read takes milliseconds
-BACKGROUND = 4  # connections of what runs beside the requests: relay, process heartbeat, spool
+BACKGROUND = 5  # connections of what runs beside the requests: relay, process heartbeat, spool, memory
 _log = structlog.get_logger(__name__)
 
 
@@ -49,26 +64,35 @@ def create(settings: ServiceSettings) -> FastAPI:
     """
     registry = new_registry()
     context, redis = make_context(settings, ServiceMetrics(registry))
+    TrustMetrics(context.config.holder, registry)
     # No crowd of readers stands between the relay and its lease: connections are lent in order of asking.
-    url = settings.database_url.get_secret_value()
-    own = Database(url, application_name=f"constitution-service {os.getpid()} relay", connections=BACKGROUND)
+    own = make_database(settings, f"constitution-service {os.getpid()} relay", connections=BACKGROUND)
     background = replace(context, database=own)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            for database in (context.database, background.database):
+            databases = (context.database, background.database)
+            for database in databases:
                 await database.open()
                 stack.push_async_callback(database.close)
             stack.push_async_callback(redis.aclose)
+            await trust.start(context)
             await context.generation_guard.start()
-            for work in (
-                context.generation_guard.run(),
-                Relay(background, settings.kafka_client()).run(),
-                process_heartbeat.beat(background),
-                Drain(background).run(),
-            ):
-                stack.push_async_callback(end, asyncio.create_task(work))
+            tasks = [
+                asyncio.create_task(work)
+                for work in (
+                    context.generation_guard.run(),
+                    context.memory.run(own),
+                    notices.listen(own, context.memory),
+                    Relay(background, settings.kafka_client()).run(),
+                    process_heartbeat.beat(background),
+                    Drain(background).run(),
+                    trust.run(background),
+                )
+            ]
+            stack.push_async_callback(_end, tasks, databases)
+            await context.memory.start()
             _log.info("started", environment=context.environment, process=context.process)
             yield
 
@@ -82,11 +106,22 @@ def create(settings: ServiceSettings) -> FastAPI:
         registry=registry,
         limits=LIMITS,
         anonymous_at_once=ANONYMOUS,
+        shortcut=partial(Shortcut, memory=context.memory, reads=context.metrics.current_reads),
     )
     app.state.config = context.config
     app.state.context = context
     app.state.anonymous_callers = AnonymousCallers()
     app.state.on_refused = Refusals(context).refused
-    for part in (artifacts, lease, load, updates, current, releases, evidence, audit):
+    for part in (artifacts, lease, load, updates, current, releases, receipts, evidence, audit, passkeys):
         app.include_router(part.router)
     return app
+
+
+async def _end(tasks: Sequence[asyncio.Task[None]], databases: Sequence[Database]) -> None:
+    """End all background work; what waits for a PostgreSQL that has fallen silent is cut off from it."""
+    ending = [asyncio.create_task(end(task)) for task in tasks]
+    _, waiting = await asyncio.wait(ending, timeout=CONNECT_TIMEOUT.total_seconds())
+    if waiting:
+        for database in databases:
+            database.cut()
+    await asyncio.gather(*ending)

@@ -14,6 +14,7 @@ from constitution.trust.trust_policy import TrustPolicy
 from services.constitution_service.generations.guard import GenerationGuard
 from services.constitution_service.generations.sources import ReleaseSources
 from services.constitution_service.metrics import ServiceMetrics
+from services.constitution_service.serving.memory import Memory
 from services.constitution_service.spool import Spool
 from services.constitution_service.statement_key import StatementKey
 
@@ -41,6 +42,7 @@ class Context:
     process: str
     sources: ReleaseSources
     generation_guard: GenerationGuard
+    memory: Memory
     lease_ttl: timedelta = LEASE_TTL
 
     @property

@@ -25,15 +25,25 @@ class ServiceMetrics:
         self.relay_failures = Counter(
             "constitution_relay_failures", "Rounds of the relay that failed", ("part",), registry=registry
         )
-        self.cache_reads = Counter(
-            "constitution_cache_reads", "Reads of current, by what Redis gave", ("result",), registry=registry
+        self.current_reads = Counter(
+            "constitution_current_reads",
+            "Answers of GET /v1/constitution: from memory, confirmed by PostgreSQL for this very call, or stale",
+            ("source",),
+            registry=registry,
         )
         self.cache_writes = Counter(
             "constitution_cache_writes", "Values written to Redis, by why", ("reason",), registry=registry
         )
         self.spooled = Gauge("constitution_audit_spooled", "Audit events waiting on disk", registry=registry)
         self.dropped = Counter(
-            "constitution_audit_dropped", "Audit events lost because the spool was full", registry=registry
+            "constitution_audit_dropped",
+            "Audit events that neither PostgreSQL nor the spool took; who reported one was told",
+            registry=registry,
+        )
+        self.unreadable = Counter(
+            "constitution_audit_unreadable",
+            "Files of the spool that hold no event; each is kept beside it, for a person",
+            registry=registry,
         )
         self.suppressed = Counter(
             "constitution_audit_suppressed",

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 from constitution.api import ReadyReport
 from constitution.errors import UnavailableError
+from services.constitution_service import trust
 from services.constitution_service.context import Context
 from services.constitution_service.generations.guard import COMMAND
 
@@ -15,13 +16,14 @@ LATE = timedelta(seconds=5)  # an event that waits longer means that Kafka or th
 
 async def report(context: Context) -> ReadyReport:
     """Ask every dependency at once."""
-    names = ("postgres", "redis", "artifact-store", "relay", "generations")
+    names = ("postgres", "redis", "artifact-store", "relay", "generations", "trust")
     asked: tuple[Callable[[Context], Awaitable[str]], ...] = (
         _postgres,
         _redis,
         _store,
         _relay,
         _generations,
+        trust.state,
     )
     answers = await asyncio.gather(*(_answer(context, ask) for ask in asked))
     checks = dict(zip(names, answers, strict=True))

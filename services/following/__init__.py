@@ -1,1 +1,1 @@
-"""Fetch, verify, obey: what policy engine and orchestrator share."""
+"""What the services that follow a constitution (constitution_follow) share: settings, probe scope, forced refresh."""

@@ -2,10 +2,10 @@
 
 from constitution.errors import ContentError, UnavailableError
 from constitution.policy.consumer_api import PolicyStatus
-from services.following.follower import Follower
+from constitution_follow.replica import Replica
 
 
-async def refreshed(follower: Follower) -> PolicyStatus:
+async def refreshed(follower: Replica) -> PolicyStatus:
     """Read and verify the whole current constitution now.
 
     Raises:

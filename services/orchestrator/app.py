@@ -8,11 +8,11 @@ from fastapi import FastAPI, Request
 from adapters.environment_config import load_environment_config
 from constitution.errors import UnavailableError
 from constitution.policy.consumer_api import PolicyStatus, SessionAnswer, SessionRequest
+from constitution_follow.following import Following
+from constitution_follow.outgoing import http_client
 from services.common.app import create_app
 from services.common.limits import BodyLimits
 from services.common.metrics import new_registry
-from services.common.outgoing import http_client
-from services.following.following import Following
 from services.following.probe import log_refusal, require_probe
 from services.orchestrator.engines import Engines
 from services.orchestrator.sessions import Sessions, session_counter
@@ -31,7 +31,7 @@ def create(settings: OrchestratorSettings) -> FastAPI:
     config = load_environment_config(settings.environment_file)
     key = ClientKey.load(settings.client_key_file)
     registry = new_registry()
-    following = Following(settings, config, registry, prefix="orchestrator")
+    following = Following(settings.source(config), registry, prefix="orchestrator", hints=settings.hints())
     counter = session_counter(registry)
     running: list[Sessions] = []
 
@@ -75,6 +75,6 @@ def create(settings: OrchestratorSettings) -> FastAPI:
     @app.get("/v1/policy")
     async def policy() -> PolicyStatus:
         """What this replica obeys."""
-        return following.follower.status()
+        return following.replica.status()
 
     return app

@@ -15,9 +15,10 @@ from prometheus_client import CollectorRegistry, Counter
 from constitution.errors import ConstitutionError
 from constitution.policy.consumer_api import PROBE_TENANT, SessionAnswer, SessionReason, SessionRequest
 from constitution.policy.evaluation import Decision, EvaluationRequest, PolicyDecision
-from services.following.follower import Follower
+from constitution.policy.lapse import Caution
+from constitution_follow.replica import Replica
+from constitution_follow.view import View
 from services.following.refresh import refreshed
-from services.following.view import Caution, View
 from services.orchestrator.engines import Asked, Engines, EngineUnreachableError
 
 _log = structlog.get_logger(__name__)
@@ -34,7 +35,7 @@ class Sessions:
 
     def __init__(
         self,
-        follower: Follower,
+        follower: Replica,
         engines: Engines,
         *,
         caution: Caution,
@@ -108,7 +109,8 @@ class Sessions:
                 generation=view.obeyed.generation,
             )
             return _refusal(view, "engine_disagrees", "The policy engine obeys another constitution than we do.")
-        return _answer(view, asked.answer, asked.answer.reason)
+        decision = view.over(asked.answer, self._caution)  # the engine may still be in contact, or be less strict
+        return _answer(view, decision, decision.reason)
 
     async def _reconciled(
         self, asked: Asked, view: View, question: EvaluationRequest, authorization: str | None

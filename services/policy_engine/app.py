@@ -1,29 +1,31 @@
 """The policy engine's HTTP: evaluate, refresh, what is obeyed, what a candidate would change."""
 
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Annotated
 
-from fastapi import Depends, FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request
 
 from adapters.environment_config import load_environment_config
-from constitution.policy.consumer_api import PROBE_TENANT, EvaluationAnswer, PolicyStatus
-from constitution.policy.evaluation import EvaluationRequest
+from constitution.policy.consumer_api import PolicyStatus
 from constitution.watch.prediction import PredictAnswer, PredictRequest
+from constitution_follow.decisions import DecisionMetrics
+from constitution_follow.engine import Engine
+from constitution_follow.following import Following
+from constitution_follow.outgoing import http_client
 from services.common.app import create_app
 from services.common.auth import require_scope
 from services.common.limits import BodyLimits
 from services.common.metrics import new_registry
-from services.common.outgoing import http_client
-from services.following.following import Following
-from services.following.probe import SCOPE, log_refusal, require_probe
+from services.following.probe import SCOPE, log_refusal
 from services.following.refresh import refreshed
 from services.policy_engine.candidate import Candidates
-from services.policy_engine.metrics import DecisionMetrics
+from services.policy_engine.deciding import Deciding
 from services.policy_engine.recording import Recording
 from services.policy_engine.settings import PolicyEngineSettings
 from services.policy_engine.shift import Shift
+from services.policy_engine.shortcut import Shortcut
 
 MAX_BODY_BYTES = 256 * 1024  # the longest prompt, escaped for JSON, and all other fields
 
@@ -36,9 +38,9 @@ def create(settings: PolicyEngineSettings) -> FastAPI:
     """
     config = load_environment_config(settings.environment_file)
     registry = new_registry()
-    following = Following(settings, config, registry, prefix="policy_engine")
+    following = Following(settings.source(config), registry, prefix="policy_engine", hints=settings.hints())
     metrics = DecisionMetrics(registry, tenants=config.environment.tenants, target=settings.target_id)
-    caution = settings.caution()
+    engine = Engine(following, caution=settings.caution(), metrics=metrics)
     recording = Recording(
         directory=settings.recording_directory,
         requests=settings.recording_requests,
@@ -61,38 +63,23 @@ def create(settings: PolicyEngineSettings) -> FastAPI:
             finally:
                 recording.close()
 
+    deciding = Deciding(engine, recording, config)
     app = create_app(
         title="policy-engine",
         ready=following.ready,
         lifespan=lifespan,
         registry=registry,
         limits=BodyLimits(default=MAX_BODY_BYTES),
+        shortcut=partial(Shortcut, decide=deciding.decide),
     )
     app.state.config = config
     app.state.on_refused = log_refusal
-
-    @app.post("/v1/evaluate", response_model=EvaluationAnswer)
-    async def evaluate(body: EvaluationRequest, request: Request) -> Response:
-        """Decide by the constitution in force. A denial is an answer, not an error."""
-        await require_probe(request, config, tenant=body.tenant)
-        view = following.follower.view()
-        started = time.perf_counter()
-        decision = view.decide(body, caution)
-        metrics.decided(decision, tenant=body.tenant, seconds=time.perf_counter() - started)
-        if body.tenant != PROBE_TENANT:  # the runbook's own questions are no traffic
-            recording.record(body)
-        answer = EvaluationAnswer(
-            **dict(decision),
-            policy_hash=view.obeyed.checksum,
-            constitution_version=view.obeyed.version,
-            generation=view.obeyed.generation,
-        )
-        return Response(answer.model_dump_json(), media_type="application/json")
+    app.include_router(deciding.router())
 
     @app.post("/v1/policy/refresh")
     async def refresh(_client: Annotated[str, Depends(require_scope("policy:refresh"))]) -> PolicyStatus:
         """Read and verify the current constitution now; answers with what is then obeyed."""
-        return await refreshed(following.follower)
+        return await refreshed(following.replica)
 
     @app.post("/v1/policy/predict")
     async def predict(
@@ -100,11 +87,11 @@ def create(settings: PolicyEngineSettings) -> FastAPI:
     ) -> PredictAnswer:
         """What a signed candidate would decide otherwise about the recorded requests: counts, never a request."""
         shift: Shift = request.app.state.shift
-        return await shift.predict(body, following.follower.view(), client)
+        return await shift.predict(body, following.replica.view(), client)
 
     @app.get("/v1/policy")
     async def policy() -> PolicyStatus:
         """What this replica obeys."""
-        return following.follower.status()
+        return following.replica.status()
 
     return app

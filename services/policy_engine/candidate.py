@@ -20,6 +20,7 @@ from constitution.checksum import checksum_of
 from constitution.errors import NotFoundError, UnavailableError, UntrustedError
 from constitution.policy.document import parse
 from constitution.policy.rules import Policy
+from constitution.release import Kind
 from signatures.verify import verify_document
 
 MAX_DOCUMENT_BYTES = 1024 * 1024
@@ -65,8 +66,9 @@ class Candidates:
         except (ValidationError, binascii.Error) as error:
             raise UntrustedError("constitution-service answered with something that is no signatures") from error
         report = verify_document(document, files, self._config.trust, datetime.now(UTC))
-        report.require(self._config.trust.thresholds.document)
+        report.require(1)  # what nobody has signed is not parsed
         candidate = parse(document)
+        report.require(self._config.trust.thresholds.for_document(Kind.UPDATE, first=candidate.previous is None))
         environment = self._config.name
         if candidate.environment != environment:
             raise UntrustedError(f"the candidate is for {candidate.environment!r}, this is {environment!r}")

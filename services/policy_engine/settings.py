@@ -16,7 +16,8 @@ class PolicyEngineSettings(FollowingSettings):
         recording_requests: ``RECORDING_REQUESTS``, how many evaluation requests are kept at most; 0 records nothing.
         recording_megabytes: ``RECORDING_MEGABYTES``, most room on disk for them.
         recording_hours: ``RECORDING_HOURS`` after which a request is forgotten.
-        recording_directory: ``RECORDING_DIRECTORY`` on whose file system they lie, in a file without a name.
+        recording_directory: ``RECORDING_DIRECTORY`` on whose file system they lie, in a file without a name; default:
+            the system's folder for temporary files.
     """
 
     recording_requests: Annotated[int, Field(ge=0, le=100_000)] = 4096

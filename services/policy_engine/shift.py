@@ -7,7 +7,7 @@ import structlog
 from constitution.errors import ConflictError
 from constitution.policy.rules import Policy
 from constitution.watch.prediction import PredictAnswer, PredictRequest, ReplayCounts, replay
-from services.following.view import View
+from constitution_follow.view import View
 from services.policy_engine.candidate import Candidates
 from services.policy_engine.recording import Recording, Sample
 

@@ -13,9 +13,10 @@ from adapters.environment_config import load_environment_config
 from adapters.kafka_consumer import KafkaConsumer
 from constitution.api import ReadyReport
 from constitution.names import Names
+from constitution_follow.tasks import end
+from constitution_follow.trust_watch import TrustMetrics, watch_trust
 from services.common.app import create_app
 from services.common.metrics import new_registry
-from services.common.tasks import end
 from services.siem_forwarder.forwarder import Forwarder
 from services.siem_forwarder.metrics import ForwarderMetrics
 from services.siem_forwarder.settings import ForwarderSettings
@@ -37,6 +38,7 @@ def create(settings: ForwarderSettings) -> FastAPI:
     names = Names(settings.namespace)
     registry = new_registry()
     metrics = ForwarderMetrics(registry)
+    TrustMetrics(config.holder, registry)
     translator = Translator(names, config)
     running: list[Forwarder] = []
 
@@ -52,7 +54,9 @@ def create(settings: ForwarderSettings) -> FastAPI:
         running.append(forwarder)
         task = asyncio.create_task(forwarder.run(), name="forward")
         task.add_done_callback(_end_with)
+        watching = asyncio.create_task(watch_trust(config.holder), name="trust")
         yield
+        await end(watching)
         with suppress(Exception):
             await end(task)
         running.clear()

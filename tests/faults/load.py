@@ -150,9 +150,7 @@ class Life:
         if proposal is not None:
             return await self._env.update(proposal)
         assert before is not None
-        request = {"reason": "life goes on", "bad_generation": before.generation}
-        rollback_id = self._env.rollback_id(before.generation)
-        return await self._env.start_run("ConstitutionRollback", rollback_id, request)
+        return await self._env.start_rollback(before.generation, "life goes on")
 
     def _draw(self, kind: str) -> Cell | None:
         """Draw a fault; the same number of draws whether there is one or not."""

@@ -75,9 +75,13 @@ class Operators:
                         await self._approve(handle, status, person)
             if status.phase is Phase.NEEDS_A_PERSON and not self.patient:
                 self.said["retry"] += 1
-                await handle.execute_update("retry", {"reason": "mended"}, rpc_timeout=timedelta(seconds=10))
+                await self._retry(handle, status)
         except (RPCError, WorkflowUpdateFailedError, ConstitutionError):
             return  # it was not asked any more, or nobody answered: the next look shows
+
+    async def _retry(self, handle: WorkflowHandle[Any, Any], status: Status) -> None:
+        message = {"order": self._env.author.order("retry", handle.id, status).model_dump(mode="json")}
+        await handle.execute_update("retry", message, rpc_timeout=timedelta(seconds=10))
 
     async def _approve(self, handle: WorkflowHandle[Any, Any], status: Status, person: str) -> None:
         if status.workflow == "ConstitutionUpdate":

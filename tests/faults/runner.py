@@ -184,8 +184,7 @@ class _Cell:
         return max(await self._env.service.releases(), key=lambda release: release.generation)
 
     async def _start_rollback(self, bad: int) -> WorkflowHandle[Any, Any]:
-        request = {"reason": "the cell asks", "bad_generation": bad}
-        return await self._env.start_run("ConstitutionRollback", self._env.rollback_id(bad), request)
+        return await self._env.start_rollback(bad, "the cell asks")
 
     # --- the moment
 

@@ -1,26 +1,65 @@
 """What the tests of activities share: the worker's configuration, and a way to run one."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
+from temporalio import workflow
+from temporalio.client import Client
+from temporalio.common import SearchAttributePair, TypedSearchAttributes
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
+from activities.archive import ArchiveRelease
 from activities.attesting import Attester
+from activities.ports import ActivityConfig
+from activities.runs import RunRef, RunsActivities
 from activities.update_plan import UpdatePlan
+from adapters.archive import GitArchive
 from adapters.worker_config import WorkerConfig
 from constitution.checksum import checksum_of
 from constitution.environment import Deadlines, Environment, Strategy, Target
 from constitution.policy.document import parse
 from constitution.release import Kind
+from signatures.trust_holder import TrustHolder
 from tests.world.author import Author
 from tests.world.files import CHECKOUT, ENVIRONMENT, EnvironmentFiles
+from workflows.status import UPDATE_ID
 
 T = TypeVar("T")
 X = TypeVar("X")
+
+
+@workflow.defn(name="WaitsToBeTold")
+class WaitsToBeTold:
+    """A run that is open until it is told to end."""
+
+    def __init__(self) -> None:
+        self._told = False
+
+    @workflow.run
+    async def run(self) -> str:
+        await workflow.wait_condition(lambda: self._told)
+        return "told"
+
+    @workflow.signal
+    def tell(self) -> None:
+        self._told = True
+
+
+@dataclass
+class Records:
+    """The activities under test, and the repository that they write."""
+
+    archive: ArchiveRelease
+    runs: RunsActivities
+    repository: GitArchive
+    path: Path
+    config: ActivityConfig
 
 
 async def run(activity: Callable[[X], Awaitable[T]], x: X, environment: ActivityEnvironment | None = None) -> T:
@@ -52,7 +91,7 @@ def make_config(
         environment=environment.model_copy(
             update={"targets": targets, "channel": channel, "gate": str(gate or CHECKOUT / "tests")}
         ),
-        trust=files.trust,
+        holder=TrustHolder(files.trust),
         directory=files.directory,
         scratch_directory=scratch,
         links={"Temporal UI": "http://127.0.0.1:1/"},
@@ -65,7 +104,7 @@ def assessor_of(author: Author, config: WorkerConfig) -> Attester:
 
 
 def update_plan_of(document: bytes, change_request: str, /, **changes: Any) -> UpdatePlan:
-    """The update that `resolve_subject` makes of a document, without asking."""
+    """The update that `resolve_update` makes of a document, without asking."""
     said = parse(document)
     return UpdatePlan(
         update_id=str(uuid4()),
@@ -101,3 +140,17 @@ def now() -> datetime:
 
 
 SOON = timedelta(seconds=15)
+
+
+async def closed_run(client: Client, task_queue: str, update_id: str) -> RunRef:
+    """A run of an update that has closed, with a history of its own."""
+    carries = TypedSearchAttributes([SearchAttributePair(UPDATE_ID, update_id)])
+    async with Worker(
+        client, task_queue=task_queue, workflows=[WaitsToBeTold], workflow_runner=UnsandboxedWorkflowRunner()
+    ):
+        handle = await client.start_workflow(
+            WaitsToBeTold.run, id=f"{task_queue}/{uuid4()}", task_queue=task_queue, search_attributes=carries
+        )
+        await handle.signal(WaitsToBeTold.tell)
+        await handle.result()
+    return RunRef(workflow_id=handle.id, run_id=handle.first_execution_run_id)

@@ -9,14 +9,20 @@ import pytest
 from confluent_kafka.admin import AdminClient
 from dulwich.repo import Repo
 from redis.asyncio import Redis
+from temporalio.client import Client
 
+from activities.archive import ArchiveRelease
 from activities.publish import Publish
+from activities.runs import RunsActivities
 from adapters import postgres
+from adapters.archive import GitArchive
 from adapters.event_log import KafkaEventLog
 from adapters.ledger import PostgresLedger
-from adapters.redis_cache import ConstitutionCache, connect
+from adapters.redis_cache import ConstitutionCache
+from adapters.redis_client import connect
+from adapters.runs import TemporalRuns
 from constitution.names import Names
-from tests.integration.activity_support import make_config
+from tests.integration.activity_support import Records, make_config
 from tests.integration.disaster import Disaster
 from tests.ports import free_port
 from tests.resources import Database, Slack
@@ -94,6 +100,7 @@ def author(service_environment: ServiceEnvironment) -> Author:
 async def redis(redis_url: str) -> AsyncIterator[Redis]:
     """A client of one's own, to look and to vandalise."""
     client = connect(redis_url)
+    assert isinstance(client, Redis)
     yield client
     await client.aclose()
 
@@ -212,3 +219,28 @@ def disaster(
         kafka=AdminClient(kafka_configuration),
         backup=tmp_path / "backup.dump",
     )
+
+
+@pytest.fixture
+def records(
+    *,
+    author: Author,
+    environment_files: EnvironmentFiles,
+    kafka_configuration: dict[str, str],
+    names: Names,
+    temporal_client: Client,
+    tmp_path: Path,
+) -> Records:
+    path = tmp_path / "archive"
+    Repo.init(str(path), mkdir=True).close()
+    repository, runs = GitArchive(path), TemporalRuns(temporal_client)
+    events = KafkaEventLog({name: str(value) for name, value in kafka_configuration.items()}, names)
+    config = make_config(environment_files, tmp_path)
+    archive = ArchiveRelease(
+        service=author.worker,
+        archive=repository,
+        events=events,
+        runs=runs,
+        config=config,
+    )
+    return Records(archive, RunsActivities(runs=runs), repository, path, config)

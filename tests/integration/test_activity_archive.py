@@ -3,88 +3,33 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from confluent_kafka import Consumer
-from dulwich.repo import Repo
-from temporalio import workflow
+from pydantic import ValidationError
 from temporalio.client import Client, WorkflowHistory
+from temporalio.common import SearchAttributePair, TypedSearchAttributes
 from temporalio.worker import Replayer, UnsandboxedWorkflowRunner, Worker
 
-from activities.archive import ArchivedOutcome, ArchiveInput, ArchiveRelease, HistoriesInput, RejectionInput, SiemInput
+from activities.archive import ArchivedOutcome, ArchiveInput, HistoriesInput, RejectionInput, SiemInput
 from activities.blocks import when
-from activities.ports import ActivityConfig
 from activities.reconcile import archive_checks
 from activities.reconcile.archive_checks import ArchiveLook
-from activities.runs import RunRef, RunsActivities
-from adapters.archive import CHANGE_LOG, GitArchive
-from adapters.event_log import KafkaEventLog
-from adapters.runs import TemporalRuns, TemporalSearch
+from activities.runs import RunRef
+from adapters.archive import CHANGE_LOG
+from adapters.runs import TemporalSearch
 from adapters.slack import SlackChannel
 from constitution.api import LoadResult
 from constitution.checksum import checksum_of
 from constitution.names import Names
 from constitution.release import DeliveredEvent, Kind, Standing, Verdict
-from tests.integration.activity_support import make_config, refused, run
+from tests.integration.activity_support import Records, WaitsToBeTold, refused, run
 from tests.world.author import Author
-from tests.world.files import ENVIRONMENT, EnvironmentFiles
-
-
-@workflow.defn(name="WaitsToBeTold")
-class WaitsToBeTold:
-    """A run that is open until it is told to end."""
-
-    def __init__(self) -> None:
-        self._told = False
-
-    @workflow.run
-    async def run(self) -> str:
-        await workflow.wait_condition(lambda: self._told)
-        return "told"
-
-    @workflow.signal
-    def tell(self) -> None:
-        self._told = True
-
-
-@dataclass
-class Records:
-    """The activities under test, and the repository that they write."""
-
-    archive: ArchiveRelease
-    runs: RunsActivities
-    repository: GitArchive
-    config: ActivityConfig
-
-
-@pytest.fixture
-def records(
-    *,
-    author: Author,
-    environment_files: EnvironmentFiles,
-    kafka_configuration: dict[str, str],
-    names: Names,
-    temporal_client: Client,
-    tmp_path: Path,
-) -> Records:
-    path = tmp_path / "archive"
-    Repo.init(str(path), mkdir=True).close()
-    repository, runs = GitArchive(path), TemporalRuns(temporal_client)
-    events = KafkaEventLog({name: str(value) for name, value in kafka_configuration.items()}, names)
-    config = make_config(environment_files, tmp_path)
-    archive = ArchiveRelease(
-        service=author.worker,
-        archive=repository,
-        events=events,
-        runs=runs,
-        config=config,
-    )
-    return Records(archive, RunsActivities(runs=runs), repository, config)
+from tests.world.files import ENVIRONMENT
+from workflows.status import UPDATE_ID
 
 
 def outcome(result: LoadResult, **changes: object) -> ArchiveInput:
@@ -106,6 +51,11 @@ async def test_a_release_is_archived_whole_and_once(records: Records, author: Au
     await author.stand(1, Standing.CONFIRMED, lease)
     failure = await refused(records.archive.archive_release, outcome(result, outcome="rolled_back"))
     assert failure.type == "conflict", "nothing has undone it"
+    for other in ("restored", "withdrawn"):
+        failure = await refused(records.archive.archive_release, outcome(result, outcome=other))
+        assert failure.type == "conflict", "it undoes nothing"
+    with pytest.raises(ValidationError, match="outcome"):
+        ArchiveInput(environment=ENVIRONMENT, generation=1, outcome="reviewed by the board")
     watch = await author.anomaly(1, verdict=Verdict.OK)
     for digest in (await author.assessor.put_blob(b'{"e":1}'), await author.anomaly(1, update_id=str(uuid4()))):
         left_out = await run(records.archive.archive_release, outcome(result, watch_evidence=digest))
@@ -120,6 +70,7 @@ async def test_a_release_is_archived_whole_and_once(records: Records, author: Au
         "README.md",
         "approvals/01.dsse.json",
         "approvals/02.dsse.json",
+        "audit-head-completed.json",
         "change-request.json",
         "document.json",
         "event-01.json",
@@ -141,9 +92,9 @@ async def test_a_release_is_archived_whole_and_once(records: Records, author: Au
     undo = await author.lease(str(uuid4()), Kind.ROLLBACK)
     orders = await author.orders(1, "withdraw")
     await author.stand(result.generation, Standing.WITHDRAWN, undo, orders=orders)
-    other = await run(records.archive.archive_release, outcome(result, outcome="rolled_back"))
-    assert other.commit != archived.commit
-    assert await run(records.archive.archive_release, x) == other, "no commit was made: this one holds the folder"
+    undone = await run(records.archive.archive_release, outcome(result, outcome="rolled_back"))
+    assert undone.commit != archived.commit
+    assert await run(records.archive.archive_release, x) == undone, "no commit was made: this one holds the folder"
     log = (await records.repository.read(CHANGE_LOG) or b"").decode()
     rows = [line for line in log.splitlines() if line.startswith("| 1.0.0")]
     assert [row.split("|")[4].strip() for row in rows] == ["completed", "rolled back"]
@@ -189,7 +140,7 @@ async def test_a_denial_is_archived_once_with_all_that_was_signed(records: Recor
     request = await author.prepared(document, expected_generation=0)
     x = RejectionInput(
         environment=ENVIRONMENT,
-        update_id=str(uuid4()),
+        update_id=request.update_id,
         what="update",
         version="1.0.0",
         checksum=checksum_of(document),
@@ -201,7 +152,18 @@ async def test_a_denial_is_archived_once_with_all_that_was_signed(records: Recor
         workflow_id="w",
         run_id="r",
     )
-    for changes in ({"decisions": request.approvals}, {"denied_by": "alva"}, {"checksum": None}):
+    other = await author.prepared(author.draft("1.0.1"), expected_generation=0)
+    assert request.change_request != other.change_request
+    foreign: tuple[dict[str, Any], ...] = (
+        {"decisions": request.approvals},
+        {"denied_by": "alva"},
+        {"checksum": None},
+        {"version": "9.9.9"},
+        {"change_request": other.change_request},
+        {"update_id": other.update_id},
+        {"what": "rollback"},
+    )
+    for changes in foreign:
         failure = await refused(records.archive.archive_denial, x.model_copy(update=changes))
         assert (failure.type, failure.non_retryable) == ("not-approved", True)
     archived = await run(records.archive.archive_denial, x)
@@ -276,26 +238,40 @@ async def test_a_siem_that_never_takes_the_event_is_not_yet(records: Records) ->
     assert "partition 0 at 0, event at 0" in failure.message
 
 
-async def test_only_closed_histories_are_sealed_and_they_replay(
-    records: Records, temporal_client: Client, namespace: str
+async def test_only_closed_histories_are_archived_and_they_replay(
+    author: Author, records: Records, temporal_client: Client, namespace: str
 ) -> None:
+    await author.publish(author.draft("1.0.0"), expected_generation=0)
+    release = await author.worker.release(1)
+    carries = TypedSearchAttributes([SearchAttributePair(UPDATE_ID, release.update_id)])
     async with Worker(
         temporal_client, task_queue=namespace, workflows=[WaitsToBeTold], workflow_runner=UnsandboxedWorkflowRunner()
     ):
-        handle = await temporal_client.start_workflow(WaitsToBeTold.run, id=f"{namespace}/open", task_queue=namespace)
+        handle = await temporal_client.start_workflow(
+            WaitsToBeTold.run, id=f"{namespace}/open", task_queue=namespace, search_attributes=carries
+        )
         ref = RunRef(workflow_id=handle.id, run_id=handle.first_execution_run_id)
-        seal = HistoriesInput(environment=ENVIRONMENT, generation=1, version="1.0.0", runs=(ref,))
-        failure = await refused(records.archive.seal_record, seal)
+        foreign = await temporal_client.start_workflow(
+            WaitsToBeTold.run, id=f"{namespace}/foreign", task_queue=namespace
+        )
+        other = RunRef(workflow_id=foreign.id, run_id=foreign.first_execution_run_id)
+        asked = HistoriesInput(environment=ENVIRONMENT, generation=1, runs=(other, ref))
+        failure = await refused(records.archive.archive_histories, asked)
         assert (failure.type, failure.non_retryable) == ("not-yet", False)
         state = await run(records.runs.describe_run, ref)
         assert (state.status, state.closed, state.workflow_type) == ("RUNNING", False, "WaitsToBeTold")
         waiting = asyncio.create_task(run(records.runs.await_closed, ref))
         await handle.signal(WaitsToBeTold.tell)
+        await foreign.signal(WaitsToBeTold.tell)
+        await foreign.result()
         closed = await asyncio.wait_for(waiting, 20)
         assert (closed.status, closed.closed) == ("COMPLETED", True)
-    sealed = await run(records.archive.seal_record, seal)
-    assert await run(records.archive.seal_record, seal) == sealed
-    name = f"{sealed.folder}/histories/WaitsToBeTold-{closed.run_id}.json"
+    archived = await run(records.archive.archive_histories, asked)
+    assert await run(records.archive.archive_histories, asked) == archived
+    failure = await refused(records.archive.archive_histories, asked.model_copy(update={"runs": (other,)}))
+    assert (failure.type, failure.non_retryable) == ("forbidden", True)
+    name = f"{archived.folder}/histories/WaitsToBeTold-{closed.run_id}.json"
+    assert [path for path in await records.repository.paths("docs") if "/histories/" in path] == [name]
     history = await records.repository.read(name)
     assert history is not None
     replayer = Replayer(workflows=[WaitsToBeTold], workflow_runner=UnsandboxedWorkflowRunner())

@@ -208,6 +208,7 @@ asyncio.run(GitArchive(Path(sys.argv[1])).commit({"docs/2.txt": b"two"}, change_
 """
 
 
+@pytest.mark.slow
 async def test_a_writer_killed_with_any_file_half_written_locks_nobody_out(repository: Path) -> None:
     archive = GitArchive(repository)
     await archive.commit({"docs/1.txt": b"one"}, change_log_row=None, message="m")

@@ -17,6 +17,7 @@ from adapters.ledger import PostgresLedger
 from adapters.slack import EVENT_TYPE, IDS_FOR, SlackChannel
 from constitution.api import UpdateState
 from constitution.errors import ForbiddenError, NotFoundError
+from constitution.messages import Outcome
 from constitution.release import Kind, Standing
 from constitution_client.service import ConstitutionServiceClient
 from tests import resources
@@ -294,19 +295,25 @@ async def test_what_became_of_a_release_is_told_as_it_is_recorded_whatever_the_c
     _, held = await author.publish(author.draft("1.1.0", following(first)), expected_generation=1)
     lie = announcement(
         key="x/completed",
-        outcome="completed",
+        outcome=Outcome.COMPLETED,
         generation=1,
         version="6.6.6",
         summary="everything is allowed",
         reason="see http://evil.example",
         approvers=("mallory",),
         restored_generation=7,
+        workflow_id="see http://evil.example",
+        run_id="evil",
+        unreachable=("evil",),
     )
     for name, value in {"channel": "#elsewhere", "links": {"Temporal UI": "https://evil.example/"}}.items():
         with pytest.raises(ValidationError, match=name):  # channel and links are the deployment's
             Announcement.model_validate({**lie.model_dump(), name: value})
+    with pytest.raises(ValidationError, match="outcome"):  # nor is what can become of a release the caller's
+        Announcement.model_validate({**lie.model_dump(), "outcome": "approved by the board"})
     await run(recorded.announce, lie)
-    (message,) = messages(slack)
+    await run(recorded.announce, lie.model_copy(update={"key": "y/completed", "answers": "z"}))
+    (message,) = messages(slack)  # once, under whatever key it is asked for
     told = str(message)
     for word in ("evil", "6.6.6", "mallory", "everything is allowed"):
         assert word not in told
@@ -315,8 +322,9 @@ async def test_what_became_of_a_release_is_told_as_it_is_recorded_whatever_the_c
 
     for changes in (
         {"key": "x/2", "generation": 2},  # live, unconfirmed
-        {"key": "x/3", "generation": 2, "outcome": "rolled_back"},
+        {"key": "x/3", "generation": 2, "outcome": Outcome.ROLLED_BACK},
         {"key": "x/4", "generation": None},
+        {"key": "x/6", "outcome": Outcome.REJECTED},
     ):
         failure = await refused(recorded.announce, lie.model_copy(update=changes))
         assert (failure.type, failure.non_retryable) == ("conflict", True)
@@ -327,7 +335,7 @@ async def test_what_became_of_a_release_is_told_as_it_is_recorded_whatever_the_c
     undo = await author.lease(held.update_id, Kind.ROLLBACK)
     await author.load(author.undoing(undo, 2, first.checksum), "undo")
     await author.stand(2, Standing.WITHDRAWN, undo)
-    await run(recorded.announce, lie.model_copy(update={"key": "x/3", "generation": 2, "outcome": "rolled_back"}))
+    await run(recorded.announce, lie.model_copy(update={"key": "x/3", "generation": 2, "outcome": Outcome.ROLLED_BACK}))
     told = str(messages(slack)[0])
     assert "1.0.0 as generation 3" in told
     assert "the test says withdrawn" in told

@@ -50,7 +50,6 @@ async def test_only_what_an_assessor_saw_confirms(author: Author, confirm: Confi
         reason="whoever calls says so",
         update_id=release.update_id,
         fencing_token=lease.fencing_token,
-        watch_evidence=invented,
     )
     failure = await refused(confirm.record_standing, asked)
     assert (failure.type, failure.non_retryable) == ("evidence-refused", True)
@@ -79,7 +78,7 @@ async def test_only_an_anomaly_that_an_assessor_saw_poisons(
     undo = await author.lease(release.update_id, Kind.ROLLBACK)
     restored = (await author.worker.release(1)).checksum
     await author.load(author.undoing(undo, 2, restored), "undo")
-    evidence = await author.anomaly(2, strategy=SIGNED, verdict=seen)
+    await author.anomaly(2, strategy=SIGNED, verdict=seen)
     asked = StandingInput(
         environment=ENVIRONMENT,
         generation=2,
@@ -87,7 +86,6 @@ async def test_only_an_anomaly_that_an_assessor_saw_poisons(
         reason="undone",
         update_id=release.update_id,
         fencing_token=undo.fencing_token,
-        watch_evidence=evidence,
     )
     result = await run(confirm.record_standing, asked)
     assert (result.standing, result.verdict) == (standing, seen)

@@ -69,7 +69,7 @@ def codes(failure: Any) -> set[str]:
 async def resolved(preconditions: Preconditions, author: Author, document: bytes) -> tuple[UpdatePlan, str]:
     checksum = await author.push(document)
     change_request = await author.ask(checksum)
-    update = await run(preconditions.resolve_subject, asked(checksum=checksum, change_request=change_request))
+    update = await run(preconditions.resolve_update, asked(checksum=checksum, change_request=change_request))
     return update, await author.evidence(document, change_request)
 
 
@@ -87,7 +87,7 @@ async def test_a_request_is_resolved_against_the_world_and_changes_nothing(
 
 async def test_every_problem_of_a_request_is_listed_at_once(preconditions: Preconditions, author: Author) -> None:
     failure = await refused(
-        preconditions.resolve_subject,
+        preconditions.resolve_update,
         asked(checksum=checksum_of(b"never"), change_request="CR-never", strategy="never"),
     )
     assert (failure.type, failure.non_retryable) == ("invalid-request", True)
@@ -97,7 +97,7 @@ async def test_every_problem_of_a_request_is_listed_at_once(preconditions: Preco
     late = author.draft("1.0.0", expires_at=(now() + timedelta(hours=1)).isoformat())
     checksum = await author.push(late)
     change_request = await author.ask(first.checksum or "")
-    failure = await refused(preconditions.resolve_subject, asked(checksum=checksum, change_request=change_request))
+    failure = await refused(preconditions.resolve_update, asked(checksum=checksum, change_request=change_request))
     assert codes(failure) == {"version-order", "previous", "about-to-expire", "other-document"}
     assert "draft it anew" in failure.message
 
@@ -114,10 +114,10 @@ async def test_a_withdrawn_document_is_asked_for_by_a_new_request_only(
     await author.stand(2, Standing.WITHDRAWN, undo)
 
     again = {"checksum": checksum_of(document)}
-    failure = await refused(preconditions.resolve_subject, asked(change_request=used, **again))
+    failure = await refused(preconditions.resolve_update, asked(change_request=used, **again))
     assert codes(failure) == {"used-change-request"}
     fresh = await author.ask(checksum_of(document))
-    assert (await run(preconditions.resolve_subject, asked(change_request=fresh, **again))).version == "1.1.0"
+    assert (await run(preconditions.resolve_update, asked(change_request=fresh, **again))).version == "1.1.0"
 
 
 async def test_the_inbox_gives_only_plain_files_by_name(
@@ -136,13 +136,13 @@ async def test_the_inbox_gives_only_plain_files_by_name(
     change_request = await author.ask(checksum)
     for name in ("link.json", "folder", "big.json", "missing.json"):
         failure = await refused(
-            preconditions.resolve_subject,
+            preconditions.resolve_update,
             asked(document=name, signatures=["new.sig", "missing.sig"], change_request=change_request),
         )
         assert codes(failure) == {"inbox"}
         assert [i["path"] for i in failure.details[0]["issues"]] == ["/document", "/signatures/1"]
     update = await run(
-        preconditions.resolve_subject,
+        preconditions.resolve_update,
         asked(document="new.json", signatures=["new.sig"], change_request=change_request),
     )
     assert update.checksum == checksum
@@ -273,10 +273,11 @@ async def test_the_quorum_of_a_rollback_signs_what_is_restored(preconditions: Pr
 
 
 async def test_an_order_counts_for_one_run_step_and_time(preconditions: Preconditions, author: Author) -> None:
+    update_id = str(uuid4())
     predicate = OrderPredicate(
         environment=ENVIRONMENT,
-        workflow_id="w",
-        update_id="u",
+        workflow_id="test",
+        update_id=update_id,
         order="skip",
         step="broadcast",
         reason="Slack is down",
@@ -288,8 +289,8 @@ async def test_an_order_counts_for_one_run_step_and_time(preconditions: Precondi
         envelope = sign_order(predicate.model_copy(update=changes), author.files.tsk(person))
         return OrderInput(
             environment=ENVIRONMENT,
-            workflow_id="w",
-            update_id="u",
+            workflow_id="test",
+            update_id=update_id,
             order="skip",
             step="broadcast",
             envelope=envelope,

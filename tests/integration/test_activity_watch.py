@@ -1,6 +1,7 @@
 """The watch, on a real Prometheus that scrapes a real exporter once a second."""
 
 import asyncio
+import math
 import random
 import threading
 from collections.abc import AsyncIterator
@@ -15,7 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, start_http_server
 from temporalio.testing import ActivityEnvironment
 
 from activities.watch.query import selector
-from activities.watch.watch import Watch, WatchTask
+from activities.watch.watch import Watch, WatchInput, WatchTask
 from adapters.prometheus import PrometheusMetrics
 from constitution.environment import Strategy, Target
 from constitution.errors import InvalidRequestError, UnavailableError
@@ -23,7 +24,7 @@ from constitution.release import Verdict
 from constitution.watch.evidence import WatchEvidence
 from constitution.watch.watching import QuantityWatch
 from tests.helpers import eventually
-from tests.integration.activity_support import assessor_of, make_config, now, run
+from tests.integration.activity_support import assessor_of, make_config, now, refused, run
 from tests.machine import pace
 from tests.ports import free_port
 from tests.resources import Prometheus
@@ -160,6 +161,7 @@ async def test_steady_traffic_is_ok_with_evidence_and_a_spike_is_an_anomaly_earl
     samples = evidence.samples["policy_engine_evaluations_total"]
     assert not isinstance(samples, str)
     assert all(series["metric"]["tenant"] == "global" for series in samples)
+    assert (await run(scene.watch.watch, calm)).evidence == report.evidence, "the same watch, stored once"
     verdict, log_e = judged_again(evidence)
     assert verdict is Verdict.OK
     assert log_e == pytest.approx(report.log_e, abs=1e-9)
@@ -178,6 +180,16 @@ async def test_steady_traffic_is_ok_with_evidence_and_a_spike_is_an_anomaly_earl
     assert report.ratio > 1.2
     again = await run(scene.watch.watch, spike)
     assert (again.verdict, again.decided_at, again.log_e) == (report.verdict, report.decided_at, report.log_e)
+
+
+async def test_nobody_has_a_release_watched_for_longer_than_a_hold_may_last(scene: Scene) -> None:
+    await scene.author.confirmed(scene.author.draft("1.0.0"), expected_generation=0)
+    for seconds in (1e9, math.inf, math.nan):
+        failure = await refused(
+            scene.watch.watch_metric, WatchInput(environment=ENVIRONMENT, generation=1, until_seconds=seconds)
+        )
+        assert failure.non_retryable
+        assert "ends at most" in failure.message
 
 
 @pytest.mark.timeout(120)

@@ -131,6 +131,7 @@ async def test_every_problem_of_the_settings_is_listed_at_once_and_no_secret_is_
         assert f"- {name}: " in said
 
 
+@pytest.mark.slow
 async def test_a_taken_metrics_port_and_a_silent_temporal_end_it_with_1(worker_settings: dict[str, str]) -> None:
     server = await asyncio.start_server(lambda _r, w: w.close(), "127.0.0.1", 0)
     try:

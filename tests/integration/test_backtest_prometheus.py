@@ -1,5 +1,6 @@
 """``constitution watch backtest --query`` on a real Prometheus that scraped a real exporter once a second."""
 
+import asyncio
 import json
 import threading
 import time
@@ -10,7 +11,7 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from prometheus_client import CollectorRegistry, Counter, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Metric, start_http_server
 
 from constitution.errors import UnavailableError
 from constitution_client.backtest import backtest
@@ -43,7 +44,7 @@ def ask(**flags: Any) -> None:
 
 
 class Engine:
-    """Counts two hundred evaluations a second; a fifth are refused, and more after ``tighten``."""
+    """Counts two hundred evaluations a second; a fifth are refused, and seven tenths after ``tighten``."""
 
     def __init__(self) -> None:
         registry = CollectorRegistry()
@@ -51,13 +52,25 @@ class Engine:
         self.run = uuid4().hex[:8]
         self.port = free_port()
         self._server, self._thread = start_http_server(self.port, addr="127.0.0.1", registry=registry)
+        registry.register(self)
         self._refused_of_ten = 2
+        self._asked, self._tightened = threading.Event(), threading.Event()
         self._over = threading.Event()
         self._worker = threading.Thread(target=self._count)
         self._worker.start()
 
-    def tighten(self) -> None:
-        self._refused_of_ten = 7
+    def tighten(self) -> float:
+        """Refuse more from the next scrape on, so that no interval between two holds both; return when that was."""
+        self._asked.set()
+        assert self._tightened.wait(30), "nobody scrapes the engine"
+        return self._changed
+
+    def collect(self) -> Iterator[Metric]:
+        """Called at each scrape, after the counter was read."""
+        if self._asked.is_set() and not self._tightened.is_set():
+            self._refused_of_ten, self._changed = 7, time.time()
+            self._tightened.set()
+        yield from ()
 
     def _count(self) -> None:
         while not self._over.wait(0.05):
@@ -93,6 +106,7 @@ def scraped(prometheus: Prometheus, engine: Engine, since: float) -> Callable[[]
     return newest
 
 
+@pytest.mark.slow
 async def test_a_release_of_the_past_is_judged_from_raw_samples(
     prometheus: Prometheus, engine: Engine, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -105,8 +119,8 @@ async def test_a_release_of_the_past_is_judged_from_raw_samples(
         await eventually(enough, timedelta(seconds=samples + 30))
 
     await seen(0.0, BASELINE_S + BAKE_S + 2)
-    quiet, changed = time.time() - BAKE_S - 2, time.time()
-    engine.tighten()
+    quiet = time.time() - BAKE_S - 2
+    changed = await asyncio.to_thread(engine.tighten)
     await seen(changed, BAKE_S + 1)
     query = f'backtest_evaluations_total{{run="{engine.run}"}}'
     ask(query=query, prometheus=prometheus.url, publish=[f"{quiet:.3f}", f"{changed:.3f}"])

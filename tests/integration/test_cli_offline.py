@@ -78,6 +78,7 @@ class TestInit:
             "constitution-service.jwk",
             "gate.jwk",
             "mara.tsk",
+            "olga.tsk",
             "operator.jwk",
             "target.jwk",
             "worker.jwk",
@@ -89,7 +90,7 @@ class TestInit:
         done = constitution("init", "--directory", tmp_path / "a", "--environment", "staging", "--generate")
         printed = json.loads(done.out)
         policy = (tmp_path / "a" / "trust" / "trust.toml").read_text()
-        assert set(printed["fingerprints"]) == {"mara", "alva", "bruno", "chen"}
+        assert set(printed["fingerprints"]) == {"mara", "alva", "bruno", "chen", "olga"}
         assert all(fingerprint in policy for fingerprint in printed["fingerprints"].values())
         assert all(key in policy for key in printed["public_keys"].values())
         assert 'environment = "staging"' in policy
@@ -299,9 +300,9 @@ class TestStreams:
     @pytest.mark.parametrize(
         "locale",
         [
-            {"PYTHONIOENCODING": "ascii"},
+            pytest.param({"PYTHONIOENCODING": "ascii"}, marks=pytest.mark.slow),
             {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
-            {"PYTHONIOENCODING": "latin-1"},
+            pytest.param({"PYTHONIOENCODING": "latin-1"}, marks=pytest.mark.slow),
         ],
         ids=["ascii", "posix", "latin-1"],
     )

@@ -2,10 +2,9 @@
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -22,17 +21,20 @@ from constitution.errors import (
     NotFoundError,
     UnavailableError,
 )
-from constitution.release import Kind
+from constitution.release import Envelope, Kind
 from constitution.trust.attestation import GatePredicate
 from constitution_client.service import ConstitutionServiceClient
-from signatures.openpgp import sign_detached
+from signatures.openpgp import fingerprint_of_key, sign_detached
+from signatures.statements import verify_order
+from tests.gpg import hand
 from tests.helpers import eventually
 from tests.ports import free_port
 from tests.terminal import Terminal
+from tests.unit.openpgp_stubs import stub_on_token
 from tests.world.author import Author
 from tests.world.documents import document
 from tests.world.files import CHECKOUT, ENVIRONMENT, EnvironmentFiles
-from tests.world.processes import Service
+from tests.world.processes import Service, run_constitution
 
 DELIVERED = timedelta(seconds=30)  # the first record of a fresh topic and transactional id takes seconds
 
@@ -61,28 +63,27 @@ def _settings(environment_files: EnvironmentFiles, url: str, namespace: str) -> 
     }
 
 
-def _cli(environment_files: EnvironmentFiles, url: str, namespace: str) -> Constitution:
-    settings = _settings(environment_files, url, namespace)
+def cli(environment_files: EnvironmentFiles, url: str, namespace: str, **besides: str) -> Constitution:
+    settings = _settings(environment_files, url, namespace) | besides
 
     def constitution(*arguments: str | Path, **more: str) -> Done:
-        done = subprocess.run(  # noqa: S603 - our own program
-            [sys.executable, "-m", "constitution_client", *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            check=False,
-            env={name: value for name, value in {**settings, **more}.items() if value},
-            cwd=environment_files.directory,
-            timeout=90,
+        done = Done(
+            *run_constitution(
+                {name: value for name, value in {**settings, **more}.items() if value},
+                *map(str, arguments),
+                directory=environment_files.directory,
+                within=90,
+            )
         )
-        assert "Traceback" not in done.stderr, done.stderr
-        return Done(done.returncode, done.stdout, done.stderr)
+        assert "Traceback" not in done.err, done.err
+        return done
 
     return constitution
 
 
 @pytest.fixture
 def constitution(environment_files: EnvironmentFiles, constitution_service: Service, namespace: str) -> Constitution:
-    return _cli(environment_files, constitution_service.url, namespace)
+    return cli(environment_files, constitution_service.url, namespace)
 
 
 def _signed(environment_files: EnvironmentFiles, name: str, data: bytes) -> tuple[Path, Path]:
@@ -196,8 +197,7 @@ async def test_a_constitution_goes_live_by_hand_as_the_runbook_says(  # noqa: PL
         asked_for = [sys.executable, "-m", "constitution_client", "rollback", "--reason", "x"]
         async with Terminal(asked_for, _settings(environment_files, constitution_service.url, "")) as terminal:
             await terminal.until("Start this rollback?")
-            terminal.type(keys)
-            assert await terminal.end() == code, terminal.sent
+            assert await terminal.answer(keys) == code, terminal.sent
             assert b"Traceback" not in terminal.sent
     planned = constitution("rollback", "--reason", "x", "--bad-generation", "1", "--dry-run")
     assert planned.code == 0, planned.err
@@ -210,6 +210,106 @@ async def test_a_constitution_goes_live_by_hand_as_the_runbook_says(  # noqa: PL
     gone = constitution("current")
     assert (gone.code, gone.out) == (3, "")
     assert "CONSTITUTION_SERVICE_URL" in gone.err
+
+
+async def test_an_author_whose_key_is_on_a_token_asks(
+    environment_files: EnvironmentFiles, constitution: Constitution, author: Author
+) -> None:
+    folder, data = environment_files.directory, document("1.0.0")
+    await author.push(data)
+    unnamed_author = ("change-request", "--id", "CR-9", "--checksum", checksum_of(data), "--reason", "first")
+    unnamed = constitution(*unnamed_author, "--print-statement", "asked")
+    assert unnamed.code == 2
+    assert "--author" in unnamed.err
+    asked = (*unnamed_author, "--author", "mara")
+    with hand(environment_files.tsk("mara")) as mara:
+        written = constitution(*asked, "--print-statement", "asked")
+        assert written.code == 0, written.err
+        assert written.json["checksum"] == checksum_of((folder / "asked").read_bytes())
+        mara.obey(written.json["sign"], folder)
+        elsewhere = mara.sign(_copy(folder / "asked", "another", b"CR-9", b"CR-8"))
+    other = constitution(*asked, "--signature", elsewhere)
+    assert (other.code, other.out) == (1, "")
+    assert "about something else: id" in other.err
+    assert constitution("show", "CR-8").code == 1, "nothing was sent"
+    assert constitution(*asked, "--signature", "asked.sig").code == 0
+    assert constitution("show", "CR-9").json["request"]["author"] == "mara"
+
+
+async def test_a_board_member_whose_key_is_on_a_token_decides(  # noqa: PLR0915 - one story, told in order
+    environment_files: EnvironmentFiles, constitution: Constitution, author: Author
+) -> None:
+    folder, data, update = environment_files.directory, document("1.0.0"), str(uuid4())
+    await author.ask(await author.push(data), "CR-9")
+    bound = ("--checksum", checksum_of(data), "--evidence", await author.evidence(data, "CR-9"))
+    approve = ("approve", "CR-9", *bound, "--update-id", update, "--yes")
+    stub = folder / "keys" / "alva.stub"
+    stub.touch(mode=0o600)
+    certificate = (folder / "trust" / "certificates" / "alva.asc").read_bytes()
+    stub.write_bytes(stub_on_token(environment_files.tsk("alva"), certificate))
+
+    refused = constitution(*approve, "--print", "--key", stub)
+    assert refused.code == 1
+    assert "is on a token" in refused.err
+    assert "use --print-statement" in refused.err
+    assert "about to sign" not in refused.err, "it is refused before anything is shown"
+    assert constitution(*approve, "--print").code == 2, "nobody signs"
+
+    written = constitution(*approve, "--key", stub, "--print-statement", "decision", "--reason", "seen")
+    assert written.code == 0, written.err
+    assert "this is a first release" in written.err, "what is to be signed is shown"
+    fingerprint = fingerprint_of_key(environment_files.tsk("alva"))
+    assert written.json["sign"] == f"gpg --local-user {fingerprint} --detach-sign decision"
+    assert "is not overwritten" in constitution(*approve, "--print-statement", "decision").err
+    denied = constitution("deny", "CR-9", *bound, "--print-statement", "denial", "--reason", "no")
+    assert denied.code == 0, denied.err
+    with hand(environment_files.tsk("alva")) as alva:
+        alva.obey(written.json["sign"], folder)
+        alva.sign(folder / "denial", armor=True)
+    with hand(environment_files.tsk("mara")) as mara:
+        by_mara = mara.sign(_copy(folder / "decision", "same", b"", b""))
+    _copy(folder / "decision", "changed", b"seen", b"SEEN")
+    otherwise = ("approve", "CR-9", *bound, "--update-id", str(uuid4()), "--yes")
+    for reason, arguments in {
+        "no member of the board": (*approve, "--signature", by_mara),
+        "does not match the document": (*approve, "--signature", "decision.sig", "--statement", "changed"),
+        "about something else: decision, plan": (*approve, "--signature", "denial.asc"),
+        "about something else: reason": (*approve, "--signature", "decision.sig", "--reason", "another"),
+        "about something else: plan": (*otherwise, "--signature", "decision.sig"),
+        "does not say which file": (*approve, "--signature", "decision"),
+    }.items():
+        refused = constitution(*arguments, "--print")
+        assert (refused.out, reason in refused.err) == ("", True), (reason, refused.err)
+
+    approvals: list[str | Path] = []
+    for member, by in {"alva": ("--signature", "decision.sig"), "bruno": ("--key", "keys/bruno.tsk")}.items():
+        decided = constitution(*approve, "--print", *by)
+        assert decided.code == 0, decided.err
+        (folder / f"{member}.json").write_text(decided.out)
+        approvals += ["--approval", folder / f"{member}.json"]
+    load = ("load", *bound, "--change-request", "CR-9", "--reason", "first", "--update-id", update)
+    live = constitution(*load, *approvals)
+    assert live.code == 0, live.err
+    assert constitution("show", "1").json["approvers"] == ["alva", "bruno"]
+
+    ordered = constitution("confirm", "1", "--reason", "looked", "--print-statement", "order", "--key", stub)
+    assert ordered.json["step"] == "generation-1", ordered.err
+    with hand(environment_files.tsk("alva")) as alva:
+        alva.obey(ordered.json["sign"], folder)
+    sent = constitution("confirm", "1", "--signature", "order.sig", "--yes")
+    assert sent.code == 0, sent.err
+    envelope = Envelope.model_validate(sent.json)
+    person, predicate = verify_order(envelope, environment_files.trust, datetime.now(UTC))
+    assert (person, predicate.order, predicate.update_id, predicate.reason) == ("alva", "confirm", update, "looked")
+    other = constitution("confirm", "1", "--signature", "order.sig", "--yes", "--reason", "not looked")
+    assert "about something else: reason" in other.err
+
+
+def _copy(file: Path, name: str, old: bytes, new: bytes) -> Path:
+    """Write a copy of a file beside it, with other bytes."""
+    copy = file.with_name(name)
+    copy.write_bytes(file.read_bytes().replace(old, new))
+    return copy
 
 
 async def test_what_is_wrong_is_refused_with_every_problem_and_the_next_command(

@@ -12,9 +12,11 @@ import pytest
 from constitution.api import EvidenceRecord, Lease, LoadRequest
 from constitution.checksum import checksum_of
 from constitution.environment import Strategy
-from constitution.errors import EvidenceError, ForbiddenError, UntrustedError
+from constitution.errors import ConflictError, EvidenceError, ForbiddenError, UntrustedError
 from constitution.release import Envelope, Kind, Standing, Verdict
 from constitution.trust.attestation import GatePredicate, SyncPredicate, TargetReport
+from constitution.trust.hold_rules import step_of_watch
+from services.constitution_service.artifacts.attestations import MAX_ATTESTATIONS
 from signatures.attestations import Attestation, sign_attestation
 from signatures.dsse import envelope_digest
 from signatures.tokens import ClientKey
@@ -167,12 +169,10 @@ async def refused(author: Author, lease: Lease, why: str) -> None:
 async def test_a_release_is_confirmed_only_where_an_assessor_saw_everybody_obey(author: Author) -> None:
     _, lease = await live(author, watch_seconds=0)
     await refused(author, lease, "every target obeys generation 2")
-    earlier = (await author.worker.release(2)).effective_at - timedelta(seconds=1)
     silent = TargetReport(id="engine", state="unreachable", generation=None, checksum=None)
     wrong: Sequence[tuple[SyncPredicate, str]] = (
         ((await author.synced(1)).model_copy(update={"generation": 2}), "update id"),  # of another release, renamed
         (await author.synced(2, checksum=MISSING), "another document"),
-        (await author.synced(2, seen_at=earlier), "older than the release"),
         (await author.synced(2, targets=(silent,)), "engine is unreachable"),
     )
     for predicate, why in wrong:
@@ -196,8 +196,8 @@ async def test_a_watched_release_is_confirmed_only_by_a_watch_as_the_board_signe
         ({"update_id": str(uuid4())}, "update id"),
         ({"published_at": release.effective_at + timedelta(seconds=1)}, "time of publish"),
         ({"test_evidence": MISSING}, "another expected change"),
-        ({"evidence": MISSING}, "watched generation 2 as the board wished"),  # the store has not got it
         ({"ends_at": release.effective_at + timedelta(seconds=30)}, "before its strategy's end"),
+        ({"evidence": MISSING}, "the store has not got the evidence that the watch's ok rests on"),
     )
     for changes, why in wrong:
         await author.attest(await author.watched(2, changes.pop("evidence", blob), **{**whole, **changes}))
@@ -216,6 +216,35 @@ async def test_an_anomaly_that_was_seen_is_not_outvoted_by_a_watch_that_saw_noth
     await author.attest(await author.watched(2, blob, **whole, verdict=Verdict.ANOMALY))
     await author.attest(await author.watched(2, blob, **whole))
     await refused(author, lease, "says anomaly, which its strategy rolls back")
+
+
+async def test_an_anomaly_counts_also_when_what_it_rests_on_was_deleted(author: Author) -> None:
+    _, lease = await live(author)
+    await author.attest(await author.synced(2))
+    release = await author.worker.release(2)
+    blob = await author.assessor.put_blob(b'{"samples": []}')
+    whole = {"strategy": WATCHED, "ends_at": release.effective_at + timedelta(seconds=60)}
+    await author.attest(await author.watched(2, blob, **whole))
+    await author.attest(await author.watched(2, MISSING, **whole, verdict=Verdict.ANOMALY))
+    await refused(author, lease, "says anomaly, which its strategy rolls back")
+
+
+async def test_whoever_has_the_assessor_look_for_ever_fills_nothing(author: Author) -> None:
+    _, lease = await live(author)
+    release = await author.worker.release(2)
+    blob = await author.assessor.put_blob(b'{"samples": []}')
+    await author.attest(await author.synced(2))
+    whole = await author.watched(2, blob, strategy=WATCHED, ends_at=release.effective_at + timedelta(seconds=60))
+    await author.attest(whole)
+    for number in range(2, MAX_ATTESTATIONS):
+        early = {"ends_at": release.effective_at + timedelta(seconds=number / 100)}
+        await author.attest(await author.watched(2, blob, strategy=WATCHED, **early))
+    with pytest.raises(ConflictError, match=f"there are {MAX_ATTESTATIONS} attestations about generation 2"):
+        await author.attest(await author.watched(2, blob, strategy=WATCHED, verdict=Verdict.NO_DATA))
+    await author.attest(whole)
+    assert len(await author.operator.attestations(generation=2)) == MAX_ATTESTATIONS
+    after = await author.stand(2, Standing.CONFIRMED, lease, attested=False)
+    assert after.standings[-1].verdict is Verdict.OK
 
 
 async def test_a_longer_watch_does_not_outvote_a_whole_one_that_its_strategy_rolls_back(author: Author) -> None:
@@ -251,6 +280,40 @@ async def test_an_anomaly_from_after_the_next_release_poisons_nothing(author: Au
     assert after.standing is Standing.POISONED
 
 
+async def test_what_the_strategy_holds_for_a_person_is_confirmed_only_by_a_resume_that_names_this_watch(
+    author: Author,
+) -> None:
+    _, lease = await live(author)
+    await author.attest(await author.synced(2))
+    release = await author.worker.release(2)
+    await author.held_and_resumed(lease.update_id)  # before any watch has said a word
+    await author.worker.accept_order(author.order_request(lease.update_id, "resume", step=step_of_watch(MISSING)))
+    blobs = [await author.assessor.put_blob(f'{{"samples": [{number}]}}'.encode()) for number in range(2)]
+    for number, blob in enumerate(blobs):  # the second looked longer, and is not what the first answer was given for
+        ends_at = release.effective_at + timedelta(seconds=60 + number)
+        said = await author.watched(2, blob, strategy=WATCHED, ends_at=ends_at, verdict=Verdict.CANNOT_TELL)
+        await author.attest(said)
+        await refused(author, lease, "cannot_tell, and nobody has resumed it")
+        resume = author.order_request(lease.update_id, "resume", step=step_of_watch(blob))
+        await author.worker.accept_order(resume)
+    after = await author.stand(2, Standing.CONFIRMED, lease, attested=False)
+    assert (after.standing, after.standings[-1].verdict) == (Standing.CONFIRMED, Verdict.CANNOT_TELL)
+
+
+async def test_what_an_assessor_saw_an_anomaly_of_is_never_only_withdrawn(author: Author) -> None:
+    """Whoever records the undo knows of no anomaly, or does not say so."""
+    await live(author)
+    release = await author.worker.release(2)
+    undo = await author.lease(release.update_id, Kind.ROLLBACK)
+    first = (await author.worker.release(1)).checksum
+    await author.load(author.undoing(undo, 2, first), "undo")
+    blob = await author.assessor.put_blob(b'{"samples": []}')
+    said = await author.watched(2, blob, strategy=WATCHED, verdict=Verdict.ANOMALY, ends_at=release.effective_at)
+    await author.attest(said)
+    after = await author.stand(2, Standing.WITHDRAWN, undo)
+    assert (after.standing, after.standings[-1].verdict) == (Standing.POISONED, Verdict.ANOMALY)
+
+
 async def test_orders_to_promote_stand_for_the_watch_and_orders_to_confirm_for_everything(author: Author) -> None:
     _, lease = await live(author)
     promote = await author.orders(2, "promote", members=("alva",), step=None)
@@ -281,7 +344,7 @@ async def test_enough_orders_to_confirm_need_no_assessor(author: Author) -> None
 async def test_attestations_are_there_for_everybody_to_verify(author: Author) -> None:
     await live(author, watch_seconds=0)
     envelope = await author.attest(await author.synced(2))
-    assert await author.attest(await author.synced(2)) != envelope  # another time
-    assert envelope in await author.operator.attestations(generation=2)
+    assert await author.attest(await author.synced(2)) == envelope
+    assert await author.operator.attestations(generation=2) == [envelope]
     evidence = (await author.worker.release(2)).evidence
     assert len(await author.operator.attestations(evidence=evidence)) == 1

@@ -105,6 +105,8 @@ async def test_a_rollback_takes_the_lease_from_another_update_only_while_what_it
     _, held = await author.publish(author.draft("1.1.0", following(first)), expected_generation=1)
     mine = str(uuid4())
 
+    for generation in (1, 2):
+        await author.ordered(mine, generation)
     late = LeaseRequest(update_id=mine, kind=Kind.ROLLBACK, undoes=1)
     with pytest.raises(NotCurrentError, match=held.update_id):
         await author.worker.acquire_lease(late, key(mine, "lease"))

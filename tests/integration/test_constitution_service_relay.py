@@ -264,7 +264,7 @@ async def test_postgres_cut_off_is_503_then_everything_goes_on(
         await admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
         await admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
 
-        answer = await author.http.get("/v1/constitution")
+        answer = await author.http.get("/v1/constitution", headers={"Cache-Control": "no-cache"})
         refused = await author.http.post("/v1/constitution/lease", json={})
         ready = await author.http.get("/readyz")
         alive = await author.http.get("/healthz")

@@ -294,7 +294,10 @@ async def test_a_reissue_needs_a_signed_override_and_repeats_what_is_live(author
     other = author.approvals(document, kind=Kind.REISSUE, checksum=checksum_of(b"other"), members=("alva",))
     with pytest.raises(NotApprovedError):
         await author.load(request.model_copy(update={"approvals": other}), "other")
-    signed = author.approvals(document, kind=Kind.REISSUE, members=("alva",))
+    alone = author.approvals(document, kind=Kind.REISSUE, members=("alva",))
+    with pytest.raises(NotApprovedError, match="1 more of"):
+        await author.load(request.model_copy(update={"approvals": alone}), "few")
+    signed = author.approvals(document, kind=Kind.REISSUE)
     again = await author.load(request.model_copy(update={"approvals": signed}), "signed")
 
     assert (again.generation, again.checksum) == (2, first.checksum)

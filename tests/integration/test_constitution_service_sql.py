@@ -2,19 +2,22 @@
 
 import asyncio
 import os
+import shutil
 import sys
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import asyncpg
 import pytest
 
+from constitution.receipt import ArchivedFile, ReceiptManifest, ReceiptRequest
 from constitution.release import Kind
 from tests.helpers import eventually
 from tests.resources import Database
 from tests.world.author import Author
 from tests.world.documents import following
-from tests.world.files import CHECKOUT
+from tests.world.files import CHECKOUT, ENVIRONMENT
 
 APPEND_ONLY = (
     "artifacts",
@@ -31,6 +34,11 @@ APPEND_ONLY = (
     "lost_generations",
     "update_states",
     "closed_change_requests",
+    "orders",
+    "audit_chain",
+    "audit_heads",
+    "trust_versions",
+    "receipts",
 )
 REFUSED = (asyncpg.InsufficientPrivilegeError, asyncpg.IntegrityConstraintViolationError)
 
@@ -45,6 +53,9 @@ async def history(author: Author, database: Database) -> None:
     denied = await author.ask(first.checksum or "")
     await author.deny(denied, first.checksum)
     await author.delivered(2)
+    file = ArchivedFile(path="README.md", sha256=first.checksum or "", size=1)
+    manifest = ReceiptManifest(environment=ENVIRONMENT, generation=1, files=(file,))
+    await author.worker.seal_receipt(1, ReceiptRequest(manifest=manifest))
     owner = await asyncpg.connect(database.owner_url)
     try:
         await eventually(lambda: owner.fetchval("SELECT count(*) = 4 FROM stored_records"))
@@ -115,3 +126,23 @@ async def test_migrations_can_be_run_again_and_by_several_at_once(database: Data
     for run in runs:
         output, _ = await run.communicate()
         assert run.returncode == 0, output.decode()
+
+
+@pytest.mark.parametrize("name", ["a, b", "O'Brien", "50% #1 [x]*"])
+async def test_migrations_lie_in_a_folder_of_any_name(database: Database, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    shutil.copytree(CHECKOUT / "deploy" / "sql" / "migrations", folder)
+    environment = {
+        "PATH": os.environ["PATH"],
+        "DATABASE_MIGRATION_URL": database.owner_url,
+        "MIGRATIONS_DIRECTORY": str(folder),
+    }
+    run = await asyncio.create_subprocess_exec(
+        *[sys.executable, "-m", "services.constitution_service.migrate"],
+        env=environment,
+        cwd=CHECKOUT,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await run.communicate()
+    assert run.returncode == 0, output.decode()

@@ -13,8 +13,6 @@ from constitution.release import Kind, Standing, Verdict
 from tests.world.author import Author
 from tests.world.documents import following
 
-MISSING = "sha256:" + "0" * 64
-
 
 async def undone(author: Author, *, confirmed: bool) -> tuple[LoadResult, LoadResult]:
     """Generation 1 is confirmed, 2 is live."""
@@ -44,7 +42,6 @@ async def test_only_an_anomaly_of_this_very_release_that_an_assessor_saw_poisons
     await author.load(author.undoing(lease, 2, first.checksum), "undo")
     later = (await author.worker.release(2)).effective_at + timedelta(seconds=1)
     await author.anomaly(1)
-    await author.attest(await author.watched(2, MISSING, verdict=Verdict.ANOMALY))
     wrong: tuple[dict[str, Any], ...] = (
         {},
         {"update_id": str(uuid4())},

@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 
 import httpx
+import pytest
 
 from services.common.limits import HELD
 from tests.helpers import eventually
@@ -22,6 +23,7 @@ def heavy(author: Author) -> bytes:
     return author.draft("1.0.0", rules=[{"id": f"rule-{n}", **rule} for n in range(200)])
 
 
+@pytest.mark.slow
 async def test_a_crowd_of_strangers_is_sent_away_and_nobody_with_a_token_waits_behind_it(author: Author) -> None:
     document = heavy(author)
     answers: list[httpx.Response] = []

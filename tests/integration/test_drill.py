@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.world.files import CHECKOUT
 
 
@@ -52,6 +54,7 @@ def test_a_drill_that_is_interrupted_leaves_nothing(tmp_path: Path) -> None:
     assert processes_of(home) == []
 
 
+@pytest.mark.slow
 def test_a_drill_takes_no_folder_that_is_in_use(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("mine")

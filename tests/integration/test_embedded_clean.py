@@ -13,7 +13,7 @@ from deploy.embedded.control import StackError
 from deploy.embedded.leftovers import marked
 from deploy.embedded.stack import IN_USE, Stack
 from deploy.embedded.stack_directory import CHECKOUT
-from tests.integration.test_embedded_supervision import stack_id
+from tests.integration.supervised import stack_id
 
 
 @pytest.fixture

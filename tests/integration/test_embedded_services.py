@@ -1,6 +1,10 @@
-"""Our own services in the stack: they come up on the real servers, and each knows only what it needs."""
+"""A stack with everything: under any folder's name it comes up, each process knows what it needs, none outlives it.
 
-import os
+The tests share it, in this order; the last one kills it.
+"""
+
+import json
+import subprocess
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -17,8 +21,8 @@ from constitution.environment import Environment
 from constitution.names import Names
 from deploy.embedded.catalogue import ALL_NAMES
 from deploy.embedded.stack import Stack
-from deploy.embedded.stack_directory import CHECKOUT
 from tests.helpers import eventually, eventually_sync
+from tests.integration.supervised import GONE, alive, family, nothing_left, supervisor
 
 # Fourteen processes on two busy cores.
 pytestmark = pytest.mark.timeout(300)
@@ -50,9 +54,16 @@ OURS = KNOWN_BY["KAFKA_PASSWORD"] | {"assessor"}
 
 
 @pytest.fixture(scope="module")
-def whole() -> Iterator[Stack]:
-    """A stack with everything."""
-    stack = Stack(CHECKOUT / "var" / f"test-services-{os.getpid()}", environment={})
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the stack's folder is, and nothing else may be."""
+    return tmp_path_factory.mktemp("whole")
+
+
+@pytest.fixture(scope="module")
+def whole(folder: Path) -> Iterator[Stack]:
+    """A stack with everything, in a folder whose name each program could split, expand or read in another encoding."""
+    directory = folder / "st*r[1] {a,b}" / r"Zoë, O'Brien ${HOME} 50%41 #1 ?x co:lon \"q" / "var"
+    stack = Stack(directory, environment={})
     stack.start()
     yield stack
     stack.erase()
@@ -62,6 +73,26 @@ def environment_of(stack: Stack, name: str) -> dict[str, str]:
     pid = next(status.pid for status in stack.status() if status.name == name)
     words = Path(f"/proc/{pid}/environ").read_text().split("\0")
     return dict(word.split("=", 1) for word in words if "=" in word)
+
+
+class TestAnyFolder:
+    @pytest.mark.slow
+    def test_nothing_is_written_elsewhere(self, whole: Stack, folder: Path) -> None:
+        assert [path.name for path in folder.iterdir()] == ["st*r[1] {a,b}"]
+        directory = whole.directory
+        assert list(directory.parent.iterdir()) == [directory]
+        assert (directory / "temporal" / "temporal.sqlite").exists()
+        assert (directory / "kafka" / "log" / "meta.properties").exists()
+        assert (directory / "valkey" / "appendonlydir").exists()
+        assert (directory / "prometheus" / "data").exists()
+
+    def test_a_shell_reads_its_settings(self, whole: Stack) -> None:
+        script = 'set -a; source "$0"; printenv PROMETHEUS_TARGETS REDIS_URL'
+        command = ["bash", "-euc", script, str(whole.directory / "stack.env")]
+        shown = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - our own file
+        settings = whole.settings()
+        assert shown.stdout.splitlines() == [settings["PROMETHEUS_TARGETS"], settings["REDIS_URL"]]
+        assert Path(settings["PROMETHEUS_TARGETS"]).is_dir()
 
 
 class TestServices:
@@ -127,3 +158,22 @@ class TestServices:
         whole.restart("policy-engine-2")
         assert whole.settings() == before
         assert all(status.healthy for status in whole.status())
+
+
+class TestProcesses:
+    def test_no_argument_list_holds_a_password(self, whole: Stack) -> None:
+        state = json.loads((whole.directory / "run" / "state.json").read_text())
+        assert len(state["secrets"]) >= 6
+        arguments = " ".join(" ".join(process.cmdline()) for process in family(whole))
+        assert "kafka.Kafka" in arguments
+        assert [name for name, secret in state["secrets"].items() if secret in arguments] == []
+
+    def test_sigkill_of_the_supervisor_leaves_no_process_of_any_server(self, whole: Stack) -> None:
+        processes = family(whole)
+        servers = {"java", "node", "postgres", "temporal", "prometheus", "valkey-server"}
+        assert servers <= set(alive(processes))
+        assert len([name for name in alive(processes) if name.startswith("python")]) >= len(OURS)
+        supervisor(whole).kill()
+        eventually_sync(lambda: alive(processes) == [], GONE)
+        assert nothing_left(whole.directory)
+        whole.stop()

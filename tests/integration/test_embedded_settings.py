@@ -54,12 +54,14 @@ class TestAServerOfTheUser:
                 Stack(stack.directory, ["valkey"], environment=theirs).start()
             assert (states(stack), stack.settings()) == ([("valkey", "running")], before)
 
+    @pytest.mark.slow
     def test_is_not_exchanged_while_others_run_with_it(self, tmp_path: Path, theirs: dict[str, str]) -> None:
         with Stack(tmp_path / "stack", ["valkey", "temporal"], environment=theirs) as stack:
             another = {"REDIS_URL": "redis://127.0.0.1:1/0"}
             with pytest.raises(StackError, match="another valkey than REDIS_URL names now; make down"):
                 Stack(stack.directory, ["valkey"], environment=another).start()
 
+    @pytest.mark.slow
     def test_is_left_for_the_stacks_own_when_that_is_asked_for(self, tmp_path: Path, theirs: dict[str, str]) -> None:
         stack = Stack(tmp_path / "stack", ["valkey"], environment=theirs)
         with stack, pytest.raises(StackError, match="runs with your own valkey; make down"):
@@ -69,10 +71,16 @@ class TestAServerOfTheUser:
             assert states(stack) == [("valkey", "running")]
 
 
-def test_a_database_that_nobody_migrated_is_refused_at_once_with_the_command(tmp_path: Path) -> None:
-    with Stack(tmp_path / "theirs", ["postgres"], environment={}) as theirs:
-        mine = {"DATABASE_URL": theirs.settings()["DATABASE_ADMIN_URL"]}
-        began = datetime.now(UTC)
-        with pytest.raises(StackError, match=r"no schema of ours: run DATABASE_MIGRATION_URL="):
-            Stack(tmp_path / "stack", ["constitution-service"], environment=mine).start()
-        assert datetime.now(UTC) - began < patience(timedelta(seconds=60))  # a service that is not ready waits for 90 s
+def test_a_database_that_nobody_migrated_is_refused_at_once_with_the_command(
+    *,
+    tmp_path: Path,
+    postgres_settings: dict[str, str],
+    valkey_settings: dict[str, str],
+    kafka: dict[str, str],
+) -> None:
+    servers = {"REDIS_URL": valkey_settings["REDIS_URL"], **kafka}  # nothing but the service itself has to start
+    mine = servers | {"DATABASE_URL": postgres_settings["DATABASE_ADMIN_URL"]}
+    began = datetime.now(UTC)
+    with pytest.raises(StackError, match=r"no schema of ours: run DATABASE_MIGRATION_URL="):
+        Stack(tmp_path / "stack", ["constitution-service"], environment=mine).start()
+    assert datetime.now(UTC) - began < patience(timedelta(seconds=60))  # a service that is not ready waits for 90 s

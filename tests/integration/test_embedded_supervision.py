@@ -1,4 +1,7 @@
-"""One supervisor owns every server: nothing outlives it, and it hides nothing."""
+"""One supervisor owns every server: nothing outlives it, and it hides nothing.
+
+Here with the servers that start fastest; test_embedded_services.py shows it of a stack with everything.
+"""
 
 import json
 import secrets
@@ -7,7 +10,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 
 import asyncpg
@@ -20,14 +22,10 @@ from temporalio.client import Client
 
 from deploy.embedded.control import NotRunning, StackError
 from deploy.embedded.kafka import client_configuration
-from deploy.embedded.leftovers import marked
 from deploy.embedded.stack import Stack
 from deploy.embedded.stack_directory import CHECKOUT
 from tests.helpers import eventually_sync
-
-# The guardian gives servers 5 s to stop in order; a busy machine needs the rest.
-GONE = timedelta(seconds=30)
-INFRASTRUCTURE = ("temporal", "postgres", "valkey", "kafka", "prometheus", "slack-emulator")
+from tests.integration.supervised import GONE, alive, family, nothing_left, supervisor
 
 
 @pytest.fixture
@@ -46,37 +44,6 @@ def _nothing_outside(tmp_path: Path) -> Iterator[None]:
         Stack(tmp_path / name, environment={}).erase()
 
 
-def supervisor(stack: Stack) -> psutil.Process:
-    assert stack._supervisor is not None
-    return psutil.Process(stack._supervisor.pid)
-
-
-def family(stack: Stack) -> list[psutil.Process]:
-    """The supervisor and everything below it, the guardian included."""
-    root = supervisor(stack)
-    return [root, *root.children(recursive=True)]
-
-
-def alive(processes: list[psutil.Process]) -> list[str]:
-    found = []
-    for process in processes:
-        try:
-            if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(Path(process.exe()).name)  # node renames its main thread
-        except psutil.NoSuchProcess:
-            continue
-    return found
-
-
-def stack_id(directory: Path) -> str:
-    state: dict[str, str] = json.loads((directory / "run" / "state.json").read_text())
-    return state["stack_id"]
-
-
-def nothing_left(directory: Path) -> bool:
-    return not marked(f"{stack_id(directory)}:")
-
-
 def command_line(*arguments: str, directory: Path) -> list[str]:
     return [sys.executable, "-m", "deploy.embedded", *arguments, "--directory", str(directory)]
 
@@ -88,16 +55,6 @@ def run(*arguments: str, directory: Path) -> "subprocess.CompletedProcess[str]":
 
 
 class TestDeathOfTheSupervisor:
-    def test_sigkill_leaves_no_process_of_any_server(self, tmp_path: Path) -> None:
-        stack = Stack(tmp_path / "var", INFRASTRUCTURE, environment={})
-        stack.start()
-        processes = family(stack)
-        assert {"java", "node", "postgres", "temporal", "prometheus", "valkey-server"} <= set(alive(processes))
-        supervisor(stack).kill()
-        eventually_sync(lambda: alive(processes) == [], GONE)
-        assert nothing_left(stack.directory)
-        stack.stop()
-
     @pytest.mark.slow
     def test_sigkill_also_ends_a_server_that_does_not_react(self, stack: Stack) -> None:
         stack.start()
@@ -123,6 +80,7 @@ class TestDeathOfTheSupervisor:
         finally:
             successor.stop()
 
+    @pytest.mark.slow
     def test_the_servers_end_with_the_program_that_started_them(self, tmp_path: Path) -> None:
         directory = tmp_path / "var"
         program = (
@@ -138,6 +96,7 @@ class TestDeathOfTheSupervisor:
 
 
 class TestInterruptedStart:
+    @pytest.mark.slow
     def test_ctrl_c_during_the_start_leaves_nothing(self, tmp_path: Path) -> None:
         directory = tmp_path / "var"
         starting = subprocess.Popen(  # noqa: S603
@@ -170,6 +129,7 @@ class TestInterruptedStart:
 
 
 class TestCrashOfOneServer:
+    @pytest.mark.slow
     def test_status_names_it_and_nothing_restarts_it(self, stack: Stack) -> None:
         stack.start("valkey", "postgres")
         stack.kill("valkey")
@@ -184,6 +144,7 @@ class TestCrashOfOneServer:
         with pytest.raises(StackError, match="valkey is dead"):
             stack.start("valkey")
 
+    @pytest.mark.slow
     def test_restart_keeps_port_password_and_data(self, stack: Stack) -> None:
         stack.start()
         before = stack.settings()
@@ -216,6 +177,7 @@ class TestCrashOfOneServer:
             again = await Client.connect(before["TEMPORAL_ADDRESS"])
             assert (await again.get_workflow_handle("kept").describe()).run_id == started.result_run_id
 
+    @pytest.mark.slow
     def test_a_server_that_runs_but_does_not_answer_is_ill(self, stack: Stack) -> None:
         stack.start()
         stack.kill("valkey", signal.SIGSTOP)
@@ -240,6 +202,7 @@ class TestStarting:
         assert alive(processes) == []
         assert nothing_left(stack.directory)
 
+    @pytest.mark.slow
     def test_a_start_during_a_stop_waits_for_it(self, stack: Stack) -> None:
         stack.start("valkey", "postgres")
         before = stack.settings()
@@ -255,6 +218,7 @@ class TestStarting:
             stopping.join()
             successor.stop()
 
+    @pytest.mark.slow
     def test_two_stacks_start_side_by_side(self, tmp_path: Path) -> None:
         stacks = [Stack(tmp_path / name, ("valkey", "postgres"), environment={}) for name in ("one", "two")]
         threads = [threading.Thread(target=stack.start) for stack in stacks]
@@ -277,24 +241,6 @@ class TestStarting:
         with Stack(directory, ("valkey",), environment={}) as stack:
             assert [status.state for status in stack.status()] == ["running"]
 
-    def test_a_directory_with_any_name_works_and_a_shell_reads_its_settings(self, tmp_path: Path) -> None:
-        directory = tmp_path / "st*r[1] {a,b}" / r"Zoë, O'Brien ${HOME} 50%41 #1 ?x co:lon \"q" / "var"
-        with Stack(directory, INFRASTRUCTURE, environment={}) as stack:
-            assert {status.state for status in stack.status()} == {"running"}
-            assert [path.name for path in tmp_path.iterdir()] == ["st*r[1] {a,b}"]  # nothing was written elsewhere
-            assert list(directory.parent.iterdir()) == [directory]
-            assert (directory / "temporal" / "temporal.sqlite").exists()
-            assert (directory / "kafka" / "log" / "meta.properties").exists()
-            assert (directory / "valkey" / "appendonlydir").exists()
-            assert (directory / "prometheus" / "data").exists()
-            script = 'set -a; source "$0"; printenv PROMETHEUS_TARGETS REDIS_URL'
-            command = ["bash", "-euc", script, str(directory / "stack.env")]
-            shown = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - our own file
-            settings = stack.settings()
-            assert shown.stdout.splitlines() == [settings["PROMETHEUS_TARGETS"], settings["REDIS_URL"]]
-            assert Path(settings["PROMETHEUS_TARGETS"]).is_dir()
-        stack.erase()
-
     def test_a_server_of_the_user_is_used_instead(self, stack: Stack, tmp_path: Path) -> None:
         stack.start()
         given = {"REDIS_URL": stack.settings()["REDIS_URL"]}
@@ -311,14 +257,7 @@ class TestStarting:
 
 
 class TestSecrets:
-    def test_no_argument_list_holds_a_password(self, tmp_path: Path) -> None:
-        with Stack(tmp_path / "var", INFRASTRUCTURE, environment={}) as stack:
-            state = json.loads((stack.directory / "run" / "state.json").read_text())
-            assert len(state["secrets"]) >= 6
-            arguments = " ".join(" ".join(process.cmdline()) for process in family(stack))
-            assert "kafka.Kafka" in arguments
-            assert [name for name, secret in state["secrets"].items() if secret in arguments] == []
-
+    @pytest.mark.slow
     def test_files_with_passwords_are_private(self, stack: Stack) -> None:
         stack.start("valkey", "postgres", "slack-emulator")
         known = json.loads((stack.directory / "run" / "state.json").read_text())["secrets"].values()
@@ -338,6 +277,7 @@ class TestSecrets:
             "0o600",
         ]
 
+    @pytest.mark.slow
     def test_nothing_of_the_callers_environment_reaches_a_server(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -31,6 +31,7 @@ def start(directory: Path, umask: int) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, cwd=CHECKOUT, umask=umask, capture_output=True, text=True, check=False)  # noqa: S603
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("umask", [0o077, 0o027])
 def test_a_stack_starts_under_a_closed_umask_and_again_under_an_open_one(directory: Path, umask: int) -> None:
     for mask in (umask, 0o022):
@@ -38,6 +39,7 @@ def test_a_stack_starts_under_a_closed_umask_and_again_under_an_open_one(directo
         assert (started.returncode, started.stdout) == (0, "running\n"), started.stderr
 
 
+@pytest.mark.slow
 def test_a_folder_that_was_left_closed_is_opened(directory: Path) -> None:
     directory.parent.chmod(0o700)
     if os.geteuid() == 0:

@@ -50,6 +50,7 @@ async def codes(once: Callable[[], Awaitable[int]], starts: int, at_once: int = 
     return Counter(await asyncio.gather(*(in_turn() for _ in range(starts))))
 
 
+@pytest.mark.slow
 @few_and_many
 async def test_a_worker_that_polls_ends_with_0_at_sigterm(worker_settings: dict[str, str], starts: int) -> None:
     async def once() -> int:
@@ -66,7 +67,7 @@ async def test_a_worker_that_polls_ends_with_0_at_sigterm(worker_settings: dict[
     assert await codes(once, starts) == {0: starts}
 
 
-@few_and_many
+@pytest.mark.parametrize("starts", [2, pytest.param(50, marks=pytest.mark.slow)])  # it has not used the core yet
 async def test_a_worker_with_bad_settings_ends_with_2(worker_settings: dict[str, str], starts: int) -> None:
     async def once() -> int:
         return await code_of(await start(worker_settings | {"METRICS_PORT": "0"}, str(CHECKOUT / "worker.py")))
@@ -92,6 +93,7 @@ async def test_a_worker_without_temporal_gives_up_with_1(worker_settings: dict[s
     assert await codes(once, 50, WAITING) == {1: 50}
 
 
+@pytest.mark.slow
 @few_and_many
 async def test_the_demo_with_a_wrong_argument_ends_with_2(tmp_path: Path, starts: int) -> None:
     async def once() -> int:

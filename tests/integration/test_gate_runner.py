@@ -45,10 +45,13 @@ async def run(gate: Path, scratch: Path, *, seconds: float = 30, lines: list[str
     )
 
 
-async def test_a_passing_gate_is_evidence(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["scratch", "50% #1 [x]*", "a, b O'Brien ::Zoë"])
+async def test_a_passing_gate_is_evidence_in_a_folder_of_any_name(tmp_path: Path, name: str) -> None:
     lines: list[str] = []
-    gate = make_gate(tmp_path)
-    report = await run(gate, tmp_path, lines=lines)
+    folder = tmp_path / name
+    folder.mkdir()
+    gate = make_gate(folder)
+    report = await run(gate, folder, lines=lines)
     report.require()
     assert report.passed
     assert report.checksum == checksum_of(DOCUMENT)
@@ -74,7 +77,7 @@ async def test_a_passing_gate_is_evidence(tmp_path: Path) -> None:
         ("def test_x(): os.kill(os.getpid(), 9)", "gate-broken", "no results"),
     ],
 )
-@pytest.mark.parametrize("suite", ["policy", "chaos"])
+@pytest.mark.parametrize("suite", ["policy", pytest.param("chaos", marks=pytest.mark.slow)])
 async def test_anything_but_passed_is_refused(tmp_path: Path, suite: str, body: str, code: str, words: str) -> None:
     report = await run(make_gate(tmp_path, **{suite: body}), tmp_path)
     assert not report.passed

@@ -24,18 +24,24 @@ from constitution.names import Names
 from services.common.answers import HELD
 from services.common.deadlines import TAKE_TIMEOUT
 from tests.helpers import eventually
+from tests.machine import pace, patience
 from tests.resources import Database
 from tests.world.author import Author
 from tests.world.processes import Service
 
-PATIENCE = 3.0  # seconds for an answer of /healthz; as a probe of an orchestrator has
+PATIENCE = timedelta(seconds=3)  # for an answer of /healthz on a machine like ours; as a probe of an orchestrator has
+STARVED = 2.0
+"""So much slower than usual, a machine may keep the processor from the relay for as long as its lease lasts."""
 CROWD = 700  # more than the 512 threads of obstore's runtime
 UNKNOWN = "{" + ",".join(f'"k{n:06d}":0' for n in range(4 * 1024 * 1024 // 12)) + "}"
 
 
 @asynccontextmanager
 async def undisturbed(service: Service, database: Database) -> AsyncIterator[None]:
-    """The block delays no answer of ``/healthz`` beyond ``PATIENCE``, and costs the relay no election."""
+    """The block delays no answer of ``/healthz`` beyond ``PATIENCE``, and costs the relay no election.
+
+    Where other work keeps the machine busy, an answer has more time, and the relay must be elected in the end.
+    """
     connection = await asyncpg.connect(database.url)
     late: list[str] = []
     done = threading.Event()
@@ -46,7 +52,7 @@ async def undisturbed(service: Service, database: Database) -> AsyncIterator[Non
         return found
 
     def look() -> None:  # in a thread of its own: the callers keep the test's event loop busy
-        with httpx.Client(base_url=service.url, timeout=PATIENCE) as http:
+        with httpx.Client(base_url=service.url, timeout=patience(PATIENCE).total_seconds()) as http:
             while not done.wait(0.05):
                 try:
                     assert http.get("/healthz", headers={"Connection": "close"}).status_code == 200
@@ -62,14 +68,21 @@ async def undisturbed(service: Service, database: Database) -> AsyncIterator[Non
             done.set()
             await looking
         assert not late
-        assert await eventually(epoch) == before
+        after = await eventually(epoch)
+        assert after == before or pace() > STARVED
     finally:
         await connection.close()
 
 
 @pytest.mark.parametrize(
     ("media_type", "status"),
-    [("application/octet-stream", 413), ("text/plain", 413), ("application/json", 413), ("multipart/form-data", 422)],
+    [
+        ("application/json", 413),
+        ("multipart/form-data", 422),
+        # A route that takes no file treats every other media type as this one.
+        ("application/octet-stream", 413),
+        pytest.param("text/plain", 413, marks=pytest.mark.slow),
+    ],
 )
 async def test_megabytes_of_unknown_keys_are_refused_whatever_their_media_type(
     constitution_service: Service, database: Database, media_type: str, status: int
@@ -103,9 +116,8 @@ async def test_head_and_a_slash_at_the_end(author: Author) -> None:
     assert (await author.http.get("/v1/constitution/")).status_code == 404
 
 
-@pytest.mark.parametrize(
-    "damage", ["a pipe", *(pytest.param(one, marks=pytest.mark.slow) for one in ("a link to a pipe", "a device"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", ["a pipe", "a link to a pipe", "a device"])
 async def test_what_is_no_regular_file_in_the_store_costs_no_thread(
     author: Author,
     constitution_service: Service,
@@ -157,7 +169,10 @@ def replace(path: Path, damage: str) -> None:
         path.symlink_to(pipe)
 
 
-@pytest.mark.parametrize("size", [5 * 1024 * 1024, 15 * 1024 * 1024, MAX_VALUE - 1000])
+@pytest.mark.parametrize(
+    "size",
+    [*(pytest.param(mebibytes * 1024 * 1024, marks=pytest.mark.slow) for mebibytes in (5, 15)), MAX_VALUE - 1000],
+)
 @pytest.mark.parametrize("shape", ["keys", "items"])
 async def test_a_costly_value_in_redis_delays_no_read(
     *,
@@ -176,7 +191,7 @@ async def test_a_costly_value_in_redis_delays_no_read(
     async with undisturbed(constitution_service, database), Redis.from_url(redis_url) as writer:
         for _ in range(5):
             await writer.set(names.redis_current(), value)
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(patience(PATIENCE).total_seconds()):
                 assert await author.worker.current() == genuine
 
 
@@ -198,13 +213,14 @@ async def test_half_sent_requests_end_and_keep_nobody_out(constitution_service: 
         return await reader.read()
 
     async with undisturbed(constitution_service, database):
-        async with asyncio.timeout(timedelta(seconds=40).total_seconds()):
+        async with asyncio.timeout(patience(timedelta(seconds=40)).total_seconds()):
             ended = await asyncio.gather(*(half(head) for head in heads * 200))
         for writer in writers:
             writer.close()
     assert set(ended) == {b""}
 
 
+@pytest.mark.slow
 async def test_answers_that_nobody_takes_fill_no_memory_and_end(
     author: Author, constitution_service: Service, database: Database
 ) -> None:

@@ -7,6 +7,7 @@ between the two (`Wire`), on the topic, or in the cache: what a `Forger` has sig
 import json
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -391,6 +392,29 @@ class TestStalenessAndExpiry:
 
         await eventually(is_live)
 
+    async def test_what_the_service_knew_long_ago_is_a_contact_of_then(
+        self, start_engine: StartEngine, wire: Wire, live: CurrentConstitution, no_kafka: dict[str, str]
+    ) -> None:
+        wire.be(replace(saying(live, etag='"of then"'), age="30"))
+        engine = await start_engine(MAX_STALENESS_SECONDS="10", **no_kafka).healthy()
+
+        async def state(expected: str) -> bool:
+            return (await engine.policy()).state == expected
+
+        await eventually(lambda: state("stale"))
+        await obeys(engine, live)
+        asked = len(wire.requests)
+        await eventually(lambda: len(wire.requests) > asked + 3)  # 304s of the same age
+        assert (await engine.policy()).state == "stale"
+        wire.repair()
+        await eventually(lambda: state("live"))
+        wire.be(replace(saying(live), age="-1"))
+
+        async def says_so() -> bool:
+            return "Age is no number" in str((await engine.policy()).last_error)
+
+        await eventually(says_so)
+
     async def test_a_silent_service_denies_by_setting(
         self,
         start_engine: StartEngine,
@@ -413,11 +437,19 @@ class TestStalenessAndExpiry:
             shared_environment.service.send(signal.SIGCONT)
 
     @pytest.mark.parametrize(
-        ("setting", "decision", "reason"), [("enforce", "allow", "rule"), ("deny", "deny", "expired")]
+        ("signed", "setting", "decision", "reason"),
+        [
+            ({}, "enforce", "deny", "expired"),
+            ({"on_expiry": "enforce"}, "enforce", "allow", "rule"),
+            ({"on_expiry": "require_approval"}, "enforce", "require_approval", "expired"),
+            ({"expiry_grace": 3600}, "enforce", "allow", "rule"),
+            ({"on_expiry": "enforce", "expiry_grace": 3600}, "deny", "deny", "expired"),
+        ],
     )
     async def test_expired_while_live(
         self,
         *,
+        signed: dict[str, Any],
         setting: str,
         decision: str,
         reason: str,
@@ -429,7 +461,7 @@ class TestStalenessAndExpiry:
         no_kafka: dict[str, str],
     ) -> None:
         """The service releases nothing that is about to expire: instead of 90 days, the test signs with its key."""
-        text = document("9.0.0", expires_at=soon(seconds=6))
+        text = document("9.0.0", expires_at=soon(seconds=6), **signed)
         wire.be(saying(forger.current(live.generation + 1, text)))
         engine = await start_engine(EXPIRED_ACTION=setting, **no_kafka).ready()
 
@@ -493,6 +525,45 @@ class TestAsking:
             decisions.add(answer["decision"])
         assert decisions == {"allow", "deny", "require_approval"}
         assert await engine.metric("policy_engine_cel_errors_total") == 1
+
+    async def test_the_short_way_and_the_long_one_give_the_same_answer(
+        self, engine: Service, http: httpx.AsyncClient
+    ) -> None:
+        async def pieces() -> AsyncIterator[bytes]:  # a body without a length is the long way's
+            yield json.dumps(question).encode()
+
+        for question in (
+            {"tenant": "global", "action": "read", "time": NOON},
+            {"tenant": "global", "action": "write", "amount": 3, "prompt": "\u00fc\n", "time": NOON},
+        ):
+            short = await http.post(f"{engine.url}/v1/evaluate", json=question)
+            long = await http.post(
+                f"{engine.url}/v1/evaluate", content=pieces(), headers={"Content-Type": "application/json"}
+            )
+            assert (short.status_code, short.content) == (200, long.content)
+            kept = ({k: v for k, v in answer.headers.items() if k != "date"} for answer in (short, long))
+            assert next(kept) == next(kept)
+        counted = await engine.metric("http_requests_total", method="POST", route="/v1/evaluate", status="200")
+        assert counted == 4
+        assert await engine.metric("policy_engine_evaluations_total") == 4
+        assert await engine.metric("policy_engine_recorded_requests") == 4
+
+    async def test_a_batch_is_decided_by_one_release_in_order(
+        self, engine: Service, http: httpx.AsyncClient, author: Author
+    ) -> None:
+        questions = [{"tenant": "global", "action": action, "time": NOON} for action in ("read", "write", "read")]
+        single = [(await http.post(f"{engine.url}/v1/evaluate", json=question)).json() for question in questions]
+        batch = await http.post(f"{engine.url}/v1/evaluate/batch", json={"requests": questions})
+        assert batch.json() == {"answers": single}
+        assert await engine.metric("policy_engine_evaluations_total", tenant="global") == 6
+        probe = {"requests": [questions[0], {**questions[0], "tenant": "runbook-probe"}]}
+        assert (await http.post(f"{engine.url}/v1/evaluate/batch", json=probe)).status_code == 403
+        allowed = await http.post(f"{engine.url}/v1/evaluate/batch", json=probe, headers=author.files.bearer("probe"))
+        assert [answer["decision"] for answer in allowed.json()["answers"]] == ["allow", "allow"]
+        refusals: tuple[list[Any], ...] = ([], [questions[0]] * 257, [{"tenant": "global"}])
+        for refused in refusals:
+            assert (await http.post(f"{engine.url}/v1/evaluate/batch", json={"requests": refused})).status_code == 422
+        assert await engine.metric("policy_engine_recorded_requests") == 7
 
     async def test_counts_by_decision_severity_and_configured_tenant(
         self, engine: Service, http: httpx.AsyncClient, author: Author
@@ -604,6 +675,7 @@ class TestAsking:
 
             await eventually(seen)
 
+    @pytest.mark.slow
     async def test_is_fast(
         self, http: httpx.AsyncClient, start_engine: StartEngine, author: Author, no_kafka: dict[str, str]
     ) -> None:

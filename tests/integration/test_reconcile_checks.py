@@ -99,7 +99,7 @@ async def test_an_event_that_the_service_key_signed_for_another_environment_prov
     key = load_statement_key(environment_files.directory / "keys" / "constitution-service.jwk", environment_files.trust)
     release = verify_release(Envelope.model_validate(genuine["statement"]), environment_files.trust)
     elsewhere = release.model_copy(update={"environment": "elsewhere", "generation": 2})
-    statement = key.sign(elsewhere).model_dump(mode="json")
+    statement = key.sign(elsewhere, environment_files.trust).model_dump(mode="json")
     event = json.dumps(genuine | {"generation": 2, "statement": statement}).encode()
     producer = Producer(kafka_configuration)
     producer.produce(names.topic_updated(), event, key=b"global", headers={"ce_id": b"elsewhere"}, partition=0)

@@ -61,6 +61,7 @@ def silent_server() -> Iterator[str]:
         yield f"127.0.0.1:{silent.getsockname()[1]}"
 
 
+@pytest.mark.slow
 async def test_apply_that_applies_nothing_is_no_success_and_says_why(disaster: Disaster) -> None:
     author = disaster.author
     await author.confirmed(author.draft("1.0.0"), expected_generation=0)
@@ -148,6 +149,7 @@ async def test_a_confirmation_that_comes_back_late_does_not_make_good_what_was_u
     assert (await author.worker.release(1)).standing is Standing.CONFIRMED
 
 
+@pytest.mark.slow
 async def test_an_author_who_has_left_does_not_keep_their_releases_from_coming_back(
     disaster: Disaster, environment_files: EnvironmentFiles
 ) -> None:
@@ -170,6 +172,7 @@ async def test_an_author_who_has_left_does_not_keep_their_releases_from_coming_b
     assert (await disaster.author.worker.change_request(change_request)).request.author == "mara"
 
 
+@pytest.mark.slow
 async def test_a_gap_in_the_records_hides_nothing_that_lies_beyond_it(disaster: Disaster) -> None:
     author = disaster.author
     restored = await story(disaster)
@@ -247,6 +250,7 @@ async def test_what_an_event_says_beside_its_statement_is_not_taken_for_history(
     assert min(event.offset for event in delivered.delivery.events) >= 3
 
 
+@pytest.mark.slow
 async def test_a_damaged_record_is_found_and_written_again(disaster: Disaster) -> None:
     author = disaster.author
     await author.confirmed(author.draft("1.0.0"), expected_generation=0)
@@ -502,6 +506,7 @@ async def test_an_event_that_waited_in_the_backup_is_not_told_again_after_later_
     assert await topics.updated() == told
 
 
+@pytest.mark.slow
 async def test_without_any_backup_the_whole_history_comes_back(disaster: Disaster) -> None:
     author = disaster.author
     restored = await story(disaster)

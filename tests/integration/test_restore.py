@@ -16,6 +16,7 @@ from tests.world.files import ENVIRONMENT
 from tests.world.readings import Topics
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "lost",
     [(), ("redis", "kafka"), ("redis", "store"), ("kafka", "store")],
@@ -118,6 +119,7 @@ async def test_a_release_rebuilt_from_its_event_alone_is_live_and_can_be_undone_
     assert {record.value["generation"] for record in after[len(told) :]} == {3}
 
 
+@pytest.mark.slow
 async def test_a_generation_of_which_nothing_is_left_must_be_declared_lost_and_is_never_used(
     disaster: Disaster,
 ) -> None:
@@ -167,6 +169,7 @@ async def test_whoever_was_let_in_before_the_restore_is_shut_out(disaster: Disas
     assert fresh.fencing_token > undo.fencing_token
 
 
+@pytest.mark.slow
 async def test_strangers_who_write_to_every_witness_block_no_release(
     disaster: Disaster, topics: Topics, kafka_configuration: dict[str, Any]
 ) -> None:
@@ -193,6 +196,7 @@ async def test_strangers_who_write_to_every_witness_block_no_release(
     assert (await disaster.recover("releases"))[0] == 0
 
 
+@pytest.mark.slow
 async def test_a_lost_topic_is_filled_again_under_the_same_ids_in_the_same_order(
     disaster: Disaster, topics: Topics
 ) -> None:
@@ -236,6 +240,7 @@ async def test_a_flushed_redis_is_filled_again_while_nobody_reads(disaster: Disa
     assert await disaster.redis.get(disaster.names.redis_floor()) == b"4"
 
 
+@pytest.mark.slow
 async def test_a_lost_artifact_store_is_filled_again_byte_by_byte(disaster: Disaster) -> None:
     author = disaster.author
     restored = await story(disaster)

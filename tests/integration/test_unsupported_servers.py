@@ -1,6 +1,7 @@
 """Servers that answer and cannot be used: said in words, for good, and before anything is leased.
 
-The pooler and the broker here are hostile peers: they play what PgBouncer and a broker with SCRAM alone do on the wire.
+The broker here is a hostile peer: it plays what a broker with SCRAM alone does on the wire. Real ones, and the real
+PgBouncer, are in test_secured_kafka.py and test_secured_postgres.py.
 """
 
 import asyncio
@@ -10,7 +11,6 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 import asyncpg
@@ -24,7 +24,6 @@ from constitution.errors import (
     ConstitutionError,
     LeaseHeldError,
     UnavailableError,
-    UnsupportedServerError,
 )
 from constitution.names import Names
 from constitution.release import Kind
@@ -41,7 +40,8 @@ from tests.world.files import CHECKOUT, EnvironmentFiles
 def cluster(tmp_path: Path) -> Iterator[str]:
     """REDIS_URL of a server in cluster mode that has all slots."""
     port = free_port()
-    options = f"--cluster-enabled yes --port {port} --bind 127.0.0.1".split()
+    # The other members' port is 10000 above the first, by default: there is none above 65535.
+    options = f"--cluster-enabled yes --port {port} --cluster-port {free_port()} --bind 127.0.0.1".split()
     command = [str(get_binary_path()), *options, "--dir", str(tmp_path), "--save", ""]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)  # noqa: S603
     try:
@@ -81,59 +81,6 @@ async def test_redis_in_cluster_mode_is_refused_before_the_lease(
         assert "cluster mode" in (await author.worker.ready()).checks["redis"]
         undo = await author.lease(str(uuid4()), Kind.ROLLBACK)  # an undo is never kept waiting for a cache
         assert undo.kind is Kind.ROLLBACK
-
-
-# --- a pooler
-
-
-class Pooler:
-    """Stands before PostgreSQL as PgBouncer does: it refuses unknown startup parameters, or drops them."""
-
-    def __init__(self, url: str, *, refuses: bool) -> None:
-        self._parts = urlsplit(url)
-        self._refuses = refuses
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        (length,) = struct.unpack("!I", await reader.readexactly(4))
-        words = (await reader.readexactly(length - 4))[4:].rstrip(b"\0").split(b"\0")
-        given = dict(zip(words[::2], words[1::2], strict=True))
-        if self._refuses:
-            text = b"SFATAL\0VFATAL\0C08P01\0Munsupported startup parameter: lock_timeout\0\0"
-            writer.write(b"E" + struct.pack("!I", len(text) + 4) + text)
-            writer.close()
-            return
-        kept = b"".join(k + b"\0" + v + b"\0" for k, v in given.items() if k in {b"user", b"database"}) + b"\0"
-        to, out = await asyncio.open_connection(self._parts.hostname, self._parts.port)
-        out.write(struct.pack("!II", len(kept) + 8, 3 << 16) + kept)
-        await asyncio.gather(_pump(reader, out), _pump(to, writer))
-
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    try:
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-    except ConnectionError:
-        pass
-    finally:
-        writer.close()
-
-
-@pytest.mark.parametrize("refuses", [True, False], ids=["refuses", "drops"])
-async def test_a_pooler_without_settings_of_a_session_is_refused(
-    database: resources.Database, *, refuses: bool
-) -> None:
-    server = await asyncio.start_server(Pooler(database.url, refuses=refuses).serve, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    pooled = Database(database.url.replace(f":{urlsplit(database.url).port}/", f":{port}/"), application_name="test")
-    await pooled.open()
-    try:
-        with pytest.raises(UnsupportedServerError, match="PgBouncer"):
-            async with pooled.connection() as connection:
-                await connection.fetchval("SELECT 1")
-    finally:
-        await pooled.close()
-        server.close()
 
 
 # --- a broker with SCRAM alone
@@ -182,6 +129,7 @@ async def test_a_broker_with_scram_alone_is_refused_before_the_lease(
         assert "SCRAM-SHA-512" in said
 
 
+@pytest.mark.slow
 async def test_wrong_credentials_of_kafka_are_told_from_an_outage(kafka: dict[str, str], names: Names) -> None:
     connection = {
         "bootstrap.servers": kafka["KAFKA_BOOTSTRAP_SERVERS"],

@@ -145,6 +145,7 @@ async def until(moment: datetime) -> None:
     await eventually(lambda: now() >= moment, timedelta(seconds=60))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 async def test_faults_of_the_data_make_no_alarm_and_hide_none(
     fleet: Fleet, watchers: Watchers, prometheus: Prometheus

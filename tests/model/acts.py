@@ -121,7 +121,7 @@ class Acts:
         """Abort, cancel or terminate."""
         match how:
             case "abort":
-                await asked.handle.execute_update("abort", {"reason": "a mistake"})
+                await self._env.steer(asked.handle, "abort", "a mistake")
             case "cancel":
                 await asked.handle.cancel()
             case _:
@@ -147,7 +147,9 @@ class Acts:
                 rollback = await self.start_rollback(status.generation or 0)
                 await self._env.until(rollback, lambda s: s.generation is not None)
             else:
-                await self.stop(asked, "abort" if how == "terminated undo" else how)
+                if how == "cancel":  # refused: what is live takes a name
+                    await asked.handle.cancel()
+                await self.stop(asked, "terminate" if how == "terminate" else "abort")
                 if how != "terminate":
                     said = await self._env.until(asked.handle, lambda s: s.rollback_workflow is not None)
                 if how == "terminated undo":  # its rollback is terminated on its way: it is started again
@@ -159,6 +161,16 @@ class Acts:
         if how == "rollback":
             end = await self._end(rollback)
             assert end.type is None, end.message
+        return await self.end(asked)
+
+    async def hold_and_resume(self, asked: Asked) -> End:
+        """Approve, hold what is live, and resume; what nobody signed ends no hold."""
+        async with self.approved_and_in_sync(asked):
+            await self._env.steer(asked.handle, "hold", "let me look")
+        await self._env.until_step(asked.handle, "watch", "waiting")
+        with pytest.raises(WorkflowUpdateFailedError):
+            await asked.handle.execute_update("resume", {"reason": "go on"})
+        await self._env.steer(asked.handle, "resume", "looks good")
         return await self.end(asked)
 
     async def publish(self, asked: Asked, fault: str) -> None:
@@ -245,10 +257,8 @@ class Acts:
 
     async def start_rollback(self, bad: int, to: int | None = None) -> Handle:
         """Start the rollback of a generation."""
-        request: dict[str, Any] = {"reason": "found bad", "bad_generation": bad}
-        if to is not None:
-            request["to"] = to
-        return await self._env.start_run("ConstitutionRollback", self._env.rollback_id(bad), request)
+        more = {} if to is None else {"to": to}
+        return await self._env.start_rollback(bad, "found bad", **more)
 
     async def roll_back(self, bad: int, to: int | None, *, by_board: bool, how: str) -> End:
         """Roll back by hand, with one thing going wrong; the end of the run, or of the guard that finished it."""

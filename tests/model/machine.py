@@ -140,6 +140,19 @@ class Runbook(RuleBasedStateMachine):
 
     @rule(which=st.integers(0, MOST - 1))
     @_on_the_loop
+    async def held(self, which: int) -> None:
+        """Held by an operator after it went live: it is completed when an operator resumes it, and by nobody's word."""
+        asked = await self._take(which)
+        if not self.known.may_go_live(_document(asked)):
+            await self.acts.approve(asked)
+            await self._rejected(asked)
+            return
+        end = await self.acts.hold_and_resume(asked)
+        assert end.type is None, end
+        self.known.completed(_document(asked))
+
+    @rule(which=st.integers(0, MOST - 1))
+    @_on_the_loop
     async def denied(self, which: int) -> None:
         """One denial rejects it."""
         asked = await self._take(which)

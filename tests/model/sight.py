@@ -13,7 +13,6 @@ from tests.helpers import whole_lines
 from tests.model.reference import AUDITED, COMPLETED, REJECTED, ROLLED_BACK, Made, Model
 from tests.world.environment import RunningEnvironment
 
-LOADED, UPDATED = "release.loaded", "constitution.updated"
 _HISTORY = """
 SELECT generation, kind, checksum, version, rollback_of,
     ARRAY(SELECT standing FROM standings s WHERE (s.environment, s.generation) = (r.environment, r.generation)
@@ -119,15 +118,10 @@ class Sight:
         return counts
 
     def _not_forwarded(self, events: list[dict[str, Any]]) -> list[str]:
-        """Audit events that the SIEM's file lacks; a load is told there by its release's ``constitution.updated``."""
+        """Audit events that the SIEM's file lacks."""
         got = [json.loads(line) for line in whole_lines(Path(self._env.settings["SIEM_FILE"]))]
         told = {event["metadata"]["uid"] for event in got}
-        updated = {e["unmapped"]["generation"] for e in got if e.get("api", {}).get("operation") == UPDATED}
-        return [
-            f"the SIEM has not got {_named(event)}"
-            for event in events
-            if (event["unmapped"]["generation"] not in updated if _is_load(event) else _uid(event) not in told)
-        ]
+        return [f"the SIEM has not got {_named(event)}" for event in events if _uid(event) not in told]
 
 
 def _operations(events: list[dict[str, Any]]) -> Counter[str]:
@@ -145,10 +139,6 @@ def _operations(events: list[dict[str, Any]]) -> Counter[str]:
 
 def _uid(event: dict[str, Any]) -> str:
     return str(event["metadata"]["uid"])
-
-
-def _is_load(event: dict[str, Any]) -> bool:
-    return bool(event["api"]["operation"] == LOADED)
 
 
 def _named(event: dict[str, Any]) -> str:

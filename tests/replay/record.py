@@ -77,6 +77,8 @@ class Recorder:
         await self._rolled_back()
         await self._terminated()
         await self._by_hand()
+        await self._held()
+        await self._ordered_late()
         await self._records_pending()
 
     async def _withdrawn(self) -> None:
@@ -124,7 +126,7 @@ class Recorder:
         async with env.paused(LEAF):
             run, _ = await env.approved()
             await env.until_step(run, "sync")
-            await run.execute_update("abort", {"reason": "a mistake"})
+            await env.steer(run, "abort", "a mistake")
             status = await env.until(run, lambda s: s.rollback_workflow is not None)
             await env.go_on(LEAF)
         await env.end(run)
@@ -149,11 +151,35 @@ class Recorder:
         await env.completed()
         bad = (await env.live()).generation
         for name in ("rollback-by-hand", "rollback-found-done"):
-            run = await env.start_run(
-                "ConstitutionRollback", env.rollback_id(bad), {"reason": "found bad", "bad_generation": bad}
-            )
+            run = await env.start_rollback(bad)
             await env.end(run)
             await self.keep(name, run)
+
+    async def _held(self) -> None:
+        """An update that two operators' words hold: a resume that nobody signed, then one for each hold."""
+        env = self._env
+        async with env.paused(LEAF):
+            run, _ = await env.approved()
+            await env.until_step(run, "sync")
+            await env.steer(run, "hold", "let me look")
+            await env.steer(run, "hold", "let me look again")
+        await env.until_step(run, "watch", "waiting")
+        await run.signal("resume", {"reason": "go on"})
+        await env.until(run, lambda s: len(s.refusals) == 1)
+        for reason in ("looks good", "so it does"):
+            await env.steer(run, "resume", reason)
+        await env.end(run)
+        await self.keep("update-held", run)
+
+    async def _ordered_late(self) -> None:
+        """A rollback by hand that waits for an operator's order."""
+        env = self._env
+        bad = (await env.live()).generation
+        run = await env.start_run("ConstitutionRollback", env.rollback_id(bad), {"reason": "found bad"})
+        await env.until_step(run, "request", "waiting")
+        await env.steer(run, "rollback", "found bad")
+        await env.end(run)
+        await self.keep("rollback-ordered-late", run)
 
     async def _records_pending(self) -> None:
         """A completed update that waited for Slack."""
@@ -167,7 +193,7 @@ class Recorder:
             confirm.release()
             await env.until(run, lambda s: s.phase is Phase.RECORDS_PENDING)
         env.slack_wire.repair()
-        await run.execute_update("retry", {})
+        await env.steer(run, "retry")
         await env.end(run)
         await self.keep("update-records-pending", run)
 

@@ -58,6 +58,7 @@ def replay(checkout: Path) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_two_steps_that_are_swapped_are_caught(copy: Path) -> None:
     update = copy / "workflows" / "update.py"
     before = update.read_text()

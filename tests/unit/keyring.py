@@ -20,6 +20,7 @@ PEOPLE = {
     "alva": ["board"],
     "bruno": ["board"],
     "chen": ["board"],
+    "olga": ["operator"],
 }
 
 

@@ -169,3 +169,35 @@ def test_nothing_to_undo_is_an_error_by_hand_and_an_answer_to_a_parent() -> None
     assert [issue.code for issue in caught.value.issues] == ["nothing-live"]
     made = plan(release(1, "1.0.0", CONFIRMED), update_id="00000000-0000-4000-8000-0000000000ff")
     assert (made.bad_generation, made.needs_quorum) == (None, False)
+
+
+def test_a_withdraw_restores_nothing_whatever_was_confirmed_and_takes_its_own_quorum() -> None:
+    made = plan(release(1, "1.0.0", CONFIRMED), release(2, "1.1.0", CONFIRMED), withdraw=True)
+    assert (made.kind, made.bad_generation, made.restore_generation, made.checksum) == (Kind.WITHDRAW, 2, None, None)
+    assert (made.needs_quorum, made.quorum, made.needs_order) == (True, 3, False)
+    unconfirmed = plan(release(1, "1.0.0", CONFIRMED), release(2, "1.1.0"), bad_generation=2, withdraw=True)
+    assert (unconfirmed.kind, unconfirmed.needs_quorum) == (Kind.WITHDRAW, True)
+
+
+def test_a_first_release_is_withdrawn_by_the_approvals_that_it_came_with() -> None:
+    made = plan(release(1, "1.0.0", CONFIRMED, previous_generation=None), withdraw=True)
+    assert (made.kind, made.needs_quorum, made.needs_order) == (Kind.WITHDRAW, False, True)
+
+
+@pytest.mark.parametrize(
+    ("live", "request_", "code"),
+    [
+        ((release(1, "1.0.0", CONFIRMED), release(2, None, kind=Kind.WITHDRAW)), {}, "nothing-live"),
+        ((release(1, "1.0.0", CONFIRMED), release(2, "1.1.0")), {"bad_generation": 1}, "not-current"),
+        ((), {}, "nothing-live"),
+    ],
+)
+def test_what_is_not_live_is_not_withdrawn(live: tuple[Release, ...], request_: dict[str, Any], code: str) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        plan(*live, withdraw=True, **request_)
+    assert [issue.code for issue in caught.value.issues] == [code]
+
+
+def test_a_request_restores_one_or_none() -> None:
+    with pytest.raises(ValueError, match="give one of them"):
+        RollbackRequest(reason="r", to=1, withdraw=True)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from constitution.environment import Strategy
 from constitution.errors import NotApprovedError
 from constitution.release import Kind, Previous
-from constitution.trust.approval import ApprovalPredicate, BoardDecision, OrderPredicate
+from constitution.trust.approval import BOARD_ORDERS, OPERATOR_ORDERS, ApprovalPredicate, BoardDecision, OrderPredicate
 from constitution.trust.approval_rules import Binding, check_order, count
 from constitution.trust.plan import Plan
 from tests.unit.keyring import NOW, keyring
@@ -177,7 +177,7 @@ class TestOrder:
         }
         return OrderPredicate(**{**fields, **changes})
 
-    def check(self, person: str, order: OrderPredicate) -> None:
+    def check(self, person: str, order: OrderPredicate, verb: str = "skip") -> None:
         check_order(
             person,
             order,
@@ -185,7 +185,7 @@ class TestOrder:
             environment="development",
             workflow_id="w",
             update_id="u",
-            order="skip",
+            order=verb,
             step="broadcast",
             now=NOW,
         )
@@ -209,3 +209,11 @@ class TestOrder:
     def test_any_other_does_not(self, person: str, changes: dict[str, Any]) -> None:
         with pytest.raises(NotApprovedError):
             self.check(person, self.order(**changes))
+
+    @pytest.mark.parametrize("verb", sorted(OPERATOR_ORDERS | BOARD_ORDERS))
+    def test_each_verb_takes_its_own_role(self, verb: str) -> None:
+        may, may_not = ("alva", "olga") if verb in BOARD_ORDERS else ("olga", "alva")
+        self.check(may, self.order(order=verb), verb)
+        with pytest.raises(NotApprovedError) as refused:
+            self.check(may_not, self.order(order=verb), verb)
+        assert [issue.path for issue in refused.value.issues] == ["/person"]

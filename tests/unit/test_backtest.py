@@ -114,8 +114,16 @@ class TestRunCase:
 
 
 class TestLiveWatch:
-    @pytest.mark.parametrize("share_after", [0.1, 0.16])
-    @pytest.mark.parametrize("skew", [0.0, 1.3, 2.6, 3.9])
+    @pytest.mark.parametrize(
+        ("skew", "share_after"),
+        [
+            (0.0, 0.1),
+            pytest.param(1.3, 0.1, marks=pytest.mark.slow),
+            (2.6, 0.1),
+            pytest.param(3.9, 0.1, marks=pytest.mark.slow),
+            *((skew, 0.16) for skew in (0.0, 1.3, 2.6, 3.9)),
+        ],
+    )
     def test_fed_scrape_by_scrape_and_killed_twice_it_decides_as_the_backtest(
         self, share_after: float, skew: float
     ) -> None:
@@ -200,6 +208,7 @@ class TestReadCase:
         assert math.isfinite(found.log_e)
         assert found.ratio is None or math.isfinite(found.ratio)
 
+    @pytest.mark.slow
     def test_a_tenth_of_a_second_between_scrapes_is_still_judged(self) -> None:
         series = [{"metric": {"instance": "a"}, "values": [[PUBLISH - 600 + i / 10, str(i)] for i in range(12_000)]}]
         tight = case(series).model_copy(update={"scrape_interval_s": 0.1, "bake_s": 600.0, "measure": "rate"})

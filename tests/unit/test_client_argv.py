@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import typer
 
-from constitution_client.main import app, run
+from constitution_client.commands import app
+from constitution_client.main import run
 
 CHECKSUM = "sha256:" + "0" * 64
 VERBS = [
@@ -22,12 +23,16 @@ VERBS = [
     "show",
     "diff",
     "doctor",
+    "audit",
+    "receipt",
     "drill",
     "verify-signature",
     "sign",
+    "trust",
     "update",
     "approve",
     "deny",
+    "reissue",
     "abort",
     "status",
     "watch",
@@ -35,8 +40,10 @@ VERBS = [
     "retry",
     "skip",
     "promote",
+    "withdraw",
     "hold",
     "resume",
+    "order",
 ]
 
 PARSED = [
@@ -74,12 +81,33 @@ PARSED = [
         id="approve",
     ),
     pytest.param(
+        ["approve", "CR-142", "--print-statement", "file"],
+        {"key": None, "print_statement": Path("file"), "signature": None},
+        id="approve with a token, first call",
+    ),
+    pytest.param(
+        ["deny", "CR-142", "--signature", "file.sig", "--statement", "other"],
+        {"key": None, "signature": Path("file.sig"), "statement": Path("other"), "reason": None},
+        id="deny with a token, second call",
+    ),
+    pytest.param(
+        ["init", "--directory", "d", "--maintainers", "a,b", "--sigstore", "b=b@x.org,https://x.org"],
+        {"maintainer": ["a,b"], "sigstore": ["b=b@x.org,https://x.org"], "sigstore_root": None},
+        id="init with several maintainers",
+    ),
+    pytest.param(
         ["deny", "CR-142", "--key", "alva.tsk", "--reason", "no"],
         {"run": "CR-142", "reason": "no"},
         id="deny",
     ),
     pytest.param(["abort", "a/b/c", "--reason", "no"], {"run": "a/b/c", "reason": "no"}, id="abort"),
     pytest.param(["rollback", "--reason", "bad", "--to", "3"], {"reason": "bad", "to": 3}, id="rollback"),
+    pytest.param(["hold", "a/b/c", "--reason", "no", "--key", "k"], {"run": "a/b/c", "key": Path("k")}, id="hold"),
+    pytest.param(
+        ["order", "resume", "CR-1", "--key", "k", "--print"],
+        {"verb": "resume", "run": "CR-1", "print_only": True, "reason": None},
+        id="order",
+    ),
     pytest.param(["status"], {"run": None}, id="status of everything"),
     pytest.param(["show", "7", "--json"], {"what": "7", "json": True}, id="show"),
     pytest.param(["current", "--ring", "canary", "--text"], {"ring": "canary", "json": False}, id="current"),
@@ -111,8 +139,17 @@ USAGE = [
     ),
     pytest.param(["rollback", "--reason", "x", "--to", "0"], id="generation zero"),
     pytest.param(["rollback", "--reason", ""], id="empty reason"),
+    pytest.param(["rollback", "--reason", "x", "--print"], id="nothing signed to print"),
+    pytest.param(["order", "approve", "CR-1", "--key", "k"], id="no order to a run"),
     pytest.param(["approve", "CR-1", "--key", "k", "--valid-days", "90"], id="signature for a quarter"),
     pytest.param(["approve", "CR-1", "--key", "k", "--evidence", CHECKSUM], id="evidence without --print"),
+    pytest.param(["approve", "CR-1"], id="approve signed by nobody"),
+    pytest.param(["approve", "CR-1", "--print-statement", "f", "--signature", "f.sig"], id="to sign and signed"),
+    pytest.param(["approve", "CR-1", "--key", "k", "--statement", "f"], id="a statement without its signature"),
+    pytest.param(["deny", "CR-1", "--key", "k"], id="deny without a reason"),
+    pytest.param(["reissue", "CR-1", "--key", "k"], id="reissue without a reason"),
+    pytest.param(["reissue", "CR-1", "--reason", "x"], id="reissue signed by nobody"),
+    pytest.param(["withdraw", "--reason", "x", "--print"], id="no signed withdraw to print"),
     pytest.param(["load", "--reason", "x"], id="load nothing"),
     pytest.param(["load", "--reason", "x", "--kind", "bogus", "--checksum", CHECKSUM], id="load of unknown kind"),
     pytest.param(["watch", "CR-1", "--timeout", "-1"], id="negative timeout"),

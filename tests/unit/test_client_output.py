@@ -1,13 +1,16 @@
 """What reaches a terminal, and how starting stays cheap."""
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from constitution.environment import Strategy
 from constitution.messages import Outcome, Phase, Status
+from constitution_client import help_text
 from constitution_client.output import clean, one_line, result, table
 from constitution_client.render import status_lines
 
@@ -46,13 +49,31 @@ def test_a_table_is_as_wide_as_its_cells() -> None:
     assert table(("a", "b"), [("long", 1), ("x", "line\nbreak")]) == ["a     b", "long  1", "x     line break"]
 
 
-def test_help_loads_nothing_heavy() -> None:
-    code = (
-        "import sys; from constitution_client.main import run; code = run(['--help']); "
-        f"print([m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr); sys.exit(code)"
+def test_the_list_of_verbs_is_what_typer_writes() -> None:
+    kept = Path(help_text.__file__).with_name("help.txt").read_text(encoding="utf-8")
+    assert kept == help_text.rendered(), "python -m constitution_client.help_text writes it anew"
+
+
+@pytest.mark.parametrize("columns", [60, 100])
+def test_help_fits_a_narrow_terminal_and_is_quick_on_others(columns: int) -> None:
+    code = "import sys; from constitution_client.main import run; run(['-h']); print('typer' in sys.modules)"
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", code],
+        env=os.environ | {"COLUMNS": str(columns), "PYTHONIOENCODING": "utf-8"},
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
+        timeout=60,
     )
+    *lines, typer_loaded = done.stdout.splitlines()
+    assert max(len(line) for line in lines) <= columns
+    assert (typer_loaded == "True") is (columns < help_text.WIDTH)
+
+
+def test_the_list_of_verbs_loads_nothing_heavy() -> None:
+    code = f"import sys, constitution_client.commands; print([m for m in {HEAVY!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)  # noqa: S603
-    assert (done.returncode, done.stderr.strip()) == (0, "[]")
+    assert (done.returncode, done.stdout.strip()) == (0, "[]")
 
 
 def test_a_reason_with_line_breaks_says_no_line_of_its_own() -> None:

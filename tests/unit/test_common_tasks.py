@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from services.common.tasks import end
+from constitution_follow.tasks import end
 
 pytestmark = pytest.mark.timeout(20)
 

@@ -22,8 +22,8 @@ from constitution.release import Verdict
         (Verdict.NO_DATA, {"promoted_by": "alva"}, "every target obeys; the watch had no data; promoted by alva"),
         (
             Verdict.CANNOT_TELL,
-            {"resumed": "looked at it"},
-            "every target obeys; the watch cannot tell; a hold was ended by an unsigned message (looked at it)",
+            {"resumed": "olga: looked at it"},
+            "every target obeys; the watch cannot tell; a hold was ended by olga: looked at it",
         ),
         (None, {}, "every target obeys"),
     ],

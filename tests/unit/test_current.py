@@ -10,7 +10,7 @@ import pytest
 from constitution.checksum import checksum_of
 from constitution.errors import UntrustedError
 from constitution.release import CurrentConstitution, Kind, ReleasePredicate
-from constitution.trust.trust_policy import TrustPolicy
+from constitution.trust.trust_policy import Thresholds, TrustPolicy
 from signatures import statements
 from signatures.current import verify_current
 from signatures.openpgp import sign_detached
@@ -18,6 +18,7 @@ from tests.unit.keyring import NOW, keyring, toml_of
 
 DOCUMENT = "the exact text of a document, with ünïcode"
 CHECKSUM = checksum_of(DOCUMENT.encode())
+OTHER = checksum_of(b"what was live before")
 
 
 def current(predicate: dict[str, Any] | None = None, signer: str = "mara", **changes: Any) -> CurrentConstitution:
@@ -49,6 +50,36 @@ def current(predicate: dict[str, Any] | None = None, signer: str = "mara", **cha
 
 def verify(shown: CurrentConstitution, ring: str = "default", environment: str = "development") -> ReleasePredicate:
     return verify_current(shown, trust=keyring().trust, environment=environment, ring=ring)
+
+
+def test_a_service_that_publishes_what_too_few_maintainers_signed_is_not_obeyed() -> None:
+    """Also with its key: the threshold is of the release's kind, as the signed statement says it."""
+    trust, document = keyring().trust, DOCUMENT.encode()
+    signatures = {who: sign_detached(document, keyring().tsk[who]) for who in ("mara", "mara-second", "marc")}
+    releases: dict[str, dict[str, Any]] = {
+        "update": {"previous": OTHER},
+        "first": {"previous": None},
+        "rollback": {"previous": OTHER, "kind": Kind.ROLLBACK},
+    }
+    for demanding, name in {
+        "update": "document",
+        "first": "document_first_release",
+        "rollback": "document_rollback",
+    }.items():
+        policy = trust.model_copy(update={"thresholds": Thresholds(**{"document_rollback": 1, name: 2})})
+        for kind, predicate in releases.items():
+            for signers in (("mara", "mara-second"), ("mara", "marc")):
+                files = [signatures[who] for who in signers]
+                shown = current(
+                    {**predicate, "signatures": tuple(map(checksum_of, files))},
+                    signatures=tuple(base64.b64encode(data).decode() for data in files),
+                )
+                takes = 2 if kind == demanding or (kind == "first" and demanding == "update") else 1
+                if takes == 1 or "marc" in signers:
+                    verify_current(shown, trust=policy, environment="development", ring="default")
+                else:
+                    with pytest.raises(UntrustedError, match="takes 2 maintainers"):
+                        verify_current(shown, trust=policy, environment="development", ring="default")
 
 
 def test_what_was_signed_is_obeyed() -> None:

@@ -5,7 +5,7 @@ import json
 import pytest
 import typer.testing
 
-from constitution_client.main import app
+from constitution_client.commands import app
 from deploy.drill.report import Check, Kill, Report
 
 RUNNING = Kill("update", "publish", "load_release", "running", 3.5, 20.5, 2)

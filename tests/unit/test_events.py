@@ -50,7 +50,7 @@ def test_audit_events_are_valid_ocsf(activity: str, *, success: bool) -> None:
         ("rollback.completed", True, {}, "High"),
         ("constitution.updated", True, {"kind": "update"}, "Informational"),
         ("constitution.updated", True, {"kind": "rollback"}, "High"),
-        ("release.loaded", True, {"kind": "withdraw"}, "High"),
+        ("release.loaded", True, {"kind": "withdraw"}, "Informational"),
         ("standing.recorded", True, {"standing": "confirmed"}, "Informational"),
         ("standing.recorded", True, {"standing": "poisoned"}, "High"),
         ("standing.recorded", True, {"standing": "withdrawn"}, "High"),

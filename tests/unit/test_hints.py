@@ -10,13 +10,14 @@ import re
 import shlex
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import typer
 
 from constitution.messages import undo_command
-from constitution_client.main import app
+from constitution_client.commands import app
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PACKAGES = (
@@ -73,17 +74,31 @@ def _value(expression: ast.expr) -> str:
     return next((value for name, value in VALUES.items() if name in text), "x1")
 
 
-def _texts(tree: ast.Module) -> Iterator[tuple[int, ast.expr]]:
+MODULES = sorted(
+    str(path.relative_to(CHECKOUT))
+    for path in [
+        CHECKOUT / "worker.py",
+        CHECKOUT / "assessor.py",
+        *(path for package in PACKAGES for path in (CHECKOUT / package).rglob("*.py")),
+    ]
+)
+
+
+def _nodes(module: str) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(ast.parse((CHECKOUT / module).read_text())))
+
+
+def _texts(nodes: tuple[ast.AST, ...]) -> Iterator[tuple[int, ast.expr]]:
     """Yield every text of a module that is no docstring."""
     inside: set[int] = set()
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and isinstance(
             node.body[0], ast.Expr
         ):
             inside.add(id(node.body[0].value))
         if isinstance(node, ast.JoinedStr):
             inside |= {id(value) for value in node.values}
-    for node in ast.walk(tree):
+    for node in nodes:
         if id(node) not in inside and (
             isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str))
         ):
@@ -107,17 +122,13 @@ def _filled(node: ast.expr) -> str:
     )
 
 
-def _from_the_code() -> list[object]:
-    found: list[object] = []
-    for path in [
-        CHECKOUT / "worker.py",
-        CHECKOUT / "assessor.py",
-        *(p for package in PACKAGES for p in (CHECKOUT / package).rglob("*.py")),
-    ]:
-        for line, node in _texts(ast.parse(path.read_text())):
-            plain = _plain(node)
-            if STARTS.search(plain) and plain not in HELP and "\n|" not in plain:
-                found.append(pytest.param(node, id=f"{path.relative_to(CHECKOUT)}:{line}"))
+def _commands(module: str) -> list[tuple[int, ast.expr]]:
+    """Return every text of a module that holds a command."""
+    found = []
+    for line, node in _texts(_nodes(module)):
+        plain = _plain(node)
+        if STARTS.search(plain) and plain not in HELP and "\n|" not in plain:
+            found.append((line, node))
     return found
 
 
@@ -171,40 +182,50 @@ def _shell(line: str) -> list[list[str]]:
     return [command for command in commands if command]
 
 
-def _advice() -> list[object]:
+def _advice(module: str) -> list[tuple[int, str]]:
     """Everything handed on as a hint or a next command, and what the workflows make by ``journal.command``."""
-    found: list[object] = []
-    for path in [
-        CHECKOUT / "worker.py",
-        CHECKOUT / "assessor.py",
-        *(p for package in PACKAGES for p in (CHECKOUT / package).rglob("*.py")),
-    ]:
-        for node in ast.walk(ast.parse(path.read_text())):
-            if not isinstance(node, ast.Call):
-                continue
-            where = f"{path.relative_to(CHECKOUT)}:{node.lineno}"
-            if isinstance(node.func, ast.Name) and node.func.id == "command" and node.args:
-                words = [ast.literal_eval(argument) for argument in node.args]
-                found.append(pytest.param(f"constitution {words[0]} run/1 {' '.join(words[1:])}", id=where))
-            found += [
-                pytest.param(_plain(keyword.value), id=f"{where} {keyword.arg}")
-                for keyword in node.keywords
-                if keyword.arg in {"hint", "command", "next_command"}
-                and isinstance(keyword.value, ast.Constant | ast.JoinedStr)
-            ]
+    found = []
+    for node in _nodes(module):
+        if not isinstance(node, ast.Call):
+            continue
+        if isinstance(node.func, ast.Name) and node.func.id == "command" and node.args:
+            words = [ast.literal_eval(argument) for argument in node.args]
+            found.append((node.lineno, f"constitution {words[0]} run/1 {' '.join(words[1:])}"))
+        found += [
+            (node.lineno, _plain(keyword.value))
+            for keyword in node.keywords
+            if keyword.arg in {"hint", "command", "next_command"}
+            and isinstance(keyword.value, ast.Constant | ast.JoinedStr)
+        ]
     return found
 
 
-@pytest.mark.parametrize("text", _advice())
-def test_advice_names_only_verbs_that_there_are(text: str, tmp_path: Path) -> None:
-    named = re.findall(r"(?:^|[;:`] ?)constitution ([^\s;]+)", text)
-    assert set(named) <= VERBS, f"no such verb: {named}"
-    if text.startswith("constitution ") and " run/1" in text:
-        key = tmp_path / "key"
-        key.write_bytes(b"")
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("CONSTITUTION_KEY_FILE", str(key))
-            _parse(shlex.split(text)[1:])
+@pytest.fixture(autouse=True)
+def key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signer's own key: no program can know where it is."""
+    file = tmp_path / "key"
+    file.write_bytes(b"")
+    monkeypatch.setenv("CONSTITUTION_KEY_FILE", str(file))
+
+
+@contextmanager
+def _at(line: int) -> Iterator[None]:
+    """Say in which line of the module a text is that cannot be pasted."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"in line {line}")
+        raise
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_advice_names_only_verbs_that_there_are(module: str) -> None:
+    for line, text in _advice(module):
+        with _at(line):
+            named = re.findall(r"(?:^|[;:`] ?)constitution ([^\s;]+)", text)
+            assert set(named) <= VERBS, f"no such verb: {named}"
+            if text.startswith("constitution ") and " run/1" in text:
+                _parse(shlex.split(text)[1:])
 
 
 def _from_the_documents() -> list[object]:
@@ -220,21 +241,20 @@ def _from_the_documents() -> list[object]:
 
 
 @pytest.mark.parametrize("line", _from_the_documents())
-def test_a_documented_command_is_read_by_the_command_line(line: str, tmp_path: Path) -> None:
-    key = tmp_path / "key"
-    key.write_bytes(b"")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CONSTITUTION_KEY_FILE", str(key))
-        for command in _shell(line.replace("python -m constitution_client", "constitution")):
-            if command[0] == "constitution":
-                _parse([word.replace("…", "1") for word in command[1:]])
+def test_a_documented_command_is_read_by_the_command_line(line: str) -> None:
+    for command in _shell(line.replace("python -m constitution_client", "constitution")):
+        if command[0] == "constitution":
+            _parse([word.replace("…", "1") for word in command[1:]])
 
 
-@pytest.mark.parametrize("hint", _from_the_code())
-def test_a_printed_command_is_read_by_the_program_that_it_names(hint: ast.expr, tmp_path: Path) -> None:
-    key = tmp_path / "key"
-    key.write_bytes(b"")
-    text = _filled(hint)
+@pytest.mark.parametrize("module", MODULES)
+def test_a_printed_command_is_read_by_the_program_that_it_names(module: str) -> None:
+    for number, hint in _commands(module):
+        with _at(number):
+            _paste(_filled(hint))
+
+
+def _paste(text: str) -> None:
     begin = STARTS.search(text)
     assert begin is not None
     line = text[begin.start() :].splitlines()[0]
@@ -243,7 +263,5 @@ def test_a_printed_command_is_read_by_the_program_that_it_names(hint: ast.expr, 
     pasted = line.partition("#")[0] if " # " in line else line
     assert not PLACEHOLDER.search(pasted), f"not to be pasted: {pasted!r}"
     assert "--help" not in pasted, f"help is no next step: {pasted!r}"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CONSTITUTION_KEY_FILE", str(key))  # a signer's own key: no program can know it
-        for command in _shell(line):
-            _read(command)
+    for command in _shell(line):
+        _read(command)

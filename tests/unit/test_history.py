@@ -87,5 +87,7 @@ def test_a_withdrawn_documents_own_version_does_not_stand_in_its_way_and_a_poiso
         stood = () if standing is None else (replace(said[1].standings[0], standing=standing),)
         releases = [said[0], replace(said[1], standings=stood), said[2]]
         assert versions_before(releases, checksum) == expected
+        if standing is Standing.POISONED:
+            assert versions_before(releases, checksum, reissued=True) == ["1.1.0", "1.3.0"]
     confirmed_since = [*releases[:1], replace(said[1], standings=()), replace(said[2], checksum=checksum)]
     assert versions_before(confirmed_since, checksum) == ["1.1.0", "1.2.0", "1.3.0"]

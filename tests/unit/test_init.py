@@ -30,11 +30,12 @@ def test_people_bring_their_certificates_and_keep_their_secret_keys(
     bruno, chen = certificate(tmp_path, "bruno"), certificate(tmp_path, "chen")
     people = ["--maintainer", f"mara={mara}", "--board", f"alva={alva}", "--board", f"bruno={bruno}"]
     people += ["--board", f"chen={chen}", "--author", f"chen={chen}", "--threshold", "withdraw=3"]
+    people += ["--operator", f"chen={chen}"]
     assert init(tmp_path, *people, "--json") == 0
     policy = load_trust(tmp_path / "made" / "trust" / "trust.toml")
     assert {person.id: person.roles for person in policy.people} == {
         "mara": ("maintainer",),
-        "chen": ("author", "board"),
+        "chen": ("author", "board", "operator"),
         "alva": ("board",),
         "bruno": ("board",),
     }
@@ -67,16 +68,19 @@ def test_keys_are_made_where_that_is_asked_for_and_said(tmp_path: Path, capsys: 
     mara_in_policy = load_trust(tmp_path / "made" / "trust" / "trust.toml").person("mara")
     assert mara_in_policy is not None
     assert mara_in_policy.roles == ("maintainer", "author")
+    alva = load_trust(tmp_path / "made" / "trust" / "trust.toml").person("alva")
+    assert alva is not None
+    assert alva.roles == ("board", "operator")  # nobody else was named for it
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines if "was made here" in line] == ["alva", "bruno"]
     assert {path.name for path in (tmp_path / "made" / "keys").glob("*.tsk")} == {"alva.tsk", "bruno.tsk"}
     assert any("docs/trust-policy.md" in line for line in lines)
 
 
-def test_development_has_its_four_people_as_before(tmp_path: Path) -> None:
+def test_development_has_its_five_people(tmp_path: Path) -> None:
     assert init(tmp_path, environment="development") == 0
     policy = load_trust(tmp_path / "made" / "trust" / "trust.toml")
-    assert [person.id for person in policy.people] == ["mara", "alva", "bruno", "chen"]
+    assert [person.id for person in policy.people] == ["mara", "alva", "bruno", "chen", "olga"]
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,7 @@ def test_comes_last() -> None:
 """
 
 
+@pytest.mark.slow
 def test_a_test_over_its_time_fails_alone_and_says_what_it_waited_for(tmp_path: Path) -> None:
     (tmp_path / "test_slow_ones.py").write_text(SUITE)
     command = (

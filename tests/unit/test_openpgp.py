@@ -1,6 +1,5 @@
 """OpenPGP: what GnuPG accepts with exit code 0 and we refuse, and what the library leaves to its callers."""
 
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pysequoia
@@ -14,7 +13,7 @@ from constitution.trust.trust_policy import TrustPolicy
 from signatures import openpgp
 from signatures.verify import SignatureReport, verify_document
 from tests.unit.keyring import DATA, NOW, keyring, toml_of
-from tests.unit.openpgp_packets import packet
+from tests.unit.openpgp_stubs import stub_on_token, with_secret_parts
 
 FILES = DATA / "openpgp"
 DOCUMENT = (FILES / "document.txt").read_bytes()
@@ -215,11 +214,10 @@ class TestKeys:
 
     def test_a_stub_of_a_key_on_a_token_is_named_and_never_called_locked(self) -> None:
         tsk, certificate, fingerprint = openpgp.generate_key("New <new@example.org>")
-        on_token = with_secret_parts(
-            tsk, certificate, lambda public, _: public + b"\xff\x00\x65\x00GNU\x02\x10" + b"\xd2" * 16
-        )
+        on_token = stub_on_token(tsk, certificate)
         with pytest.raises(openpgp.OpenPgpError, match="on a token") as refused:
             openpgp.is_locked(on_token)
+        assert "use --print-statement FILE first" in refused.value.hint
         assert f"gpg --local-user {fingerprint} --detach-sign" in refused.value.hint
 
     def test_a_key_file_without_the_secret_parts_is_named(self) -> None:
@@ -248,21 +246,6 @@ class TestKeys:
         alone = b"".join(bytes(part) for part in parts[:subkey])
         with pytest.raises(openpgp.OpenPgpError, match="the primary key may not sign"):
             openpgp.is_locked(with_secret_parts(tsk, alone, lambda _, secret: secret))
-
-
-def with_secret_parts(tsk: bytes, certificate: bytes, secret: Callable[[bytes, bytes], bytes]) -> bytes:
-    """Return a key file with the packets of a certificate, each key's body made of its public and its secret body."""
-    bodies = {
-        p.fingerprint: bytes(p.body) for p in PacketPile.from_bytes(tsk) if p.tag in (Tag.SecretKey, Tag.SecretSubkey)
-    }
-    parts = []
-    for part in PacketPile.from_bytes(certificate):
-        if part.tag in (Tag.PublicKey, Tag.PublicSubkey):
-            number = 5 if part.tag == Tag.PublicKey else 7
-            parts.append(packet(number, secret(bytes(part.body), bodies[part.fingerprint])))
-        else:
-            parts.append(bytes(part))
-    return b"".join(parts)
 
 
 LINES = b'{\n  "title": "Lines"\n}\n'

@@ -2,24 +2,20 @@
 
 import asyncio
 import datetime as dt
-import ipaddress
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from adapters.artifact_store import ArtifactStore
 from adapters.environment_config import EnvironmentConfig
 from adapters.event_log import KafkaEventLog
 from adapters.kafka_settings import KafkaSettings
 from adapters.prometheus import PrometheusMetrics
-from adapters.redis_cache import ConstitutionCache, connect
+from adapters.redis_cache import ConstitutionCache
+from adapters.redis_client import connect
 from adapters.slack import SlackChannel
 from adapters.targets import HttpTargets
 from constitution.environment import Environment, Target
@@ -28,12 +24,14 @@ from constitution.names import Names
 from constitution.policy.evaluation import EvaluationRequest
 from constitution_client.backtest import _cases_of_prometheus
 from constitution_client.service import ConstitutionServiceClient
-from services.common.outgoing import http_client
-from services.following.fetch import ConstitutionSource
+from constitution_follow.fetch import ConstitutionSource
+from constitution_follow.outgoing import http_client
 from services.orchestrator.engines import Engines
 from services.policy_engine.candidate import Candidates
 from services.siem_forwarder.sinks.http import HttpSink
+from signatures.trust_holder import TrustHolder
 from tests.unit.keyring import DATA, keyring
+from tests.world.authority import Authority
 
 CHECKSUM = f"sha256:{'0' * 64}"
 SHAPE = {"bake_s": 10.0, "scrape_interval_s": 1.0}
@@ -46,7 +44,7 @@ async def _follower(url: str) -> None:
 
 async def _candidate(url: str) -> None:
     environment = Environment.parse('schema_version = 1\nenvironment = "development"\ngate = "gate"\n')
-    config = EnvironmentConfig(environment=environment, trust=keyring().trust, directory=DATA)
+    config = EnvironmentConfig(environment=environment, holder=TrustHolder(keyring().trust), directory=DATA)
     async with http_client() as http:
         await Candidates(http, base_url=url, config=config).compiled(CHECKSUM)
 
@@ -138,46 +136,10 @@ async def listener(tls: ssl.SSLContext | None = None) -> AsyncIterator[tuple[int
 @pytest.fixture
 def authority(tmp_path: Path) -> tuple[Path, ssl.SSLContext]:
     """A company's own authority as a PEM file, and a server's context with a certificate that it gave out."""
-    now = dt.datetime.now(dt.UTC)
-
-    def name(common: str) -> x509.Name:
-        return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
-
-    keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
-    made = []
-    for key, subject in zip(keys, ("Company authority", "localhost"), strict=True):
-        is_ca = subject != "localhost"
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(name(subject))
-            .issuer_name(name("Company authority"))
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - dt.timedelta(hours=1))
-            .not_valid_after(now + dt.timedelta(hours=1))
-            .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(keys[0].public_key()), critical=False)
-        )
-        if is_ca:
-            usage = dict.fromkeys(
-                ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement"),
-                False,
-            ) | {"key_cert_sign": True, "crl_sign": True, "encipher_only": False, "decipher_only": False}
-            builder = builder.add_extension(x509.KeyUsage(**usage), critical=True)
-        else:
-            addresses = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-            builder = builder.add_extension(x509.SubjectAlternativeName(addresses), critical=False)
-        made.append(builder.sign(keys[0], hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
-    pem = keys[1].private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    trusted, chain = tmp_path / "ca.pem", tmp_path / "server.pem"
-    trusted.write_bytes(made[0])
-    chain.write_bytes(made[1] + pem)
+    company = Authority(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(chain)
-    return trusted, context
+    context.load_cert_chain(company.issue("server").both)
+    return company.file, context
 
 
 async def call(client: str, url: str) -> str:

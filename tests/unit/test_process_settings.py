@@ -65,12 +65,12 @@ def test_an_unreadable_value_and_a_variable_that_nobody_reads_are_named_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("ALLOWED_PORTS", "hunter2")
-    monkeypatch.setenv("KAFKA_SASL_MECHANISM", "hunter2")
+    monkeypatch.setenv("KAFKA_SASL_MECHANISMS", "hunter2")
     with pytest.raises(InvalidRequestError) as refused:
         read_settings(NestedSettings)
     said = refused.value.diagnostics()
     assert "allowed_ports" in said
-    assert "KAFKA_SASL_MECHANISM" in said
+    assert "KAFKA_SASL_MECHANISMS" in said
     assert "hunter2" not in said
 
 
@@ -98,3 +98,16 @@ def test_a_file_is_a_regular_file_and_a_folder_is_a_folder(tmp_path: Path, monke
     monkeypatch.setenv("SOME_FILE", str(file))
     monkeypatch.setenv("SOME_FOLDER", str(tmp_path))
     assert read_settings(PathSettings) == PathSettings(some_file=file, some_folder=tmp_path)
+
+
+def test_a_password_in_the_address_and_one_in_a_file_are_refused_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "password").write_text("hunter2", encoding="utf-8")
+    monkeypatch.setenv("DATABASE_PASSWORD_FILE", str(tmp_path / "password"))
+    monkeypatch.setenv("DATABASE_MIGRATION_URL", "postgresql://owner:hunter3@db/constitution")
+    (said,) = _problems(MigrationSettings).values()
+    assert "DATABASE_MIGRATION_URL holds a password" in said
+    assert "hunter" not in said
+    monkeypatch.setenv("DATABASE_MIGRATION_URL", "postgresql://owner@db/constitution")
+    assert read_settings(MigrationSettings).database_password_file == tmp_path / "password"

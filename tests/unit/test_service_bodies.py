@@ -19,6 +19,7 @@ from services.common.app import create_app
 from services.common.limits import BYTES, DRAIN_LIMIT, FORM, SMALL, BodyLimits, Files
 from services.common.strict_json import MAX_VALUES, loads
 from signatures.tokens import mint
+from signatures.trust_holder import TrustHolder
 from tests.helpers import eventually
 from tests.unit.keyring import DATA, keyring
 
@@ -246,7 +247,7 @@ async def test_a_file_is_taken_whole_or_not_at_all(files: FastAPI) -> None:
 def token(app: FastAPI) -> str:
     """A token that holds; the app is told whom to believe."""
     environment = Environment.parse('schema_version = 1\nenvironment = "development"\ngate = "gate"\n')
-    app.state.config = EnvironmentConfig(environment=environment, trust=keyring().trust, directory=DATA)
+    app.state.config = EnvironmentConfig(environment=environment, holder=TrustHolder(keyring().trust), directory=DATA)
     return mint(keyring().worker, environment="development", scopes=["load:write"], now=datetime.now(UTC))
 
 

@@ -102,3 +102,32 @@ def test_spooled_events_come_out_in_order_and_the_spool_is_bounded(tmp_path: Pat
     again.taken(first)
     assert again.read(first) is None
     assert len(again) == 2
+
+
+STARTS = """
+import gc, os, signal
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from services.common.app import create_app
+from services.common.server import run
+from tests.ports import free_port
+
+@asynccontextmanager
+async def lifespan(app):
+    print(gc.get_freeze_count())
+    os.kill(os.getpid(), signal.SIGTERM)
+    yield
+
+async def ready(): ...
+
+settings = SimpleNamespace(host="127.0.0.1", port=free_port())
+raise SystemExit(run(lambda: create_app(title="any", ready=ready, lifespan=lifespan), settings))
+"""
+
+
+def test_no_collection_walks_through_the_program_itself() -> None:
+    done = subprocess.run(  # noqa: S603 - our own code
+        [sys.executable, "-c", STARTS], cwd=CHECKOUT, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 10_000

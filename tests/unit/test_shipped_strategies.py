@@ -122,7 +122,9 @@ def test_a_load_of_which_suddenly_most_is_refused_is_an_anomaly(strategies: dict
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("per_second", [0.0, 0.05, 2.0, 20.0])
+@pytest.mark.parametrize(
+    "per_second", [0.0, pytest.param(0.05, marks=pytest.mark.slow), 2.0, pytest.param(20.0, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.3])
 def test_harmless_traffic_is_never_an_anomaly(
     strategies: dict[str, Strategy], name: str, per_second: float, share: float
@@ -137,6 +139,7 @@ CORRELATED: tuple[Noise, ...] = ("ar", "slow ar", "season")
 """Over longer than a stack's own baseline of half a minute: docs/watch.md, What is not covered."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "noise"),
     [(name, noise) for name in NAMES for noise in UNCORRELATED]

@@ -1,5 +1,7 @@
 """The vectorised twin of bench/watch decides as the class does, stream by stream."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -21,10 +23,19 @@ def decided(test: SpikeTest, counts: list[float], exposures: list[float]) -> flo
 NOISES: tuple[streams.Noise, ...] = ("poisson", "nb3", "ar", "drift", "burst before")
 
 
-@pytest.mark.parametrize("noise", NOISES)
-@pytest.mark.parametrize("ratio", [0.5, 1.0, 1.5])
-@pytest.mark.parametrize("measure", ["rate", "share"])
-@pytest.mark.parametrize("min_rate", [0.0, 0.05])
+@pytest.mark.parametrize(
+    ("noise", "ratio", "measure", "min_rate"),
+    [
+        pytest.param(
+            NOISES[n],
+            (0.5, 1.0, 1.5)[r],
+            ("rate", "share")[m],
+            (0.0, 0.05)[s],
+            marks=() if (m, s) == ((n + r) % 2, (n // 2 + r) % 2) else pytest.mark.slow,
+        )
+        for n, r, m, s in itertools.product(range(5), range(3), range(2), range(2))
+    ],  # those that are not slow hold each pair of values of any two
+)
 def test_the_twin_decides_as_the_class_on_every_stream(
     noise: streams.Noise, ratio: float, measure: str, min_rate: float
 ) -> None:
@@ -53,8 +64,14 @@ def test_the_twin_decides_as_the_class_on_every_stream(
         assert decided(test, counts[row, before:].tolist(), exposures[row, before:].tolist()) == expected[row]
 
 
-@pytest.mark.parametrize("ratio", [0.5, 1.0, 2.0])
-@pytest.mark.parametrize("noise", NOISES)
+@pytest.mark.parametrize(
+    ("noise", "ratio"),
+    [
+        pytest.param(noise, ratio, marks=() if n % 3 == r else pytest.mark.slow)
+        for n, noise in enumerate(NOISES)
+        for r, ratio in enumerate((0.5, 1.0, 2.0))
+    ],
+)
 def test_the_twin_of_two_quantities_decides_as_the_family(noise: streams.Noise, ratio: float) -> None:
     runs, before = 8, 360
     rng = np.random.default_rng([before, int(ratio * 10), len(noise), 2])

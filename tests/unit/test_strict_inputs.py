@@ -20,6 +20,7 @@ import typer
 from pydantic import AwareDatetime, BaseModel, ValidationError
 
 from constitution import times
+from constitution.api import LeaseRelease, LeaseRequest, StandingRequest
 from constitution.messages import UpdateRequest
 from constitution.model import Model
 from constitution.policy.evaluation import EvaluationRequest
@@ -42,6 +43,7 @@ NO_TIMES = (
     "2026-12-01T10:00:00+24:00",
     "\u0662026-12-01T10:00:00Z",
 )
+GOOD_DAYS = ("2026-12-01",)
 GOOD_TIMES = (
     "2026-12-01T10:00:00Z",
     "2026-12-01T10:00:00+00:00",
@@ -79,8 +81,9 @@ def admits(annotation: Any, value: Any) -> bool:
         return any(type(one) is type(value) and one == value for one in typing.get_args(annotation))
     if isinstance(annotation, type) and issubclass(annotation, Enum):
         return any(type(one.value) is type(value) and one.value == value for one in annotation)
-    if annotation in (datetime, AwareDatetime):
-        return value in GOOD_TIMES or isinstance(value, datetime)
+    if annotation in (date, datetime, AwareDatetime):
+        texts, kind = (GOOD_DAYS, date) if annotation is date else (GOOD_TIMES, datetime)
+        return value in texts or type(value) is kind
     if annotation is bytes:
         return isinstance(value, (bytes, str))  # base64 in JSON
     return annotation is Any or type(value) is annotation or (annotation is float and type(value) is int)
@@ -185,3 +188,21 @@ def test_the_command_line_takes_the_same_times(text: str) -> None:
 @pytest.mark.parametrize("text", GOOD_TIMES)
 def test_the_command_line_reads_a_time_as_it_is_written(text: str) -> None:
     assert moment(text, "--not-before") == datetime.fromisoformat(text.upper())
+
+
+@pytest.mark.parametrize("number", [-1, 2**53, 2**63, 10**30])
+@pytest.mark.parametrize(
+    ("body", "name", "more"),
+    [
+        (LeaseRequest, "undoes", {"kind": "rollback"}),
+        (LeaseRelease, "fencing_token", {}),
+        (StandingRequest, "fencing_token", {"standing": "withdrawn", "reason": "r"}),
+    ],
+)
+def test_a_number_that_no_database_holds_is_refused(
+    body: type[Model], name: str, more: dict[str, Any], number: int
+) -> None:
+    said = {"update_id": "00000000-0000-4000-8000-000000000001", **more}
+    body.model_validate_json(json.dumps(said | {name: 2**53 - 1}))
+    with pytest.raises(ValidationError, match=name):
+        body.model_validate_json(json.dumps(said | {name: number}))

@@ -175,3 +175,10 @@ def test_an_update_that_nobody_watches_may_take_more_of_the_board(
 ) -> None:
     thresholds = Thresholds(approval=2, first_release=1, unwatched=unwatched)
     assert thresholds.for_update(first=first, watched=watched) == needed
+
+
+@pytest.mark.parametrize(
+    ("approval", "reissue", "needed"), [(2, None, 2), (3, None, 3), (2, 1, 2), (2, 3, 3), (1, None, 1)]
+)
+def test_a_reissue_takes_no_fewer_than_an_update(approval: int, reissue: int | None, needed: int) -> None:
+    assert Thresholds(approval=approval, reissue=reissue).for_reissue() == needed

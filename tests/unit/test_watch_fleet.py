@@ -104,6 +104,7 @@ def test_every_known_stream_has_its_right_outcome() -> None:
     assert set(CASES) == set(RIGHT)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(
     seed=st.integers(0, 10**6),
@@ -160,8 +161,9 @@ def test_a_value_from_nowhere_is_no_burst_of_events(value: int) -> None:
 
 
 @pytest.mark.parametrize("away", [1, 3, 6])  # scrapes: 5, 15 and 30 s
-def test_one_of_two_replicas_that_restarts_is_no_evidence(away: int) -> None:
-    for seed in range(25):
+@pytest.mark.parametrize("seeds", [range(8), pytest.param(range(8, 25), marks=pytest.mark.slow)], ids=["few", "more"])
+def test_one_of_two_replicas_that_restarts_is_no_evidence(away: int, seeds: range) -> None:
+    for seed in seeds:
         stays, restarts = counter(seed), counter(seed, instance="b", phase=3.3)
         moment = BEFORE + seed % 9 * 30 + away
         found = judged(stays.entry(stays.samples()), restarts.entry(restarts.samples(restart=moment, away=away)))

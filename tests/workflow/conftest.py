@@ -1,7 +1,9 @@
 """An environment for the tests of workflows: started once, and anew only after a test that left it not at rest."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from pathlib import Path
 
 import pytest
 from temporalio.client import Client
@@ -11,16 +13,29 @@ from deploy.embedded.stack_directory import CHECKOUT
 from tests.workflow.reconciling import CLOSED, EVERY
 from tests.world.environment import Environments, RunningEnvironment
 
+_STARTED = pytest.StashKey[tuple[Environments, asyncio.AbstractEventLoop]]()
+
 
 @pytest.fixture(scope="session")
 async def environments(
-    servers: dict[str, str], template_database: str, temporal_client: Client
+    servers: dict[str, str], template_database: str, temporal_client: Client, request: pytest.FixtureRequest
 ) -> AsyncIterator[Environments]:
     """Where environments come from."""
     prefix = CHECKOUT / "var" / f"test-{os.getpid()}-env"
     environments = Environments(servers, temporal_client, prefix, template=template_database)
+    request.session.stash[_STARTED] = environments, asyncio.get_running_loop()
     yield environments
     await environments.leave()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, None, None]:
+    """End the environment with the last of these tests: idle, it takes a quarter of a core from the others."""
+    yield
+    started = item.session.stash.get(_STARTED, None)
+    if started is not None and nextitem is not None and Path(__file__).parent not in nextitem.path.parents:
+        environments, loop = started
+        loop.run_until_complete(environments.leave())
 
 
 _FAILED = pytest.StashKey[bool]()

@@ -6,7 +6,10 @@ from typing import Any
 from temporalio.client import WorkflowHandle
 
 from constitution.messages import Outcome, Phase
+from constitution.receipt import RECEIPT, RECEIPT_MANIFEST
+from constitution.receipt_story import story
 from constitution.release import CurrentConstitution, Kind, Release, Standing
+from signatures.receipt_verify import Neighbour, open_receipt, verify_folder
 from tests.helpers import eventually
 from tests.workflow import truth
 from tests.world.author import Proposal
@@ -95,3 +98,20 @@ async def untouched(env: RunningEnvironment, proposal: Proposal, before: Current
     """Nothing of a proposal was ever live."""
     assert await env.author.current() == before
     assert proposal.checksum not in {release.checksum for release in await env.service.releases()}
+
+
+async def receipts_verify(env: RunningEnvironment, bad: str, undoing: str) -> None:
+    """The folders of a release and of the one that undid it are what their receipts say, with public keys alone."""
+    folders = {name: await asyncio.to_thread(env.reads.archived_folder, name) for name in (bad, undoing)}
+    beside = {name: Neighbour(name, files[RECEIPT], files[RECEIPT_MANIFEST]) for name, files in folders.items()}
+    for name, files in folders.items():
+        others = tuple(other for folder, other in beside.items() if folder != name)
+        report = await asyncio.to_thread(verify_folder, files, env.files.trust, neighbours=others)
+        # Receipts before these two are not given.
+        wrong = [line for line in report.lines if not line.ok and "which is not in this archive" not in line.message]
+        assert wrong == [], report.text()
+        assert any(line.what.startswith("histories/") for line in report.lines), report.text()
+    told = "\n".join(story(open_receipt(folders[bad][RECEIPT], env.files.trust)))
+    assert "It was confirmed on " in told, told
+    told = "\n".join(story(open_receipt(folders[undoing][RECEIPT], env.files.trust)))
+    assert f"It undid generation {bad.rpartition('-')[2]} " in told, told

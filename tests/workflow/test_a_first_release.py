@@ -1,15 +1,19 @@
 """The first release of all, where nothing is live: a failure withdraws it; Temporal's own command line makes it."""
 
 import json
+from contextlib import nullcontext
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
+from adapters.regression_gate import SUITES
 from deploy.embedded.stack_directory import CHECKOUT
 from tests.workflow import outcomes
 from tests.world.environment import LEAF, Environments, RunningEnvironment
 
 pytestmark = pytest.mark.timeout(240)
+SHIPPED = pytest.mark.slow  # it takes six seconds of CPU a draft; test_regression_gate.py shows what it finds
 
 
 @pytest.fixture
@@ -36,8 +40,11 @@ async def test_a_first_release_that_is_not_obeyed_everywhere_is_withdrawn(bare: 
     assert set(said.values()) == {(undoing.generation, None)}
 
 
-async def test_it_is_started_approved_and_completed_by_temporals_command_line_with_the_shipped_gate(
-    bare: RunningEnvironment,
+@pytest.mark.parametrize(
+    "gate", [pytest.param(None, id="small gate"), pytest.param(CHECKOUT / "tests", id="shipped gate", marks=SHIPPED)]
+)
+async def test_it_is_started_approved_and_completed_by_temporals_command_line(
+    bare: RunningEnvironment, gate: Path | None
 ) -> None:
     queue, keys = bare.names.task_queue(), bare.files.directory / "keys"
     proposal = await bare.author.propose()
@@ -46,7 +53,7 @@ async def test_it_is_started_approved_and_completed_by_temporals_command_line_wi
         *("workflow", "start", "--workflow-id", workflow_id, "--fail-existing", "--type", "ConstitutionUpdate"),
         *("--task-queue", queue, "--input", json.dumps(proposal.input)),
     )
-    async with bare.configured(gate=CHECKOUT / "tests"):
+    async with bare.configured(gate=gate) if gate else nullcontext():
         code, _, err = await bare.temporal(*start)
         assert code == 0, err
         code, _, err = await bare.temporal(*start)
@@ -72,7 +79,7 @@ async def test_it_is_started_approved_and_completed_by_temporals_command_line_wi
         await outcomes.completed(bare, handle, proposal)
         status = await bare.status(handle)
         evidence = await bare.service.evidence(status.evidence or "")
-        assert {suite.name: suite.tests > 1 for suite in evidence.suites} == {"policy": True, "chaos": True}
+        assert {suite.name: suite.tests > 1 for suite in evidence.suites} == dict.fromkeys(SUITES, gate is not None)
 
 
 async def test_an_update_is_aborted_by_temporals_command_line(env: RunningEnvironment) -> None:

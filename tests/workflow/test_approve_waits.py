@@ -3,6 +3,8 @@
 import asyncio
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -26,19 +28,23 @@ def test_the_gate_takes_as_long_as_it_is_held(tmp_path):
 """
 
 
-def held_gate(folder: Path, free: Path) -> Path:
-    """Return a gate that ends when the file ``free`` is there."""
-    make_gate(folder)
-    (folder / "policy" / "test_draft.py").write_text(GATE_CASE + HELD.format(free=str(free)))
-    return folder
+@contextmanager
+def held(gate: Path, free: Path) -> Iterator[None]:
+    """Have a gate end only when the file ``free`` is there, until the block ends."""
+    (gate / "policy" / "test_draft.py").write_text(GATE_CASE + HELD.format(free=str(free)))
+    try:
+        yield
+    finally:
+        make_gate(gate)
 
 
+@pytest.mark.slow
 async def test_an_approval_typed_before_the_gate_has_ended_waits_for_it(
     env: RunningEnvironment, live: CurrentConstitution, tmp_path: Path
 ) -> None:
     free = tmp_path / "free"
     key = str(env.files.directory / "keys" / "alva.tsk")
-    async with env.configured(gate=held_gate(tmp_path / "gate", free)):
+    with held(env.gate, free):
         proposal = await env.author.propose()
         code, _, err = await env.constitution(
             *("update", "--checksum", proposal.checksum, "--change-request", proposal.change_request)

@@ -17,12 +17,13 @@ pytestmark = [pytest.mark.timeout(360), pytest.mark.slow]  # it empties the arch
 
 
 def contents(root: Path) -> dict[str, bytes]:
-    """The committed files, but for closed histories, and the manifests, which list them."""
+    """The committed files, but for closed histories, receipts and what comes with them, and the manifests."""
     with Repo(str(root)) as repo:
         store = repo.object_store
         entries = store.iter_tree_contents(repo[repo.head()].tree)  # type: ignore[attr-defined]
         files = {entry.path.decode(): repo[entry.sha].as_raw_string() for entry in entries}
-    return {path: data for path, data in files.items() if "/histories/" not in path and "manifest" not in path}
+    lost = ("/histories/", "/attestations/", "/orders/", "receipt", "manifest")
+    return {path: data for path, data in files.items() if not any(part in path for part in lost)}
 
 
 async def test_a_lost_archive_is_written_anew_by_doctor(env: RunningEnvironment, live: CurrentConstitution) -> None:

@@ -15,6 +15,7 @@ from tests.world.environment import RunningEnvironment, state_of
 NAMED = timedelta(seconds=75)  # a run looks 30 s after it asked
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 async def test_a_run_names_an_assessor_that_is_away_and_goes_on_when_it_is_back(
     env: RunningEnvironment, live: CurrentConstitution
@@ -38,6 +39,7 @@ async def test_a_run_names_an_assessor_that_is_away_and_goes_on_when_it_is_back(
     assert (await env.status(handle)).waiting_for == ""
 
 
+@pytest.mark.slow
 async def test_what_the_assessor_signed_about_a_release_is_there_for_everybody(
     env: RunningEnvironment, live: CurrentConstitution
 ) -> None:
@@ -51,6 +53,6 @@ async def test_what_the_assessor_signed_about_a_release_is_there_for_everybody(
     assert {type(one) for one in said} == {GatePredicate, SyncPredicate, WatchPredicate}
     for one in said:
         if isinstance(one, SyncPredicate):
-            assert one.problems(release, [t.id for t in env.config.targets], golden=False) == ()
+            assert one.problems(release, [t.id for t in env.config.targets]) == ()
         if isinstance(one, WatchPredicate):
             assert one.verdict is release.standings[-1].verdict

@@ -43,7 +43,7 @@ async def test_a_promote_ends_a_hold_and_a_later_one_changes_no_record(env: Runn
     async with env.paused(LEAF):
         handle, proposal = await env.approved()
         await env.until_step(handle, "sync")
-        await handle.execute_update("hold", {"reason": "wait for me"})
+        await env.steer(handle, "hold", "wait for me")
         await env.go_on(LEAF)
         held = await env.until_step(handle, "watch", "waiting")
     assert (await env.service.release(held.generation or 0)).standing is None

@@ -65,6 +65,7 @@ async def complete(env: RunningEnvironment, handle: Handle, activity: str, resul
     await by_hand(env, "complete", handle, activity, "--result", json.dumps(result))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("live")
 async def test_a_watch_report_that_was_made_up_confirms_nothing(env: RunningEnvironment) -> None:
     handle, proposal = await env.approved(strategy="unseen")
@@ -89,8 +90,9 @@ async def test_a_sync_report_that_was_made_up_confirms_nothing(
     await outcomes.undone(env, proposal, live)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("live")
-@pytest.mark.parametrize("activity", [pytest.param("watch_metric", marks=pytest.mark.slow), "sync_targets"])
+@pytest.mark.parametrize("activity", ["watch_metric", "sync_targets"])
 async def test_a_result_that_is_none_stalls_no_run(env: RunningEnvironment, activity: str) -> None:
     async with env.paused(LEAF):
         handle, proposal = await env.approved(strategy="unseen")
@@ -101,6 +103,19 @@ async def test_a_result_that_is_none_stalls_no_run(env: RunningEnvironment, acti
         if activity == "sync_targets":
             await env.go_on(LEAF)
         await outcomes.completed(env, handle, proposal)
+
+
+async def test_a_confirmation_that_was_made_up_leaves_nothing_unconfirmed_live(
+    env: RunningEnvironment, live: CurrentConstitution
+) -> None:
+    with env.service_wire.holding("POST", "/standing") as confirming:
+        handle, proposal = await env.approved()
+        await confirming.reached()
+        generation = (await env.status(handle)).generation
+        await complete(env, handle, "record_standing", {"generation": generation, "standing": "confirmed"})
+        confirming.drop()
+    end, _ = await outcomes.rolled_back(env, handle, proposal, live)
+    assert "the result of confirm was not the worker's" in end.message
 
 
 async def test_whoever_goes_on_completing_an_activity_by_hand_has_the_release_undone(
@@ -195,6 +210,7 @@ async def test_no_activity_runs_for_a_foreign_workflow_or_by_itself(
     assert await env.author.current() == live
 
 
+@pytest.mark.slow
 async def test_a_rollback_under_a_foreign_parent_is_one_that_was_started_by_hand(env: RunningEnvironment) -> None:
     restore = (await env.live()).generation
     await env.completed()
@@ -219,7 +235,7 @@ async def test_a_rollback_under_a_foreign_parent_is_one_that_was_started_by_hand
 
 @pytest.mark.parametrize(
     "more",
-    [lambda _: {"verdict": "anomaly"}, lambda digest: {"watch_evidence": digest}],
+    [pytest.param(lambda _: {"verdict": "anomaly"}, marks=pytest.mark.slow), lambda digest: {"watch_evidence": digest}],
     ids=["a verdict", "evidence of something else"],
 )
 async def test_a_rollback_by_hand_poisons_nothing_by_its_word(
@@ -228,7 +244,7 @@ async def test_a_rollback_by_hand_poisons_nothing_by_its_word(
     proposal = await env.completed()
     bad = (await env.live()).generation
     digest = proposal.checksum
-    handle = await env.start_run("ConstitutionRollback", env.rollback_id(bad), {"reason": "x", **more(digest)})
+    handle = await env.start_rollback(bad, "x", **more(digest))
     end = await env.end(handle)
     if "verdict" in more(digest):
         assert end.type == "Rejected"
@@ -244,12 +260,12 @@ async def test_a_hold_is_kept_where_nothing_is_watched(env: RunningEnvironment) 
     async with env.paused(LEAF):
         handle, proposal = await env.approved()
         await env.until_step(handle, "sync")
-        assert "held" in await handle.execute_update("hold", {"reason": "wait for me"})
+        assert "held" in await env.steer(handle, "hold", "wait for me")
         await env.go_on(LEAF)
         status = await env.until_step(handle, "watch", "waiting")
         assert "wait for me" in status.waiting_for
         assert (await env.service.release(status.generation or 0)).standing is None
-        await handle.execute_update("resume", {})
+        await env.steer(handle, "resume")
         await outcomes.completed(env, handle, proposal)
 
 
@@ -263,6 +279,7 @@ async def test_a_board_member_denies_until_it_is_live(env: RunningEnvironment, l
     await outcomes.rejected(env, handle, proposal, live, "second thoughts", denied_by="chen")
 
 
+@pytest.mark.slow
 async def test_a_promote_before_the_publish_is_refused(env: RunningEnvironment, live: CurrentConstitution) -> None:
     proposal = await env.author.propose()
     handle = await env.update(proposal, strategy="unseen")
@@ -287,6 +304,7 @@ async def test_a_promote_before_the_publish_is_refused(env: RunningEnvironment, 
     await outcomes.rejected(env, handle, proposal, live)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("live")
 async def test_a_watch_that_cannot_see_is_found_before_anybody_signs(env: RunningEnvironment) -> None:
     proposal = await env.author.propose()

@@ -75,6 +75,7 @@ async def mid_sync(env: RunningEnvironment) -> tuple[WorkflowHandle[Any, Any], P
     return handle, proposal, status.generation
 
 
+@pytest.mark.slow
 async def test_update_and_guard_killed_after_the_load_are_undone(
     env: RunningEnvironment, live: CurrentConstitution
 ) -> None:
@@ -118,7 +119,7 @@ async def test_a_rollback_killed_with_its_whole_family_is_done_again(
     async with env.paused(LEAF):
         handle, proposal, generation = await mid_sync(env)
         with env.service_wire.holding("POST", "/v1/constitution/load") as load:
-            await handle.execute_update("abort", {"reason": "the test wants a rollback"})
+            await env.steer(handle, "abort", "the test wants a rollback")
             await load.reached()
             await kill_all(env)
             load.drop()
@@ -135,7 +136,7 @@ async def test_a_late_load_of_a_killed_rollback_is_confirmed_by_its_successor(
     async with env.paused(LEAF):
         handle, proposal, generation = await mid_sync(env)
         with env.service_wire.holding("POST", "/v1/constitution/load") as load:
-            await handle.execute_update("abort", {"reason": "the test wants a rollback"})
+            await env.steer(handle, "abort", "the test wants a rollback")
             await load.reached()
             await kill_all(env)
             load.release()
@@ -188,3 +189,25 @@ async def test_an_update_killed_after_confirmation_is_told_and_archived(
     current = await env.author.current()
     assert current is not None
     assert (current.generation, current.checksum) == (live.generation + 1, proposal.checksum)
+
+
+@pytest.mark.slow
+async def test_an_update_that_is_reset_and_then_terminated_leaves_no_unconfirmed_release_live(
+    env: RunningEnvironment, live: CurrentConstitution
+) -> None:
+    """A reset takes a run's children away from it: nothing wakes its guard any more."""
+    async with env.paused(LEAF):
+        handle, _, generation = await mid_sync(env)
+        guard = await env.guard_of(handle)
+        async with env.paused("worker"):  # the run that it is reset to never gets as far as a guard of its own
+            code, _, err = await env.temporal(
+                *("workflow", "reset", "--workflow-id", handle.id, "--type", "FirstWorkflowTask", "--reason", "a test")
+            )
+            assert code == 0, err
+            await env.run(handle.id).terminate("before it has begun")
+        await env.go_on(LEAF)
+        await undone(env, generation)
+    assert "was rolled back" in (await env.end(guard)).result
+    told = reconciled(env, f"guard-asleep: {guard.id}")
+    assert {event["api"]["operation"] for event in told} == {"reconcile.repaired"}
+    assert (await env.live()).checksum == live.checksum

@@ -68,7 +68,7 @@ async def test_a_run_stays_on_its_build_and_new_ones_begin_on_the_current_one(
         async with env.paused(LEAF):
             await env.approve(old, proposal)
             await env.until_step(old, "sync")
-            await old.execute_update("abort", {"reason": "a mistake"})
+            await env.steer(old, "abort", "a mistake")
             status = await env.until(old, lambda s: s.rollback_workflow is not None)
             await env.go_on(LEAF)
         await outcomes.rolled_back(env, old, proposal, live)

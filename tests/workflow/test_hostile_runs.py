@@ -73,27 +73,27 @@ async def test_messages_with_thousands_of_problems_stall_no_run(
     assert await env.author.current() == live
 
 
-@pytest.mark.parametrize("known", [True, False], ids=["of an update that waits", "of nobody"])
 async def test_a_rollback_started_by_a_stranger_in_the_name_of_an_update_is_refused(
-    env: RunningEnvironment, live: CurrentConstitution, *, known: bool
+    env: RunningEnvironment, live: CurrentConstitution
 ) -> None:
     waiting = await env.update(await env.author.propose())
     status = await env.until_step(waiting, "board", "waiting")
-    update_id = status.update_id if known else str(uuid4())
-    handle = await env.start_run(
-        "ConstitutionRollback",
-        f"{env.names.namespace}/forged/{uuid4().hex[:8]}",
-        {"reason": "x", "update_id": update_id},
-    )
-    end = await env.end(handle, timedelta(seconds=30))
-    assert end.type == "Rejected"
-    assert "nothing to undo" in end.message
-    assert await free(env)
+    for update_id in (status.update_id, str(uuid4())):  # of an update that waits, and of nobody
+        handle = await env.start_run(
+            "ConstitutionRollback",
+            f"{env.names.namespace}/forged/{uuid4().hex[:8]}",
+            {"reason": "x", "update_id": update_id},
+        )
+        end = await env.end(handle, timedelta(seconds=30))
+        assert end.type == "Rejected"
+        assert "nothing to undo" in end.message
+        assert await free(env)
     await waiting.execute_update("abort", {"reason": "seen enough"})
     assert (await env.end(waiting)).type == "Rejected"
     assert await env.author.current() == live
 
 
+@pytest.mark.slow
 async def test_a_rollback_undoes_what_was_live_when_it_was_asked_for_and_nothing_newer(env: RunningEnvironment) -> None:
     handle = await two_back(env)
     await env.completed()
@@ -142,13 +142,14 @@ async def test_an_outcome_that_was_given_at_the_start_does_not_disarm_the_guard(
     await outcomes.undone(env, proposal, live)
 
 
+@pytest.mark.slow
 async def test_an_abort_while_the_lease_is_granted_leaves_no_lease_behind(
     env: RunningEnvironment, live: CurrentConstitution
 ) -> None:
     await env.completed()
     bad = (await env.live()).generation
     with env.service_wire.holding("POST", "/v1/constitution/lease", answered=True) as lease:
-        handle = await env.start_run("ConstitutionRollback", env.rollback_id(bad), {"reason": "found bad"})
+        handle = await env.start_rollback(bad)
         await lease.reached()
         with contextlib.suppress(WorkflowUpdateFailedError):
             await handle.execute_update("abort", {"reason": "changed my mind"})
@@ -172,7 +173,7 @@ async def test_a_rollback_by_hand_that_waits_for_the_board_does_not_keep_a_bad_r
             "ConstitutionRollback", env.rollback_id(status.generation or 0), {"reason": "two back", "to": restore}
         )
         await env.until_step(by_hand, "board", "waiting")
-        await update.execute_update("abort", {"reason": "it is bad"})
+        await env.steer(update, "abort", "it is bad")
         end = await env.end(update, timedelta(seconds=60))
     assert end.type == "RolledBack", end.message
     assert (await env.live()).checksum == before.checksum
@@ -235,12 +236,12 @@ async def test_a_stranger_under_the_id_of_a_rollback_does_not_keep_a_bad_release
                 "update_id": str(uuid4()),
                 "environment": ENVIRONMENT,
                 "namespace": env.names.namespace,
-                "seals": False,
+                "archives_histories": False,
             },
             id=env.rollback_id(generation),
             task_queue=queue,
         )
-        await handle.execute_update("abort", {"reason": "a mistake"})
+        await env.steer(handle, "abort", "a mistake")
         await env.go_on(LEAF)
     await outcomes.rolled_back(env, handle, proposal, live)
     status = await env.status(handle)

@@ -91,7 +91,7 @@ async def test_a_worker_that_is_killed_while_it_undoes(env: RunningEnvironment, 
         handle, proposal = await env.approved()
         await env.until_step(handle, "sync")
         with env.service_wire.holding("POST", "/v1/constitution/load", answered=True) as load:
-            await handle.execute_update("abort", {"reason": "a mistake"})
+            await env.steer(handle, "abort", "a mistake")
             await load.reached()
             await env.kill("worker")
         await env.go_on(LEAF)

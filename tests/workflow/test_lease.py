@@ -45,6 +45,7 @@ async def held_by_another(env: RunningEnvironment) -> AsyncIterator[Lease]:
         )
 
 
+@pytest.mark.slow
 async def test_the_rollback_of_an_update_takes_the_lease_from_no_other_update(
     env: RunningEnvironment, live: CurrentConstitution
 ) -> None:
@@ -53,7 +54,7 @@ async def test_the_rollback_of_an_update_takes_the_lease_from_no_other_update(
         handle, proposal = await env.approved()
         await env.until_step(handle, "sync")
         with env.service_wire.holding(*asks) as asked:
-            await handle.execute_update("abort", {"reason": "a mistake"})
+            await env.steer(handle, "abort", "a mistake")
             await asked.reached()
             async with held_by_another(env) as theirs:
                 asked.release()
@@ -61,11 +62,12 @@ async def test_the_rollback_of_an_update_takes_the_lease_from_no_other_update(
                 status = await env.until_step(rollback, "lease", "waiting")
                 assert "another-update" in status.waiting_for
                 assert await env.service.lease() == theirs
-        await rollback.execute_update("retry", {})
+        await env.steer(rollback, "retry")
         await env.go_on(LEAF)
     await outcomes.rolled_back(env, handle, proposal, live)
 
 
+@pytest.mark.slow
 async def test_an_update_that_gives_up_takes_the_lease_from_no_other_update(
     env: RunningEnvironment, live: CurrentConstitution
 ) -> None:
@@ -97,7 +99,7 @@ async def test_a_rollback_that_loses_its_lease_takes_it_anew_and_ends(
     bad = (await env.live()).generation
     where = path if path.startswith("/v1") else f"/v1/constitution/releases/{bad + (b'confirmed' in body)}{path}"
     with env.service_wire.holding("POST", where, body) as asked:
-        handle = await env.start_run("ConstitutionRollback", env.rollback_id(bad), {"reason": "found bad"})
+        handle = await env.start_rollback(bad)
         await asked.reached()
         await lose(env)
         asked.release()

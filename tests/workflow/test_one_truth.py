@@ -19,22 +19,15 @@ from tests.world.environment import LEAF, RunningEnvironment
 pytestmark = pytest.mark.timeout(300)
 
 
-async def test_a_release_that_nothing_watched_says_so(env: RunningEnvironment, live: CurrentConstitution) -> None:
-    assert live.generation
-    handle, proposal = await env.approved()
-    release = await outcomes.completed(env, handle, proposal)
-    assert release.standings[-1].verdict is Verdict.NOT_WATCHED
-
-
-async def test_a_confirmed_release_that_is_undone_by_hand_still_says_what_it_was(
+@pytest.mark.slow
+async def test_a_confirmed_release_that_nothing_watched_and_that_is_undone_by_hand_still_says_what_it_was(
     env: RunningEnvironment, live: CurrentConstitution
 ) -> None:
     handle, proposal = await env.approved()
     release = await outcomes.completed(env, handle, proposal)
+    assert release.standings[-1].verdict is Verdict.NOT_WATCHED
     before = await env.status(handle)
-    undo = await env.start_run(
-        "ConstitutionRollback", env.rollback_id(release.generation), {"reason": "an auditor | found *it* <bad>"}
-    )
+    undo = await env.start_rollback(release.generation, "an auditor | found *it* <bad>")
     assert (await env.end(undo)).result["outcome"] == Outcome.ROLLED_BACK
     await outcomes.undone(env, proposal, live)
     assert await env.status(handle) == before, "what a closed run says is final"
@@ -43,16 +36,17 @@ async def test_a_confirmed_release_that_is_undone_by_hand_still_says_what_it_was
     await truth.of_completed(env, handle, proposal, confirmed)
 
 
+@pytest.mark.slow  # test_orders.py: an abort of what is live names who signed it
 async def test_an_abort_names_itself_in_every_record(env: RunningEnvironment, live: CurrentConstitution) -> None:
     async with env.paused(LEAF):
         handle, proposal = await env.approved()
         await env.until_step(handle, "sync")
-        await handle.execute_update("abort", {"reason": "a mistake"})
+        await env.steer(handle, "abort", "a mistake")
         await env.until(handle, lambda s: s.rollback_workflow is not None)
         await env.go_on(LEAF)
         _, undoing = await outcomes.rolled_back(env, handle, proposal, live)
     bad = await env.service.release(undoing.rollback_of or 0)
-    assert "aborted: a mistake" in bad.standings[-1].reason
+    assert "aborted by olga: a mistake" in bad.standings[-1].reason
 
 
 async def test_the_cause_of_a_step_that_is_tried_again_is_in_status(
@@ -68,7 +62,7 @@ async def test_the_cause_of_a_step_that_is_tried_again_is_in_status(
         code, out, err = await env.constitution("status", handle.id, "--text")
         assert code == 0, err
         failing = [line for line in out.splitlines() if line.startswith("failing")]
-        return any("resolve_subject" in line and "failed:" in line for line in failing)
+        return any("resolve_update" in line and "failed:" in line for line in failing)
 
     await eventually(shown, timedelta(seconds=40))
     assert datetime.now(UTC) - began < timedelta(seconds=45), "long before all attempts are spent"

@@ -53,7 +53,9 @@ async def env(minded: Environments, request: pytest.FixtureRequest) -> AsyncIter
 # --- what is mended
 
 
-@pytest.mark.parametrize("value", [None, b'{"generation": 99}'], ids=["deleted", "forged"])
+@pytest.mark.parametrize(
+    "value", [pytest.param(None, marks=pytest.mark.slow), b'{"generation": 99}'], ids=["deleted", "forged"]
+)
 async def test_the_redis_value_comes_back(
     env: RunningEnvironment, live: CurrentConstitution, value: bytes | None
 ) -> None:
@@ -117,6 +119,7 @@ async def test_an_outcome_that_was_told_twice_is_told_once(env: RunningEnvironme
 # --- what is named
 
 
+@pytest.mark.slow
 async def test_a_target_that_is_away_or_behind_is_named_once_in_the_audit(
     env: RunningEnvironment, live: CurrentConstitution
 ) -> None:
@@ -140,6 +143,7 @@ async def test_a_target_that_is_away_or_behind_is_named_once_in_the_audit(
     await all_well(env)
 
 
+@pytest.mark.slow
 async def test_a_release_that_no_run_made_is_named_and_not_touched(
     env: RunningEnvironment, live: CurrentConstitution
 ) -> None:
@@ -153,12 +157,14 @@ async def test_a_release_that_no_run_made_is_named_and_not_touched(
     current = await env.author.current()
     assert current is not None
     assert current.generation == generation
+    key = ("--key", str(env.files.directory / "keys" / "olga.tsk"), "--yes", "--wait", "--timeout", "50")
     code, _, err = await env.constitution(
-        "rollback", "--bad-generation", str(generation), "--reason", "out of band", "--yes", "--wait", "--timeout", "50"
+        "rollback", "--bad-generation", str(generation), "--reason", "out of band", *key
     )
     assert code == 0, err
 
 
+@pytest.mark.slow
 async def test_an_approval_that_expires_while_its_run_waits_is_named(
     env: RunningEnvironment, live: CurrentConstitution
 ) -> None:
@@ -237,6 +243,7 @@ async def test_an_event_that_the_relay_cannot_deliver_is_named(
     await all_well(env)
 
 
+@pytest.mark.slow
 async def test_what_is_found_and_mended_is_in_the_worker_s_metrics(
     env: RunningEnvironment, live: CurrentConstitution
 ) -> None:

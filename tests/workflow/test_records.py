@@ -14,6 +14,7 @@ from tests.world.environment import RunningEnvironment, state_of
 pytestmark = pytest.mark.timeout(240)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("live")
 async def test_an_outage_of_slack_leaves_the_release_live_and_is_told_once_when_it_is_over(
     env: RunningEnvironment,
@@ -35,7 +36,7 @@ async def test_an_outage_of_slack_leaves_the_release_live_and_is_told_once_when_
     assert isinstance(refused.value.cause, ApplicationError)
     assert f"constitution rollback --bad-generation {status.generation} " in refused.value.cause.message
     env.slack_wire.repair()
-    await handle.execute_update("retry", {})
+    await env.steer(handle, "retry")
     await outcomes.completed(env, handle, proposal)
 
 

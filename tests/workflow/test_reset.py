@@ -75,6 +75,23 @@ async def test_a_published_update_is_reset_to_before_or_after_its_publish(
 
 
 @pytest.mark.slow
+async def test_a_run_that_was_reset_is_still_held(env: RunningEnvironment, live: CurrentConstitution) -> None:
+    """Temporal gives it the hold again, which counts once; constitution-service says that it stands."""
+    async with env.configured(sync=60), env.paused(LEAF):
+        handle, proposal = await synced(env)
+        await env.steer(handle, "hold", "wait for me")
+        again = await reset(env, handle, "prove_published")
+        await env.until_step(again, "sync")
+        await env.go_on(LEAF)
+        status = await env.until_step(again, "watch", "waiting")
+        assert "held by olga: wait for me" in status.waiting_for
+        assert (await env.service.release(live.generation + 1)).standing is None
+        await env.steer(again, "resume", "now I have looked")
+        await outcomes.completed(env, again, proposal)
+        await closed(env, handle)
+
+
+@pytest.mark.slow
 async def test_a_run_that_was_reset_is_still_guarded(env: RunningEnvironment, live: CurrentConstitution) -> None:
     async with env.configured(sync=60), env.paused(LEAF):
         handle, proposal = await synced(env)
@@ -170,7 +187,7 @@ async def test_an_update_that_was_rolled_back_is_reset_and_stays_rolled_back(
 ) -> None:
     async with env.paused(LEAF):
         handle, proposal = await synced(env)
-        await handle.execute_update("abort", {"reason": "a mistake"})
+        await env.steer(handle, "abort", "a mistake")
         await env.until(handle, lambda s: s.rollback_workflow is not None)
         await env.go_on(LEAF)
         await outcomes.rolled_back(env, handle, proposal, live)
@@ -195,7 +212,7 @@ async def test_a_finished_rollback_is_reset_and_finds_its_work_done(
 ) -> None:
     proposal = await env.completed()
     bad = (await env.live()).generation
-    handle = await env.start_run("ConstitutionRollback", env.rollback_id(bad), {"reason": "found bad"})
+    handle = await env.start_rollback(bad)
     first = await env.end(handle)
     await closed(env, handle)
     undoing = await outcomes.undone(env, proposal, live)

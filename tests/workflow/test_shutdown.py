@@ -67,6 +67,7 @@ async def test_a_sync_that_waits_for_a_target_is_handed_to_the_next_worker(
     assert attempts(await handle.fetch_history(), "load_release") == [1]
 
 
+@pytest.mark.slow
 async def test_a_gate_that_is_under_way_is_finished_first(env: RunningEnvironment, live: CurrentConstitution) -> None:
     proposal = await env.author.propose()
     handle = await env.update(proposal)
@@ -79,6 +80,7 @@ async def test_a_gate_that_is_under_way_is_finished_first(env: RunningEnvironmen
     assert release.generation == live.generation + 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("live")
 async def test_a_run_that_waits_for_the_board_does_not_hold_up_the_worker(env: RunningEnvironment) -> None:
     proposal = await env.author.propose()

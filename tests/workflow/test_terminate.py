@@ -32,11 +32,12 @@ async def test_an_update_that_is_terminated_after_the_load_is_rolled_back_by_its
     undoing = await outcomes.undone(env, proposal, live)
     assert "histories archived in" in end.result
     description = await handle.describe()
-    sealed = [name for name in await asyncio.to_thread(env.reads.archived) if f"-{description.run_id}.json" in name]
-    assert len(sealed) == 2, sealed  # into the folder of the bad release, and of the one that undid it
-    assert any(f"-{undoing.generation}/" in name for name in sealed)
+    kept = [name for name in await asyncio.to_thread(env.reads.archived) if f"-{description.run_id}.json" in name]
+    assert len(kept) == 2, kept  # into the folder of the bad release, and of the one that undid it
+    assert any(f"-{undoing.generation}/" in name for name in kept)
 
 
+@pytest.mark.slow
 async def test_an_update_that_is_terminated_while_it_waits_for_the_board_is_told_as_rejected(
     env: RunningEnvironment, live: CurrentConstitution
 ) -> None:
@@ -75,6 +76,7 @@ async def test_an_update_that_is_terminated_after_confirmation_stays_live_and_it
     assert len(rows) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("live")
 async def test_a_guard_that_is_terminated_is_started_again_by_its_parent(env: RunningEnvironment) -> None:
     proposal = await env.author.propose()
@@ -95,6 +97,7 @@ async def test_a_guard_that_is_terminated_is_started_again_by_its_parent(env: Ru
     assert "histories archived in" in end.result
 
 
+@pytest.mark.slow
 async def test_a_rollback_that_is_terminated_is_started_again_by_its_parent(
     env: RunningEnvironment, live: CurrentConstitution
 ) -> None:
@@ -103,7 +106,7 @@ async def test_a_rollback_that_is_terminated_is_started_again_by_its_parent(
         await env.until_step(handle, "sync")
         load = "POST", "/v1/constitution/load"
         with env.service_wire.holding(*load) as late, env.service_wire.holding(*load) as own:
-            await handle.execute_update("abort", {"reason": "a mistake"})
+            await env.steer(handle, "abort", "a mistake")
             await late.reached()  # the rollback is about to restore
             rollback = env.run((await env.status(handle)).rollback_workflow or "")
             first = (await rollback.describe()).run_id
@@ -119,13 +122,14 @@ async def test_a_rollback_that_is_terminated_is_started_again_by_its_parent(
     assert WorkflowExecutionStatus.COMPLETED in runs.values()
 
 
+@pytest.mark.slow
 async def test_a_rollback_by_hand_that_is_terminated_is_finished_by_its_guard(
     env: RunningEnvironment, live: CurrentConstitution
 ) -> None:
     proposal = await env.completed()
     bad = (await env.live()).generation
     with env.service_wire.holding("POST", "/standing") as stand:
-        rollback = await env.start_run("ConstitutionRollback", env.rollback_id(bad), {"reason": "found bad"})
+        rollback = await env.start_rollback(bad)
         await stand.reached()
         guard = await env.guard_of(rollback)
         await rollback.terminate("an operator's mistake")
@@ -139,14 +143,14 @@ async def test_a_rollback_by_hand_that_is_terminated_is_finished_by_its_guard(
     assert len(env.reads.told_about(proposal.version, "rolled back")) == 1
 
 
+@pytest.mark.slow  # another moment of the one above
 async def test_a_rollback_terminated_after_it_withdrew_the_release_is_finished_by_its_guard(
     env: RunningEnvironment, live: CurrentConstitution
 ) -> None:
     proposal = await env.completed()
     bad = (await env.live()).generation
-    request = {"reason": "it spikes"}
     async with env.paused(LEAF):
-        rollback = await env.start_run("ConstitutionRollback", env.rollback_id(bad), request)
+        rollback = await env.start_rollback(bad, "it spikes")
         await env.until_step(rollback, "sync")
         guard = await env.guard_of(rollback)
         await rollback.terminate("an operator's mistake")

@@ -13,27 +13,32 @@ from tests.world.environment import LEAF, RunningEnvironment, needs_a_person, st
 pytestmark = pytest.mark.timeout(240)
 
 
-async def test_cancel_in_mid_sync_rolls_back(env: RunningEnvironment, live: CurrentConstitution) -> None:
+async def test_a_cancel_of_what_is_live_is_refused_with_the_command_that_signs_an_abort(
+    env: RunningEnvironment, live: CurrentConstitution
+) -> None:
     async with env.paused(LEAF):
         handle, proposal = await env.approved()
         await env.until_step(handle, "sync")
         code, _, err = await env.temporal("workflow", "cancel", "--workflow-id", handle.id)
         assert code == 0, err
-        await env.until(handle, lambda s: s.rollback_workflow is not None)
+        status = await env.until(handle, lambda s: bool(s.refusals))
+        assert f"constitution order abort {handle.id} --print" in status.refusals[-1]
+        await eventually(lambda: "cancel.refused" in env.reads.audited(handle.id))
         await env.go_on(LEAF)
-        end, _ = await outcomes.rolled_back(env, handle, proposal, live)
-    assert "cancelled" in end.message
+        release = await outcomes.completed(env, handle, proposal)
+    assert release.generation == live.generation + 1
 
 
+@pytest.mark.slow  # test_orders.py: an abort of what is live names who signed it
 async def test_abort_in_mid_sync_rolls_back(env: RunningEnvironment, live: CurrentConstitution) -> None:
     async with env.paused(LEAF):
         handle, proposal = await env.approved()
         await env.until_step(handle, "sync")
-        assert await handle.execute_update("abort", {"reason": "a mistake"}) == "stopping"
+        assert await env.steer(handle, "abort", "a mistake") == "stopping"
         await env.until(handle, lambda s: s.rollback_workflow is not None)
         await env.go_on(LEAF)
         end, _ = await outcomes.rolled_back(env, handle, proposal, live)
-    assert "aborted: a mistake" in end.message
+    assert "aborted by olga: a mistake" in end.message
 
 
 @pytest.mark.slow
@@ -71,6 +76,7 @@ async def test_a_dry_run_changes_nothing(env: RunningEnvironment, live: CurrentC
     assert env.reads.told_about(proposal.version) == []
 
 
+@pytest.mark.slow
 async def test_not_before_is_waited_for(env: RunningEnvironment, live: CurrentConstitution) -> None:
     moment = datetime.now(UTC) + timedelta(seconds=12)
     handle, proposal = await env.approved(not_before=moment.isoformat())
@@ -81,6 +87,7 @@ async def test_not_before_is_waited_for(env: RunningEnvironment, live: CurrentCo
     assert release.effective_at >= moment
 
 
+@pytest.mark.slow
 async def test_an_update_is_refused_while_another_holds_the_lease_and_told_which(
     env: RunningEnvironment, live: CurrentConstitution
 ) -> None:
@@ -95,6 +102,7 @@ async def test_an_update_is_refused_while_another_holds_the_lease_and_told_which
         await outcomes.completed(env, holder, first)
 
 
+@pytest.mark.slow  # test_by_hand.py: it is found before anybody signs
 async def test_a_watch_that_cannot_see_is_refused_before_anything_is_live(
     env: RunningEnvironment, live: CurrentConstitution
 ) -> None:
@@ -117,7 +125,7 @@ async def test_a_retry_heals_a_step_that_needed_a_person(env: RunningEnvironment
     assert (status.step, state_of(status, "publish")) == ("publish", "waiting")
     assert f"constitution retry {handle.id}" in status.next_command
     env.service_wire.repair()
-    assert await handle.execute_update("retry", {}) == "trying again"
+    assert await env.steer(handle, "retry") == "trying again"
     await outcomes.completed(env, handle, proposal)
 
 

@@ -23,7 +23,10 @@ from temporalio.client import WorkflowExecutionStatus
 
 from constitution.messages import Phase, Status
 from constitution.release import CurrentConstitution, Standing, Verdict
+from constitution.trust.attestation import WatchPredicate
+from constitution.trust.hold_rules import step_of_watch
 from deploy.embedded.stack_directory import CHECKOUT
+from signatures.attestations import verify_attestation
 from tests.helpers import eventually
 from tests.resources import Prometheus
 from tests.workflow import outcomes
@@ -203,7 +206,7 @@ async def blind(watched: Watched, strategy: str, glimpse: int) -> AsyncIterator[
         finally:
             watched.go_on()
             if (await handle.describe()).status is WorkflowExecutionStatus.RUNNING:  # a failed test holds the lease
-                await handle.signal("abort", {"reason": "the test is over"})
+                await watched.env.steer(handle, "abort", "the test is over")
 
 
 async def said(watched: Watched, handle: Handle) -> Verdict | None:
@@ -237,7 +240,7 @@ async def test_an_anomaly_that_is_held_waits_quietly_for_a_person(
     await eventually(more, timedelta(seconds=60))
     # A watch that is asked again answers at once, as its alarm stays raised: that would be thousands of events an hour.
     assert await watched.events(handle) <= events + 2
-    assert await handle.execute_update("abort", {"reason": "it is the release"})
+    assert await watched.env.steer(handle, "abort", "it is the release")
     await outcomes.rolled_back(watched.env, handle, proposal, before, Standing.POISONED)
     assert await said(watched, handle) is Verdict.ANOMALY
 
@@ -259,11 +262,19 @@ async def test_a_watch_that_would_be_blind_is_found_before_publish_and_treated_a
             assert (status.generation, status.step) == (None, "watch")
             assert "not published blind: undetectable" in status.waiting_for
             asked = await watched.events(handle)
-            assert await handle.execute_update("retry", {})
+            assert await env.steer(handle, "retry")
             await eventually(partial(looked_again, watched, handle, asked), timedelta(seconds=30))
         await env.until(handle, needs_a_person, MINUTES)
         assert await handle.execute_update("abort", {"reason": "too little traffic"})
     await outcomes.rejected(env, handle, proposal, before, "too little" if action == "hold" else "undetectable")
+
+
+async def attested(watched: Watched, status: Status) -> str:
+    """The digest of the evidence of the only watch that was attested of a run's release."""
+    envelopes = await watched.env.service.attestations(generation=status.generation)
+    said = [verify_attestation(envelope, watched.env.files.trust) for envelope in envelopes]
+    [evidence] = [one.evidence for one in said if isinstance(one, WatchPredicate)]
+    return evidence
 
 
 async def looked_again(watched: Watched, handle: Handle, events: int) -> bool:
@@ -284,13 +295,17 @@ async def test_what_could_not_be_judged_is_treated_as_declared(
             case "rollback":
                 await outcomes.rolled_back(env, handle, proposal, before)
             case "hold":
+                await env.until(handle, watching, MINUTES)
+                await env.steer(handle, "hold", "let me look")
+                assert await env.steer(handle, "resume") == "going on"  # and no word about the verdict that is to come
                 status = await watched.held(handle)
                 assert status.verdict is expected
+                assert [held.name for held in status.held] == [step_of_watch(await attested(watched, status))]
                 events = await watched.events(handle)
                 watched.go_on()
                 await watched.steady()
                 assert await watched.events(handle) <= events + 50  # looks at whether the watch was paused by hand
-                assert await handle.execute_update("resume", {})
+                assert await env.steer(handle, "resume")
                 await outcomes.completed(env, handle, proposal)
             case "extend-once":
                 await env.until(handle, lambda status: status.verdict is expected, MINUTES)

@@ -21,6 +21,8 @@ from constitution.api import (
     LeaseRequest,
     LoadRequest,
     LoadResult,
+    OrderRecord,
+    OrderRequest,
     StandingRequest,
     WorkflowRef,
 )
@@ -38,11 +40,14 @@ from constitution.release import (
     Standing,
     Verdict,
 )
+from constitution.rollback_plan import step_of
 from constitution.trust.approval import ApprovalPredicate, BoardDecision, OrderPredicate
 from constitution.trust.attestation import GatePredicate, GoldenReport, SyncPredicate, WatchPredicate
+from constitution.trust.hold_rules import step_of_hold
 from constitution.trust.plan import Plan
 from constitution.watch.evidence import WatchEvidence
 from constitution_client.service import ConstitutionServiceClient
+from deploy.embedded.loopback import loopback
 from signatures.attestations import Attestation, sign_attestation
 from signatures.openpgp import sign_detached
 from signatures.statements import sign_approval, sign_change_request, sign_order, sign_release
@@ -94,7 +99,7 @@ class Author:
         self.worker = ConstitutionServiceClient(url, files.key("worker"), ENVIRONMENT)
         self.operator = ConstitutionServiceClient(url, files.key("operator"), ENVIRONMENT)
         self.assessor = ConstitutionServiceClient(url, files.key("assessor-client"), ENVIRONMENT)
-        self.http = httpx.AsyncClient(base_url=url, timeout=30)
+        self.http = loopback(30, url)
         self._minor = 0
 
     async def aclose(self) -> None:
@@ -196,7 +201,6 @@ class Author:
             "rings": release.rings,
             "targets": (),
             "golden": GoldenReport(engines=(), vectors=1),
-            "seen_at": datetime.now(UTC),
             **changes,
         }
         return SyncPredicate.model_validate(said)
@@ -300,30 +304,81 @@ class Author:
         self, generation: int, order: str, members: Sequence[str] = BOARD, **changes: Any
     ) -> tuple[Envelope, ...]:
         """Board members' orders about a release."""
-        release, now = await self.worker.release(generation), datetime.now(UTC)
+        release = await self.worker.release(generation)
         said = {
-            "environment": ENVIRONMENT,
             "workflow_id": release.workflow["workflow_id"],
             "update_id": release.update_id,
             "order": order,
-            "step": f"generation-{generation}",
-            "reason": "it must go",
-            "issued_at": now,
-            "expires_at": now + timedelta(hours=1),
+            "step": step_of(generation),
             **changes,
         }
-        predicate = OrderPredicate.model_validate(said)
-        return tuple(sign_order(predicate, self.files.tsk(person)) for person in members)
+        return tuple(self.signed_order(person, **said) for person in members)
+
+    # --- orders to a run
+
+    def signed_order(self, person: str, **said: Any) -> Envelope:
+        """A person's order."""
+        now = datetime.now(UTC)
+        predicate = {
+            "environment": ENVIRONMENT,
+            "reason": "the test asks",
+            "issued_at": now,
+            "expires_at": now + timedelta(hours=1),
+            **said,
+        }
+        return sign_order(OrderPredicate.model_validate(predicate), self.files.tsk(person))
+
+    def order(self, verb: str, workflow_id: str, status: Status, person: str = "olga", /, **changes: Any) -> Envelope:
+        """An order to the run that says this of itself; by default an operator's."""
+        step = status.step if verb in {"retry", "skip"} else None
+        if verb == "rollback":
+            step = step_of(status.undoes or 0)
+        if verb == "resume" and status.held:
+            step = status.held[0].name
+        about = {"workflow_id": workflow_id, "update_id": status.update_id, "order": verb, "step": step}
+        return self.signed_order(person, **{**about, **changes})
+
+    def order_request(
+        self, update_id: str, verb: str, person: str = "olga", /, *, step: str | None = None, **changes: Any
+    ) -> OrderRequest:
+        """An order, as the run "test" hands it to constitution-service."""
+        about = {"workflow_id": "test", "update_id": update_id, "order": verb, "step": step}
+        return OrderRequest(
+            update_id=update_id,
+            workflow=WorkflowRef(workflow_id="test", run_id="run"),
+            attempt=f"run/{uuid4().hex}",
+            order=verb,
+            step=step,
+            envelope=self.signed_order(person, **{**about, **changes}),
+        )
+
+    async def held_and_resumed(self, update_id: str) -> None:
+        """Have an operator's hold accepted, and another order that ends it."""
+        held = await self.worker.accept_order(self.order_request(update_id, "hold"))
+        await self.worker.accept_order(self.order_request(update_id, "resume", step=step_of_hold(held.digest)))
+
+    async def ordered(self, update_id: str, generation: int, /, **changes: Any) -> OrderRecord:
+        """Have an operator's order to undo a release accepted."""
+        request = self.order_request(update_id, "rollback", step=step_of(generation), **changes)
+        return await self.worker.accept_order(request)
 
     # --- releasing
 
     async def prepared(
-        self, document: bytes, *, expected_generation: int | None = None, update_id: str | None = None
+        self,
+        document: bytes,
+        *,
+        expected_generation: int | None = None,
+        update_id: str | None = None,
+        pushed: bool = False,
     ) -> LoadRequest:
-        """Everything that a load of this document takes, but the lease; by default on top of what was released."""
+        """Everything that a load of this document takes, but the lease; by default on top of what was released.
+
+        Pushed: others have signed and pushed it, and nobody signs it here.
+        """
         if expected_generation is None:
             expected_generation = max((r.generation for r in await self.worker.releases()), default=0)
-        checksum = await self.push(document)
+        checksum = checksum_of(document) if pushed else await self.push(document)
         change_request = await self.ask(checksum)
         identity = update_id or str(uuid4())
         evidence = await self.evidence(document, change_request, update_id=identity)
@@ -344,7 +399,13 @@ class Author:
         )
 
     async def lease(self, update_id: str, kind: Kind = Kind.UPDATE, step: str | None = None) -> Lease:
+        """Take the lease; an undo is ordered first, by an operator, where anything is live."""
         request = LeaseRequest(update_id=update_id, kind=kind, workflow_id="test")
+        if kind.undoes:
+            live = max((release.generation for release in await self.worker.releases()), default=None)
+            request = request.model_copy(update={"own_only": live is None, "undoes": live})
+            if live is not None:
+                await self.ordered(update_id, live)
         return await self.worker.acquire_lease(request, key(update_id, step or f"lease-{uuid4().hex}"))
 
     async def release_lease(self, lease: Lease) -> None:

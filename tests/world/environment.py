@@ -9,7 +9,6 @@ import asyncio
 import json
 import secrets
 import signal
-import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 from slack_sdk import WebClient
 from temporalio.api.enums.v1 import EventType, WorkflowTaskFailedCause
@@ -38,7 +38,6 @@ from constitution.names import Names
 from constitution.release import CurrentConstitution
 from constitution_client import ceremony
 from deploy.embedded.services import SERVICES, TARGETS
-from deploy.embedded.stack import Stack
 from deploy.embedded.temporal import temporal_cli
 from tests.helpers import eventually
 from tests.machine import pace, patience
@@ -46,8 +45,9 @@ from tests.world import database
 from tests.world.author import BOARD, Author, Proposal
 from tests.world.files import ENVIRONMENT, EnvironmentFiles
 from tests.world.gate import make_gate
-from tests.world.processes import Service, run_program
+from tests.world.processes import Service, kept_variables, run_constitution, run_program
 from tests.world.readings import Readings
+from tests.world.stack import ForkedStack
 from tests.world.wire import Wire
 
 SOON = timedelta(seconds=60)  # nothing here waits that long on an idle machine; ours has two cores and many users
@@ -56,7 +56,7 @@ SERVERS = ("TEMPORAL_", "DATABASE_", "REDIS_", "KAFKA_", "PROMETHEUS_URL", "SLAC
 ADMIN = ("DATABASE_ADMIN_URL", "SLACK_ADMIN_TOKEN")  # settings for those who make environments, not for what runs there
 
 # Chen may write change requests, too: so that the board has an author among it.
-PEOPLE = (*ceremony.PEOPLE[:3], replace(ceremony.PEOPLE[3], roles=("board", "author")))
+PEOPLE = (*ceremony.PEOPLE[:3], replace(ceremony.PEOPLE[3], roles=("board", "author")), *ceremony.PEOPLE[4:])
 
 
 # --- constitution-service alone
@@ -107,7 +107,7 @@ async def serving(
         yield ServiceEnvironment(files, settings, service, author)
     finally:
         await author.aclose()
-        code = service.stop()
+        code = await asyncio.to_thread(service.stop)  # its way to a server may be a pipe in this event loop
     assert service.killed or code == 0, service.output()[-4000:]
 
 
@@ -155,12 +155,13 @@ class RunningEnvironment:
         self.slack_wire = Wire(servers["SLACK_API_URL"])
         self.service_wire = Wire(self._service_address)
         given, own = self._reached()
-        self.stack = Stack(
+        self.stack = ForkedStack(
             directory,
             [server.name for server in SERVICES],
             environment=given,
             overrides={"NAMESPACE": names.namespace, **own, **settings},
         )
+        self._steering = "refuse"
         self._deadlines = {"sync": round(10 * pace()), "person": 600, "gate": 120}
         self._stopped: set[str] = set()
         self._looked_at: set[str] = set()
@@ -222,6 +223,7 @@ class RunningEnvironment:
             'tenants = ["global", "acme"]',
             f"gate = {json.dumps(str(self.gate))}",
             f'channel = "#{self.channel}"',
+            f'unsigned_steering = "{self._steering}"',
             "[strategies.default]",
             "watch_seconds = 0",
             "[strategies.watched]",
@@ -242,21 +244,25 @@ class RunningEnvironment:
         self.files.environment_file.write_text("\n".join(lines) + "\n")
 
     @asynccontextmanager
-    async def configured(self, *, gate: Path | None = None, **deadlines: int) -> AsyncIterator[None]:
-        """Let worker and assessor run with another environment.toml until the block ends."""
-        before = self._deadlines, self.gate
+    async def configured(
+        self, *, gate: Path | None = None, steering: str | None = None, **deadlines: int
+    ) -> AsyncIterator[None]:
+        """Let worker, assessor and, for another way of steering, the service run with another environment.toml."""
+        before = self._deadlines, self.gate, self._steering
+        asked = ("worker", "assessor") if steering is None else ("constitution-service", "worker", "assessor")
+        self._steering = steering or self._steering
         self._deadlines, self.gate = self._deadlines | deadlines, gate or self.gate
-        await self._configure_anew()
+        await self._configure_anew(asked)
         try:
             yield
         finally:
-            self._deadlines, self.gate = before
-            await self._configure_anew()
+            self._deadlines, self.gate, self._steering = before
+            await self._configure_anew(asked)
 
-    async def _configure_anew(self) -> None:
+    async def _configure_anew(self, names: Sequence[str]) -> None:
         self._write_environment()
-        await self.restart("worker")
-        await self.restart("assessor")
+        for name in names:
+            await self.restart(name)
 
     async def kill(self, name: str) -> None:
         """SIGKILL, and wait until it is gone."""
@@ -314,6 +320,28 @@ class RunningEnvironment:
         """Start the update of a proposal."""
         workflow_id = self.update_id(proposal.change_request)
         return await self.start_run("ConstitutionUpdate", workflow_id, proposal.input | more)
+
+    async def start_rollback(self, bad: int, reason: str = "found bad", **more: Any) -> WorkflowHandle[Any, Any]:
+        """Start the rollback of a generation by hand, ordered by an operator."""
+        workflow_id, update_id = self.rollback_id(bad), str(uuid4())
+        stand_in = Status(workflow="ConstitutionRollback", phase=Phase.RUNNING, update_id=update_id, undoes=bad)
+        envelope = self.author.order("rollback", workflow_id, stand_in, reason=reason)
+        request = {
+            "reason": reason,
+            "bad_generation": bad,
+            "update_id": update_id,
+            "order": envelope.model_dump(mode="json"),
+            **more,
+        }
+        return await self.start_run("ConstitutionRollback", workflow_id, request)
+
+    async def steer(
+        self, handle: WorkflowHandle[Any, Any], verb: str, reason: str = "the test asks", **more: Any
+    ) -> str:
+        """Have an operator order a run to do something; what it answers."""
+        envelope = self.author.order(verb, handle.id, await self.status(handle), reason=reason)
+        answer: str = await handle.execute_update(verb, {"order": envelope.model_dump(mode="json")}, **more)
+        return answer
 
     async def status(self, handle: WorkflowHandle[Any, Any]) -> Status:
         """Ask a run; while its worker is away there is no answer yet."""
@@ -442,7 +470,7 @@ class RunningEnvironment:
     async def constitution(self, *arguments: str) -> tuple[int, str, str]:
         """Run our command line as a person does who has read stack.env; (exit code, stdout, stderr)."""
         named = {"CONSTITUTION_ENV_FILE": str(self.directory / "stack.env")}
-        return await run_program(named, sys.executable, "-m", "constitution_client", *arguments)
+        return await asyncio.to_thread(run_constitution, {**kept_variables(), **named}, *arguments)
 
     # --- rest
 

@@ -29,6 +29,11 @@ class EnvironmentFiles:
     def make(cls, directory: Path, *, people: Sequence[NewPerson] = PEOPLE) -> "EnvironmentFiles":
         """Hold the key ceremony and write ``environment.toml``."""
         make_trust(directory, ENVIRONMENT, people=people)
+        return cls.configured(directory)
+
+    @classmethod
+    def configured(cls, directory: Path) -> "EnvironmentFiles":
+        """Write ``environment.toml`` where a key ceremony was held."""
         files = cls(directory)
         files.environment_file.write_text(
             f'schema_version = 1\nenvironment = "{ENVIRONMENT}"\ngate = "gate"\ntenants = {json.dumps(TENANTS)}\n'
@@ -45,7 +50,7 @@ class EnvironmentFiles:
         return self.directory / "environment.toml"
 
     def tsk(self, person: str) -> bytes:
-        """The secret key of an author or a board member."""
+        """A person's secret key."""
         return (self.directory / "keys" / f"{person}.tsk").read_bytes()
 
     def key_file(self, client: str) -> Path:

@@ -3,120 +3,30 @@
 import asyncio
 import json
 import os
-import select
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, ClassVar, Final, Self
+from tempfile import TemporaryDirectory
+from typing import Any, Final, Self
 
 import httpx
 
 from constitution.policy.consumer_api import PolicyStatus
+from deploy.embedded.loopback import loopback
 from tests.helpers import eventually, whole_lines
+from tests.machine import patience
 from tests.ports import free_port
 from tests.world.files import CHECKOUT
-
-OURS: Final = {
-    ("-m", "services.constitution_service"): "services.constitution_service",
-    ("-m", "services.orchestrator"): "services.orchestrator",
-    ("-m", "services.policy_engine"): "services.policy_engine",
-    ("-m", "services.siem_forwarder"): "services.siem_forwarder",
-    (str(CHECKOUT / "worker.py"),): "worker",
-}
-"""Arguments of Python, and the module that the nursery has imported (nursery.py)."""
+from tests.world.forks import NURSERY, OURS, Forked, settings_of
 
 START: Final = timedelta(seconds=30)  # importing a service takes seconds on a busy machine
+STOP: Final = timedelta(seconds=20)  # its drain takes 10 s, and a silent server some more
 POLLS: Final = timedelta(seconds=60)
-
-
-class Nursery:
-    """The program of nursery.py: one for this test process, begun when the first of our processes is started."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._program: subprocess.Popen[str] | None = None
-
-    def start(self, module: str, environment: Mapping[str, str], log: Path) -> "Forked":
-        pid = self._ask({"start": {"module": module, "environment": dict(environment), "log": str(log)}})
-        assert pid is not None
-        return Forked(self, pid, dict(environment))
-
-    def poll(self, pid: int) -> int | None:
-        """The exit code of a process of ours that has ended, once."""
-        return self._ask({"poll": pid})
-
-    def _ask(self, order: dict[str, Any]) -> int | None:
-        with self._lock:
-            if self._program is None:
-                script = str(Path(__file__).with_name("nursery.py"))
-                self._program = subprocess.Popen(  # noqa: S603 - our own code
-                    ["setpriv", "--pdeathsig", "KILL", sys.executable, "-P", script],  # noqa: S607 - util-linux
-                    cwd=CHECKOUT,
-                    env={"PATH": os.environ["PATH"], "PYTHONPATH": str(CHECKOUT)},
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    text=True,
-                )
-            assert self._program.stdin is not None
-            assert self._program.stdout is not None
-            self._program.stdin.write(json.dumps(order) + "\n")
-            self._program.stdin.flush()
-            answer: int | None = json.loads(self._program.stdout.readline())
-            return answer
-
-
-NURSERY: Final = Nursery()
-
-
-class Forked:
-    """A process of the nursery; behaves as ``subprocess.Popen`` does, as far as tests need it."""
-
-    settings: ClassVar[dict[int, dict[str, str]]] = {}
-    """By process id: ``/proc`` shows what the nursery was started with."""
-
-    def __init__(self, nursery: Nursery, pid: int, environment: dict[str, str]) -> None:
-        self.pid = pid
-        self.returncode: int | None = None
-        self._nursery = nursery
-        self.settings[pid] = environment
-
-    def poll(self) -> int | None:
-        if self.returncode is None:
-            self.returncode = self._nursery.poll(self.pid)
-        return self.returncode
-
-    def wait(self, timeout: float) -> int:
-        """Wait for its end.
-
-        Raises:
-            subprocess.TimeoutExpired: it has not ended.
-        """
-        if self.poll() is None:
-            descriptor = os.pidfd_open(self.pid)
-            try:
-                if not select.select([descriptor], [], [], timeout)[0]:
-                    raise subprocess.TimeoutExpired(f"process {self.pid}", timeout)
-            finally:
-                os.close(descriptor)
-        code = self.poll()
-        assert code is not None
-        return code
-
-    def send_signal(self, number: signal.Signals) -> None:
-        if self.poll() is None:
-            os.kill(self.pid, number)
-
-    def terminate(self) -> None:
-        self.send_signal(signal.SIGTERM)
-
-    def kill(self) -> None:
-        self.send_signal(signal.SIGKILL)
 
 
 class Process:
@@ -168,7 +78,7 @@ class Process:
         self.killed = True
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
-            self.process.wait(10)
+            self.process.wait(patience(STOP).total_seconds())
 
     def stop(self) -> int:
         """SIGTERM; return the exit code."""
@@ -176,7 +86,7 @@ class Process:
             self.send(signal.SIGCONT)
             self.running.terminate()
         try:
-            return self.running.wait(20)
+            return self.running.wait(patience(STOP).total_seconds())
         except subprocess.TimeoutExpired:
             self.kill()
             raise
@@ -205,7 +115,7 @@ class Service(Process):
     """A service of ours, as ``python -m services.NAME``."""
 
     def __init__(self, name: str, settings: Mapping[str, str], log: Path, *, port: int | None = None) -> None:
-        self.port = port or free_port()
+        self.port = port or int(settings.get("PORT", 0)) or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         super().__init__(["-m", f"services.{name}"], {"HOST": "127.0.0.1", "PORT": str(self.port), **settings}, log)
 
@@ -218,7 +128,7 @@ class Service(Process):
         return await self._answers("/readyz", accepted)
 
     async def _answers(self, path: str, accepted: Sequence[int]) -> Self:
-        async with httpx.AsyncClient(trust_env=False) as http:
+        async with loopback() as http:
 
             async def answers() -> bool:
                 if self.running.poll() is not None:
@@ -234,7 +144,7 @@ class Service(Process):
         return self
 
     async def policy(self) -> PolicyStatus:
-        async with httpx.AsyncClient(trust_env=False) as http:
+        async with loopback() as http:
             answer = await http.get(f"{self.url}/v1/policy")
         assert answer.status_code == HTTPStatus.OK, answer.text
         return PolicyStatus.model_validate_json(answer.content)
@@ -243,7 +153,7 @@ class Service(Process):
         """Sum of the series of that name whose labels include ``labels``; 0 when there is none."""
         from prometheus_client.parser import text_string_to_metric_families
 
-        async with httpx.AsyncClient(trust_env=False) as http:
+        async with loopback() as http:
             text = (await http.get(f"{self.url}/metrics")).text
         return sum(
             sample.value
@@ -251,14 +161,6 @@ class Service(Process):
             for sample in family.samples
             if sample.name == name and labels.items() <= sample.labels.items()
         )
-
-
-def settings_of(pid: int) -> dict[str, str]:
-    """The environment variables that a process was started with."""
-    if pid in Forked.settings:
-        return Forked.settings[pid]
-    pairs = Path(f"/proc/{pid}/environ").read_bytes().rstrip(b"\0").split(b"\0")
-    return {name: value for name, _, value in (os.fsdecode(pair).partition("=") for pair in pairs)}
 
 
 @asynccontextmanager
@@ -272,12 +174,37 @@ async def second_worker(first: int, log: Path, **settings: str) -> AsyncIterator
         worker.kill()
 
 
+def run_constitution(
+    settings: Mapping[str, str], *arguments: str, directory: Path = CHECKOUT, within: float = 60
+) -> tuple[int, str, str]:
+    """Run our command line as a fork of the nursery, without a terminal; (exit code, stdout, stderr).
+
+    Raises:
+        subprocess.TimeoutExpired: it has not ended within so many seconds; it is killed.
+    """
+    with TemporaryDirectory(prefix="constitution-") as folder:
+        output, errors = Path(folder, "output"), Path(folder, "errors")
+        process = NURSERY.start(
+            "constitution_client", settings, output, errors=errors, arguments=arguments, directory=directory
+        )
+        try:
+            code = process.wait(within)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+        return code, output.read_bytes().decode(), errors.read_bytes().decode()
+
+
+def kept_variables() -> dict[str, str]:
+    """What a person's programs get of this process's environment."""
+    return {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+
+
 async def run_program(settings: Mapping[str, str], *command: str) -> tuple[int, str, str]:
     """Run a command as a person does; (exit code, stdout, stderr)."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
     process = await asyncio.create_subprocess_exec(
         *command,
-        env={**kept, **settings},
+        env={**kept_variables(), **settings},
         cwd=CHECKOUT,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,

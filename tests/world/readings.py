@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
-import httpx
 import redis.asyncio
 from confluent_kafka import Consumer, TopicPartition
 from dulwich.repo import Repo
@@ -18,6 +17,7 @@ from slack_sdk import WebClient
 from constitution.environment import Environment
 from constitution.names import Names
 from deploy.embedded.kafka import client_configuration
+from deploy.embedded.loopback import loopback
 
 Live = tuple[int, str | None]
 """Generation and checksum; (0, None) before the first release."""
@@ -101,7 +101,7 @@ class Readings:
     async def live(self, environment: Environment) -> dict[str, Live]:
         """What Postgres, Redis and every target say is live."""
         said = {"Postgres": await self.postgres(environment.environment), "Redis": await self.redis()}
-        async with httpx.AsyncClient(timeout=10, trust_env=False) as client:
+        async with loopback(10) as client:
             answers = await asyncio.gather(*(client.get(f"{t.url}/v1/policy") for t in environment.targets))
         for target, answer in zip(environment.targets, answers, strict=True):
             policy = answer.raise_for_status().json()
@@ -155,12 +155,11 @@ class Readings:
 
     def told(self) -> dict[str, set[str]]:
         """Outcomes told in the channel: key -> text of each message that tells it."""
-        channels = self._slack.conversations_list(limit=200)["channels"]
+        channels = [c for page in self._slack.conversations_list(limit=200) for c in page["channels"]]
         channel = next(c["id"] for c in channels if c["name"] == self._channel)
         found: dict[str, dict[str, str]] = {}
-        for message in self._slack.conversations_history(channel=channel, include_all_metadata=True, limit=200)[
-            "messages"
-        ]:
+        pages = self._slack.conversations_history(channel=channel, include_all_metadata=True, limit=200)
+        for message in (message for page in pages for message in page["messages"]):
             thread = [message]
             if message.get("reply_count"):
                 thread += self._slack.conversations_replies(
@@ -197,6 +196,13 @@ class Readings:
         with Repo(self._settings["ARCHIVE_REPOSITORY"]) as repo:
             found = _files(repo).get(path)
             return bytes(repo[found].as_raw_string()) if found else b""
+
+    def archived_folder(self, name: str) -> dict[str, bytes]:
+        """Every file of a release's folder of the archive, by its path there."""
+        prefix = f"docs/legal/constitution/{name}/"
+        with Repo(self._settings["ARCHIVE_REPOSITORY"]) as repo:
+            files = {path: found for path, found in _files(repo).items() if path.startswith(prefix)}
+            return {path.removeprefix(prefix): bytes(repo[found].as_raw_string()) for path, found in files.items()}
 
     def siem(self) -> list[dict[str, Any]]:
         """Every event that the SIEM has received, in whole lines."""

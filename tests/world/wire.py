@@ -38,6 +38,7 @@ class Fault:
     status: int = 200
     body: bytes | None = None  # answered instead of the server's
     etag: str = ""  # of that body; a request that names it is answered 304
+    age: str = ""  # header of both: how long ago the answer was known to be right
     trickle: bool = False  # half of the answer, then the connection is closed
     stuck: bool = False  # who asks whether anything is new, by an ETag, is told that nothing is
 
@@ -228,7 +229,8 @@ def _forged(handler: BaseHTTPRequestHandler, fault: Fault) -> Answer | None:
         return 304, [("ETag", handler.headers["If-None-Match"])], b""
     if fault.body is None:
         return None
-    headers = [("Content-Type", "application/json"), *([("ETag", fault.etag)] if fault.etag else [])]
+    named = (("ETag", fault.etag), ("Age", fault.age))
+    headers = [("Content-Type", "application/json"), *((name, value) for name, value in named if value)]
     if fault.etag and handler.headers.get("If-None-Match") == fault.etag:
         return 304, headers, b""
     return fault.status, headers, fault.body

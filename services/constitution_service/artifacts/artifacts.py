@@ -19,6 +19,8 @@ from constitution.api import Artifact
 from constitution.checksum import checksum_of
 from constitution.errors import InvalidDocumentError, Issue, NotFoundError, UnavailableError, UntrustedError
 from constitution.policy.document import parse
+from constitution.release import Kind
+from services.constitution_service.artifacts import poisoned
 from services.constitution_service.audit import audit_events
 from services.constitution_service.context import Context
 from services.constitution_service.tables.clock import now_of
@@ -53,7 +55,7 @@ async def push(context: Context, data: bytes, signatures: Sequence[bytes], clien
     """Store a document and its signatures; True if the document is new.
 
     Raises:
-        InvalidDocumentError: with every problem of the document.
+        InvalidDocumentError: with every problem of the document; or it is poisoned and not reissued.
         UntrustedError: no signature is one that the trust policy counts; with what is wrong with each.
         UnavailableError: the store did not take a new document, or PostgreSQL did not; pushing again is safe.
     """
@@ -66,6 +68,7 @@ async def push(context: Context, data: bytes, signatures: Sequence[bytes], clien
     checksum = checksum_of(data)
     async with context.database.connection() as connection:
         moment = await now_of(connection)
+        await poisoned.require_pushable(connection, context, checksum, document.version, moment)
     given, issues = await asyncio.to_thread(_counted, context, data, signatures, moment)
     if not given:
         raise UntrustedError(
@@ -107,7 +110,9 @@ async def push(context: Context, data: bytes, signatures: Sequence[bytes], clien
                 message=f"{document.version} {checksum}, signed by {', '.join(signers)}, was stored",
                 details={"checksum": checksum, "version": document.version, "signers": list(signers)},
             )
-    return Artifact(checksum=checksum, version=document.version, signers=signers, storage_uri=uri), created is not None
+    needed = context.trust.thresholds.for_document(Kind.UPDATE, first=document.previous is None)
+    artifact = Artifact(checksum=checksum, version=document.version, signers=signers, needed=needed, storage_uri=uri)
+    return artifact, created is not None
 
 
 async def _store(context: Context, checksum: str, data: bytes, signatures: Sequence[Counted]) -> None:

@@ -2,6 +2,8 @@
 
 Whoever writes to the database adds a row that counts for nothing: only a key of the trust policy makes one count
 (invariant 5). So does a key that leaves the policy take all of its attestations with it.
+Anybody who reaches Temporal may have the assessor look as often as he likes, so their number is bounded: the same seen
+again is the same attestation, and beyond ``MAX_ATTESTATIONS`` about one release or one record none is taken.
 """
 
 import asyncio
@@ -10,12 +12,15 @@ from collections.abc import Sequence
 import structlog
 
 from adapters.postgres import Connection
-from constitution.errors import UntrustedError
+from constitution.errors import ConflictError, UntrustedError
 from constitution.release import Envelope
 from constitution.trust.attestation import GatePredicate
 from services.constitution_service.context import Context
 from signatures.attestations import Attestation, verify_attestation
 from signatures.dsse import envelope_digest
+
+MAX_ATTESTATIONS = 64
+"""About one release, or one record of evidence. A release takes a sync and a watch; a hold, a few watches more."""
 
 _log = structlog.get_logger(__name__)
 
@@ -25,11 +30,19 @@ async def put(context: Context, envelope: Envelope) -> str:
 
     Raises:
         UntrustedError: no assessor of the trust policy signed it, or it is of another environment.
+        ConflictError: there are as many about this release, or this record, as are kept.
     """
     said = await asyncio.to_thread(verify_attestation, envelope, context.trust)
     evidence, generation = (said.evidence, None) if isinstance(said, GatePredicate) else (None, said.generation)
     digest = envelope_digest(envelope)
     async with context.database.transaction() as connection:
+        present = await find(connection, context.environment, evidence=evidence, generation=generation)
+        if len(present) >= MAX_ATTESTATIONS and envelope not in present:
+            about = f"generation {generation}" if evidence is None else f"the evidence {evidence}"
+            raise ConflictError(
+                f"there are {MAX_ATTESTATIONS} attestations about {about}, and no more are kept",
+                hint="look in Temporal for who has the assessor look again and again",
+            )
         await connection.execute(
             """
             INSERT INTO attestations (environment, digest, evidence, generation, envelope)
@@ -47,15 +60,16 @@ async def put(context: Context, envelope: Envelope) -> str:
 async def find(
     connection: Connection, environment: str, *, evidence: str | None = None, generation: int | None = None
 ) -> list[Envelope]:
-    """Return the stored attestations about a record of evidence, or about a release; oldest first."""
+    """Return the stored attestations about a record of evidence, or about a release; oldest first, if not too many."""
     rows = await connection.fetch(
         """
         SELECT envelope FROM attestations WHERE environment = $1 AND (evidence = $2 OR generation = $3)
-        ORDER BY position
+        ORDER BY position LIMIT $4
         """,
         environment,
         evidence,
         generation,
+        MAX_ATTESTATIONS,
     )
     return [Envelope.model_validate_json(row["envelope"]) for row in rows]
 

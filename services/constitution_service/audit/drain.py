@@ -49,6 +49,7 @@ class Drain:
                 spooled = audit_events.SpooledEvent.model_validate_json(text)
             except ValidationError:
                 _log.error("spool_file_unreadable", file=path.name)  # kept aside for a person, not retried for ever
+                self._context.metrics.unreadable.inc()
                 path.rename(path.with_suffix(".unreadable"))
                 continue
             async with self._context.database.transaction() as connection:

@@ -46,6 +46,7 @@ class Refusals:
         try:
             await audit_events.write(self._context, event)
         except Exception:  # noqa: BLE001 - a defect here must not turn a refusal into a 500; it is logged
+            self._context.metrics.dropped.inc()
             _log.exception("refusal_not_audited", event_id=event.id)
 
     def _afford(self) -> bool:

@@ -1,5 +1,7 @@
 """The relay: writes each committed release to Redis, Kafka and the artifact store, in generation order (invariant 2).
 
+Audit events it numbers (``audit_numbers.py``) and sends.
+
 Every process of the service runs one; the row in ``relay_leases`` says which one works. Five loops that do not wait
 for each other: the election, a listener that wakes the rest on NOTIFY, the writer of the Redis values, the sender of
 events, the writer of signed records. So a dead Kafka does not keep Redis old, and a dead Redis or artifact store
@@ -21,17 +23,16 @@ from adapters.kafka_producer import FencedProducer, ProducerFencedError, ensure_
 from constitution.errors import UnavailableError
 from services.constitution_service.context import Context
 from services.constitution_service.delivery import record_writer
+from services.constitution_service.delivery.audit_numbers import AUDIT_BATCH, STORE_HEAD_START, AuditNumbers
 from services.constitution_service.delivery.cache_writer import CacheWriter
 from services.constitution_service.errors import RecordConflictError
 from services.constitution_service.tables import outbox, relay_lease, releases
 
 POLL = timedelta(milliseconds=500)  # how long a lost NOTIFY can delay
 LOOK = timedelta(seconds=1)  # how long a deleted or forged Redis value can stay, while nobody reads it
-REDIS_HEAD_START = timedelta(seconds=1)  # an event waits at most this long for Redis
-STORE_HEAD_START = timedelta(seconds=1)  # as long for the artifact store, at the same time
+REDIS_HEAD_START = timedelta(seconds=1)  # an event waits at most this long for Redis, and for the store meanwhile
 PAUSE_AFTER_FAILURE = timedelta(seconds=1)
 GENERATIONS_A_ROUND = 50  # bounds what one round holds in memory
-AUDIT_BATCH = 200  # events of one Kafka transaction
 
 _log = structlog.get_logger(__name__)
 
@@ -48,6 +49,7 @@ class Relay:
         self._context = context
         self._kafka = kafka
         self._cache_writer = CacheWriter(context)
+        self._audit_numbers = AuditNumbers(context)
         self._epoch: int | None = None
         self._until = 0.0  # time.monotonic() at which the right ends, unless it was renewed
         self._producer: FencedProducer | None = None
@@ -109,6 +111,7 @@ class Relay:
         if epoch != self._epoch:
             _log.info("relay_elected" if epoch is not None else "relay_yields", epoch=epoch)
             self._drop_producer()  # a new epoch fences with a new producer
+            self._audit_numbers.heads.forget()
             self._epoch = epoch
             self._wake_sender.set()
             self._wake_cache_writer.set()
@@ -140,6 +143,8 @@ class Relay:
     # --- artifact store
 
     async def _write_records(self) -> None:
+        if self.leading:
+            await self._audit_numbers.heads.write()  # what the head start did not suffice for
         while self.leading and self._context.generation_guard.behind is None:
             if not await record_writer.round_of_records(self._context):
                 return
@@ -159,7 +164,7 @@ class Relay:
         if context.generation_guard.behind is not None:
             return True  # a waiting event may be on the topic already, before releases that this database has lost
         async with context.database.connection() as connection:
-            rows = await outbox.pending(connection, context.environment, "updated", GENERATIONS_A_ROUND)
+            rows = await outbox.pending(connection, context.environment, GENERATIONS_A_ROUND)
         context.metrics.pending.labels("updated").set(len(rows))
         for generation, group in groupby(rows, key=lambda row: row.generation):
             if not self.leading:
@@ -190,11 +195,9 @@ class Relay:
             _log.warning("event_before_record", generation=generation, reason=str(error) or "no answer in time")
 
     async def _send_audits(self) -> None:
-        context = self._context
-        while self.leading:
-            async with context.database.connection() as connection:
-                rows = await outbox.pending(connection, context.environment, "audit", AUDIT_BATCH)
-            context.metrics.pending.labels("audit").set(len(rows))
+        while self.leading and self._epoch is not None:
+            rows = await self._audit_numbers.batch(self._epoch)
+            self._context.metrics.pending.labels("audit").set(len(rows))
             if not rows:
                 return
             await self._deliver("audit", rows)

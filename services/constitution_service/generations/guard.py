@@ -80,6 +80,11 @@ class GenerationGuard:
         """The release that PostgreSQL has lost, as of the last look; None while it has lost none."""
         return self._behind
 
+    @property
+    def observed(self) -> ObservedRelease | None:
+        """The highest release that any source has shown; take it before PostgreSQL is read (``compare``)."""
+        return self._observed
+
     def refuse_to_serve(self) -> None:
         """Raise while PostgreSQL is known to be behind.
 
@@ -168,12 +173,19 @@ class GenerationGuard:
         )
 
     async def _compare(self) -> int:
-        """Compare PostgreSQL's highest generation, which is returned, with what was observed before it was read.
-
-        Before, because a release may be committed and observed while PostgreSQL's answer is under way.
-        """
+        """Compare PostgreSQL's highest generation, which is returned, with what was observed before it was read."""
         observed = self._observed
         highest = await self._highest()
+        self.compare(observed, highest)
+        return highest
+
+    def compare(self, observed: ObservedRelease | None, highest: int) -> None:
+        """Conclude from PostgreSQL's highest generation whether it has lost releases.
+
+        Args:
+            observed: as it was before PostgreSQL was read: a release may be committed and observed meanwhile.
+            highest: what PostgreSQL said.
+        """
         self.committed(highest)
         behind = max(
             (one for one in (observed, self._behind) if one is not None and one.generation > highest),
@@ -187,7 +199,6 @@ class GenerationGuard:
         if behind is None and self._behind is not None:
             _log.info("postgres_caught_up", postgres=highest)
         self._behind = behind
-        return highest
 
     async def _highest(self) -> int:
         try:

@@ -5,8 +5,9 @@ stolen worker with a valid token cannot load a document that the board did not a
 """
 
 import asyncio
+import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 
 from adapters.postgres import Connection
@@ -28,9 +29,11 @@ from constitution.trust.approval import ApprovalPredicate, BoardDecision
 from constitution.trust.approval_rules import Binding
 from constitution.trust.plan import Plan
 from constitution.trust.trust_policy import TrustPolicy
-from services.constitution_service.artifacts import artifacts, change_requests, evidence
+from services.constitution_service.artifacts import artifacts, change_requests, evidence, poisoned
+from services.constitution_service.artifacts.harmful import find
 from services.constitution_service.context import Context
 from services.constitution_service.errors import NotPossibleError
+from services.constitution_service.releasing import undo_rules
 from services.constitution_service.tables import release_queries, releases
 from services.constitution_service.tables.releases import Pointer
 from signatures.approved import approved
@@ -52,6 +55,7 @@ class Authority:
         evidence: digest of the evidence, where the kind takes one.
         change_request: its id, where the kind takes one.
         summary: one sentence for the event.
+        reissued_by: whose overrides let a poisoned document come again.
     """
 
     version: str | None
@@ -62,6 +66,7 @@ class Authority:
     change_request: str | None
     summary: str
     signatures_at: datetime | None = None
+    reissued_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +77,13 @@ class Situation:
         moment: the database's time.
         pointers: what each ring of the load obeys now.
         current: the newest of these; None if none obeys anything.
-        highest_version: that was ever live.
+        leased_at: when the lease was taken.
     """
 
     moment: datetime
+    leased_at: datetime
     pointers: Mapping[str, Pointer]
     current: Pointer | None
-    highest_version: str | None = field(default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,26 +121,41 @@ async def _for_document(
             f"{document.version} is effective from {document.effective_at.isoformat()}; load it then",
             issues=[Issue(code="not-effective-yet", path="/effective_at", message="effective_at is in the future")],
         )
+    harmful = await find(connection, context, request.checksum, document)
+    judged = await poisoned.judge(
+        connection,
+        context,
+        harmful,
+        request.checksum,
+        moment=situation.moment,
+        change_request=(request.change_request if request.kind is Kind.UPDATE else None) or "",  # "": of none
+    )
+    highest = await release_queries.highest_version(
+        connection, context.environment, request.checksum, reissued=bool(judged.reissued_by)
+    )
     issues = list(
         validity.check(
             document,
             kind=request.kind,
             environment=context.environment,
             current=current,
-            highest_version=situation.highest_version,
+            highest_version=highest,
             now=situation.moment,
         )
     )
     if request.kind is Kind.REISSUE and (current is None or current.checksum != request.checksum):
         issues.append(Issue(code="not-current", path="/checksum", message="a reissue repeats the current document"))
-    if await release_queries.was_poisoned(connection, context.environment, request.checksum):
-        issues.append(Issue(code="poisoned", path="/checksum", message="this document was undone as harmful before"))
+    issues += judged.issues
     if issues:
-        raise InvalidDocumentError(f"{document.version} may not go live as {request.kind}", issues=issues)
-    signatures = await _signatures(context, stored, situation.moment)
+        named = shlex.quote(request.change_request or "CR-142")
+        hint = (
+            f"constitution reissue {named} --reason 'why'  # as many of the board as it takes" if judged.issues else ""
+        )
+        raise InvalidDocumentError(f"{document.version} may not go live as {request.kind}", issues=issues, hint=hint)
+    signatures = await _signatures(context, stored, situation.moment, request.kind, first=current is None)
     thresholds = context.trust.thresholds
     author: str | None = None
-    threshold = thresholds.override
+    threshold = thresholds.for_reissue()
     decisions = await _decisions(context, request, situation.moment)
     plan: Plan | None = None
     if request.kind is Kind.UPDATE:
@@ -159,6 +179,7 @@ async def _for_document(
         evidence=request.test_evidence,
         change_request=request.change_request,
         summary=document.summary,
+        reissued_by=judged.reissued_by,
     )
 
 
@@ -180,14 +201,22 @@ async def _for_undoing(
                 f"{request.checksum} was never confirmed; a rollback restores only what was",
                 hint="constitution releases",
             )
-        if await release_queries.was_poisoned(connection, context.environment, request.checksum):
-            raise NotPossibleError(f"{request.checksum} was undone as harmful before; it is not restored")
+        harmful = await find(connection, context, request.checksum, None)  # it was confirmed: its rules are not asked
+        if harmful is not None:
+            raise NotPossibleError(
+                f"{harmful.version} is not restored: this document is poisoned",
+                issues=[harmful.issue()],
+                hint="constitution releases  # choose another one that was confirmed",
+            )
         stored = await artifacts.get(connection, context.environment, request.checksum)
         version = stored.version
         signatures_at = await _live_since(connection, context, first, request.checksum)
-        signatures = await _signatures(context, stored, signatures_at)
+        signatures = await _signatures(context, stored, signatures_at, request.kind)
     granted = await preauthorisation(connection, context, bad, situation.moment)
     if granted is not None and granted == (request.kind, request.checksum):
+        await undo_rules.require_order(
+            connection, context, bad, request.update_id, at=situation.leased_at, now=situation.moment
+        )
         approvers, approvals = bad.approvers, bad.approvals
     else:
         thresholds = context.trust.thresholds
@@ -271,9 +300,11 @@ async def _live_since(connection: Connection, context: Context, generation: int,
     return predicate.signatures_at or predicate.effective_at
 
 
-async def _signatures(context: Context, stored: artifacts.StoredArtifact, moment: datetime) -> tuple[str, ...]:
+async def _signatures(
+    context: Context, stored: artifacts.StoredArtifact, moment: datetime, kind: Kind, *, first: bool = False
+) -> tuple[str, ...]:
     report = await artifacts.verify(context, stored.document, stored.signatures, moment)
-    report.require(context.trust.thresholds.document)
+    report.require(context.trust.thresholds.for_document(kind, first=first))
     return tuple(checksum_of(signature) for signature in stored.signatures)
 
 

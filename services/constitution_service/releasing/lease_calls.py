@@ -1,10 +1,13 @@
 """Lease calls: the rules of leases.py, once per idempotency key, audited."""
 
+from adapters.postgres import Connection
 from constitution.api import Lease, LeaseRelease, LeaseRequest
-from constitution.errors import UnavailableError
+from constitution.errors import NotFoundError, UnavailableError
 from services.constitution_service.audit import audit_events
 from services.constitution_service.context import Context
-from services.constitution_service.tables import idempotency, leases, updates
+from services.constitution_service.releasing import undo_rules
+from services.constitution_service.tables import idempotency, leases, releases, updates
+from services.constitution_service.tables.clock import now_of
 
 
 async def acquire(context: Context, request: LeaseRequest, key: str, client: str) -> Lease:
@@ -16,6 +19,8 @@ async def acquire(context: Context, request: LeaseRequest, key: str, client: str
     Raises:
         LeaseHeldError: 409 with the holder.
         UpdateClosedError: 409, the update has ended, or its change request was denied or is used up.
+        NotApprovedError: 403, no order to roll back counts.
+        NotFoundError: 404, the rollback names no generation that it undoes.
         NotCurrentError: 409, the release to undo was replaced, and the holder keeps the lease.
         IdempotencyMismatchError: the key was used for another body.
         PostgresBehindError: the database has lost releases, and with them who was fenced and closed.
@@ -39,6 +44,8 @@ async def acquire(context: Context, request: LeaseRequest, key: str, client: str
             if held is not None and held.fencing_token == answered.fencing_token:
                 await leases.renew(connection, context.environment)
             return answered
+        if request.kind.undoes and not request.own_only:
+            await _require_authority(connection, context, request)
         lease, taken_from = await leases.acquire(connection, context.environment, request, context.lease_ttl)
         if not request.kind.undoes:
             await updates.leased(connection, context.environment, request.update_id, client)
@@ -54,6 +61,21 @@ async def acquire(context: Context, request: LeaseRequest, key: str, client: str
             details={"fencing_token": lease.fencing_token, "workflow_id": lease.workflow_id},
         )
     return lease
+
+
+async def _require_authority(connection: Connection, context: Context, request: LeaseRequest) -> None:
+    """A rollback that takes the lease from others was ordered or decided; an own undo takes it from nobody."""
+    bad = (
+        None if request.undoes is None else await releases.read_release(connection, context.environment, request.undoes)
+    )
+    if bad is None:
+        raise NotFoundError(
+            "a rollback that may take the lease from others names in undoes the generation that it undoes",
+            hint="constitution releases",
+        )
+    now = await now_of(connection)
+    if not await undo_rules.is_decided(context, bad, request.approvals, now):
+        await undo_rules.require_order(connection, context, bad, request.update_id, at=now, now=now)
 
 
 async def _require_servers(context: Context) -> None:

@@ -11,7 +11,7 @@ import structlog
 
 from adapters.postgres import Connection
 from constitution import events
-from constitution.api import LoadRequest, LoadResult
+from constitution.api import Lease, LoadRequest, LoadResult
 from constitution.errors import ConflictError, StaleGenerationError
 from constitution.release import ReleasePredicate
 from services.constitution_service.audit import audit_events
@@ -22,7 +22,6 @@ from services.constitution_service.tables import (
     idempotency,
     leases,
     outbox,
-    release_queries,
     release_rows,
     releases,
     updates,
@@ -54,7 +53,7 @@ async def load(context: Context, request: LoadRequest, key: str, client: str) ->
     environment = context.environment
     fingerprint = idempotency.fingerprint("load", request)
     await context.generation_guard.require(next_generation=True)
-    async with context.database.transaction() as connection:
+    async with context.memory.committing() as commit, context.database.transaction() as connection:
         lease = await leases.lock(connection, environment)
         answer = await idempotency.stored_answer(connection, environment, key, fingerprint)
         if answer is not None:
@@ -68,7 +67,7 @@ async def load(context: Context, request: LoadRequest, key: str, client: str) ->
             )
         await updates.require_loadable(connection, environment, request)
         highest = await releases.highest_generation(connection, environment)
-        situation = await _situation(connection, context, request)
+        situation = await _situation(connection, context, request, held)
         if request.expected_generation != highest:
             raise StaleGenerationError(
                 f"expected_generation is {request.expected_generation}; the highest is {highest}",
@@ -76,6 +75,7 @@ async def load(context: Context, request: LoadRequest, key: str, client: str) ->
                 current=_current(highest, situation.current),
             )
         authority = await establish(connection, context, request, situation)
+        commit.begun = True
         result = await _commit(connection, context, request, situation, authority, generation=highest + 1)
         await updates.loaded(connection, environment, request, client)
         await idempotency.store_answer(connection, environment, key, fingerprint, result.model_dump_json())
@@ -97,6 +97,7 @@ async def load(context: Context, request: LoadRequest, key: str, client: str) ->
                 "change_request": authority.change_request,
                 "evidence": authority.evidence,
                 "rollback_of": request.rollback_of,
+                "reissued_by": list(authority.reissued_by),
             },
         )
     context.generation_guard.committed(result.generation)
@@ -110,7 +111,7 @@ def _current(highest: int, current: Pointer | None) -> dict[str, object]:
     return {"generation": highest, "version": current.version, "checksum": current.checksum}
 
 
-async def _situation(connection: Connection, context: Context, request: LoadRequest) -> Situation:
+async def _situation(connection: Connection, context: Context, request: LoadRequest, held: Lease) -> Situation:
     known = context.config.environment.rings()
     unknown = sorted(set(request.rings) - set(known))
     if unknown or len(set(request.rings)) != len(request.rings):
@@ -122,9 +123,9 @@ async def _situation(connection: Connection, context: Context, request: LoadRequ
         raise NotPossibleError("the rings obey different constitutions; load them one by one")
     return Situation(
         moment=await now_of(connection),
+        leased_at=held.acquired_at,
         pointers=ours,
         current=current,
-        highest_version=await release_queries.highest_version(connection, context.environment, request.checksum),
     )
 
 
@@ -161,7 +162,7 @@ async def _commit(
         checksum=request.checksum,
         event_id=str(uuid4()),
         effective_at=situation.moment,
-        statement=context.key.sign(predicate),
+        statement=context.key.sign(predicate, context.trust),
     )
     try:
         await release_rows.append(

@@ -5,7 +5,7 @@ from uuid import UUID
 from adapters.postgres import Connection
 from constitution.api import StandingRequest
 from constitution.errors import InvalidRequestError, NotCurrentError, NotFoundError
-from constitution.release import Kind, Release, Standing, Verdict
+from constitution.release import Kind, Release, Standing
 from services.constitution_service.audit import audit_events
 from services.constitution_service.context import Context
 from services.constitution_service.errors import StandingConflictError
@@ -30,14 +30,15 @@ SAYS: dict[Standing | None, frozenset[Standing]] = {
 async def append(context: Context, generation: int, request: StandingRequest, key: str, client: str) -> Release:
     """Append a standing and return the release; what is recorded already changes nothing, and needs no lease.
 
-    ``poisoned`` implies *withdrawn*: a run that finishes the rollback of a dead one, and does not know of its anomaly,
-    must not fail because of it.
+    What is to be *withdrawn* becomes ``poisoned`` where an assessor saw an anomaly. And ``poisoned`` implies
+    *withdrawn*: a run that finishes the rollback of a dead one must not fail because of it.
 
     Raises:
         NotFoundError: there is no such generation.
         LeaseLostError: the token is not the current one.
         NotCurrentError: only what is live can be confirmed.
         UpdateClosedError: the board has denied what should be confirmed.
+        HeldError: an operator holds it.
         StandingConflictError: another standing is recorded that this one cannot follow, or nothing has undone it.
         EvidenceError: no assessor has signed what the standing takes.
         PostgresBehindError: the database has lost releases; its current release may not be the live one.
@@ -84,13 +85,13 @@ async def _append(  # noqa: PLR0917 - private
         raise NotCurrentError(
             f"generation {found.generation} is not what is live; only that can be confirmed", current={"rings": live}
         )
-    verdict: Verdict | None
+    standing, verdict = request.standing, None
     if request.standing is Standing.CONFIRMED:
         verdict = await standing_rules.require_confirmable(connection, context, found, request, seen)
         if found.kind is Kind.UPDATE:  # a rollback carries the id of the update that it undid
             await updates.confirmed(connection, context.environment, found.update_id, client)
     else:
-        verdict = await standing_rules.require_undone(connection, context, found, request, seen)
+        standing, verdict = await standing_rules.require_undone(connection, context, found, request, seen)
     await connection.execute(
         """
         INSERT INTO standings (environment, generation, standing, verdict, reason, update_id)
@@ -98,7 +99,7 @@ async def _append(  # noqa: PLR0917 - private
         """,
         context.environment,
         found.generation,
-        request.standing.value,
+        standing.value,
         None if verdict is None else verdict.value,
         request.reason,
         UUID(request.update_id),
@@ -108,11 +109,11 @@ async def _append(  # noqa: PLR0917 - private
         context,
         activity="standing.recorded",
         actor=client,
-        message=f"generation {found.generation} is {request.standing}: {request.reason}",
+        message=f"generation {found.generation} is {standing}: {request.reason}",
         update_id=request.update_id,
         details={
             "generation": found.generation,
-            "standing": request.standing.value,
+            "standing": standing.value,
             "checksum": found.checksum,
             "verdict": None if verdict is None else verdict.value,
         },

@@ -26,7 +26,7 @@ from constitution.trust.approval_rules import CLOCK_SKEW
 from services.constitution_service.artifacts import change_requests
 from services.constitution_service.audit import audit_events
 from services.constitution_service.context import Context
-from services.constitution_service.tables import leases, updates
+from services.constitution_service.tables import leases, orders, updates
 from services.constitution_service.tables.clock import now_of
 from signatures.statements import verify_approval
 
@@ -41,7 +41,9 @@ async def one(context: Context, update_id: str) -> UpdateRecord:
         NotFoundError: the update is not known.
     """
     async with context.database.connection() as connection:
-        return await _get(connection, context.environment, update_id)
+        record = await _get(connection, context.environment, update_id)
+        given = await orders.of_update(connection, context.environment, update_id)
+    return record.model_copy(update={"orders": tuple(row.record for row in given)})
 
 
 async def decide(context: Context, update_id: str, request: DecidedRequest, client: str) -> UpdateRecord:

@@ -13,6 +13,7 @@ from constitution.api import (
     Artifact,
     ArtifactSignatures,
     ChangeRequestRecord,
+    ReissueRecord,
     ValidateRequest,
     ValidateResult,
 )
@@ -25,9 +26,9 @@ from constitution.strict_json import MAX_BYTES
 from services.common.auth import known_by, require_scope
 from services.common.limits import FORM, BodyTooLargeError
 from services.common.problems import UnreadableRequestError
-from services.constitution_service.artifacts import artifacts, change_requests
+from services.constitution_service.artifacts import artifacts, change_requests, poisoned
 from services.constitution_service.context import Context
-from services.constitution_service.releasing import validation
+from services.constitution_service.releasing import reissue_calls, validation
 from services.constitution_service.routes.anonymous_limits import AnonymousCallers
 from services.constitution_service.routes.common import ChecksumPath, ServiceContext
 from signatures.verify import MAX_SIGNATURES
@@ -104,7 +105,12 @@ async def validate(
     """
     anonymous: AnonymousCallers = request.app.state.anonymous_callers
     async with nullcontext() if client is not None else anonymous.turn():
-        return await _validated(context, request)
+        result = await _validated(context, request)
+    refusal = poisoned.refusal(result.version, result.issues)
+    if refusal is not None:  # the answer is 200; who watches the audit stream is told all the same
+        request.state.client, request.state.subject = client, {"checksum": result.checksum}
+        await request.app.state.on_refused(request, refusal)
+    return result
 
 
 @router.post("/change-requests", status_code=201)
@@ -128,6 +134,19 @@ async def change_request(
     """A stored change request."""
     async with context.database.connection() as connection:
         return await change_requests.get(connection, context.environment, identity)
+
+
+@router.post("/change-requests/{identity}/reissue")
+async def reissue(
+    context: ServiceContext,
+    request: Request,
+    client: Annotated[str, Depends(require_scope("change-requests:write"))],
+    identity: Annotated[ChangeRequestId, Path(description="e.g. CR-142")],
+    envelope: Envelope,
+) -> ReissueRecord:
+    """Store a board member's signed override: this change request may release again what was poisoned."""
+    request.state.subject = {"change_request": identity}
+    return await reissue_calls.accept(context, identity, envelope, client)
 
 
 @router.get("/schema")

@@ -1,4 +1,4 @@
-"""The current release of a ring."""
+"""The current release of a ring. Most calls never come here: ``routes.shortcut`` answers them from memory."""
 
 from typing import Annotated
 
@@ -6,10 +6,11 @@ from fastapi import APIRouter, Header, Query, Response
 
 from constitution.names import DEFAULT_RING
 from constitution.release import CurrentConstitution
-from services.constitution_service.releasing import current
+from services.constitution_service.delivery.value_restorer import restore
 from services.constitution_service.routes.common import MAX_GENERATION, Ring, ServiceContext
 
 router = APIRouter(prefix="/v1", tags=["current"])
+WARNING = '111 - "Revalidation Failed"'  # RFC 7234 §5.5.2; RFC 9111 leaves it to Age alone, which is sent, too
 
 
 @router.get(
@@ -18,31 +19,28 @@ router = APIRouter(prefix="/v1", tags=["current"])
     responses={304: {"description": "the release that If-None-Match names is still current"}},
 )
 async def read_current(
+    *,
     context: ServiceContext,
     ring: Ring = DEFAULT_RING,
     min_generation: Annotated[int, Query(ge=0, le=MAX_GENERATION, description="bypass anything older")] = 0,
     if_none_match: Annotated[str | None, Header()] = None,
+    cache_control: Annotated[str | None, Header()] = None,
 ) -> Response:
     """The current document with the statement that makes a consumer obey; 404 ``no-constitution`` before the first.
 
-    Every call reads the current generation from PostgreSQL, so nothing older than ``min_generation`` is ever served
-    while a newer one exists, even if a cache holds it.
+    From memory, at most 2 seconds after PostgreSQL confirmed it. ``Cache-Control: no-cache``, and a
+    ``min_generation`` that memory does not have, ask PostgreSQL now. While it does not answer, what it confirmed last
+    is given with ``Age`` and ``Warning: 111`` until ``MAX_STALENESS_SECONDS``.
     """
-    pointer = await current.pointer_of(context, ring)
-    headers = {
-        "ETag": current.etag(pointer),
-        "Constitution-Version": pointer.version or "none",
-        "Constitution-Generation": str(pointer.generation),
-        "Cache-Control": "no-cache",
-    }
-    if pointer.generation >= min_generation and _matches(if_none_match, headers["ETag"]):
+    certain = cache_control is not None and "no-cache" in cache_control.lower()
+    served = await context.memory.read(ring, min_generation=min_generation, certain=certain)
+    if certain:
+        await restore(context, ring, served.answer)
+    answer, marks = served.answer, {}
+    context.metrics.current_reads.labels("confirmed" if served.age_s is None else "stale").inc()
+    if served.age_s is not None:
+        marks = {"Age": str(served.age_s), "Warning": WARNING}
+    headers = {name.decode(): value.decode() for name, value in answer.headers} | marks
+    if answer.pointer.generation >= min_generation and answer.matches(if_none_match):
         return Response(status_code=304, headers=headers)
-    found = await current.read(context, ring, pointer)
-    return Response(found.model_dump_json(), media_type="application/json", headers=headers)
-
-
-def _matches(if_none_match: str | None, etag: str) -> bool:
-    if if_none_match is None:
-        return False
-    tags = {tag.strip().removeprefix("W/") for tag in if_none_match.split(",")}
-    return etag in tags or "*" in tags
+    return Response(answer.body, media_type="application/json", headers=headers)

@@ -4,11 +4,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Request
 
-from constitution.api import CloseRequest, DecidedRequest, DenialRecord, UpdateRecord
+from constitution.api import CloseRequest, DecidedRequest, DenialRecord, OrderRecord, OrderRequest, UpdateRecord
 from constitution.messages import ChangeRequestId
 from constitution.release import Envelope, UpdateId
 from services.common.auth import require_scope
-from services.constitution_service.releasing import update_calls
+from services.constitution_service.releasing import order_calls, update_calls
 from services.constitution_service.routes.common import ServiceContext, note_for_audit
 
 router = APIRouter(prefix="/v1/constitution", tags=["updates"])
@@ -47,6 +47,13 @@ async def expire(
     """End an undecided update whose deadline has passed by the service's clock."""
     note_for_audit(request, body, update_id=update_id)
     return await update_calls.expire(context, update_id, body, client)
+
+
+@router.post("/orders")
+async def order(context: ServiceContext, request: Request, client: Client, body: OrderRequest) -> OrderRecord:
+    """Accept what a person orders a run to do, once: by signature, or unsigned where environment.toml allows it."""
+    note_for_audit(request, body, update_id=body.update_id)
+    return await order_calls.accept(context, body, client)
 
 
 @router.post("/change-requests/{identity}/denial")

@@ -64,15 +64,14 @@ async def add(
     return added is not None
 
 
-async def pending(connection: Connection, environment: str, stream: Stream, limit: int) -> list[Pending]:
-    """Return the oldest rows that are not on Kafka yet, in the order they must be sent."""
+async def pending(connection: Connection, environment: str, limit: int) -> list[Pending]:
+    """Return the oldest events of releases that are not on Kafka yet, in the order they must be sent."""
     rows = await connection.fetch(
         """
         SELECT id, generation, event_id, key, headers::text AS headers, value FROM outbox
-        WHERE environment = $1 AND stream = $2 AND delivered_at IS NULL ORDER BY generation, id LIMIT $3
+        WHERE environment = $1 AND stream = 'updated' AND delivered_at IS NULL ORDER BY generation, id LIMIT $2
         """,
         environment,
-        stream,
         limit,
     )
     return [of_row(row) for row in rows]

@@ -3,25 +3,30 @@
 from datetime import datetime
 
 from adapters.postgres import Connection
+from constitution.policy.poison import Poisoned
 from constitution.version import Version
 
 
-async def highest_version(connection: Connection, environment: str, checksum: str | None) -> str | None:
+async def highest_version(
+    connection: Connection, environment: str, checksum: str | None, *, reissued: bool = False
+) -> str | None:
     """Return the highest version that was ever live, or None; a withdrawn document does not count against itself.
 
     Args:
         connection: to the database.
         environment: where.
         checksum: of the document that asks. Undone for reasons outside of it, it may be tried again as it is.
+        reissued: the board lets it come again though it was poisoned; it does not count against itself either.
     """
     again = await connection.fetchval(
         """
-        SELECT standing = 'withdrawn' FROM standings s WHERE s.environment = $1 AND s.generation = (
+        SELECT standing = ANY($3::text[]) FROM standings s WHERE s.environment = $1 AND s.generation = (
             SELECT max(generation) FROM releases r WHERE r.environment = $1 AND r.checksum = $2)
         ORDER BY s.id DESC LIMIT 1
         """,
         environment,
         checksum,
+        ["withdrawn", "poisoned"] if reissued else ["withdrawn"],
     )
     rows = await connection.fetch(
         """
@@ -47,17 +52,27 @@ async def first_confirmed(connection: Connection, environment: str, checksum: st
     return found
 
 
-async def was_poisoned(connection: Connection, environment: str, checksum: str) -> bool:
-    """Return whether some release of this document was undone because of the document."""
-    found: bool = await connection.fetchval(
+async def all_poisoned(connection: Connection, environment: str) -> dict[str, Poisoned]:
+    """Return what was undone because of its document: by checksum, the newest release of each."""
+    rows = await connection.fetch(
         """
-        SELECT EXISTS (SELECT FROM releases JOIN standings USING (environment, generation)
-        WHERE environment = $1 AND checksum = $2 AND standing = 'poisoned')
+        SELECT DISTINCT ON (r.checksum) r.checksum, r.generation, r.version, s.reason, s.recorded_at
+        FROM releases r JOIN standings s ON s.environment = r.environment AND s.generation = r.generation
+        WHERE r.environment = $1 AND r.checksum IS NOT NULL AND s.standing = 'poisoned'
+        ORDER BY r.checksum, r.generation DESC
         """,
         environment,
-        checksum,
     )
-    return found
+    return {
+        row["checksum"]: Poisoned(
+            generation=row["generation"],
+            version=row["version"],
+            checksum=row["checksum"],
+            reason=row["reason"],
+            at=row["recorded_at"],
+        )
+        for row in rows
+    }
 
 
 async def confirmed_at(connection: Connection, environment: str, generation: int) -> datetime | None:

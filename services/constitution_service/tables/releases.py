@@ -5,7 +5,7 @@ import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import asyncpg
 
@@ -25,6 +25,8 @@ from constitution.release import (
 )
 
 SERVED_WITHIN = timedelta(seconds=10)  # a process without a heartbeat for longer is not counted as serving
+FRESH_FOR = timedelta(seconds=2)
+"""How long after a read of PostgreSQL began a process may answer from memory without saying so (serving/memory.py)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,47 @@ async def read_pointer(connection: Connection, environment: str, ring: str) -> P
         ring,
     )
     return None if row is None else Pointer(row["generation"], Kind(row["kind"]), row["version"], row["checksum"])
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What is current, as of one moment: the highest generation ever given out, and the release of each ring."""
+
+    highest: int
+    pointers: dict[str, Pointer]
+
+
+async def read_snapshot(connection: Connection, environment: str) -> Snapshot:
+    """Return what is current in every ring. One statement: no commit falls in between."""
+    rows = await connection.fetch(
+        """
+        WITH highest AS (SELECT greatest(
+            (SELECT coalesce(max(generation), 0) FROM releases WHERE environment = $1),
+            (SELECT coalesce(max(generation), 0) FROM lost_generations WHERE environment = $1)) AS generation)
+        SELECT highest.generation AS highest, c.ring, r.generation, r.kind, r.version, r.checksum FROM highest
+        LEFT JOIN current_releases c ON c.environment = $1
+        LEFT JOIN releases r ON r.environment = c.environment AND r.generation = c.generation
+        """,
+        environment,
+    )
+    return Snapshot(
+        highest=rows[0]["highest"],
+        pointers={
+            row["ring"]: Pointer(row["generation"], Kind(row["kind"]), row["version"], row["checksum"])
+            for row in rows
+            if row["ring"] is not None
+        },
+    )
+
+
+async def was_lost(connection: Connection, environment: str, generation: int) -> bool:
+    """Return whether a person has declared that a generation is lost: then an older release is current again."""
+    lost: bool = await connection.fetchval(
+        "SELECT EXISTS (SELECT FROM lost_generations WHERE environment = $1 AND generation = $2)",
+        environment,
+        generation,
+    )
+    return lost
 
 
 async def highest_generation(connection: Connection, environment: str) -> int:
@@ -198,6 +241,7 @@ async def _read(connection: Connection, environment: str, where: str, *arguments
         environment,
         SERVED_WITHIN,
     )
+    settled = await connection.fetchval("SELECT now() - $1::interval", FRESH_FOR)
     return [
         Release(
             environment=environment,
@@ -222,7 +266,8 @@ async def _read(connection: Connection, environment: str, where: str, *arguments
             delivery=_delivery(
                 row,
                 [item for item in deliveries if item["generation"] == row["generation"]],
-                tuple(sorted(s["process"] for s in serving if s["generation"] >= row["generation"])),
+                serving,
+                settled,
             ),
         )
         for row in rows
@@ -251,8 +296,14 @@ async def _standings(
     return result
 
 
-def _delivery(row: asyncpg.Record, events: Sequence[asyncpg.Record], served_by: tuple[str, ...]) -> Delivery:
+def _delivery(
+    row: asyncpg.Record, events: Sequence[asyncpg.Record], serving: Sequence[asyncpg.Record], settled: datetime
+) -> Delivery:
     sent = [event for event in events if event["delivered_at"] is not None]
+    delivered_at = max(event["delivered_at"] for event in sent) if sent and len(sent) == len(events) else None
+    serve = {True: [], False: []}  # type: dict[bool, list[str]]
+    for process in serving:
+        serve[process["generation"] >= row["generation"]].append(process["process"])
     return Delivery(
         redis_at=row["redis_at"],
         redis_checksum=row["redis_checksum"],
@@ -265,6 +316,8 @@ def _delivery(row: asyncpg.Record, events: Sequence[asyncpg.Record], served_by: 
             )
             for event in sent
         ),
-        delivered_at=max(event["delivered_at"] for event in sent) if sent and len(sent) == len(events) else None,
-        served_by=served_by,
+        delivered_at=delivered_at,
+        served_by=tuple(sorted(serve[True])),
+        # Its event was delivered after its commit: so long after that, no memory is fresh that lacks it.
+        lagging=() if delivered_at is not None and delivered_at < settled else tuple(sorted(serve[False])),
     )

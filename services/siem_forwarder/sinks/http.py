@@ -11,7 +11,7 @@ from http import HTTPStatus
 import httpx
 
 from constitution.addresses import host_of
-from services.common.outgoing import http_client
+from constitution_follow.outgoing import http_client
 from services.siem_forwarder.quarantine import too_large
 from services.siem_forwarder.sinks.sink import Event, SinkError
 

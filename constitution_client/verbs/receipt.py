@@ -1,0 +1,133 @@
+"""``receipt verify`` and ``receipt show``: a release's folder in the legal archive, offline, with public keys alone."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from constitution_client.output import JsonOption, result
+
+if TYPE_CHECKING:
+    from signatures.receipt_verify import Neighbour
+
+MAX_FILE = 64 * 1024 * 1024  # bytes; a long watch's samples are the largest
+MAX_FILES = 4000  # of one folder
+
+app = typer.Typer(no_args_is_help=True, help="The receipt of a release: its whole story, checked offline.")
+
+DirectoryArgument = Annotated[
+    Path, typer.Argument(metavar="DIR", help="A release's folder in the archive, or the folder that holds them all.")
+]
+TrustOption = Annotated[
+    Path | None, typer.Option("--trust", help="trust.toml (env: TRUST_FILE, or by ENVIRONMENT_FILE).")
+]
+
+
+@app.callback()
+def _receipt() -> None:
+    """The receipt of a release: its whole story, checked offline."""
+
+
+@app.command()
+def verify(
+    directory: DirectoryArgument,
+    *,
+    head: Annotated[
+        Path | None,
+        typer.Option("--head", help="The newest receipt, from the artifact store: the archive must hold it."),
+    ] = None,
+    trust: TrustOption = None,
+    json: JsonOption = None,
+) -> None:
+    """Check a release's folder, byte for byte, against its signed receipt. Exit 0 if all is as sealed, else 1.
+
+    Asks no server. Folders beside it are read for the chain of receipts, and for what later receipts list of it.
+    """
+    from constitution_client.connections import trust_policy
+    from constitution_client.files import read_bytes
+    from constitution_client.settings import settings
+    from signatures.receipt_verify import verify_folder
+
+    policy = trust_policy(settings(), trust)
+    newest = None if head is None else read_bytes(head, what="head")
+    reports = [
+        verify_folder(_files(folder), policy, neighbours=_beside(folder), head=newest, name=folder.name)
+        for folder in _folders(directory)
+    ]
+    whole = all(report.valid for report in reports)
+    result(
+        {"valid": whole, "folders": [report.model_dump(mode="json") for report in reports]},
+        [line for report in reports for line in report.text()],
+        json,
+    )
+    raise typer.Exit(0 if whole else 1)
+
+
+@app.command()
+def show(directory: DirectoryArgument, *, trust: TrustOption = None, json: JsonOption = None) -> None:
+    """Tell a release as its receipt has it: who, what, when, why, and how it ended. Checks the receipt alone.
+
+    Exit 1 if constitution-service did not sign it.
+    """
+    from constitution.receipt import RECEIPT
+    from constitution.receipt_story import story
+    from constitution_client.connections import trust_policy
+    from constitution_client.files import read_bytes
+    from constitution_client.settings import settings
+    from signatures.receipt_verify import open_receipt
+
+    policy = trust_policy(settings(), trust)
+    receipts = [open_receipt(read_bytes(folder / RECEIPT, what="receipt"), policy) for folder in _folders(directory)]
+    lines = [line for receipt in receipts for line in (*story(receipt), "")]
+    result([receipt.model_dump(mode="json") for receipt in receipts], lines[:-1], json)
+
+
+def _folders(directory: Path) -> list[Path]:
+    """Return the folder of a release, or every one in a folder of them, lowest generation first."""
+    from constitution.receipt import MANIFEST, RECEIPT
+    from constitution_client.files import FileRefusedError
+
+    directory = directory.resolve()
+    if (directory / RECEIPT).exists() or (directory / MANIFEST).exists():
+        return [directory]
+    found = [path.parent for path in directory.glob(f"*/{RECEIPT}")]
+    if not found:
+        raise FileRefusedError(
+            f"{directory} holds no release's folder", hint="give docs/legal/constitution/… of the archive's repository"
+        )
+    return sorted(found, key=lambda folder: int(end) if (end := folder.name.rpartition("-")[2]).isdigit() else 0)
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    from constitution_client.files import FileRefusedError, read_bytes
+
+    found: dict[str, bytes] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink():
+            raise FileRefusedError(f"{path} is a link: an archive holds regular files")
+        if path.is_dir():
+            continue
+        if len(found) >= MAX_FILES:
+            raise FileRefusedError(f"{folder} holds more than {MAX_FILES} files")
+        found[str(path.relative_to(folder))] = read_bytes(path, what="file", limit=MAX_FILE)
+    return found
+
+
+def _beside(folder: Path) -> "tuple[Neighbour, ...]":
+    from constitution.receipt import RECEIPT, RECEIPT_MANIFEST
+    from constitution_client.files import read_bytes
+    from signatures.receipt_verify import Neighbour
+
+    found = []
+    for path in sorted(folder.parent.glob(f"*/{RECEIPT}")):
+        if path.parent == folder:
+            continue
+        manifest = path.with_name(RECEIPT_MANIFEST)
+        found.append(
+            Neighbour(
+                path.parent.name,
+                read_bytes(path, what="receipt"),
+                read_bytes(manifest, what="manifest") if manifest.exists() else None,
+            )
+        )
+    return tuple(found)

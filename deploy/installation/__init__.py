@@ -1,0 +1,1 @@
+"""Checks an installation end to end: `constitution doctor --deployment`. One module for each kind of server."""
