@@ -12,14 +12,12 @@ from activities.blocks import when
 from activities.decisions import require_signed_denial
 from activities.failures import classified
 from activities.folder import (
-    ReleaseOutcome,
     change_log_key,
     change_log_row,
     denial_folder,
     denial_readme,
     folder_of,
     readme,
-    record_of,
     require_backed,
     table_row,
 )
@@ -28,10 +26,11 @@ from activities.past_releases import undoing
 from activities.ports import ActivityConfig, Archive, ConstitutionService, EventLog, Runs
 from activities.receipt import sealed
 from activities.runs import RunRef
+from constitution.archived_outcome import ArchivedOutcome, ReleaseOutcome, record_of
 from constitution.checksum import Checksum
 from constitution.errors import ContentError, ForbiddenError, NotApprovedError, NotFoundError, NotYetError
 from constitution.model import Model
-from constitution.release import DeliveredEvent, Envelope, Kind, Release, UpdateId, Verdict
+from constitution.release import DeliveredEvent, Envelope, Kind, Release, UpdateId
 from constitution.trust.approval import ApprovalPredicate
 from constitution.watch.evidence import WatchEvidence
 from signatures.audit_chain import verify_head
@@ -104,16 +103,6 @@ class RejectionInput(Model):
     decisions: tuple[Envelope, ...]
     workflow_id: str
     run_id: str
-
-
-class ArchivedOutcome(Model):
-    """``outcome-<outcome>.json`` in a release's folder: what became of it, one file per outcome."""
-
-    outcome: str
-    verdict: Verdict | None
-    reason: str
-    approvers: tuple[str, ...]
-    watch_evidence: Checksum | None
 
 
 class ArchiveRelease:

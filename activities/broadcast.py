@@ -9,13 +9,14 @@ from temporalio import activity
 from activities import blocks
 from activities.ending import ended
 from activities.failures import classified
-from activities.folder import record_of, require_backed
+from activities.folder import require_backed
 from activities.keys import require_environment
 from activities.past_releases import undoing
 from activities.ports import ActivityConfig, Channel, ConstitutionService, Ledger
 from activities.text import one_line, slack_text
 from activities.update_plan import UpdatePlan
 from constitution.api import UpdateRecord, UpdateState
+from constitution.archived_outcome import record_of
 from constitution.checksum import Checksum
 from constitution.errors import ConflictError, NotFoundError, UnavailableError
 from constitution.messages import Outcome

@@ -1,17 +1,14 @@
 """The archive folder of a release, and its pages for people. Pure. Every generated Markdown opens with the pledge."""
 
 import re
-from typing import Literal
 
 from activities.blocks import when
 from activities.text import markdown_text
+from constitution.archived_outcome import is_backed, record_of
 from constitution.errors import ConflictError, InvalidRequestError
-from constitution.past import Past, Stood
-from constitution.release import Kind, Release, Standing, StandingRecord
+from constitution.release import Release
 
 ROOT = "docs/legal/constitution"
-UNDONE: Literal["rolled_back"] = "rolled_back"
-ReleaseOutcome = Literal["completed", "rolled_back", "restored", "withdrawn"]
 PLEDGE = (
     "> Pledge: nothing here is mocked, imitated, bypassed or invented; "
     "real servers, real data, mathematics anyone can check."
@@ -47,33 +44,13 @@ def denial_readme(folder: str) -> str:
 """
 
 
-def outcome_of(kind: Kind, standing: Standing) -> ReleaseOutcome:
-    """Return the archive's name of a standing: of its file, and in the change log.
-
-    A withdrawal restores nothing: no constitution is in force after it.
-    """
-    if standing is not Standing.CONFIRMED:
-        return UNDONE
-    made: dict[Kind, ReleaseOutcome] = {Kind.ROLLBACK: "restored", Kind.WITHDRAW: "withdrawn"}
-    return made.get(kind, "completed")
-
-
-def record_of(release: Release | Past, outcome: str) -> StandingRecord | Stood | None:
-    """Return the newest standing that is this outcome: one release may be completed, and undone later."""
-    found = [record for record in release.standings if outcome_of(release.kind, record.standing) == outcome]
-    return found[-1] if found else None
-
-
 def require_backed(release: Release, outcome: str) -> None:
     """Demand that the service's own record says this outcome, before it is announced or archived.
-
-    An undo says by its kind what it did, also when a newer release replaced it before it was confirmed.
 
     Raises:
         ConflictError: the release is another kind's, nothing confirmed it, or nothing undid it.
     """
-    done = release.kind.undoes and outcome == outcome_of(release.kind, Standing.CONFIRMED)
-    if not done and record_of(release, outcome) is None:
+    if not is_backed(release, outcome):
         standing = release.standing.value if release.standing else "unconfirmed"
         raise ConflictError(f"generation {release.generation} is {standing}: it is not {outcome.replace('_', ' ')}")
 

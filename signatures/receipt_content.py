@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 import rfc8785
 
 from constitution.api import ChangeRequestRecord, EvidenceRecord
+from constitution.archived_outcome import ArchivedOutcome, contradictions
 from constitution.checksum import checksum_of
 from constitution.errors import UntrustedError
 from constitution.events import UpdatedEvent
@@ -51,6 +52,7 @@ def check_content(
         "events": content.events,
         "audit head": content.audit_heads,
         "histories": content.histories,
+        "outcomes": content.outcomes,
     }
     for what, check in checks.items():
         try:
@@ -203,6 +205,18 @@ class _Content:
             if (data := self._files.get(file.path)) is not None:
                 _same(f"the digest of {file.path}", checksum_of(data), file.sha256)
                 yield file.path, f"closed, as {self._receipt.archive.reported_by} reported it"
+
+    def outcomes(self) -> Iterator[tuple[str, str]]:
+        for path, data in self._below("outcome-"):
+            said = ArchivedOutcome.model_validate_json(data)
+            if path != f"outcome-{said.outcome}.json":
+                raise UntrustedError(f"{path} tells of another outcome: {said.outcome}")
+            if path not in self._sealed:  # it came later: the receipt that lists it is another release's
+                continue
+            wrong = contradictions(said, self._receipt)
+            if wrong:
+                raise UntrustedError(f"{path} says otherwise than the receipt: {', '.join(wrong)}")
+            yield path, said.outcome.replace("_", " ")
 
     def _file(self, path: str) -> bytes:
         if path not in self._files:

@@ -7,12 +7,13 @@ from temporalio import activity
 
 from activities.archive import ArchiveInput, read_outcome
 from activities.failures import classified
-from activities.folder import ROOT, UNDONE, change_log_key, folder_of, outcome_of
+from activities.folder import ROOT, change_log_key, folder_of
 from activities.keys import require_environment
 from activities.past_releases import past_releases
 from activities.ports import ActivityConfig, ConstitutionService
 from activities.reconcile.ports import Announcements, Repository, RunSearch
 from activities.reconcile.target_checks import Found
+from constitution.archived_outcome import UNDONE, outcome_of
 from constitution.checksum import checksum_of
 from constitution.model import Model
 from constitution.past import Past, Stood

@@ -14,7 +14,7 @@ from temporalio.client import Client, WorkflowHistory
 from temporalio.common import SearchAttributePair, TypedSearchAttributes
 from temporalio.worker import Replayer, UnsandboxedWorkflowRunner, Worker
 
-from activities.archive import ArchivedOutcome, ArchiveInput, HistoriesInput, RejectionInput, SiemInput
+from activities.archive import ArchiveInput, HistoriesInput, RejectionInput, SiemInput
 from activities.blocks import when
 from activities.reconcile import archive_checks
 from activities.reconcile.archive_checks import ArchiveLook
@@ -23,6 +23,7 @@ from adapters.archive import CHANGE_LOG
 from adapters.runs import TemporalSearch
 from adapters.slack import SlackChannel
 from constitution.api import LoadResult
+from constitution.archived_outcome import ArchivedOutcome
 from constitution.checksum import checksum_of
 from constitution.names import Names
 from constitution.release import DeliveredEvent, Kind, Standing, Verdict

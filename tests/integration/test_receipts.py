@@ -3,6 +3,8 @@
 import asyncio
 import json
 import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -13,6 +15,7 @@ from temporalio.client import Client
 
 from activities.archive import ArchiveInput, HistoriesInput
 from constitution.archive_manifest import listing_bytes
+from constitution.archived_outcome import ArchivedOutcome, contradictions
 from constitution.checksum import checksum_of
 from constitution.errors import InvalidRequestError, NotFoundError, ReceiptSealedError, UnsettledError
 from constitution.receipt import MANIFEST, RECEIPT, RECEIPT_MANIFEST, ArchivedFile, ReceiptManifest, ReceiptRequest
@@ -31,10 +34,11 @@ from signatures.receipt_verify import (
 )
 from signatures.receipts import manifest_bytes, receipt_bytes, verify_receipt
 from tests.integration.activity_support import Records, closed_run, run
+from tests.integration.disaster import Disaster
 from tests.resources import Database
 from tests.world.author import Author
 from tests.world.documents import following
-from tests.world.files import ENVIRONMENT
+from tests.world.files import CHECKOUT, ENVIRONMENT
 
 
 def listed(generation: int, /, **changes: Any) -> ReceiptRequest:
@@ -174,6 +178,24 @@ def typed_by_a_person(archive: Path, trust: Path, capsys: pytest.CaptureFixture[
     capsys.readouterr()
 
 
+def with_the_network_off(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command in a network namespace of its own: no interface is up there, not even loopback."""
+    program = (
+        "import errno, socket\n"
+        "try:\n    socket.create_connection(('127.0.0.1', 9), 1)\n"
+        "except OSError as error:\n    assert error.errno == errno.ENETUNREACH, error\n"
+        "else:\n    raise SystemExit('there is a network')\n"
+        "from constitution_client.__main__ import main\nmain()\n"
+    )
+    return subprocess.run(  # noqa: S603 - ourselves
+        ["unshare", "--map-root-user", "--net", sys.executable, "-c", program, *arguments],  # noqa: S607 - util-linux
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=CHECKOUT,
+    )
+
+
 async def test_an_archived_release_verifies_offline_and_no_changed_byte_does(
     *,
     author: Author,
@@ -251,3 +273,83 @@ async def test_an_archived_release_verifies_offline_and_no_changed_byte_does(
     assert [line.what for line in cut.lines if not line.ok] == ["head"], "the newest release was taken out"
     mixed = verify_folder({**whole["1.0.0-3"], "document.json": files["document.json"]}, trust)
     assert "document.json" in [line.what for line in mixed.lines if not line.ok], "a file of another release"
+
+
+async def test_after_an_older_backup_receipts_go_on_behind_the_stores_newest(disaster: Disaster) -> None:
+    author = disaster.author
+    first = await author.confirmed(author.draft("1.0.0"), expected_generation=0)
+    second = await author.confirmed(author.draft("1.1.0", following(first)), expected_generation=1)
+    for generation in (1, 2):
+        await author.delivered(generation)
+    kept = await author.worker.seal_receipt(1, listed(1))
+    await disaster.back_up()
+    lost = await author.worker.seal_receipt(2, listed(2))
+    disaster.service.kill()
+    await disaster.restore()
+    await disaster.service.start().ready()
+    with pytest.raises(NotFoundError):
+        await author.worker.receipt(2)
+
+    third = await author.confirmed(author.draft("1.2.0", following(second)), expected_generation=2)
+    await author.delivered(third.generation)
+    after = verify_receipt((await author.worker.seal_receipt(3, listed(3))).envelope, author.files.trust)
+    assert (after.sequence, after.previous_receipt) == (3, checksum_of(receipt_bytes(lost.envelope))), "no fork, no gap"
+    assert await author.worker.seal_receipt(2, listed(2)) == lost, "a release has one receipt, also after a loss"
+    other = ArchivedFile(path="README.md", sha256=checksum_of(b"y"), size=1)
+    with pytest.raises(ReceiptSealedError, match="over other files"):
+        await author.worker.seal_receipt(2, listed(2, files=(other,)))
+    assert await author.worker.receipt(1) == kept
+
+
+async def test_a_stranger_verifies_a_receipt_with_the_network_off(
+    author: Author, records: Records, temporal_client: Client, namespace: str
+) -> None:
+    if await asyncio.to_thread(subprocess.call, ("unshare", "--map-root-user", "--net", "true")):
+        pytest.skip("this kernel gives no network namespaces to this user")
+    await author.confirmed(author.draft("1.0.0"), expected_generation=0)
+    release = await author.delivered(1)
+    await run(records.archive.archive_release, ArchiveInput(environment=ENVIRONMENT, generation=1, outcome="completed"))
+    own = await closed_run(temporal_client, namespace, release.update_id)
+    await run(records.archive.archive_histories, HistoriesInput(environment=ENVIRONMENT, generation=1, runs=(own,)))
+    folder = records.path / "docs" / "legal" / "constitution" / "1.0.0-1"
+    trust = author.files.directory / "trust" / "trust.toml"
+    asked = ("receipt", "verify", str(folder), "--trust", str(trust), "--text")
+    ran = await asyncio.to_thread(with_the_network_off, *asked)
+    assert (ran.returncode, ran.stdout.splitlines()[-1].strip()) == (0, "valid"), ran.stdout + ran.stderr
+    assert "✓ outcome-completed.json: completed" in ran.stdout
+    statement = folder / "release-statement.json"
+    statement.write_bytes(flipped(statement.read_bytes(), 100))
+    ran = await asyncio.to_thread(with_the_network_off, *asked)
+    assert (ran.returncode, "✗ release-statement.json: was changed" in ran.stdout) == (1, True), ran.stdout
+
+
+async def test_an_outcome_that_the_worker_made_up_contradicts_the_receipt_that_lists_it(
+    author: Author, records: Records, temporal_client: Client, namespace: str
+) -> None:
+    """Whoever stole the worker writes the file, and has the receipt sealed over it."""
+    await author.confirmed(author.draft("1.0.0"), expected_generation=0)
+    release = await author.delivered(1)
+    await run(records.archive.archive_release, ArchiveInput(environment=ENVIRONMENT, generation=1, outcome="completed"))
+    folder = "docs/legal/constitution/1.0.0-1"
+    said = ArchivedOutcome.model_validate_json(await records.repository.read(f"{folder}/outcome-completed.json") or b"")
+    told = said.model_copy(update={"approvers": ("alva", "mara")}).model_dump_json().encode()
+    undone = said.model_copy(update={"outcome": "rolled_back"}).model_dump_json().encode()
+    await records.repository.commit(
+        {f"{folder}/outcome-completed.json": told, f"{folder}/outcome-rolled_back.json": undone},
+        change_log_row=None,
+        message="made up",
+        manifest=folder,
+    )
+    own = await closed_run(temporal_client, namespace, release.update_id)
+    await run(records.archive.archive_histories, HistoriesInput(environment=ENVIRONMENT, generation=1, runs=(own,)))
+    files = folder_of(records, "1.0.0-1")
+    wrong = [line.message for line in verify_folder(files, author.files.trust).lines if not line.ok]
+    assert wrong == ["outcome-completed.json says otherwise than the receipt: who approved"]
+    receipt = open_receipt(files[RECEIPT], author.files.trust)
+    for changes, differs in (
+        ({"reason": "all is well"}, ("the reason",)),
+        ({"verdict": Verdict.ANOMALY}, ("the verdict",)),
+        ({"outcome": "rolled_back"}, ("the outcome rolled_back, which no standing of the receipt is",)),
+        ({}, ()),
+    ):
+        assert contradictions(said.model_copy(update=changes), receipt) == differs

@@ -11,6 +11,7 @@ import structlog
 
 from constitution.checksum import checksum_of
 from constitution.errors import UntrustedError
+from constitution.receipt import ReceiptPredicate
 from constitution.release import Envelope
 from constitution.untrusted import read_message
 from services.constitution_service.context import Context
@@ -20,7 +21,7 @@ from signatures.receipts import receipt_bytes, verify_receipt
 MAX_LISTED = 10_000  # receipts sealed between a backup and its restore
 MAX_TRIED = 100  # objects that are no receipts, put there by an untrusted writer
 
-_NAME = re.compile(r"/\d{16}\.json$")
+_NAME = re.compile(r"/(\d{16})\.json$")
 _log = structlog.get_logger(__name__)
 
 
@@ -32,6 +33,19 @@ class ChainEnd:
     digest: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class LostReceipt:
+    """A receipt of the store, verified, that PostgreSQL does not know."""
+
+    envelope: Envelope
+    receipt: ReceiptPredicate
+
+    @property
+    def end(self) -> ChainEnd:
+        """What the next receipt follows, if this is the newest."""
+        return ChainEnd(self.receipt.sequence, checksum_of(receipt_bytes(self.envelope)))
+
+
 def receipt_path(context: Context, sequence: int) -> str:
     """Return where a receipt lies."""
     namespace = context.names.namespace
@@ -39,17 +53,20 @@ def receipt_path(context: Context, sequence: int) -> str:
     return f"receipts/{folder}/{sequence:016d}.json"
 
 
-async def newest(context: Context) -> ChainEnd:
-    """Return the newest receipt above those that PostgreSQL knows: it was restored from an older backup.
+async def lost(context: Context) -> tuple[LostReceipt, ...]:
+    """Return the receipts that PostgreSQL does not know, newest first: it was restored from an older backup.
 
     Raises:
         UnavailableError: PostgreSQL or the store did not answer.
     """
     async with context.database.connection() as connection:
-        last = await receipts.newest(connection, context.environment)
-    after = receipt_path(context, 0 if last is None else last.sequence)
-    listed = await context.store.after(after.rpartition("/")[0], after, MAX_LISTED)
-    for path in [path for path in reversed(listed) if _NAME.search(path)][:MAX_TRIED]:
+        known = await receipts.sequences(connection, context.environment)
+    gap = next(number for number in range(1, len(known) + 2) if number not in known)
+    before = receipt_path(context, gap - 1)
+    listed = await context.store.after(before.rpartition("/")[0], before, MAX_LISTED)
+    names = [(path, int(name[1])) for path in reversed(listed) if (name := _NAME.search(path))]
+    found = []
+    for path in [path for path, number in names if number not in known][:MAX_TRIED]:
         data = await context.store.read(path)
         if data is None:
             continue
@@ -60,8 +77,8 @@ async def newest(context: Context) -> ChainEnd:
             _log.error("receipt_untrusted", path=path, reason=str(error))
             continue
         if path == receipt_path(context, receipt.sequence):
-            return ChainEnd(receipt.sequence, checksum_of(receipt_bytes(envelope)))
-    return ChainEnd()
+            found.append(LostReceipt(envelope, receipt))
+    return tuple(found)
 
 
 async def write(context: Context, row: receipts.ReceiptRow) -> None:

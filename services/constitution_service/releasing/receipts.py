@@ -28,7 +28,7 @@ from constitution.release import Envelope, Release
 from services.constitution_service.audit import audit_events
 from services.constitution_service.context import Context
 from services.constitution_service.releasing import receipt_facts, receipt_store
-from services.constitution_service.releasing.receipt_store import ChainEnd
+from services.constitution_service.releasing.receipt_store import ChainEnd, LostReceipt
 from services.constitution_service.tables import audit_chain, leases, receipts, releases
 from services.constitution_service.tables.clock import now_of
 from signatures.dsse import envelope_digest
@@ -80,19 +80,39 @@ async def seal(context: Context, generation: int, request: ReceiptRequest, clien
     found = request.manifest
     if (found.environment, found.generation) != (context.environment, generation):
         raise InvalidRequestError(f"the manifest is of generation {found.generation} of {found.environment}")
-    stored = await receipt_store.newest(context)
+    lost = await receipt_store.lost(context)
     async with context.database.transaction() as connection:
         await leases.lock(connection, context.environment)  # receipts are numbered one after the other
         release = await _release(connection, context, generation)
         row = await receipts.of_release(connection, context.environment, generation)
         if row is None:
+            if (again := _sealed_before_a_restore(lost, release, found)) is not None:
+                return again
             last = await receipts.newest(connection, context.environment)
-            end = ChainEnd() if last is None else ChainEnd(last.sequence, last.digest)
-            row = await _seal(connection, context, release, found, client, max(end, stored, key=lambda e: e.sequence))
+            ends = [ChainEnd() if last is None else ChainEnd(last.sequence, last.digest), *(one.end for one in lost)]
+            row = await _seal(connection, context, release, found, client, max(ends, key=lambda end: end.sequence))
         elif row.manifest.encode() != manifest_bytes(found):
             raise ReceiptSealedError(f"generation {generation} has a receipt already, over other files")
     await receipt_store.write(context, row)
     return _answer(row)
+
+
+def _sealed_before_a_restore(
+    lost: tuple[LostReceipt, ...], release: Release, found: ReceiptManifest
+) -> SealedReceipt | None:
+    """Return the receipt of a release that the database has lost and the store has not: one is sealed once.
+
+    Raises:
+        ReceiptSealedError: it is over other files.
+    """
+    for one in lost:
+        receipt = one.receipt
+        if (receipt.generation, receipt.statement) != (release.generation, envelope_digest(release.statement)):
+            continue
+        if receipt.archive.manifest != checksum_of(manifest_bytes(found)):
+            raise ReceiptSealedError(f"generation {release.generation} has a receipt already, over other files")
+        return SealedReceipt(envelope=one.envelope, manifest=found)
+    return None
 
 
 async def _seal(  # noqa: PLR0917 - private

@@ -36,6 +36,12 @@ async def newest(connection: Connection, environment: str) -> ReceiptRow | None:
     return None if row is None else _row(row)
 
 
+async def sequences(connection: Connection, environment: str) -> frozenset[int]:
+    """Return the number of every receipt."""
+    rows = await connection.fetch("SELECT sequence FROM receipts WHERE environment = $1", environment)
+    return frozenset(row["sequence"] for row in rows)
+
+
 async def append(connection: Connection, environment: str, row: ReceiptRow) -> None:
     """Append a receipt; the caller holds the lock of the environment's lease.
 
