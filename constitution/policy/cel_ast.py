@@ -82,6 +82,39 @@ class Tree:
         return self._overloads.get(node.id, ())
 
 
+def renamed(serialized: bytes, before: tuple[str, str], after: tuple[str, str]) -> bytes | None:
+    """Return a serialised expression with one function called by another name; None where it is not called.
+
+    Args:
+        serialized: of ``Expression.serialize()``. What this module does not declare is kept as it is.
+        before: the function and the overload that the type checker chose.
+        after: what takes their places.
+
+    Raises:
+        google.protobuf.message.DecodeError: deeper than protobuf reads (100), or another format.
+    """
+    whole = any_pb2.Any.FromString(serialized)
+    checked = _CHECKED.FromString(whole.value)
+    called = {reference.key for reference in checked.references if before[1] in reference.value.overload_id}
+    if not called:
+        return None
+    for reference in checked.references:
+        if reference.key in called:
+            ids = reference.value.overload_id
+            ids[list(ids).index(before[1])] = after[1]
+    _rename(checked.expr, called, before[0], after[0])
+    whole.value = checked.SerializeToString()
+    return bytes(whole.SerializeToString())
+
+
+def _rename(node: Any, called: set[int], before: str, after: str) -> None:
+    """Recursion is bounded: protobuf reads at most 100 levels."""
+    if kind_of(node) == "call_expr" and node.id in called and node.call_expr.function == before:
+        node.call_expr.function = after
+    for child in children(node):
+        _rename(child, called, before, after)
+
+
 def kind_of(node: Any) -> str | None:
     """Return which kind of expression a node is, e.g. ``call_expr``; None for a kind this module does not know."""
     for name, _, _ in _MESSAGES["Expr"][1:]:

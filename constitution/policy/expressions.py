@@ -17,7 +17,7 @@ from cel_expr_python import cel
 from google.protobuf.message import DecodeError
 
 from constitution.errors import Issue
-from constitution.policy import cel_ast
+from constitution.policy import cel_ast, matching
 from constitution.policy.patterns import expanded_size
 
 MAX_EXPRESSION = 4096  # characters; bounds every other cost of a rule (docs/adr/0005-cel.md)
@@ -41,7 +41,10 @@ REQUEST_VARIABLES: dict[str, Any] = {
 """What a rule may read, with its CEL type. ``amount`` is a double: compare it with ``100.0``, not ``100``."""
 
 ENVIRONMENT: Any = cel.NewEnv(variables=REQUEST_VARIABLES)
-"""The one CEL environment; compiling and evaluating in it is thread-safe (tests/unit/test_rules.py)."""
+"""The one CEL environment that judges rules; compiling in it is thread-safe (tests/unit/test_rules.py)."""
+
+RUNTIME: Any = matching.runtime(REQUEST_VARIABLES)
+"""Where they are evaluated, from several threads at once (the same test): activations are made in it."""
 
 _CLOCK_PARTS = frozenset(
     {
@@ -99,6 +102,15 @@ def compile_expression(text: str) -> Any:
         return ENVIRONMENT.compile(text)
     except (RuntimeError, ValueError, TypeError) as error:
         raise ValueError(_first_line(str(error))) from error
+
+
+def executable(text: str) -> Any:
+    """Compile an expression to be evaluated in ``RUNTIME``.
+
+    Raises:
+        ValueError: as ``compile_expression``, or it is nested deeper than protobuf reads.
+    """
+    return matching.ready(compile_expression(text), RUNTIME)
 
 
 def run(expression: Any, activation: Any) -> ExpressionResult:

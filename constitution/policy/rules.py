@@ -20,10 +20,10 @@ from constitution.errors import InvalidDocumentError, Issue
 from constitution.policy.document import SEVERITIES, Constitution, Rule
 from constitution.policy.evaluation import Decision, EvaluationRequest, PolicyDecision
 from constitution.policy.expressions import (
-    ENVIRONMENT,
+    RUNTIME,
     BudgetExceededError,
     check_expression,
-    compile_expression,
+    executable,
     run,
     run_list,
 )
@@ -72,14 +72,14 @@ class Policy:
         for effect in PRECEDENCE:
             rules = [rule for rule in constitution.rules if rule.effect is effect]
             rules.sort(key=lambda rule: -SEVERITIES.index(rule.severity))  # stable: then document order
-            compiled = [_Compiled(rule, compile_expression(rule.when)) for rule in rules]
+            compiled = [_Compiled(rule, executable(rule.when)) for rule in rules]
             chunks[effect] = tuple(_chunks(compiled))
         return cls(chunks, constitution.default_effect)
 
     def evaluate(self, request: EvaluationRequest) -> PolicyDecision:
         """Decide. Never raises for a valid request."""
         try:
-            activation = ENVIRONMENT.Activation(
+            activation = RUNTIME.Activation(
                 {
                     "tenant": request.tenant,
                     "user": request.user,
@@ -133,7 +133,7 @@ def _chunks(compiled: list[_Compiled]) -> Iterator[_Chunk]:
         part = tuple(compiled[start : start + CHUNK])
         try:
             # Each text compiled on its own, so it closes what it opens; the line breaks end a trailing comment.
-            together = compile_expression("[" + ",".join(f"(\n{c.rule.when}\n)" for c in part) + "]")
+            together = executable("[" + ",".join(f"(\n{c.rule.when}\n)" for c in part) + "]")
         except ValueError:  # a rule that just fits the parser's depth does not fit one level deeper
             together = None
         yield _Chunk(part, together)
