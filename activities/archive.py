@@ -28,11 +28,20 @@ from activities.receipt import sealed
 from activities.runs import RunRef
 from constitution.archived_outcome import ArchivedOutcome, ReleaseOutcome, record_of
 from constitution.checksum import Checksum
-from constitution.errors import ContentError, ForbiddenError, NotApprovedError, NotFoundError, NotYetError
+from constitution.errors import (
+    ContentError,
+    ForbiddenError,
+    NotApprovedError,
+    NotFoundError,
+    NotYetError,
+    UntrustedError,
+)
 from constitution.model import Model
 from constitution.release import DeliveredEvent, Envelope, Kind, Release, UpdateId
 from constitution.trust.approval import ApprovalPredicate
+from constitution.trust.attestation import SyncPredicate
 from constitution.watch.evidence import WatchEvidence
+from signatures.attestations import verify_attestation
 from signatures.audit_chain import verify_head
 from signatures.detect import detect
 
@@ -329,7 +338,24 @@ class ArchiveRelease:
                 files[f"evidence/{number:02d}.junit.xml"] = await self._service.blob(suite.junit)
         if watch is not None:
             files[f"evidence/watch-{watch.removeprefix('sha256:')[:12]}.json"] = await self._service.blob(watch)
+        for listing in await self._listings(release):
+            try:
+                data = await self._service.blob(listing)
+            except ContentError as error:  # the signed count and digest prove the same without it
+                activity.logger.warning("list_of_targets_left_out", extra={"digest": listing, "reason": error.message})
+            else:
+                files[f"evidence/targets-{listing.removeprefix('sha256:')[:12]}.tsv"] = data
         return files
+
+    async def _listings(self, release: Release) -> list[Checksum]:
+        """Return the digests of the lists of targets that assessors signed about a release."""
+        found = []
+        for envelope in await self._service.attestations(generation=release.generation):
+            with contextlib.suppress(UntrustedError):
+                said = await asyncio.to_thread(verify_attestation, envelope, self._config.trust)
+                if isinstance(said, SyncPredicate) and said.fleet is not None:
+                    found.append(said.fleet.listing)
+        return found
 
     async def _watched(self, release: Release, watch: Checksum | None) -> Checksum | None:
         """Return the digest of a watch's evidence if it is of this release; a caller may name anything."""

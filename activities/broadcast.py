@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 from datetime import datetime
+from typing import Annotated
 
+from pydantic import Field
 from temporalio import activity
 
 from activities import blocks
@@ -19,6 +21,7 @@ from constitution.api import UpdateRecord, UpdateState
 from constitution.archived_outcome import record_of
 from constitution.checksum import Checksum
 from constitution.errors import ConflictError, NotFoundError, UnavailableError
+from constitution.listing import named
 from constitution.messages import Outcome
 from constitution.model import Model
 from constitution.policy.document import parse
@@ -65,6 +68,7 @@ class Announcement(Model):
     restored_checksum: Checksum | None = None
     restored_generation: int | None = None
     unreachable: tuple[str, ...] = ()
+    more_unreachable: Annotated[int, Field(ge=0)] = 0
     diff: tuple[str, ...] = ()
     update_id: str  # its progress message is what an outcome replies to
     answers: str = ""  # update id whose progress message it replies to instead: of the release that was undone
@@ -149,7 +153,7 @@ class Broadcast:
                         ("Restored", restored),
                         ("Approvers", ", ".join(x.approvers)),
                         ("Change request", x.change_request or ""),
-                        ("Unreachable", ", ".join(x.unreachable)),
+                        ("Unreachable", named(x.unreachable, x.more_unreachable)),
                     ]
                 ),
                 blocks.paragraph([one_line(x.summary, 1000)]),
@@ -183,6 +187,7 @@ class Broadcast:
                 "key": _key(release, x.outcome),
                 "answers": release.update_id,
                 "unreachable": tuple(target for target in x.unreachable if target in known),
+                "more_unreachable": min(x.more_unreachable, len(known)),
                 **{name: str((undo or release).workflow.get(name, "")) for name in ("workflow_id", "run_id")},
                 "version": release.version,
                 "checksum": release.checksum,

@@ -5,12 +5,11 @@ summed, judged (constitution/watch/prediction.py) and written into the evidence:
 its digest, and the watch tests against it.
 """
 
-import asyncio
-
 from temporalio import activity
 
 from activities.attesting import Attester
 from activities.failures import classified
+from activities.fan_out import each
 from activities.keys import require_environment
 from activities.ports import ActivityConfig, ConstitutionService, TargetClient
 from constitution.api import EvidenceRecord
@@ -69,7 +68,7 @@ class ExpectedChange:
             return PredictResult(evidence=x.evidence, lines=("a first release changes nothing that could be replayed",))
         await self._require_attested(record, x.evidence)
         engines = [t for t in self._config.environment.targets if t.kind == "policy_engine"]
-        asked = await asyncio.gather(*(self._ask(engine, record.checksum) for engine in engines))
+        asked = await each(engines, lambda engine: self._ask(engine, record.checksum))
         counts: dict[str, ReplayCounts] = {}
         silent: list[str] = []
         for engine, answer in zip(engines, asked, strict=True):

@@ -182,7 +182,8 @@ class UpdateResult(Model):
     approvers: tuple[str, ...] = ()
     slack_permalink: str = ""
     archive_commit: str = ""
-    unreachable: tuple[str, ...] = ()
+    unreachable: tuple[str, ...] = ()  # the first of them
+    more_unreachable: int = 0  # how many others
 
 
 class RollbackResult(Model):
@@ -200,6 +201,7 @@ class RollbackResult(Model):
     checksum: Checksum | None
     effective_at: datetime | None
     reason: str
-    unreachable: tuple[str, ...] = ()
+    unreachable: tuple[str, ...] = ()  # the first of them
+    more_unreachable: int = 0  # how many others
     slack_permalink: str = ""
     archive_commit: str = ""

@@ -57,3 +57,12 @@ class Model(BaseModel):
         """Return the schema with every scalar made strict."""
         schema: CoreSchema = _strict(handler(source), cls)
         return schema
+
+
+def is_none(value: object) -> bool:
+    """Leave out a field that says nothing (``Field(exclude_if=is_none)``).
+
+    A field that is added to a signed statement then changes no statement that has no use for it: what was signed
+    before it existed is read, and written again, byte for byte.
+    """
+    return value is None

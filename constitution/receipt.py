@@ -12,9 +12,9 @@ from pydantic import AwareDatetime, Field, StringConstraints
 
 from constitution.checksum import Checksum
 from constitution.environment import Identifier
-from constitution.model import Model
+from constitution.model import Model, is_none
 from constitution.release import DeliveredEvent, Envelope, Kind, StandingRecord, UpdateId, Verdict
-from constitution.trust.attestation import TargetReport
+from constitution.trust.fleet import FleetReport, TargetReport
 
 RECEIPT_PREDICATE = "urn:somaagenthub:constitution:receipt:v1"
 """``predicateType`` of a receipt."""
@@ -118,11 +118,15 @@ class AttestationFact(Model):
 
 
 class TargetsFact(Model):
-    """What every target obeyed, by the newest attestation of a sync; ``at`` is when the service took it."""
+    """What every target obeyed, by the newest attestation of a sync; ``at`` is when the service took it.
+
+    ``fleet`` says it of more targets than are listed; ``targets`` are then the first of those that did not obey.
+    """
 
     attestation: Checksum
     at: AwareDatetime
     targets: tuple[TargetReport, ...]
+    fleet: FleetReport | None = Field(default=None, exclude_if=is_none)
 
 
 class WatchFact(Model):

@@ -2,7 +2,8 @@
 
 from datetime import datetime
 
-from constitution.receipt import ReceiptPredicate, UndoFact
+from constitution.listing import named
+from constitution.receipt import ReceiptPredicate, TargetsFact, UndoFact
 from constitution.release import Kind
 
 
@@ -51,16 +52,25 @@ def _publish(receipt: ReceiptPredicate) -> list[str]:
 def _seen(receipt: ReceiptPredicate) -> list[str]:
     said = []
     if receipt.targets is not None:
-        obeyed = [target.id for target in receipt.targets.targets if target.state == "converged"]
-        others = [f"{t.id} was {t.state}" for t in receipt.targets.targets if t.state != "converged"]
-        end = f"; {', '.join(others)}" if others else ""
-        said.append(f"{_names(obeyed)} obeyed it by {_when(receipt.targets.at)}{end}.")
+        said.append(_obeyed(receipt.targets))
     if receipt.watch is not None:
         said.append(f"The watch came to {receipt.watch.verdict.value} on {_when(receipt.watch.decided_at)}.")
     for order in receipt.orders:
         who = order.person or "An unsigned message"
         said.append(f"{who} ordered {order.verb} on {_when(order.at)}: {order.reason}")
     return said
+
+
+def _obeyed(found: TargetsFact) -> str:
+    missing = [f"{t.id} was {t.state}" for t in found.targets if t.state != "converged"]
+    others = 0
+    if found.fleet is None:
+        obeyed = _names([target.id for target in found.targets if target.state == "converged"])
+    else:
+        obeyed = f"{found.fleet.converged:,} of {found.fleet.asked.count:,} targets ({found.fleet.asked.ids})"
+        others = found.fleet.asked.count - found.fleet.converged - len(missing)
+    end = f"; {named(missing, others)}" if missing or others else ""
+    return f"{obeyed} obeyed it by {_when(found.at)}{end}."
 
 
 def _end(receipt: ReceiptPredicate) -> list[str]:

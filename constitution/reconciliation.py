@@ -77,6 +77,7 @@ class Finding(Model):
         message: what is wrong there.
         command: what to type next.
         repaired: what was done about it, if anything.
+        stands_for: how many differences of this kind it counts for: beyond the first of them, all others are one.
     """
 
     code: str
@@ -84,6 +85,7 @@ class Finding(Model):
     message: str
     command: str
     repaired: str = ""
+    stands_for: Annotated[int, Field(ge=1)] = 1
 
     @property
     def key(self) -> str:

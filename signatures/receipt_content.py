@@ -12,6 +12,7 @@ from constitution.events import UpdatedEvent
 from constitution.receipt import DecisionFact, ReceiptPredicate
 from constitution.release import Envelope, ReleasePredicate
 from constitution.trust.attestation import SyncPredicate, WatchPredicate
+from constitution.trust.fleet import FleetReport
 from constitution.trust.trust_policy import TrustPolicy
 from constitution.untrusted import read_message
 from signatures.attestations import verify_attestation
@@ -161,13 +162,25 @@ class _Content:
             found = verify_attestation(envelope, self._trust)
             text = f"{fact.assessor} saw the {fact.what}"
             if isinstance(found, SyncPredicate) and said.targets and said.targets.attestation == fact.sha256:
-                _same("what each target obeyed", found.targets, said.targets.targets)
-                obeyed = sum(target.state == "converged" for target in found.targets)
-                text += f": {obeyed} of {len(found.targets)} targets obeyed"
+                _same(
+                    "what each target obeyed", (found.targets, found.fleet), (said.targets.targets, said.targets.fleet)
+                )
+                obeyed, asked = found.counts()
+                text += f": {obeyed:,} of {asked:,} targets obeyed"
+                if found.fleet is not None:
+                    text += self._listed(found.fleet)
             if isinstance(found, WatchPredicate) and said.watch and said.watch.attestation == fact.sha256:
                 _same("its verdict", (found.verdict, found.evidence), (said.watch.verdict, said.watch.evidence))
                 text += f": {found.verdict.value}"
             yield path, text
+
+    def _listed(self, fleet: FleetReport) -> str:
+        """Compare the list of every target, which is named by its digest alone, with what was signed about it."""
+        data = next((data for _, data in self._below("evidence/targets-") if checksum_of(data) == fleet.listing), None)
+        if data is None:
+            return f"; the list of them, {fleet.listing}, is not archived"
+        _same("what the list of targets comes to", FleetReport.of_listing(data), fleet)
+        return ", each of them listed"
 
     def orders(self) -> Iterator[tuple[str, str]]:
         named = self._envelopes("orders/")

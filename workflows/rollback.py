@@ -313,8 +313,8 @@ class ConstitutionRollback(Steering):
             summary="every answering target is back on the restored policy hash",
             undoes=True,
         )
-        missing = f"; no answer from {', '.join(report.unreachable)}" if report.unreachable else ""
-        self._journal.step("sync", "done", detail=f"obeyed by {', '.join(report.converged)}{missing}")
+        missing = f"; no answer from {report.silent()}" if report.unreachable else ""
+        self._journal.step("sync", "done", detail=f"obeyed by {report.obeyed_by()}{missing}")
         return report
 
     async def _stand(self, plan: RollbackPlan, generation: int, standing: Standing, request: RollbackRequest) -> None:
@@ -369,7 +369,8 @@ class ConstitutionRollback(Steering):
         await self._steps.release_lease(self._token)
         self._stepper.persistent_phase = Phase.RECORDS_PENDING
         unreachable = report.unreachable if report else ()
-        posted = await self._broadcast(plan, unreachable)
+        more_unreachable = report.more_unreachable if report else 0
+        posted = await self._broadcast(plan, unreachable, more_unreachable)
         archived = await self._archive(plan, published, proof, request)
         restored = f"{published.version} was restored" if published.version else "the constitution was withdrawn"
         detail = f"generation {plan.bad_generation} undone: {restored} as generation {published.generation}"
@@ -403,6 +404,7 @@ class ConstitutionRollback(Steering):
             effective_at=published.effective_at,
             reason=request.reason,
             unreachable=unreachable,
+            more_unreachable=more_unreachable,
             slack_permalink=posted.permalink if posted else "",
             archive_commit=archived.commit if archived else "",
         )
@@ -411,7 +413,9 @@ class ConstitutionRollback(Steering):
         """Return who authorised the undo: the board members asked, or those who did in advance, with the release."""
         return self._board.approvers or plan.approvers
 
-    async def _broadcast(self, plan: RollbackPlan, unreachable: tuple[str, ...]) -> Posted | None:
+    async def _broadcast(
+        self, plan: RollbackPlan, unreachable: tuple[str, ...], more_unreachable: int
+    ) -> Posted | None:
         me = workflow.info()
         announcement = Announcement(
             key=f"{plan.environment}/{plan.bad_generation}/rolled_back",
@@ -423,6 +427,7 @@ class ConstitutionRollback(Steering):
             update_id=self._update_id,
             answers=plan.bad_update_id,
             unreachable=unreachable,
+            more_unreachable=more_unreachable,
         )
         return await self._books.announce(announcement, f"announce in {plan.channel}: rolled back")
 

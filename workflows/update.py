@@ -14,6 +14,7 @@ from temporalio.exceptions import ApplicationError
 
 from constitution.confirmation import confirmation_reason
 from constitution.errors import ConflictError, EvidenceError, HeldError, InvalidRequestError
+from constitution.listing import named
 from constitution.messages import (
     DecideMessage,
     Outcome,
@@ -247,7 +248,7 @@ class ConstitutionUpdate(Steering):
             summary="every target answers with the new policy hash, and decides as the document says",
             undoes=False,
         )
-        self._journal.step("sync", "done", detail="obeyed by " + ", ".join(report.converged))
+        self._journal.step("sync", "done", detail=f"obeyed by {report.obeyed_by()}")
         return report
 
     async def _watch_and_confirm(self, update: UpdatePlan, published: Published) -> None:
@@ -338,7 +339,10 @@ class ConstitutionUpdate(Steering):
             event_id=f"{self._update_id}/update.completed",  # also of a run that was reset after it had said so
         )
         result = self._complete(update, detail, posted, archived)
-        return result.model_copy(update={"unreachable": self._report.unreachable if self._report else ()})
+        if self._report is None:
+            return result
+        silent = {"unreachable": self._report.unreachable, "more_unreachable": self._report.more_unreachable}
+        return result.model_copy(update=silent)
 
     def _archive_input(self, generation: int) -> tuple[ArchiveInput, str]:
         archive_input = ArchiveInput(
@@ -489,5 +493,6 @@ class ConstitutionUpdate(Steering):
 
 def _rolled_back(result: RollbackResult, cause: str) -> str:
     restored = f"{result.version} was restored" if result.version else "the constitution was withdrawn"
-    missing = f"; did not answer: {', '.join(result.unreachable)}" if result.unreachable else ""
+    silent = named(result.unreachable, result.more_unreachable)
+    missing = f"; did not answer: {silent}" if silent else ""
     return f"rolled back, {restored} as generation {result.generation}{missing}: {cause}"

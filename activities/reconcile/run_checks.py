@@ -84,7 +84,7 @@ class RunChecks:
         meter = activity.metric_meter().with_additional_attributes({"environment": x.environment})
         gauge = meter.create_gauge("constitution_findings", "What reconciliation finds wrong now, by code.")
         for code in CODES:
-            open_now = sum(finding.code == code and not finding.repaired for finding in x.findings)
+            open_now = sum(f.stands_for for f in x.findings if f.code == code and not f.repaired)
             gauge.set(open_now, {"code": code})
         repaired = meter.create_counter("constitution_repairs", "What reconciliation has repaired, by code.")
         for finding in x.findings:

@@ -6,6 +6,8 @@ release (``prove_published``, ``confirm_siem``); here is only what those do not 
 
 import asyncio
 import shlex
+from collections import defaultdict
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 from temporalio import activity
 
 from activities.failures import classified
+from activities.fan_out import each
 from activities.keys import require_environment
 from activities.ports import ActivityConfig, ConstitutionService, TargetClient
 from activities.reconcile.ports import Topic
@@ -20,13 +23,14 @@ from activities.reconcile.reconcile import Live
 from constitution.checksum import Checksum
 from constitution.environment import Target
 from constitution.errors import ContentError, TransportError, UntrustedError
+from constitution.listing import NAMED, first_names, named
 from constitution.model import Model
 from constitution.policy import document as documents
 from constitution.policy.lapse import days_warned
 from constitution.reconciliation import DRIFT_WATCH, Finding
 from signatures.released import signed_events
 
-AT_ONCE = 64  # targets asked at the same time; each answers within 5 s or is unreachable
+MOST_NAMED = 50  # findings of one kind; the others are counted, so that the history does not grow with the fleet
 
 
 class Found(Model):
@@ -85,23 +89,22 @@ class TargetChecks:
         """
         require_environment(self._config, x.environment)
         wanted = {ring: live for live in x.live for ring in live.rings if live.settled}
-        some = asyncio.Semaphore(AT_ONCE)
         asked = [(target, wanted.get(target.ring)) for target in self._config.environment.targets]
 
-        async def look(target: Target, live: Live | None) -> Finding | None:
-            async with some:
-                return await self._target(target, live, refresh=x.refresh)
+        async def look(one: tuple[Target, Live | None]) -> Finding | None:
+            return await self._target(*one, refresh=x.refresh)
 
-        answers = await asyncio.gather(*(look(target, live) for target, live in asked))
+        answers = await each(asked, look)
         now = datetime.now(UTC)
         drifting = sum(
             finding is not None and live is not None and now - live.effective_at < DRIFT_WATCH
             for (_, live), finding in zip(asked, answers, strict=True)
         )
-        unsettled = ", ".join(target.id for target, live in asked if live is None)
+        idle = [target.id for target, live in asked if live is None]
+        unsettled = named(first_names(idle), max(len(idle) - NAMED, 0))
         why = "nothing in their ring has been live and delivered for long enough to compare with"
         return Found(
-            findings=tuple(finding for finding in answers if finding is not None),
+            findings=_bounded(finding for finding in answers if finding is not None),
             drifting=drifting,
             unchecked=(f"what {unsettled} obey: {why}",) if unsettled else (),
         )
@@ -199,6 +202,29 @@ class TargetChecks:
                 command="draft its successor, sign it, push it, and start an update",
             )
         ]
+
+
+def _bounded(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Return the first findings of each kind, and one more of that kind for all the others."""
+    kinds: dict[str, list[Finding]] = defaultdict(list)
+    for finding in findings:
+        kinds[finding.code].append(finding)
+    return tuple(one for code, found in kinds.items() for one in (*found[:MOST_NAMED], *_others(code, found)))
+
+
+def _others(code: str, found: list[Finding]) -> tuple[Finding, ...]:
+    rest = found[MOST_NAMED:]
+    if not rest:
+        return ()
+    return (
+        Finding(
+            code=code,
+            where="other targets",
+            message=f"{len(rest):,} more targets, the first of them {rest[0].where}: {rest[0].message}",
+            command="make status  # so many have something in common: a network, a trust policy, an address list",
+            stands_for=len(rest),
+        ),
+    )
 
 
 def _obeys(policy: dict[str, Any], live: Live) -> bool:

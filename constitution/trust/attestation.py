@@ -8,13 +8,15 @@ They say what was seen, not what follows: that is decided where the effect happe
 from collections.abc import Collection
 from typing import Literal
 
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, Field
 
 from constitution.api import EvidenceRecord
 from constitution.checksum import Checksum
 from constitution.environment import Identifier, Strategy
-from constitution.model import Model
+from constitution.listing import named
+from constitution.model import Model, is_none
 from constitution.release import Release, UpdateId, Verdict
+from constitution.trust.fleet import LISTED, FleetReport, TargetReport, TargetSet
 from constitution.trust.plan import Plan
 
 GATE_PREDICATE = "https://in-toto.io/attestation/test-result/v0.1"
@@ -79,20 +81,30 @@ class GatePredicate(Model):
         )
 
 
-class TargetReport(Model):
-    """What one target said last; null: it did not say."""
-
-    id: Identifier
-    state: Literal["converged", "lagging", "unreachable"]
-    generation: int | None
-    checksum: Checksum | None
-
-
 class GoldenReport(Model):
-    """How many golden requests each of these engines decided as the domain does; a mismatch is never attested."""
+    """How many golden requests each of these engines decided as the domain does; a mismatch is never attested.
+
+    Of more than ``LISTED`` engines ``fleet`` says which; ``engines`` is empty then.
+    """
 
     engines: tuple[Identifier, ...]
     vectors: int
+    fleet: TargetSet | None = Field(default=None, exclude_if=is_none)
+
+    @classmethod
+    def of(cls, engines: Collection[str], vectors: int) -> "GoldenReport":
+        """Return the report of these engines."""
+        if len(engines) <= LISTED:
+            return cls(engines=tuple(engines), vectors=vectors)
+        return cls(engines=(), vectors=vectors, fleet=TargetSet.of(engines))
+
+    def unasked(self, engines: Collection[str]) -> str:
+        """Say which of these engines were not asked; empty if all were."""
+        if self.fleet is not None and self.vectors:
+            wanted = TargetSet.of(engines)
+            return "" if self.fleet == wanted else f"one or more of the {wanted.count:,} policy engines"
+        asked = self.engines if self.vectors else ()
+        return named(sorted(set(engines) - set(asked)))
 
 
 class _OfRelease(Model):
@@ -113,6 +125,9 @@ class _OfRelease(Model):
 class SyncPredicate(_OfRelease):
     """What every target of a release's rings was seen to obey.
 
+    Up to ``LISTED`` targets are listed. Of more, ``fleet`` says which were asked and how many obeyed, and ``targets``
+    lists the first of those that did not.
+
     It has no time of its own, so that whoever has the same seen again makes no second attestation; its release's
     generation and update id say which publish it came after.
     """
@@ -121,6 +136,13 @@ class SyncPredicate(_OfRelease):
     rings: tuple[Identifier, ...]
     targets: tuple[TargetReport, ...]
     golden: GoldenReport | None
+    fleet: FleetReport | None = Field(default=None, exclude_if=is_none)
+
+    def counts(self) -> tuple[int, int]:
+        """Return how many targets obeyed, and how many were asked."""
+        if self.fleet is not None:
+            return self.fleet.converged, self.fleet.asked.count
+        return sum(target.state == "converged" for target in self.targets), len(self.targets)
 
     def problems(self, release: Release, targets: Collection[str], engines: Collection[str] = ()) -> tuple[str, ...]:
         """Return every reason why this does not show that a release is obeyed.
@@ -133,8 +155,10 @@ class SyncPredicate(_OfRelease):
         found = list(self.differences(release))
         if (self.checksum, sorted(self.rings)) != (release.checksum, sorted(release.rings)):
             found.append("it is about another document, or other rings")
-        if missing := sorted(set(targets) - {target.id for target in self.targets}):
-            found.append(f"{', '.join(missing)} was not asked")
+        if self.fleet is not None:
+            found += self.fleet.problems(TargetSet.of(targets), undoes=release.kind.undoes)
+        elif missing := sorted(set(targets) - {target.id for target in self.targets}):
+            found.append(f"{named(missing)} was not asked")
         for target in self.targets:
             wrong = (target.generation, target.checksum) != (release.generation, release.checksum)
             if target.state == "converged" and wrong:
@@ -142,10 +166,12 @@ class SyncPredicate(_OfRelease):
             # An undo is proved by everybody who answers; the silent are named, and catch up (invariant 4).
             elif target.state == "lagging" or (target.state == "unreachable" and not release.kind.undoes):
                 found.append(f"{target.id} is {target.state}")
-        asked = self.golden.engines if self.golden is not None and self.golden.vectors else ()
-        if unasked := sorted(set(engines) - set(asked)):
-            found.append(f"{', '.join(unasked)} was not asked the golden requests")
+        if unasked := (self.golden or _NO_GOLDEN).unasked(engines):
+            found.append(f"{unasked} was not asked the golden requests")
         return tuple(found)
+
+
+_NO_GOLDEN = GoldenReport(engines=(), vectors=0)
 
 
 class WatchPredicate(_OfRelease):

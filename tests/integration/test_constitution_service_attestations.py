@@ -14,7 +14,8 @@ from constitution.checksum import checksum_of
 from constitution.environment import Strategy
 from constitution.errors import ConflictError, EvidenceError, ForbiddenError, UntrustedError
 from constitution.release import Envelope, Kind, Standing, Verdict
-from constitution.trust.attestation import GatePredicate, SyncPredicate, TargetReport
+from constitution.trust.attestation import GatePredicate, SyncPredicate
+from constitution.trust.fleet import FleetReport, TargetReport, listing
 from constitution.trust.hold_rules import step_of_watch
 from services.constitution_service.artifacts.attestations import MAX_ATTESTATIONS
 from signatures.attestations import Attestation, sign_attestation
@@ -174,6 +175,7 @@ async def test_a_release_is_confirmed_only_where_an_assessor_saw_everybody_obey(
         ((await author.synced(1)).model_copy(update={"generation": 2}), "update id"),  # of another release, renamed
         (await author.synced(2, checksum=MISSING), "another document"),
         (await author.synced(2, targets=(silent,)), "engine is unreachable"),
+        (await author.synced(2, fleet=FleetReport.of_listing(listing((silent,)))), "it is of 1 targets"),
     )
     for predicate, why in wrong:
         await author.attest(predicate)

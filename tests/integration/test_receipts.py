@@ -19,7 +19,9 @@ from constitution.archived_outcome import ArchivedOutcome, contradictions
 from constitution.checksum import checksum_of
 from constitution.errors import InvalidRequestError, NotFoundError, ReceiptSealedError, UnsettledError
 from constitution.receipt import MANIFEST, RECEIPT, RECEIPT_MANIFEST, ArchivedFile, ReceiptManifest, ReceiptRequest
+from constitution.receipt_story import story
 from constitution.release import Kind, Standing, Verdict
+from constitution.trust.fleet import LISTED, FleetReport, TargetReport, listing
 from constitution.trust.trust_policy import TrustPolicy
 from constitution_client.main import run as command
 from signatures.dsse import envelope_digest
@@ -353,3 +355,32 @@ async def test_an_outcome_that_the_worker_made_up_contradicts_the_receipt_that_l
         ({}, ()),
     ):
         assert contradictions(said.model_copy(update=changes), receipt) == differs
+
+
+async def test_a_receipt_of_a_large_fleet_names_it_by_digest_and_the_archive_lists_it(
+    *, author: Author, records: Records, temporal_client: Client, namespace: str
+) -> None:
+    trust = author.files.trust
+    _, lease = await author.publish(author.draft("1.0.0"), expected_generation=0)
+    release = await author.delivered(1)
+    await author.stand(1, Standing.CONFIRMED, lease)
+    obey = [
+        TargetReport(id=f"engine-{n}", state="converged", generation=1, checksum=release.checksum)
+        for n in range(LISTED)
+    ]
+    silent = TargetReport(id="engine-silent", state="unreachable", generation=None, checksum=None)
+    data = listing((*obey, silent))
+    await author.assessor.put_blob(data)
+    await author.attest(await author.synced(1, targets=(silent,), fleet=FleetReport.of_listing(data)))
+    await run(records.archive.archive_release, ArchiveInput(environment=ENVIRONMENT, generation=1, outcome="completed"))
+    own = await closed_run(temporal_client, namespace, release.update_id)
+    await run(records.archive.archive_histories, HistoriesInput(environment=ENVIRONMENT, generation=1, runs=(own,)))
+    files = folder_of(records, "1.0.0-1")
+    (path,) = [path for path in files if path.startswith("evidence/targets-")]
+    assert files[path] == data
+    report = verify_folder(files, trust)
+    assert report.valid, report.text()
+    assert f"{LISTED} of {LISTED + 1} targets obeyed, each of them listed" in "\n".join(report.text())
+    told = "\n".join(story(open_receipt(files[RECEIPT], trust)))
+    assert f"{LISTED} of {LISTED + 1} targets (sha256:" in told
+    assert "engine-silent was unreachable" in told

@@ -19,9 +19,9 @@ from constitution.trust.attestation import (
     GatePredicate,
     GoldenReport,
     SyncPredicate,
-    TargetReport,
     WatchPredicate,
 )
+from constitution.trust.fleet import LISTED, FleetReport, TargetReport, exceptions, listing
 from constitution.trust.plan import Plan
 from constitution.trust.trust_policy import TrustPolicy
 from signatures import dsse, statements
@@ -206,6 +206,65 @@ def test_a_sync_shows_that_every_target_obeys_this_release() -> None:
         assert "engine was not asked the golden requests" in said
     asked = sync(golden=GoldenReport(engines=("engine",), vectors=3))
     assert asked.problems(live(), targets, ("engine",)) == ()
+
+
+def fleet(*targets: TargetReport, **changes: Any) -> SyncPredicate:
+    report = FleetReport.of_listing(listing(targets))
+    return sync(**{"targets": exceptions(targets), "fleet": report, **changes})
+
+
+NAMES = tuple(f"engine-{number}" for number in range(LISTED + 1))
+OBEY = tuple(target(name) for name in NAMES)
+
+
+def test_a_sync_of_a_large_fleet_shows_it_in_a_few_bytes() -> None:
+    said = fleet(*OBEY)
+    assert verify_attestation(signed(said), keyring().trust) == said
+    assert said.problems(live(), NAMES) == ()
+    assert said.problems(live(), set(NAMES)) == ()
+    assert (said.targets, said.counts()) == ((), (LISTED + 1, LISTED + 1))
+    assert len(signed(said).model_dump_json()) < 2_000
+
+
+def test_a_large_fleet_with_a_target_more_or_less_or_another_is_refused() -> None:
+    said = fleet(*OBEY)
+    assert said.fleet is not None
+    for names in (NAMES[:-1], (*NAMES, "another"), (*NAMES[:-1], "another")):
+        assert "not of the" in "; ".join(said.problems(live(), names)), names
+    behind = target("engine-7", "lagging", 6, OTHER)
+    silent = target("engine-7", "unreachable", None, None)
+    rest = tuple(one for one in OBEY if one.id != "engine-7")
+    assert "1 of its targets are lagging" in "; ".join(fleet(*rest, behind).problems(live(), NAMES))
+    assert "1 of its targets are unreachable" in "; ".join(fleet(*rest, silent).problems(live(), NAMES))
+    assert fleet(*rest, silent).problems(live(Kind.ROLLBACK), NAMES) == ()
+    assert "lagging" in "; ".join(fleet(*rest, behind).problems(live(Kind.ROLLBACK), NAMES))
+    short = said.fleet.model_copy(update={"converged": LISTED})
+    assert "do not add up" in "; ".join(fleet(*OBEY, fleet=short).problems(live(), NAMES))
+    assert "another document" in "; ".join(fleet(*OBEY, checksum=OTHER).problems(live(), NAMES))
+    assert "was not asked the golden requests" in "; ".join(said.problems(live(), NAMES, NAMES))
+
+
+def test_the_golden_requests_of_a_large_fleet_name_its_engines_by_digest() -> None:
+    report = GoldenReport.of(NAMES, 3)
+    assert (report.engines, report.unasked(NAMES)) == ((), "")
+    assert "one or more of" in report.unasked((*NAMES, "another"))
+    assert report.model_copy(update={"vectors": 0}).unasked(NAMES) != ""
+    assert GoldenReport.of(NAMES[:2], 3) == GoldenReport(engines=NAMES[:2], vectors=3)
+
+
+def test_what_was_signed_before_there_were_large_fleets_is_written_as_it_was() -> None:
+    said = dsse.payload_of(signed(sync(golden=GoldenReport(engines=("engine",), vectors=3))), statements.IN_TOTO)
+    assert set(said["predicate"]) == {
+        "environment", "generation", "update_id", "checksum", "rings", "targets", "golden"
+    }  # fmt: skip
+    assert set(said["predicate"]["golden"]) == {"engines", "vectors"}
+
+
+def test_a_list_of_targets_that_names_one_twice_is_none() -> None:
+    with pytest.raises(ValueError, match="twice"):
+        FleetReport.of_listing(listing((target("engine"), target("engine"))))
+    with pytest.raises(ValueError, match="state"):
+        FleetReport.of_listing(b"engine\tgone\t\t\n")
 
 
 def test_an_undo_waits_for_no_target_that_is_silent() -> None:

@@ -132,7 +132,9 @@ def targets(found: list[Attested], release: Release) -> TargetsFact | None:
     """Return what each target obeyed, by the newest sync that is of this release."""
     for one in reversed(found):
         if isinstance(one.said, SyncPredicate) and not one.said.differences(release):
-            return TargetsFact(attestation=envelope_digest(one.envelope), at=one.at, targets=one.said.targets)
+            return TargetsFact(
+                attestation=envelope_digest(one.envelope), at=one.at, targets=one.said.targets, fleet=one.said.fleet
+            )
     return None
 
 
