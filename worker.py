@@ -71,6 +71,7 @@ from constitution_client.exit import leave
 from constitution_client.service import ConstitutionServiceClient
 from constitution_follow.trust_watch import watch_trust
 from services.common.logs import configure_logging
+from signatures.archive_manifests import sign_manifest
 from signatures.tokens import ClientKey
 from signatures.trust_holder import TrustHolder
 from workflows.conversion import data_converter
@@ -113,6 +114,12 @@ class Configuration:
     temporal: dict[str, Any]
 
 
+def signer(environment: str, key: ClientKey) -> Callable[[str, bytes], bytes]:
+    """Return what signs the manifest of each folder that this worker archives."""
+    owner, private = key.id, key.private_key
+    return lambda folder, manifest: sign_manifest(environment, folder, manifest, owner, private)
+
+
 def configure() -> Configuration:
     """Read settings and the files that they name.
 
@@ -133,7 +140,8 @@ def configure() -> Configuration:
         "ENVIRONMENT_FILE",
     )
     client_key = collected(lambda: ClientKey.load(settings.client_key_file), problems, "CLIENT_KEY_FILE")
-    archive = collected(lambda: GitArchive(settings.archive_repository), problems, "ARCHIVE_REPOSITORY")
+    sign = signer(config.environment.environment, client_key) if config and client_key else None
+    archive = collected(lambda: GitArchive(settings.archive_repository, sign), problems, "ARCHIVE_REPOSITORY")
     if config is None or client_key is None or archive is None or temporal is None:
         raise refusal("worker", problems)
     return Configuration(settings=settings, config=config, client_key=client_key, archive=archive, temporal=temporal)

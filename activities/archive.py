@@ -18,6 +18,7 @@ from activities.folder import (
     denial_readme,
     folder_of,
     readme,
+    refusal_readme,
     require_backed,
     table_row,
 )
@@ -25,6 +26,7 @@ from activities.keys import require_environment
 from activities.past_releases import undoing
 from activities.ports import ActivityConfig, Archive, ConstitutionService, EventLog, Runs
 from activities.receipt import sealed
+from activities.refused_update import require_known
 from activities.runs import RunRef
 from constitution.archived_outcome import ArchivedOutcome, ReleaseOutcome, record_of
 from constitution.checksum import Checksum
@@ -110,6 +112,21 @@ class RejectionInput(Model):
     reason: str
     at: datetime
     decisions: tuple[Envelope, ...]
+    workflow_id: str
+    run_id: str
+
+
+class RefusalInput(Model):
+    """An update or rollback that ended without a release, and that nobody denied: expired, aborted, or refused."""
+
+    environment: str
+    update_id: UpdateId
+    what: str  # update | rollback
+    version: str | None
+    checksum: Checksum | None
+    change_request: str | None
+    reason: str
+    at: datetime
     workflow_id: str
     run_id: str
 
@@ -209,6 +226,33 @@ class ArchiveRelease:
         }
         if x.change_request is not None:
             files["change-request.json"] = _json(await self._service.change_request(x.change_request))
+        return await self._archive_rejected(folder, files, x, f"{x.denied_by} denied")
+
+    @activity.defn
+    @classified
+    async def archive_refusal(self, x: RefusalInput) -> Archived:
+        """Put what was refused without a denial into a folder of its own, and one row into the change log.
+
+        Twice, or killed half-way: the files depend on the input alone, so the same call again makes no commit. Late,
+        after its caller died: a record more that is true. The reason is the caller's word; a release gives it the lie.
+
+        Raises:
+            ForbiddenError: constitution-service knows nothing that it names: whoever starts a run must not write here.
+            ConflictError: the update went live: its folder says what became of it.
+            NotYetError: it has not ended.
+            UnavailableError: the repository or the service does not answer.
+        """
+        require_environment(self._config, x.environment)
+        request = await require_known(self._service, x.what, x.update_id, x.change_request, x.checksum)
+        folder = denial_folder(x.update_id)
+        files = {"outcome-rejected.json": _json(x), "README.md": refusal_readme(folder).encode()}
+        if request is not None:
+            files["change-request.json"] = _json(request)
+        return await self._archive_rejected(folder, files, x, "—")
+
+    async def _archive_rejected(
+        self, folder: str, files: dict[str, bytes], x: RefusalInput | RejectionInput, by: str
+    ) -> Archived:
         row = table_row(
             (
                 x.version or "none",
@@ -216,7 +260,7 @@ class ArchiveRelease:
                 x.checksum or "—",
                 "rejected" if x.what == "update" else f"{x.what} rejected",
                 x.change_request or "—",
-                f"{x.denied_by} denied",
+                by,
                 when(x.at),
             )
         )

@@ -40,7 +40,19 @@ def denial_readme(folder: str) -> str:
 
 - `outcome-rejected.json`: who denied it, when and why, and which run it was.
 - `approvals/`, `change-request.json`: what the board and the author signed (DSSE envelopes), the denial last.
-- `manifest.json`: the checksum of every file here.
+- `manifest.json`: the checksum of every file here; `manifest.dsse.json`: who wrote it, signed.
+"""
+
+
+def refusal_readme(folder: str) -> str:
+    """Return the README of the folder of what was refused without a denial."""
+    return f"""{PLEDGE}
+
+# {folder.rpartition("/")[2]}: refused, and nothing went live
+
+- `outcome-rejected.json`: why, when, and which run it was, as the runbook's worker says.
+- `change-request.json`: what the author signed (DSSE envelope).
+- `manifest.json`: the checksum of every file here; `manifest.dsse.json`: who wrote it, signed.
 """
 
 
@@ -114,5 +126,6 @@ def readme(release: Release) -> str:
 - `attestations/`, `orders/`: what assessors signed about it, and the signed orders to its run (DSSE envelopes).
 - `outcome-*.json`: what became of it; `histories/`: the closed workflow histories.
 - `receipt.json`: all of it in one statement, signed by constitution-service; `constitution receipt verify .` checks it.
-- `receipt-manifest.json`: every file that was here when that was signed; `manifest.json`: the checksum of every file.
+- `receipt-manifest.json`: every file that was here when that was signed; `manifest.json`: the checksum of every file;
+  `manifest.dsse.json`: who wrote that, signed anew with each commit.
 """

@@ -20,7 +20,7 @@ import re
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -35,7 +35,7 @@ from adapters.change_log import with_row
 from constitution.archive_manifest import listing_bytes
 from constitution.checksum import checksum_of
 from constitution.errors import InvalidRequestError, UnavailableError
-from constitution.receipt import MANIFEST
+from constitution.receipt import MANIFEST, MANIFEST_SIGNATURE
 
 AUTHOR = b"Constitution Runbook <constitution-runbook@localhost>"
 CHANGE_LOG = "docs/SomaAgentHub_Security.md"
@@ -50,13 +50,16 @@ class GitArchive:
 
     Args:
         repository: an existing git repository.
+        sign: makes ``manifest.dsse.json`` of a folder's name and its ``manifest.json``, the same of the same. None: for
+            readers.
 
     Raises:
         InvalidRequestError: it is none, or of a format that dulwich cannot write.
     """
 
-    def __init__(self, repository: Path) -> None:
+    def __init__(self, repository: Path, sign: Callable[[str, bytes], bytes] | None = None) -> None:
         self._path = repository
+        self._sign = sign
         try:
             with Repo(str(repository)) as repo:
                 _refuse_other_formats(repo)
@@ -85,7 +88,7 @@ class GitArchive:
             change_log_row: (key, table row) for ``CHANGE_LOG``.
             message: of the commit.
             manifest: a folder whose ``manifest.json`` is written anew, under the lock: the checksum of every file in
-                the folder, those of earlier commits too.
+                the folder, those of earlier commits too; and is signed.
 
         Raises:
             InvalidRequestError: a path would leave the repository, or the row would break the table.
@@ -122,7 +125,9 @@ class GitArchive:
             if row is not None:
                 wanted[CHANGE_LOG] = with_row(_at_head(repo, head, CHANGE_LOG), *row)
             if manifest is not None:
-                wanted[f"{manifest}/{MANIFEST}"] = _manifest(repo, head, manifest, files)
+                made = wanted[f"{manifest}/{MANIFEST}"] = _manifest(repo, head, manifest, files)
+                if self._sign is not None:
+                    wanted[f"{manifest}/{MANIFEST_SIGNATURE}"] = self._sign(manifest.rpartition("/")[2], made)
             before = {path: _at_head(repo, head, path) for path in wanted}
             changed = {path: data for path, data in wanted.items() if before[path] != data}
             if not changed and head is not None:

@@ -22,7 +22,8 @@ RECEIPT_PREDICATE = "urn:somaagenthub:constitution:receipt:v1"
 RECEIPT = "receipt.json"
 RECEIPT_MANIFEST = "receipt-manifest.json"
 MANIFEST = "manifest.json"
-UNLISTED = frozenset({RECEIPT, RECEIPT_MANIFEST, MANIFEST})
+MANIFEST_SIGNATURE = "manifest.dsse.json"
+UNLISTED = frozenset({RECEIPT, RECEIPT_MANIFEST, MANIFEST, MANIFEST_SIGNATURE})
 """Files of a folder that a receipt's manifest cannot list: they are written after it."""
 
 MAX_FILES = 2000  # of one manifest; a release has some twenty

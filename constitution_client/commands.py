@@ -12,6 +12,7 @@ import typer
 from constitution_client.exit_codes import EXIT_HELP
 from constitution_client.output import result
 from constitution_client.verbs import (
+    archive,
     audit,
     board,
     doctor,
@@ -49,6 +50,7 @@ trust_show.app.command("install")(trust_version.install)
 app.add_typer(trust_show.app, name="trust")
 app.add_typer(audit.app, name="audit")
 app.add_typer(receipt.app, name="receipt")
+app.add_typer(archive.app, name="archive")
 
 
 def _version(asked: bool) -> None:

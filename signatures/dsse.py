@@ -19,7 +19,7 @@ from constitution import strict_json
 from constitution.checksum import checksum_of
 from constitution.errors import InvalidRequestError, UntrustedError
 from constitution.release import Envelope
-from constitution.trust.trust_policy import ServiceKey, TrustPolicy
+from constitution.trust.trust_policy import ClientKeyEntry, Scope, ServiceKey, TrustPolicy
 from signatures import openpgp
 from signatures.detect import detect
 from signatures.verify import verify_bytes
@@ -143,7 +143,21 @@ def verify_assessor(envelope: Envelope, trust: TrustPolicy) -> str:
     return _verify_pinned(envelope, trust.assessor, "attestation")
 
 
-def _verify_pinned(envelope: Envelope, pinned: Callable[[str], ServiceKey | None], what: str) -> str:
+def verify_client(envelope: Envelope, trust: TrustPolicy, scope: Scope) -> str:
+    """Return the id of the client whose token key signed the envelope; the trust policy grants it this scope.
+
+    Raises:
+        UntrustedError: an unknown key id, one without the scope, or the signature does not verify.
+    """
+
+    def granted(client_id: str) -> ClientKeyEntry | None:
+        client = trust.client(client_id)
+        return client if client is not None and scope in client.scopes else None
+
+    return _verify_pinned(envelope, granted, "manifest")
+
+
+def _verify_pinned(envelope: Envelope, pinned: Callable[[str], ServiceKey | ClientKeyEntry | None], what: str) -> str:
     keyid, signature = _only_signature(envelope)
     key = pinned(keyid)
     if key is None:

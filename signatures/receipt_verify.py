@@ -18,6 +18,7 @@ from constitution.checksum import checksum_of
 from constitution.errors import UntrustedError
 from constitution.receipt import (
     MANIFEST,
+    MANIFEST_SIGNATURE,
     RECEIPT,
     RECEIPT_MANIFEST,
     UNLISTED,
@@ -28,6 +29,7 @@ from constitution.receipt import (
 )
 from constitution.release import Envelope
 from constitution.trust.trust_policy import TrustPolicy
+from signatures.archive_manifests import verify_manifest
 from signatures.receipt_content import check_content
 from signatures.receipt_report import ReceiptLines, ReceiptReport
 from signatures.receipts import manifest_bytes, receipt_bytes, verify_receipt
@@ -84,7 +86,8 @@ def verify_folder(
     others = _verified(neighbours, trust, lines)
     _chain(receipt, digest, others, lines)
     if head is not None:
-        _head(receipt, digest, others, head, trust, lines)
+        held = {receipt.sequence: digest} | {said.sequence: found for _, said, found in others}
+        check_head(held, head, trust, lines)
     try:
         manifest = open_manifest(files, receipt)
     except BrokenFileError as error:
@@ -93,6 +96,8 @@ def verify_folder(
     count = len(manifest.files)
     lines.right(RECEIPT_MANIFEST, f"{count} files, as {receipt.archive.reported_by} reported them when it was sealed")
     good = check_files(files, manifest, _later(receipt, others), lines)
+    if MANIFEST_SIGNATURE in files:  # `archive verify` demands one
+        check_writer(files, folder_name(receipt), trust, lines)
     check_content(
         {path: files[path] for path in good}, receipt, frozenset(f.path for f in manifest.files), trust, lines
     )
@@ -160,13 +165,13 @@ def check_files(
             good.append(path)
     for path in sorted(files.keys() - expected.keys() - UNLISTED):
         lines.wrong(path, "was added: no receipt lists it")
-    _listing(files, lines)
+    check_listing(files, lines)
     if len(good) == len(expected):
         lines.right("files", f"all {len(good)} have the digests and sizes that were sealed, and there are no others")
     return good
 
 
-def _listing(files: Mapping[str, bytes], lines: ReceiptLines) -> None:
+def check_listing(files: Mapping[str, bytes], lines: ReceiptLines) -> None:
     """Compare the archive's own ``manifest.json`` with the files: it follows from them, byte for byte."""
     data = files.get(MANIFEST)
     if data is None:
@@ -175,6 +180,20 @@ def _listing(files: Mapping[str, bytes], lines: ReceiptLines) -> None:
     made = listing_bytes({path: checksum_of(found) for path, found in files.items() if path != MANIFEST})
     if data != made:
         lines.wrong(MANIFEST, "is not the list of the files that are here", _differs(data, made))
+
+
+def check_writer(files: Mapping[str, bytes], name: str, trust: TrustPolicy, lines: ReceiptLines) -> None:
+    """Check who signed the archive's own list; it is signed anew with each commit."""
+    signature = files.get(MANIFEST_SIGNATURE)
+    if signature is None:
+        lines.wrong(MANIFEST_SIGNATURE, "is missing")
+        return
+    try:
+        client = verify_manifest(signature, name, files.get(MANIFEST, b""), trust)
+    except UntrustedError as error:
+        lines.wrong(MANIFEST_SIGNATURE, error.message)
+    else:
+        lines.right(MANIFEST_SIGNATURE, f"{client} signed {MANIFEST}")
 
 
 def _verified(
@@ -227,20 +246,20 @@ def _beside(
             lines.right("chain", f"receipt {said.sequence}, of generation {said.generation}, follows it")
 
 
-def _head(  # noqa: PLR0917 - private
-    receipt: ReceiptPredicate,
-    digest: str,
-    others: list[tuple[Neighbour, ReceiptPredicate, str]],
-    head: bytes,
-    trust: TrustPolicy,
-    lines: ReceiptLines,
-) -> None:
+def check_head(held: Mapping[int, str], head: bytes, trust: TrustPolicy, lines: ReceiptLines) -> None:
+    """Check that the archive holds the newest receipt, and every one before it.
+
+    Args:
+        held: the digest of each verified receipt of the archive, by its number.
+        head: the newest, as the artifact store has it.
+        trust: whose service keys sign receipts.
+        lines: takes what is found.
+    """
     try:
         newest = open_receipt(head, trust)
     except BrokenFileError as error:
         lines.wrong("head", error.message, error.offset)
         return
-    held = {receipt.sequence: digest} | {said.sequence: found for _, said, found in others}
     missing = sorted(set(range(1, newest.sequence + 1)) - held.keys())
     what = f"receipt {newest.sequence}, of generation {newest.generation}"
     if held.get(newest.sequence) != checksum_of(head):

@@ -7,6 +7,7 @@ from temporalio.exceptions import ActivityError
 
 from constitution.api import AuditEvent, WorkflowRef
 from constitution.errors import ConflictError
+from constitution.release import Envelope
 from workflows import policies
 from workflows.board import Board
 from workflows.calling import call
@@ -14,11 +15,15 @@ from workflows.status import SUMMARY, Journal, clipped
 from workflows.stepping import Failure, StepFailedError, Stepper, StepSkippedError, explain
 
 with workflow.unsafe.imports_passed_through():
-    from activities.archive import Archived, ArchiveInput, ArchiveRelease, RejectionInput, SiemInput
+    from activities.archive import Archived, ArchiveInput, ArchiveRelease, RefusalInput, RejectionInput, SiemInput
     from activities.audit import Audit
     from activities.broadcast import Announcement, Broadcast, Posted, ProgressInput
     from activities.publish import Proof
     from activities.update_plan import UpdatePlan
+
+
+ARCHIVES_REFUSALS = "archives-refusals"
+"""Runs that began without it archived denials alone. To be dropped when the histories are recorded anew."""
 
 
 class Bookkeeping:
@@ -182,7 +187,9 @@ class Bookkeeping:
         checksum: str | None,
         change_request: str | None,
     ) -> None:
-        """Announce, audit and, where the board denied, archive a refused run; each until a deadline, visibly.
+        """Announce, audit and archive a refused run; each until a deadline, visibly.
+
+        A run that named no document and no change request is of nothing that could have gone live: no row.
 
         Args:
             announcement: for the channel.
@@ -215,15 +222,56 @@ class Bookkeeping:
             details=details | ({"denied_by": board.denial[0]} if board.denial else {}),
             deadline=policies.AUDIT_DEADLINE,
         )
-        await self._archive_denial(board, what=what, version=version, checksum=checksum, change_request=change_request)
+        if board.denial is not None:
+            await self._archive_denial(
+                board.denial, board, what=what, version=version, checksum=checksum, change_request=change_request
+            )
+        elif (checksum or change_request) and workflow.patched(ARCHIVES_REFUSALS):
+            await self._archive_refusal(
+                message, what=what, version=version, checksum=checksum, change_request=change_request
+            )
+
+    async def _archive_refusal(
+        self, why: str, *, what: str, version: str | None, checksum: str | None, change_request: str | None
+    ) -> None:
+        """Put what nobody denied into the legal archive, or give up visibly."""
+        status, me = self._journal.status, workflow.info()
+        try:
+            await self._stepper.run(
+                "archive",
+                ArchiveRelease.archive_refusal,
+                RefusalInput(
+                    environment=status.environment or "",
+                    update_id=status.update_id or me.run_id,
+                    what=what,
+                    version=version,
+                    checksum=checksum,
+                    change_request=change_request,
+                    reason=clipped(why, 4000),
+                    at=workflow.now(),
+                    workflow_id=me.workflow_id,
+                    run_id=me.run_id,
+                ),
+                policies.GIT,
+                summary="the refusal into the legal archive",
+                persistent=True,
+                deadline=policies.AUDIT_DEADLINE,
+            )
+        except (StepFailedError, StepSkippedError) as error:
+            self._journal.refused(f"refusal not archived: {error}")
 
     async def _archive_denial(
-        self, board: Board, *, what: str, version: str | None, checksum: str | None, change_request: str | None
+        self,
+        denial: tuple[str, Envelope],
+        board: Board,
+        *,
+        what: str,
+        version: str | None,
+        checksum: str | None,
+        change_request: str | None,
     ) -> None:
-        """Put a denial into the legal archive, or give up visibly; without one, nothing."""
-        if board.denial is None:
-            return
-        status, me, (person, envelope) = self._journal.status, workflow.info(), board.denial
+        """Put a denial into the legal archive, or give up visibly."""
+        status, me, (person, envelope) = self._journal.status, workflow.info(), denial
         try:
             await self._stepper.run(
                 "archive",

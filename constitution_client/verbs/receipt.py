@@ -1,17 +1,11 @@
 """``receipt verify`` and ``receipt show``: a release's folder in the legal archive, offline, with public keys alone."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from constitution_client.output import JsonOption, result
-
-if TYPE_CHECKING:
-    from signatures.receipt_verify import Neighbour
-
-MAX_FILE = 64 * 1024 * 1024  # bytes; a long watch's samples are the largest
-MAX_FILES = 4000  # of one folder
 
 app = typer.Typer(no_args_is_help=True, help="The receipt of a release: its whole story, checked offline.")
 
@@ -43,6 +37,7 @@ def verify(
 
     Asks no server. Folders beside it are read for the chain of receipts, and for what later receipts list of it.
     """
+    from constitution_client.archive_files import files_of, receipts_in
     from constitution_client.connections import trust_policy
     from constitution_client.files import read_bytes
     from constitution_client.settings import settings
@@ -51,7 +46,13 @@ def verify(
     policy = trust_policy(settings(), trust)
     newest = None if head is None else read_bytes(head, what="head")
     reports = [
-        verify_folder(_files(folder), policy, neighbours=_beside(folder), head=newest, name=folder.name)
+        verify_folder(
+            files_of(folder),
+            policy,
+            neighbours=tuple(receipts_in(folder.parent, but=folder)),
+            head=newest,
+            name=folder.name,
+        )
         for folder in _folders(directory)
     ]
     whole = all(report.valid for report in reports)
@@ -96,38 +97,3 @@ def _folders(directory: Path) -> list[Path]:
             f"{directory} holds no release's folder", hint="give docs/legal/constitution/… of the archive's repository"
         )
     return sorted(found, key=lambda folder: int(end) if (end := folder.name.rpartition("-")[2]).isdigit() else 0)
-
-
-def _files(folder: Path) -> dict[str, bytes]:
-    from constitution_client.files import FileRefusedError, read_bytes
-
-    found: dict[str, bytes] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_symlink():
-            raise FileRefusedError(f"{path} is a link: an archive holds regular files")
-        if path.is_dir():
-            continue
-        if len(found) >= MAX_FILES:
-            raise FileRefusedError(f"{folder} holds more than {MAX_FILES} files")
-        found[str(path.relative_to(folder))] = read_bytes(path, what="file", limit=MAX_FILE)
-    return found
-
-
-def _beside(folder: Path) -> "tuple[Neighbour, ...]":
-    from constitution.receipt import RECEIPT, RECEIPT_MANIFEST
-    from constitution_client.files import read_bytes
-    from signatures.receipt_verify import Neighbour
-
-    found = []
-    for path in sorted(folder.parent.glob(f"*/{RECEIPT}")):
-        if path.parent == folder:
-            continue
-        manifest = path.with_name(RECEIPT_MANIFEST)
-        found.append(
-            Neighbour(
-                path.parent.name,
-                read_bytes(path, what="receipt"),
-                read_bytes(manifest, what="manifest") if manifest.exists() else None,
-            )
-        )
-    return tuple(found)

@@ -122,10 +122,14 @@ def _audited(before: Facts, after: Facts, people: frozenset[str]) -> list[str]:
 def _archived(before: Facts, after: Facts) -> list[str]:
     """Files of releases and denials that did not happen."""
     gone = [f"the archive has lost {path}" for path in before.archived - after.archived]
+    new = after.archived - before.archived
+    denied = {path.partition("/approvals/")[0] for path in new if "/approvals/" in path}
     return gone + [
         f"the archive has gained {path}"
-        for path in after.archived - before.archived
+        for path in new
         if path.endswith(("manifest.json", "document.json")) or "/outcome-" in path
+        # who may stop may also refuse, but in nobody's name
+        if "/rejected-" not in path or path.rpartition("/")[0] in denied
     ]
 
 

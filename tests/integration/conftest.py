@@ -33,6 +33,7 @@ from tests.world.environment import service_settings as settings_of_service
 from tests.world.files import CHECKOUT, ENVIRONMENT, EnvironmentFiles
 from tests.world.processes import Service
 from tests.world.readings import Topics
+from worker import signer
 
 
 @pytest.fixture
@@ -233,9 +234,10 @@ def records(
 ) -> Records:
     path = tmp_path / "archive"
     Repo.init(str(path), mkdir=True).close()
-    repository, runs = GitArchive(path), TemporalRuns(temporal_client)
+    runs = TemporalRuns(temporal_client)
     events = KafkaEventLog({name: str(value) for name, value in kafka_configuration.items()}, names)
     config = make_config(environment_files, tmp_path)
+    repository = GitArchive(path, signer(ENVIRONMENT, environment_files.key("worker")))
     archive = ArchiveRelease(
         service=author.worker,
         archive=repository,

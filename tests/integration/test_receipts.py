@@ -18,7 +18,15 @@ from constitution.archive_manifest import listing_bytes
 from constitution.archived_outcome import ArchivedOutcome, contradictions
 from constitution.checksum import checksum_of
 from constitution.errors import InvalidRequestError, NotFoundError, ReceiptSealedError, UnsettledError
-from constitution.receipt import MANIFEST, RECEIPT, RECEIPT_MANIFEST, ArchivedFile, ReceiptManifest, ReceiptRequest
+from constitution.receipt import (
+    MANIFEST,
+    MANIFEST_SIGNATURE,
+    RECEIPT,
+    RECEIPT_MANIFEST,
+    ArchivedFile,
+    ReceiptManifest,
+    ReceiptRequest,
+)
 from constitution.receipt_story import story
 from constitution.release import Kind, Standing, Verdict
 from constitution.trust.fleet import LISTED, FleetReport, TargetReport, listing
@@ -30,6 +38,8 @@ from signatures.receipt_verify import (
     BrokenFileError,
     Neighbour,
     check_files,
+    check_writer,
+    folder_name,
     open_manifest,
     open_receipt,
     verify_folder,
@@ -130,6 +140,11 @@ def no_flipped_byte_passes(files: dict[str, bytes], trust: TrustPolicy) -> None:
         lines = ReceiptLines()
         check_files({**files, MANIFEST: flipped(files[MANIFEST], at)}, manifest, {}, lines)
         assert [(line.what, line.offset) for line in lines.found if not line.ok] == [(MANIFEST, at)]
+    for at in range(len(files[MANIFEST_SIGNATURE])):
+        lines = ReceiptLines()
+        wrong = {**files, MANIFEST_SIGNATURE: flipped(files[MANIFEST_SIGNATURE], at)}
+        check_writer(wrong, folder_name(receipt), trust, lines)
+        assert [line.ok for line in lines.found] == [False], at
     for file in manifest.files:  # each by itself: what is checked of a file does not depend on the others
         one = manifest.model_copy(update={"files": (file,)})
         for _ in range(1000):

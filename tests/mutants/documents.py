@@ -18,6 +18,17 @@ WITHOUT_SCTS: Final = """    from sigstore.verify import verifier as library
     library.verify_sct = lambda *_, **__: None
     if trust.sigstore is None or not any"""
 
+WITHOUT_CONSISTENCY: Final = """    from sigstore.verify import verifier as library
+    library._validate_hashedrekord_v001_entry_body = lambda *_: None
+    library._validate_hashedrekord_v002_entry_body = lambda *_: None
+    if trust.sigstore is None or not any"""
+ANY_BUNDLE: Final = """        checked = _verifier(in_force(root, begun_by=min(times, default=now), now=now))
+        if parsed._dsse_envelope is not None:
+            checked.verify_dsse(parsed, candidates)
+        else:
+            checked.verify_artifact(document, parsed, candidates)
+"""
+
 
 def judged_at(case: str) -> str:
     """The test of one recorded signature that must not count."""
@@ -214,5 +225,28 @@ DOCUMENTS: Final = (
         "a certificate without a log's promise (SCT)",
         (Edit("signatures/sigstore.py", "    if trust.sigstore is None or not any", WITHOUT_SCTS),),
         (f"{BUNDLES}::test_a_certificate_that_no_log_has_promised_to_hold_is_refused",),
+    ),
+    Mutant(
+        "the log entry of another artifact",
+        (Edit("signatures/sigstore.py", "    if trust.sigstore is None or not any", WITHOUT_CONSISTENCY),),
+        (f"{BUNDLES}::test_the_log_entry_of_another_artifact_or_signature_is_refused",),
+    ),
+    Mutant(
+        "a DSSE bundle in the place of a message signature",
+        (
+            Edit(
+                "signatures/sigstore.py",
+                'if not isinstance(content, dict) or "messageSignature" not in content or "dsseEnvelope" in content:',
+                "if not isinstance(content, dict):",
+            ),
+            Edit(
+                "signatures/sigstore.py",
+                "        _verifier(in_force(root, begun_by=min(times, default=now), now=now)).verify_artifact(\n"
+                "            document, parsed, candidates\n"
+                "        )\n",
+                ANY_BUNDLE,
+            ),
+        ),
+        (f"{BUNDLES}::test_an_attestation_that_names_the_document_is_no_signature_of_it",),
     ),
 )

@@ -85,6 +85,44 @@ SERVICE: Final = (
         servers=True,
     ),
     Mutant(
+        "a receipt with a line removed",
+        (Edit("signatures/receipts.py", "    dsse.verify_service(envelope, trust)\n", ""),),
+        ("tests/integration/test_receipts.py::test_an_archived_release_verifies_offline_and_no_changed_byte_does",),
+        servers=True,
+    ),
+    Mutant(
+        "a file of the archive changed, with its manifest",
+        (Edit("signatures/archive_manifests.py", "    if said.manifest != checksum_of(manifest):", "    if False:"),),
+        ("tests/integration/test_archive_verify.py::test_a_commit_without_a_key_is_seen",),
+        servers=True,
+    ),
+    Mutant(
+        "a forged event",
+        (
+            Edit(
+                "constitution_follow/hint.py",
+                "    release = verify_release(envelope, trust)\n",
+                "    from signatures import statements as s\n"
+                "    release = s.read_bound(envelope, s.RELEASE_PREDICATE, s.ReleasePredicate, s._release_subject)\n",
+            ),
+            Edit("constitution_follow/hint.py", "if generation != release.generation:", "if False:"),
+        ),
+        ("tests/integration/test_policy_engine.py::TestHints::test_forged_events_change_nothing_and_ask_nothing",),
+        servers=True,
+    ),
+    Mutant(
+        "a forged object in the store",
+        (
+            Edit(
+                "adapters/artifact_store.py",
+                "if digest is not None and (found := checksum_of(data)) != digest:",
+                "if digest is not None and (found := digest) != digest:",
+            ),
+        ),
+        ("tests/integration/test_constitution_service_releases.py::test_a_vandalised_artifact_store_is_healed",),
+        servers=True,
+    ),
+    Mutant(
         "a forged floor key",
         (
             Edit(

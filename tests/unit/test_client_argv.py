@@ -25,6 +25,7 @@ VERBS = [
     "doctor",
     "audit",
     "receipt",
+    "archive",
     "drill",
     "verify-signature",
     "sign",
