@@ -128,7 +128,7 @@ class Sync:
             golden=first and not undoes,
         )
         report, tally, golden = await self.converge(task)
-        await self._attest(release, tally, golden)
+        await self.attest(release, tally, golden)
         return report
 
     async def converge(self, x: SyncTask) -> tuple[SyncReport, Tally, GoldenReport | None]:
@@ -154,7 +154,7 @@ class Sync:
         _judge(report, tally, x)
         return report, tally, await self._golden(x)
 
-    async def _attest(self, release: Release, tally: Tally, golden: GoldenReport | None) -> None:
+    async def attest(self, release: Release, tally: Tally, golden: GoldenReport | None) -> None:
         """Sign what each target obeys; of a large fleet its digest and counts, and store the list that they are of."""
         targets, fleet = tally.reports(), None
         if len(targets) > LISTED:

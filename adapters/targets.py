@@ -1,7 +1,9 @@
 """Asks consumers over HTTP what they obey, and has them refresh first.
 
 A target that does not answer is ``UnavailableError``; an answer is returned unchanged, for the caller to compare.
-Tokens are minted per call, for the one scope that the call needs.
+A token holds for the one scope that the call needs, and is used for every target until it is half as old as it may
+get: it names no target, so a token for each call protected nobody more, and cost as much as the question.
+Each target is an address of its own, and most are asked one question: connections are many, and few are kept.
 """
 
 from datetime import UTC, datetime
@@ -17,10 +19,14 @@ from constitution.errors import ForbiddenError, UnavailableError
 from constitution.policy.consumer_api import PROBE_TENANT, EvaluationAnswer, PolicyStatus, SessionAnswer, SessionRequest
 from constitution.watch.prediction import PredictAnswer, PredictRequest
 from signatures.authorities import authorities
-from signatures.tokens import ClientKey, mint
+from signatures.tokens import MAX_TTL, ClientKey, mint
 
 TIMEOUT = httpx.Timeout(5.0, connect=2.0)  # seconds; a refresh fetches one document of at most 1 MiB on the way
 PREDICT_TIMEOUT = httpx.Timeout(10.0, connect=2.0)  # a replay of some thousand requests takes about a second
+LIMITS = httpx.Limits(max_connections=256, max_keepalive_connections=16, keepalive_expiry=5.0)
+"""More connections than any fan-out has questions under way (``activities.fan_out.AT_ONCE``), so that none waits. For
+each question the pool looks at every connection it keeps; 16 serve who is asked many requests in a row."""
+
 MAX_ANSWER = 1024 * 1024  # bytes; a target's answers are some hundred
 
 _M = TypeVar("_M", bound=BaseModel)
@@ -37,7 +43,10 @@ class HttpTargets:
     def __init__(self, client_key: ClientKey, environment: str) -> None:
         self._key = client_key
         self._environment = environment
-        self._http = httpx.AsyncClient(timeout=TIMEOUT, trust_env=False, follow_redirects=False, verify=authorities())
+        self._tokens: dict[str, tuple[str, datetime]] = {}
+        self._http = httpx.AsyncClient(
+            timeout=TIMEOUT, limits=LIMITS, trust_env=False, follow_redirects=False, verify=authorities()
+        )
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -107,6 +116,14 @@ class HttpTargets:
             raise UnavailableError(f"{target.id} answered as {answer.target!r} about {answer.candidate}")
         return answer
 
+    def _token(self, scope: str) -> str:
+        token, made = self._tokens.get(scope, ("", datetime.min.replace(tzinfo=UTC)))
+        now = datetime.now(UTC)
+        if not made <= now < made + MAX_TTL / 2:  # also when the clock was set back
+            token = mint(self._key, environment=self._environment, scopes=[scope], now=now)
+            self._tokens[scope] = (token, now)
+        return token
+
     async def _ask(
         self,
         target: Target,
@@ -119,8 +136,7 @@ class HttpTargets:
     ) -> _M:
         headers = {"Accept-Encoding": "identity"}  # a compressed answer grows beyond any bound while it is unpacked
         if scope is not None:
-            token = mint(self._key, environment=self._environment, scopes=[scope], now=datetime.now(UTC))
-            headers["Authorization"] = f"Bearer {token}"
+            headers["Authorization"] = f"Bearer {self._token(scope)}"
         method = "GET" if scope is None else "POST"
         url = target.url.rstrip("/") + path
         answer = bytearray()
