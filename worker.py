@@ -25,7 +25,7 @@ from typing import Any, Protocol, TypeVar
 import stamina
 from temporalio.api.operatorservice.v1 import ListSearchAttributesRequest
 from temporalio.client import Client
-from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
+from temporalio.common import MetricMeter, VersioningBehavior, WorkerDeploymentVersion
 from temporalio.envconfig import ClientConfig
 from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
 from temporalio.service import RPCError, RPCStatusCode
@@ -67,6 +67,7 @@ from constitution.addresses import link_of
 from constitution.errors import ConstitutionError, InvalidRequestError, Issue, UnavailableError
 from constitution.names import Names
 from constitution.reconciliation import stack_of
+from constitution.trust.trust_policy import TrustPolicy
 from constitution_client.exit import leave
 from constitution_client.service import ConstitutionServiceClient
 from constitution_follow.trust_watch import watch_trust
@@ -419,7 +420,8 @@ async def poll(name: str, worker: Worker, stop: asyncio.Event, drain_seconds: in
     """
     running = asyncio.create_task(worker.run(), name="worker")
     stopping = asyncio.create_task(stop.wait(), name="stop")
-    watching = asyncio.create_task(watch_trust(trust), name="trust")
+    measured = worker.client.service_client.config.runtime or Runtime.default()
+    watching = asyncio.create_task(watched(trust, measured.metric_meter), name="trust")
     await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
     if not running.done():
         sys.stderr.write(f"{name}: draining for up to {drain_seconds} s\n")
@@ -431,6 +433,22 @@ async def poll(name: str, worker: Worker, stop: asyncio.Event, drain_seconds: in
         raise UnavailableError(f"Temporal ended this worker: {error}") from error
     finally:
         watching.cancel()
+
+
+async def watched(trust: TrustHolder, meter: MetricMeter) -> None:
+    """Take each next version of the trust policy; ``/metrics`` says which, as every process's does."""
+    version = meter.create_gauge("trust_policy_version", "Version of the trust policy in force")
+    refusals = meter.create_counter("trust_policy_refused_total", "Trust policies that do not follow the one in force")
+    version.set(trust.policy.version)
+    refusals.add(0)
+
+    async def taken(policy: TrustPolicy) -> None:
+        version.set(policy.version)
+
+    async def refused(_: str) -> None:
+        refusals.add(1)
+
+    await watch_trust(trust, taken, refused)
 
 
 def asked_to_stop() -> asyncio.Event:

@@ -18,12 +18,17 @@ LOOK_SECONDS = 2.0
 _log = structlog.get_logger(__name__)
 
 
-async def watch_trust(holder: TrustHolder, taken: Callable[[TrustPolicy], Awaitable[None]] | None = None) -> None:
+async def watch_trust(
+    holder: TrustHolder,
+    taken: Callable[[TrustPolicy], Awaitable[None]] | None = None,
+    refused: Callable[[str], Awaitable[None]] | None = None,
+) -> None:
     """Look until cancelled.
 
     Args:
         holder: of the policy.
         taken: is told of each version that was taken.
+        refused: is told why something in the folder was refused, once.
     """
     refusals = holder.refusals
     while True:
@@ -36,6 +41,8 @@ async def watch_trust(holder: TrustHolder, taken: Callable[[TrustPolicy], Awaita
         if holder.refusals != refusals:
             refusals = holder.refusals
             _log.error("trust_policy_refused", in_force=holder.policy.version, reason=holder.refused)
+            if refused is not None:
+                await refused(holder.refused)
 
 
 class TrustMetrics(Collector):

@@ -111,6 +111,17 @@ def test_the_ceremonys_files_are_where_the_environment_looks(tmp_path: Path) -> 
                 assert {f"/etc/constitution/{place}" for place in (file, file.parent)} & mounts, (name, file)
 
 
+def test_a_signed_version_of_the_trust_policy_reaches_every_process_without_a_restart() -> None:
+    for name, pod in Manifests("smallest").pods().items():
+        if "migrate" in name:
+            continue
+        (mount,) = [m for m in pod["containers"][0]["volumeMounts"] if m["name"] == "versions"]
+        assert mount["mountPath"] == "/etc/constitution/trust/versions", name
+        assert "subPath" not in mount, "such a mount never changes"
+        (volume,) = [v for v in pod["volumes"] if v["name"] == "versions"]
+        assert volume["configMap"]["optional"] is True, "the first policy has none"
+
+
 def test_every_edge_is_named_and_nothing_else_is_open() -> None:
     policies = Manifests("network").of("NetworkPolicy")
     denied = policies["prod-default-deny"]["spec"]
@@ -161,7 +172,7 @@ def test_the_alert_rules_hold(tmp_path: Path) -> None:
 
 def test_every_metric_of_an_alert_is_one_that_a_process_has() -> None:
     rules = (CHART / "files" / "alerts.yaml").read_text(encoding="utf-8")
-    named = set(re.findall(r"\b(?:constitution|policy_engine|orchestrator|siem_forwarder)_[a-z_]+", rules))
+    named = set(re.findall(r"\b(?:constitution|policy_engine|orchestrator|siem_forwarder|trust_policy)_[a-z_]+", rules))
     folders = ("services", "constitution_follow")
     files = [file for folder in folders for file in (CHECKOUT / folder).rglob("*.py")]
     sources = "".join(file.read_text(encoding="utf-8") for file in files)

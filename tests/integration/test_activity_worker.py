@@ -18,8 +18,9 @@ from temporalio.client import Client
 
 from constitution.names import Names
 from tests.helpers import eventually
-from tests.world.files import CHECKOUT
+from tests.world.files import CHECKOUT, EnvironmentFiles
 from tests.world.processes import Process
+from tests.world.trust import next_version
 
 START = timedelta(seconds=40)
 
@@ -55,7 +56,12 @@ async def run_once(settings: dict[str, str]) -> tuple[int, str]:
 
 
 async def test_it_polls_and_shows_metrics_and_drains_at_sigterm(
-    worker: Process, worker_settings: dict[str, str], temporal_client: Client, namespace: str
+    *,
+    worker: Process,
+    worker_settings: dict[str, str],
+    worker_files: EnvironmentFiles,
+    temporal_client: Client,
+    namespace: str,
 ) -> None:
     worker.start()
     await polling(worker)
@@ -75,8 +81,23 @@ async def test_it_polls_and_shows_metrics_and_drains_at_sigterm(
 
     await eventually(is_polled, START)
     async with httpx.AsyncClient(trust_env=False) as http:
-        metrics = await http.get(f"http://127.0.0.1:{worker_settings['METRICS_PORT']}/metrics")
-    assert "temporal_num_pollers" in metrics.text
+
+        async def metrics() -> str:
+            return (await http.get(f"http://127.0.0.1:{worker_settings['METRICS_PORT']}/metrics")).text
+
+        assert "temporal_num_pollers" in await metrics()
+        next_version(worker_files, ("rollback = 2", "rollback = 3"))
+
+        async def taken() -> bool:
+            return re.search(r"^trust_policy_version(\{.*\})? 2$", await metrics(), re.MULTILINE) is not None
+
+        await eventually(taken)
+        (worker_files.directory / "trust" / "versions" / "3.json").write_text("{}")
+
+        async def refused() -> bool:
+            return re.search(r"^trust_policy_refused_total(\{.*\})? 1$", await metrics(), re.MULTILINE) is not None
+
+        await eventually(refused)
     assert worker.stop() == 0, worker.output()
     assert "worker: draining" in worker.output()
 

@@ -21,6 +21,7 @@ from signatures.trust_files import load_trust
 from tests.ports import free_port
 from tests.world.environment import serving
 from tests.world.files import ENVIRONMENT, EnvironmentFiles
+from tests.world.trust import next_version
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(120)]
 CHROMIUM = "/usr/bin/chromium"
@@ -120,7 +121,7 @@ async def test_a_passkey_is_enrolled_and_decides(
         assert made["fingerprint"] in shown
         assert made["origin"] == f"http://localhost:{port}"
         entry = passkeys_toml([Passkey(credential=made["credential"], public_key=made["public_key"])])
-        trust.write_text(trust.read_text().replace('id = "alva"', f'id = "alva"\n{entry}'))
+        next_version(environment_files, ('id = "alva"', f'id = "alva"\n{entry}'))
 
         async with serving(environment_files, settings, tmp_path / "second.log") as environment:
             author = environment.author

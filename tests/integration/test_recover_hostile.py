@@ -25,6 +25,7 @@ from tests.world.documents import following
 from tests.world.environment import serving
 from tests.world.files import ENVIRONMENT, EnvironmentFiles
 from tests.world.readings import Topics
+from tests.world.trust import next_version
 
 
 async def restored_without(disaster: Disaster, *lost: str) -> None:
@@ -156,8 +157,7 @@ async def test_an_author_who_has_left_does_not_keep_their_releases_from_coming_b
     await story(disaster)
     before = await disaster.releases()
     await restored_without(disaster, "kafka", "redis")
-    trust = environment_files.directory / "trust" / "trust.toml"
-    trust.write_text(trust.read_text().replace('"maintainer", "author"', '"maintainer"'))
+    next_version(environment_files, ('"maintainer", "author"', '"maintainer"'))
     await disaster.service.start().ready()
 
     code, done, error = await disaster.recover("releases", "--apply")

@@ -1,19 +1,22 @@
 """A running service takes each signed version of its trust policy, and nothing else, without a restart."""
 
 import shutil
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
 from constitution.api import LoadRequest, LoadResult
-from constitution.errors import ConstitutionError, ForbiddenError, UntrustedError
+from constitution.errors import ConstitutionError, ForbiddenError, UnavailableError, UntrustedError
 from constitution.trust.attestation import GatePredicate
+from constitution_follow import Follower
 from tests.helpers import eventually
 from tests.world.author import Author
 from tests.world.documents import following
 from tests.world.environment import ServiceEnvironment
 from tests.world.processes import Service
+from tests.world.readings import Topics
 from tests.world.trust import entry, new_client_key, new_key, next_version, path_of
 
 
@@ -26,8 +29,14 @@ async def in_force(running: ServiceEnvironment, version: int) -> None:
     await eventually(taken)
 
 
+async def told(topics: Topics, activity: str) -> list[str]:
+    """What the audit stream says of the trust policy."""
+    events = [record.value for record in await topics.audit()]
+    return [event["message"] for event in events if event["api"]["operation"] == activity]
+
+
 async def test_a_signed_version_is_taken_and_an_unsigned_or_older_one_is_refused(
-    service_environment: ServiceEnvironment, tmp_path: Path
+    service_environment: ServiceEnvironment, topics: Topics, tmp_path: Path
 ) -> None:
     running, files = service_environment, service_environment.files
     path = path_of(files)
@@ -65,6 +74,62 @@ async def test_a_signed_version_is_taken_and_an_unsigned_or_older_one_is_refused
 
     await eventually(named)
     assert await running.service.metric("trust_policy_version") == 2
+
+    async def audited() -> bool:
+        refusals = await told(topics, "trust.refused")
+        wanted = ("no signatures lead to", "version 2 was in force here", "leads to version 1")
+        return all(any(words in message for message in refusals) for words in wanted)
+
+    await eventually(audited)
+    (taken,) = await told(topics, "trust.taken")
+    assert taken.startswith("version 2 of the trust policy is in force: sha256:")
+
+
+async def test_no_process_starts_with_other_bytes_under_a_number_that_was_in_force(
+    service_environment: ServiceEnvironment, topics: Topics, tmp_path: Path
+) -> None:
+    running, path = service_environment, path_of(service_environment.files)
+    path.write_text(path.read_text().replace("approval = 2", "approval = 1"))
+    late = Service("constitution_service", running.settings, tmp_path / "late.log").start()
+    assert await eventually(late.running.poll) != 0
+    assert "version 1 has other bytes than the one that was in force here" in late.output()
+
+    async def audited() -> bool:
+        return any("other bytes" in message for message in await told(topics, "trust.refused"))
+
+    await eventually(audited)
+
+
+async def test_what_a_version_no_longer_vouches_for_is_served_to_nobody(
+    service_environment: ServiceEnvironment,
+) -> None:
+    """Who obeys it already goes on; who starts has nothing to obey, and denies."""
+    running, author, files = service_environment, service_environment.author, service_environment.files
+    first = await author.confirmed(author.draft("1.0.0"), expected_generation=0)
+    hers = entry(files, "people", "mara").partition("openpgp = ")[2].partition("\n")[0]
+    added, certificate = new_key(files, "mara")
+    program = partial(Follower, service=running.service.url, trust=path_of(files), target="a", poll_seconds=0.1)
+    async with program() as follower:
+        next_version(files, (hers, f"[{added}]"), certificates=certificate)
+        await in_force(running, 2)
+
+        async def refused() -> str:
+            try:
+                await author.current()
+            except UnavailableError as error:
+                return error.message
+            return ""
+
+        assert "cannot be confirmed" in await eventually(refused)
+        assert follower.status().generation == 1
+        with pytest.raises(UnavailableError):
+            async with program(wait_seconds=0.5):
+                raise AssertionError("it must not start")
+        second = await author.confirmed(author.draft("1.1.0", following(first)), expected_generation=1)
+        served = await author.current()
+        assert served is not None
+        assert served.generation == second.generation
+        await eventually(lambda: follower.status().generation == second.generation)
 
 
 @pytest.mark.slow

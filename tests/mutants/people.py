@@ -195,6 +195,20 @@ PEOPLE: Final = (
         ("tests/unit/test_current.py::test_a_forged_field_is_refused",),
     ),
     Mutant(
+        "an older trust policy",
+        (
+            Edit(
+                "constitution/trust/trust_version.py",
+                "    if new.version <= old.version:\n",
+                "    if False:\n",
+            ),
+            Edit(
+                "constitution/trust/trust_version.py", "    elif new.version != old.version + 1:\n", "    elif False:\n"
+            ),
+        ),
+        ("tests/unit/test_trust_versions.py::test_an_older_the_same_and_a_skipped_version_are_refused",),
+    ),
+    Mutant(
         "the newest audit events deleted",
         (
             Edit(

@@ -11,10 +11,11 @@ from constitution.errors import InvalidRequestError, UntrustedError
 from constitution.release import Envelope
 from constitution.trust.trust_policy import TrustPolicy
 from constitution.trust.trust_version import TrustVersion
-from signatures import dsse
+from deploy.embedded.authenticator import ORIGIN, RELYING_PARTY, Authenticator
+from signatures import dsse, passkeys
 from signatures.statements import IN_TOTO
 from signatures.trust_files import load_trust, version_file
-from signatures.trust_versions import follow, write_version
+from signatures.trust_versions import checked_policy, follow, write_version
 from tests.keyless import ISSUER, KeylessAuthority
 from tests.unit.keyring import NOW, keyring
 from tests.unit.trust_chain import first, next_of, person, signed, statement_of, version, write_folder
@@ -41,6 +42,47 @@ def test_a_version_follows_by_a_quorum_of_the_board_of_both() -> None:
     new = next_of(old, RENAMED)
     assert follow(old, version(old, new, "alva", "bruno"), NOW) == new
     assert new.checksum != old.checksum
+
+
+class TestPasskey:
+    """A board member without a key file signs a version, too: as every decision, bound to these bytes."""
+
+    def pinned(self, device: Authenticator) -> TrustPolicy:
+        party = f'\nrelying_party = {{ id = "{RELYING_PARTY}", origins = ["{ORIGIN}"] }}'
+        toml = keyring().toml.replace("\nversion = 1", f"\nversion = 1{party}")
+        return checked_policy(toml.replace('id = "alva"', f'id = "alva"\n{device.entry}'), keyring().files)
+
+    def by(
+        self, device: Authenticator, old: TrustPolicy, new: TrustPolicy, over: TrustPolicy | None = None
+    ) -> Envelope:
+        """An assertion over a step, in the envelope of what may be another one."""
+        payload, signed_step = statement_of(old, new), statement_of(old, over or new)
+        assertion = passkeys.canonical(device.sign(dsse.pae(IN_TOTO, signed_step)))[1]
+        return dsse.with_signature(payload, IN_TOTO, device.passkey.fingerprint, assertion)
+
+    def test_counts_as_that_person_for_both_sides(self) -> None:
+        device = Authenticator()
+        old = self.pinned(device)
+        new = next_of(old, RENAMED)
+        assert follow(old, version(old, new, "bruno", envelopes=(self.by(device, old, new),)), NOW) == new
+
+    def test_beside_the_same_persons_key_is_one_person(self) -> None:
+        device = Authenticator()
+        old = self.pinned(device)
+        new = next_of(old, RENAMED)
+        assert "signed: alva" in refused(old, version(old, new, "alva", envelopes=(self.by(device, old, new),)))
+
+    def test_of_another_step_or_device_or_one_that_the_version_removes_is_not_enough(self) -> None:
+        device = Authenticator()
+        old = self.pinned(device)
+        new, other = next_of(old, RENAMED), next_of(old, RENAMED, version=3)
+        without_it = next_of(old, (f"{device.entry}\n", ""))
+        for target, envelope in (
+            (new, self.by(device, old, new, over=other)),
+            (new, self.by(Authenticator(), old, new)),
+            (without_it, self.by(device, old, without_it)),
+        ):
+            assert "signed: bruno" in refused(old, version(old, target, "bruno", envelopes=(envelope,)))
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 Rules:
 
-1. Nothing is held that did not verify like the value of an untrusted writer (``signatures.current``): once per release.
+1. Nothing is held that did not verify like the value of an untrusted writer (``signatures.current``): once per release
+   and version of the trust policy. What a new version no longer vouches for is given to nobody: a consumer that starts
+   would deny by it anyway, and a service that starts would not serve it.
 2. A read of PostgreSQL confirms all rings at once: one statement, so never half of two releases. It is replaced whole,
    in one assignment. It counts from the moment at which it *began*.
 3. For ``FRESH_FOR`` after that an answer needs no question. PostgreSQL is read again on every ``NOTIFY`` of a commit
@@ -30,6 +32,7 @@ from adapters.environment_config import EnvironmentConfig
 from adapters.postgres import Connection, Database
 from constitution.errors import UnavailableError, UntrustedError
 from constitution.release import CurrentConstitution
+from constitution.trust.trust_policy import TrustPolicy
 from services.constitution_service.errors import NoConstitutionError
 from services.constitution_service.generations.guard import GenerationGuard
 from services.constitution_service.serving.answer import Answer, make
@@ -55,10 +58,11 @@ def now() -> float:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """The answer of one ring, and the beginning of the last read that confirmed it (``now``)."""
+    """The answer of one ring, when the last read that confirmed it began (``now``), and the policy that proved it."""
 
     answer: Answer
     confirmed: float
+    trust: TrustPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +253,7 @@ class Memory:
         self._trouble = error
 
     async def _read(self, database: Database) -> None:
-        observed, began = self._guard.observed, self._clock()
+        observed, began, trust = self._guard.observed, self._clock(), self._config.trust
         async with database.connection() as connection:
             snapshot = await releases.read_snapshot(connection, self._config.name)
             self._guard.compare(observed, snapshot.highest)
@@ -260,14 +264,14 @@ class Memory:
             for ring in held.keys() | snapshot.pointers.keys():
                 known = held.get(ring)
                 try:
-                    answer = await self._answer(connection, ring, snapshot.pointers.get(ring), known)
+                    answer = await self._answer(connection, ring, snapshot.pointers.get(ring), known, trust)
                 except UntrustedError as error:
                     refused[ring] = error.message
-                    if known is not None:
+                    if known is not None and known.trust is trust:
                         rings[ring] = known
                 else:
                     if answer is not None:
-                        rings[ring] = Held(answer, began)
+                        rings[ring] = Held(answer, began, trust)
         for ring, reason in refused.items():
             if self._refused.get(ring) != reason:
                 _log.error("current_refused", ring=ring, reason=reason)
@@ -277,7 +281,7 @@ class Memory:
             self.changed.set()
 
     async def _answer(
-        self, connection: Connection, ring: str, pointer: Pointer | None, known: Held | None
+        self, connection: Connection, ring: str, pointer: Pointer | None, known: Held | None, trust: TrustPolicy
     ) -> Answer | None:
         """Return the answer for a pointer; None where the ring has none any more, because its release was lost.
 
@@ -285,7 +289,7 @@ class Memory:
             UntrustedError: the release does not verify, or is older than the one held, which was not lost.
         """
         if known is not None:
-            if pointer == known.answer.pointer:
+            if pointer == known.answer.pointer and known.trust is trust:
                 return known.answer
             had = known.answer.pointer.generation
             older = pointer is None or pointer.generation < had
@@ -298,10 +302,10 @@ class Memory:
             current = await releases.read_current(connection, self._config.name, pointer.generation)
         except (KeyError, ValueError) as error:  # a signature that is gone, a document that is no text
             raise UntrustedError(f"PostgreSQL's row of generation {pointer.generation} cannot be read") from error
-        return await asyncio.to_thread(self._proved, ring, pointer, current)
+        return await asyncio.to_thread(self._proved, ring, pointer, current, trust)
 
-    def _proved(self, ring: str, pointer: Pointer, current: CurrentConstitution) -> Answer:
-        release = verify_current(current, trust=self._config.trust, environment=self._config.name, ring=ring)
+    def _proved(self, ring: str, pointer: Pointer, current: CurrentConstitution, trust: TrustPolicy) -> Answer:
+        release = verify_current(current, trust=trust, environment=self._config.name, ring=ring)
         signed = Pointer(release.generation, release.kind, release.version, release.checksum)
         if signed != pointer:
             raise UntrustedError(f"PostgreSQL's row of generation {pointer.generation} is not what its statement says")

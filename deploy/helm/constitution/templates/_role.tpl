@@ -133,6 +133,7 @@ spec:
         - {name: trust, mountPath: /etc/constitution/trust/{{ . }}, subPath: {{ . }}, readOnly: true}
         {{- end }}
         - {name: certificates, mountPath: /etc/constitution/trust/certificates, readOnly: true}
+        - {name: versions, mountPath: /etc/constitution/trust/versions, readOnly: true}
         - {name: inbox, mountPath: /etc/constitution/inbox, readOnly: true}
         - {name: tmp, mountPath: /tmp}
         {{- if $given.keys }}
@@ -151,6 +152,7 @@ spec:
     - {name: environment, configMap: {name: {{ $root.Values.environment.configMap }}}}
     - {name: trust, configMap: {name: {{ $root.Values.environment.trust }}}}
     - {name: certificates, configMap: {name: {{ $root.Values.environment.certificates }}}}
+    - {name: versions, configMap: {name: {{ $root.Values.environment.versions }}, optional: true}}
     - {name: inbox, emptyDir: {}}
     - {name: tmp, emptyDir: {}}
     {{- if $given.keys }}
