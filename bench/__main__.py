@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from bench import engine, ratios, read, release, setup, tables, undo, verify
+from bench import engine, fanout, ratios, read, release, setup, tables, undo, verify
 from bench.machine import moment
 from bench.runs import BenchError
 from bench.watch.__main__ import main as simulate
@@ -25,6 +25,7 @@ RELEASES = 50
 ANOMALIES = 6
 ROUNDS = 5
 BAKES = 200
+TARGETS = 10_000
 QUIET = 1.0  # load average of the last minute, before
 
 
@@ -37,12 +38,13 @@ class Name(StrEnum):
     ENGINE = "engine"
     VERIFY = "verify"
     READ = "read"
+    FANOUT = "fanout"
     WATCH = "watch"
     SETUP = "setup"
     TABLES = "tables"
 
 
-DEFAULT = [Name.RELEASE, Name.UNDO, Name.READ, Name.ENGINE, Name.VERIFY, Name.WATCH]
+DEFAULT = [Name.RELEASE, Name.UNDO, Name.READ, Name.ENGINE, Name.VERIFY, Name.FANOUT, Name.WATCH]
 """``watch`` simulates (`bench.watch`) and writes docs/watch.md. ``setup`` downloads everything anew, so it runs only
 when it is named. ``tables`` measures nothing."""
 
@@ -51,11 +53,14 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command()
-def main(
+def main(  # noqa: PLR0917 - options of a command line
     names: Annotated[list[Name] | None, typer.Argument(help="Default: all but setup and tables.")] = None,
     releases: Annotated[int, typer.Option(min=2, help="Of `release`: updates and rollbacks in turn.")] = RELEASES,
     anomalies: Annotated[int, typer.Option(min=1, help="Of `undo`.")] = ANOMALIES,
     rounds: Annotated[int, typer.Option(min=1, help="Of `read`, `engine` and `verify`.")] = ROUNDS,
+    targets: Annotated[
+        int, typer.Option(min=10, max=50_000, help="Of `fanout`: the most; 10, 100 … up to it.")
+    ] = TARGETS,
     busy: Annotated[bool, typer.Option("--busy", help="Measure although the machine does other work, too.")] = False,
 ) -> None:
     """Measure on real servers, which are started in var/bench/stack and stopped again."""
@@ -69,6 +74,7 @@ def main(
         Name.READ: lambda: read.measure(screen, rounds=rounds),
         Name.ENGINE: lambda: engine.measure(screen, rounds=rounds),
         Name.VERIFY: lambda: verify.measure(screen, rounds=rounds),
+        Name.FANOUT: lambda: fanout.measure(screen, most=targets),
         Name.WATCH: lambda: simulate(runs=BAKES),
         Name.SETUP: lambda: setup.measure(screen),
     }

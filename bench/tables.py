@@ -112,6 +112,41 @@ def _memory(result: dict[str, Any]) -> str:
     return _table([*head, "PSS with children, before", "PSS with children, after"], rows)
 
 
+def _fanout(result: dict[str, Any]) -> str:
+    head = [
+        "targets",
+        "late",
+        "all obey, seen",
+        "bare loop",
+        "ratio",
+        "CPU of the asker, a question",
+        "peak memory of the asker",
+        "largest heartbeat",
+        "result",
+        "attestation",
+        "sign and store",
+        "read and verify",
+    ]
+    rows = [
+        [
+            f"{row['targets']:,}",
+            "1 %" if row["late"] else "none",
+            ms(row["seconds"]),
+            ms(row["bare_seconds"]),
+            f"{row['ratio']:.2f}",
+            ms(row["cpu_seconds"] / row["questions"]),
+            f"{row['peak_rss'] / 2**20:.0f} MiB",
+            f"{row['largest_heartbeat']} B",
+            f"{row['result_bytes']} B",
+            f"{row['attestation_bytes']} B",
+            ms(row["sign_and_store_seconds"]),
+            ms(row["verify_seconds"]),
+        ]
+        for row in result["summary"]
+    ]
+    return _table(head, rows)
+
+
 LABELS: Final = {
     "service": "**constitution-service**",
     "engine": "**policy engine**",
@@ -236,6 +271,7 @@ TABLES: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
     "read": _turns,
     "engine": _turns,
     "verify": _verify,
+    "fanout": _fanout,
     "setup": _setup,
     "life": _life,
 }
