@@ -124,6 +124,7 @@ def readme(release: Release) -> str:
 - `release-statement.json`: what makes consumers obey (DSSE envelope of constitution-service).
 - `audit-head-*.json`: how far the audit stream reached then, signed; `constitution audit verify --head` compares it.
 - `attestations/`, `orders/`: what assessors signed about it, and the signed orders to its run (DSSE envelopes).
+- `reissues/`: the board's signatures that let come again what had been undone as harmful.
 - `outcome-*.json`: what became of it; `histories/`: the closed workflow histories.
 - `receipt.json`: all of it in one statement, signed by constitution-service; `constitution receipt verify .` checks it.
 - `receipt-manifest.json`: every file that was here when that was signed; `manifest.json`: the checksum of every file;

@@ -4,6 +4,7 @@ from datetime import timedelta
 
 from temporalio import activity
 
+from activities import same_rules
 from activities.attesting import Attester
 from activities.documents import update_document
 from activities.failures import classified
@@ -78,7 +79,8 @@ class Gate:
         )
         suites = tuple([suite.evidence(await self._service.put_blob(suite.junit)) for suite in report.suites])
         report.require()
-        changes = diff(documents.parse(previous) if previous else None, draft)
+        said = await same_rules.named(self._service, draft, x.checksum, previous)
+        changes = (*said, *diff(documents.parse(previous) if previous else None, draft))
         record = EvidenceRecord(
             environment=x.environment,
             checksum=x.checksum,

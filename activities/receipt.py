@@ -55,6 +55,7 @@ async def sealed(
         return {}
     named = {_attestation_path(envelope): _json(envelope) for envelope in documents.attestations}
     named |= {f"orders/{_short(envelope)}.dsse.json": _json(envelope) for envelope in documents.orders}
+    named |= {f"reissues/{_short(envelope)}.dsse.json": _json(envelope) for envelope in documents.reissues}
     try:
         receipt = await _existing(service, release)
         if receipt is None:

@@ -78,6 +78,7 @@ class ReceiptDocuments(Model):
 
     attestations: tuple[Envelope, ...]
     orders: tuple[Envelope, ...]
+    reissues: tuple[Envelope, ...] = ()
 
 
 class SignatureFact(Model):
@@ -198,6 +199,7 @@ class ReceiptPredicate(Model):
     signatures: tuple[SignatureFact, ...]
     change_request: ChangeRequestFact | None
     decisions: tuple[DecisionFact, ...]
+    reissues: Annotated[tuple[DecisionFact, ...], Field(exclude_if=lambda value: not value)] = ()
     evidence: Checksum | None
     attestations: tuple[AttestationFact, ...]
     event_id: str

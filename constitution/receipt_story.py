@@ -27,6 +27,11 @@ def _before(receipt: ReceiptPredicate) -> list[str]:
         f"{fact.person or 'Somebody whose signature does not verify any more'} decided: {fact.decision}. {fact.reason}"
         for fact in receipt.decisions
     ]
+    said += [
+        f"{fact.person or 'Somebody whose signature does not verify any more'} let it come again after it, or its "
+        f"rules, had been undone as harmful. {fact.reason}"
+        for fact in receipt.reissues
+    ]
     return said
 
 

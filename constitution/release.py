@@ -75,7 +75,8 @@ class ReleasePredicate(Model):
 
     ``previous`` is the checksum that was current before (null: there was none). ``signatures`` and ``approvals``
     are checksums of the signature files and of the approval envelopes (RFC 8785 bytes); ``evidence`` is the
-    evidence digest (null where the kind needs none). ``signatures_at`` is when the document's signatures had to be
+    evidence digest (null where the kind needs none); ``reissues`` are checksums of the board's overrides by which a
+    document that was undone as harmful came again. ``signatures_at`` is when the document's signatures had to be
     good: for a rollback when what it restores went live first (null: at ``effective_at``). A key that has expired
     since takes nothing away; one that is revoked, or no longer in the trust policy, does.
     """
@@ -94,6 +95,8 @@ class ReleasePredicate(Model):
     approvals: tuple[Checksum, ...] = ()
     evidence: Checksum | None = None
     update_id: str
+    # Left out where there is none, so that readers from before there was this field read every other statement.
+    reissues: Annotated[tuple[Checksum, ...], Field(exclude_if=lambda value: not value)] = ()
 
 
 class CurrentConstitution(Model):

@@ -10,7 +10,7 @@ from constitution.checksum import checksum_of
 from constitution.errors import UntrustedError
 from constitution.events import UpdatedEvent
 from constitution.receipt import DecisionFact, ReceiptPredicate
-from constitution.release import Envelope, ReleasePredicate
+from constitution.release import Envelope, Kind, ReleasePredicate
 from constitution.trust.attestation import SyncPredicate, WatchPredicate
 from constitution.trust.fleet import FleetReport
 from constitution.trust.trust_policy import TrustPolicy
@@ -47,6 +47,7 @@ def check_content(
         "document.json": content.document,
         "change-request.json": content.change_request,
         "approvals": content.decisions,
+        "reissues": content.reissues,
         "evidence": content.evidence,
         "attestations": content.attestations,
         "orders": content.orders,
@@ -83,6 +84,7 @@ class _Content:
             _same(name, getattr(found, name), getattr(said, name))
         _same("rings", sorted(found.rings), sorted(said.rings))
         _same("approvals", sorted(found.approvals), sorted(fact.sha256 for fact in said.decisions))
+        _same("reissues", sorted(found.reissues), sorted(fact.sha256 for fact in said.reissues))
         _same("signatures", found.signatures, tuple(fact.sha256 for fact in said.signatures))
         self._statement = found
         yield "release-statement.json", f"constitution-service put generation {said.generation} in force"
@@ -129,6 +131,19 @@ class _Content:
                 continue
             _same(f"the signer of {path}", self._decider(envelope, fact), (fact.person, fact.decision, fact.reason))
             yield path, f"{fact.person} signed: {fact.decision}"
+
+    def reissues(self) -> Iterator[tuple[str, str]]:
+        named = self._envelopes("reissues/")
+        for fact in self._receipt.reissues:
+            path, envelope = _named(named, fact.sha256, "reissue")
+            if fact.person is None:
+                yield path, "did not verify any more when the receipt was sealed"
+                continue
+            person, override = verify_approval(envelope, self._trust, self._receipt.effective_at)
+            _same(f"the signer of {path}", (person, override.reason), (fact.person, fact.reason))
+            if override.kind is not Kind.REISSUE or override.checksum != self._receipt.checksum:
+                raise UntrustedError(f"{path} is no reissue of this document")
+            yield path, f"{person} let it come again"
 
     def _decider(self, envelope: Envelope, fact: DecisionFact) -> tuple[str, str, str]:
         if fact.decision in {"approve", "deny"}:

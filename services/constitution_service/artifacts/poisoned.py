@@ -11,6 +11,7 @@ from datetime import datetime
 from adapters.postgres import Connection
 from constitution.errors import InvalidDocumentError, Issue
 from constitution.policy.poison import Poisoned, issues_among
+from constitution.release import Envelope
 from services.constitution_service.artifacts import reissues
 from services.constitution_service.context import Context
 from services.constitution_service.tables import release_queries
@@ -24,11 +25,13 @@ class Judged:
         harmful: the release that speaks against it.
         issues: why it may not come again; empty if it may.
         reissued_by: whose overrides it needs and has.
+        reissues: those overrides, as signed.
     """
 
     harmful: Poisoned | None = None
     issues: tuple[Issue, ...] = ()
     reissued_by: tuple[str, ...] = ()
+    reissues: tuple[Envelope, ...] = ()
 
 
 async def judge(
@@ -52,10 +55,12 @@ async def judge(
     """
     if harmful is None:
         return Judged()
-    people, why = await reissues.counting(
+    found = await reissues.counting(
         connection, context, harmful, checksum, change_request=change_request, moment=moment
     )
-    return Judged(harmful, (), people) if people else Judged(harmful, (harmful.issue(), *why))
+    if not found.people:
+        return Judged(harmful, (harmful.issue(), *found.issues))
+    return Judged(harmful, (), found.people, found.envelopes)
 
 
 async def require_pushable(

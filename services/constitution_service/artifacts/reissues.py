@@ -6,13 +6,14 @@ change request is good for one release, and so is its override. It replaces no a
 """
 
 import asyncio
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
 
 from adapters.postgres import Connection
 from constitution.errors import Issue, NotApprovedError, UntrustedError
 from constitution.policy.poison import Poisoned
-from constitution.release import Kind
+from constitution.release import Envelope, Kind
 from constitution.trust import approval_rules
 from constitution.trust.approval import ApprovalPredicate
 from constitution.trust.approval_rules import Binding
@@ -20,6 +21,15 @@ from services.constitution_service.context import Context
 from services.constitution_service.tables import reissues
 from services.constitution_service.tables.reissues import ReissueRow
 from signatures.statements import verify_approval
+
+
+@dataclass(frozen=True, slots=True)
+class Overrides:
+    """Whose overrides count, with the envelopes that they signed; if they are too few, why."""
+
+    people: tuple[str, ...] = ()
+    envelopes: tuple[Envelope, ...] = ()
+    issues: tuple[Issue, ...] = ()
 
 
 async def counting(
@@ -30,8 +40,8 @@ async def counting(
     *,
     change_request: str | None,
     moment: datetime,
-) -> tuple[tuple[str, ...], list[Issue]]:
-    """Return whose overrides let a document go live; and if they do not suffice, why.
+) -> Overrides:
+    """Return the overrides that let a document go live; and if they do not suffice, why.
 
     Args:
         connection: of the transaction.
@@ -44,20 +54,21 @@ async def counting(
     rows = await reissues.usable(connection, context.environment, checksum, change_request)
     issues: list[Issue] = []
     for _, group in groupby(sorted(rows, key=lambda row: row.change_request), key=lambda row: row.change_request):
-        people, wrong = await asyncio.to_thread(
+        found = await asyncio.to_thread(
             people_of, context, list(group), harmful, checksum, moment, context.trust.thresholds.for_reissue()
         )
-        if not wrong:
-            return people, []
-        issues += wrong
-    return (), issues
+        if not found.issues:
+            return found
+        issues += found.issues
+    return Overrides(issues=tuple(issues))
 
 
 def people_of(  # noqa: PLR0917 - for a thread
     context: Context, rows: list[ReissueRow], harmful: Poisoned, checksum: str, moment: datetime, threshold: int
-) -> tuple[tuple[str, ...], list[Issue]]:
-    """Return whose overrides of one change request count; and if they are fewer than ``threshold``, why."""
+) -> Overrides:
+    """Return the overrides of one change request that count; and if they are of fewer than ``threshold``, why."""
     said: list[tuple[str, ApprovalPredicate]] = []
+    signed: list[tuple[str, Envelope]] = []
     issues: list[Issue] = []
     for row in rows:
         try:
@@ -67,12 +78,14 @@ def people_of(  # noqa: PLR0917 - for a thread
             issues.append(Issue(code="reissue", path="/reissue", message=error.message))
         else:
             said.append((person, predicate))
+            signed.append((person, row.envelope))
     try:
-        return _counted(context, said, rows[0], checksum, moment, threshold=threshold), []
+        people = _counted(context, said, rows[0], checksum, moment, threshold=threshold)
+        return Overrides(people, tuple(envelope for person, envelope in signed if person in people))
     except NotApprovedError as error:
         message = f"{rows[0].change_request}: {error.message}"
         named = [issue.model_copy(update={"code": "reissue", "path": "/reissue"}) for issue in error.issues]
-        return (), [Issue(code="reissue", path="/reissue", message=message), *named, *issues]
+        return Overrides(issues=(Issue(code="reissue", path="/reissue", message=message), *named, *issues))
 
 
 def check(

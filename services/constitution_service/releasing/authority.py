@@ -56,6 +56,7 @@ class Authority:
         change_request: its id, where the kind takes one.
         summary: one sentence for the event.
         reissued_by: whose overrides let a poisoned document come again.
+        reissues: those overrides, as signed.
     """
 
     version: str | None
@@ -67,6 +68,7 @@ class Authority:
     summary: str
     signatures_at: datetime | None = None
     reissued_by: tuple[str, ...] = ()
+    reissues: tuple[Envelope, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +182,7 @@ async def _for_document(
         change_request=request.change_request,
         summary=document.summary,
         reissued_by=judged.reissued_by,
+        reissues=judged.reissues,
     )
 
 

@@ -155,6 +155,7 @@ async def _commit(
         approvals=tuple(envelope_digest(envelope) for envelope in authority.approvals),
         evidence=authority.evidence,
         update_id=request.update_id,
+        reissues=tuple(envelope_digest(envelope) for envelope in authority.reissues),
     )
     result = LoadResult(
         generation=generation,

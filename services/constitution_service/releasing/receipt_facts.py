@@ -25,9 +25,10 @@ from constitution.trust.trust_policy import TrustPolicy
 from services.constitution_service.artifacts import artifacts, change_requests
 from services.constitution_service.context import Context
 from services.constitution_service.tables import orders, releases
+from services.constitution_service.tables import reissues as overrides
 from signatures.attestations import Attestation, attestation_kind, verify_attestation
 from signatures.dsse import envelope_digest
-from signatures.statements import verify_approval, verify_order
+from signatures.statements import verify_approval, verify_order, verify_release
 
 _log = structlog.get_logger(__name__)
 
@@ -75,6 +76,26 @@ async def decisions(context: Context, release: Release) -> tuple[DecisionFact, .
     """Return what the board, or an operator, signed for a release to go live."""
     return await asyncio.to_thread(
         lambda: tuple(_decision(envelope, context.trust, release.effective_at) for envelope in release.approvals)
+    )
+
+
+async def reissues(connection: Connection, context: Context, release: Release) -> list[Envelope]:
+    """Return the board's overrides that the release's statement names.
+
+    Raises:
+        UntrustedError: the stored statement is not what this service signed.
+    """
+    named = verify_release(release.statement, context.trust).reissues
+    if not named or release.change_request is None:
+        return []
+    stored = await overrides.of_request(connection, context.environment, release.change_request)
+    return [envelope for envelope in stored if envelope_digest(envelope) in named]
+
+
+async def reissue_facts(context: Context, release: Release, found: list[Envelope]) -> tuple[DecisionFact, ...]:
+    """Return who let what was undone as harmful come again."""
+    return await asyncio.to_thread(
+        lambda: tuple(_decision(envelope, context.trust, release.effective_at) for envelope in found)
     )
 
 

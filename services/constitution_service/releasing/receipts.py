@@ -59,9 +59,11 @@ async def documents(context: Context, generation: int) -> ReceiptDocuments:
         release = await _release(connection, context, generation)
         attested = await receipt_facts.attested(connection, context, release)
         ordered = await receipt_facts.ordered(connection, context, release)
+        reissued = await receipt_facts.reissues(connection, context, release)
     return ReceiptDocuments(
         attestations=tuple(item.envelope for item in attested),
         orders=tuple(row.envelope for row in ordered if row.envelope is not None),
+        reissues=tuple(reissued),
     )
 
 
@@ -186,6 +188,9 @@ async def _story(  # noqa: PLR0917 - private
         signatures=await receipt_facts.signatures(connection, context, statement),
         change_request=await receipt_facts.change_request(connection, context, release),
         decisions=await receipt_facts.decisions(context, release),
+        reissues=await receipt_facts.reissue_facts(
+            context, release, await receipt_facts.reissues(connection, context, release)
+        ),
         evidence=release.evidence,
         attestations=receipt_facts.attestation_facts(attested),
         event_id=release.event_id,

@@ -62,7 +62,6 @@ async def accept(context: Context, identity: str, envelope: Envelope, client: st
                 message=f"{person} signed that {identity} may release {checksum} again: {predicate.reason}",
                 details={"change_request": identity, "checksum": checksum, "client": client},
             )
-    people, _ = await asyncio.to_thread(people_of, context, before, harmful, checksum, moment, 1)
-    return ReissueRecord(
-        change_request=identity, checksum=checksum, signed_by=people, needed=context.trust.thresholds.for_reissue()
-    )
+    known = await asyncio.to_thread(people_of, context, before, harmful, checksum, moment, 1)
+    needed = context.trust.thresholds.for_reissue()
+    return ReissueRecord(change_request=identity, checksum=checksum, signed_by=known.people, needed=needed)

@@ -50,6 +50,19 @@ async def append(
     return added is not None
 
 
+async def of_request(connection: Connection, environment: str, change_request: str) -> list[Envelope]:
+    """Return every override of a change request, oldest first."""
+    rows = await connection.fetch(
+        """
+        SELECT envelope::text AS envelope FROM reissues
+        WHERE environment = $1 AND change_request = $2 ORDER BY position
+        """,
+        environment,
+        change_request,
+    )
+    return [Envelope.model_validate_json(row["envelope"]) for row in rows]
+
+
 async def usable(
     connection: Connection, environment: str, checksum: str, change_request: str | None
 ) -> list[ReissueRow]:
