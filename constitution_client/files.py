@@ -115,7 +115,7 @@ def write_over(path: Path, data: bytes) -> None:
                 temporary.flush()
                 os.fsync(temporary.fileno())
             Path(name).replace(path)
-        except BaseException:
+        except BaseException:  # whatever ends the write, also an interrupt, must not leave half a file
             Path(name).unlink(missing_ok=True)
             raise
     except OSError as error:

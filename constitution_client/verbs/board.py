@@ -9,18 +9,16 @@ import typer
 from constitution_client.output import JsonOption
 from constitution_client.verbs.runs import PrintOption, RunArgument, TrustOption
 from constitution_client.verbs.signing_options import (
-    IdentityTokenOption,
-    NoBrowserOption,
     OptionalKeyOption,
     PrintStatementOption,
-    SigstoreOption,
     StatementOption,
     StatementSignatureOption,
-    keyless_options,
     signing_options,
+    signs_keylessly,
 )
 
 if TYPE_CHECKING:
+    from constitution_client.keyless import KeylessOptions
     from constitution_client.signing import SigningOptions
 
 YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask before signing.")]
@@ -40,6 +38,7 @@ RollbackOfOption = Annotated[
 ]
 
 
+@signs_keylessly
 def approve(
     run: RunArgument,
     *,
@@ -47,9 +46,7 @@ def approve(
     print_statement: PrintStatementOption = None,
     signature: StatementSignatureOption = None,
     statement: StatementOption = None,
-    sigstore: SigstoreOption = False,
-    identity_token: IdentityTokenOption = None,
-    no_browser: NoBrowserOption = False,
+    keyless: "KeylessOptions | None" = None,
     reason: Annotated[
         str | None, typer.Option("--reason", help="Why; kept with the release for ever. Default: approved.")
     ] = None,
@@ -80,7 +77,7 @@ def approve(
             print_statement,
             signature,
             statement,
-            keyless_options(sigstore=sigstore, token_file=identity_token, no_browser=no_browser),
+            keyless,
         ),
         reason=reason,
         checksum=checksum,
@@ -96,6 +93,7 @@ def approve(
     )
 
 
+@signs_keylessly
 def deny(
     run: RunArgument,
     *,
@@ -103,9 +101,7 @@ def deny(
     print_statement: PrintStatementOption = None,
     signature: StatementSignatureOption = None,
     statement: StatementOption = None,
-    sigstore: SigstoreOption = False,
-    identity_token: IdentityTokenOption = None,
-    no_browser: NoBrowserOption = False,
+    keyless: "KeylessOptions | None" = None,
     reason: Annotated[str | None, typer.Option("--reason", help="Why; shown to everyone.")] = None,
     checksum: ChecksumOption = None,
     evidence: EvidenceOption = None,
@@ -127,7 +123,7 @@ def deny(
             print_statement,
             signature,
             statement,
-            keyless_options(sigstore=sigstore, token_file=identity_token, no_browser=no_browser),
+            keyless,
         ),
         reason=reason,
         checksum=checksum,
@@ -187,6 +183,7 @@ def _decide(
     asyncio.run(decide(order, json))
 
 
+@signs_keylessly
 def reissue(
     request: Annotated[str, typer.Argument(metavar="CHANGE_REQUEST", help="That asks for what was poisoned: CR-143.")],
     *,
@@ -194,9 +191,7 @@ def reissue(
     print_statement: PrintStatementOption = None,
     signature: StatementSignatureOption = None,
     statement: StatementOption = None,
-    sigstore: SigstoreOption = False,
-    identity_token: IdentityTokenOption = None,
-    no_browser: NoBrowserOption = False,
+    keyless: "KeylessOptions | None" = None,
     reason: Annotated[
         str | None, typer.Option("--reason", help="Why it may come again; kept in the audit stream.")
     ] = None,
@@ -219,18 +214,17 @@ def reissue(
         print_statement,
         signature,
         statement,
-        keyless_options(sigstore=sigstore, token_file=identity_token, no_browser=no_browser),
+        keyless,
     )
     asyncio.run(sign(request, signing, reason, valid_days=valid_days, trust=trust, yes=yes, json=json))
 
 
+@signs_keylessly
 def skip(
     run: RunArgument,
     *,
     key: OptionalKeyOption = None,
-    sigstore: SigstoreOption = False,
-    identity_token: IdentityTokenOption = None,
-    no_browser: NoBrowserOption = False,
+    keyless: "KeylessOptions | None" = None,
     reason: Annotated[str, typer.Option("--reason", help="Why the step may be left out.")],
     trust: TrustOption = None,
     print_only: PrintOption = False,
@@ -244,9 +238,7 @@ def skip(
         order(
             "skip",
             run,
-            signing_options(
-                key, keyless=keyless_options(sigstore=sigstore, token_file=identity_token, no_browser=no_browser)
-            ),
+            signing_options(key, keyless=keyless),
             reason,
             trust=trust,
             print_only=print_only,
@@ -256,13 +248,12 @@ def skip(
     )
 
 
+@signs_keylessly
 def promote(
     run: RunArgument,
     *,
     key: OptionalKeyOption = None,
-    sigstore: SigstoreOption = False,
-    identity_token: IdentityTokenOption = None,
-    no_browser: NoBrowserOption = False,
+    keyless: "KeylessOptions | None" = None,
     reason: Annotated[str, typer.Option("--reason", help="Why the watch need not end.")],
     trust: TrustOption = None,
     print_only: PrintOption = False,
@@ -276,9 +267,7 @@ def promote(
         order(
             "promote",
             run,
-            signing_options(
-                key, keyless=keyless_options(sigstore=sigstore, token_file=identity_token, no_browser=no_browser)
-            ),
+            signing_options(key, keyless=keyless),
             reason,
             trust=trust,
             print_only=print_only,

@@ -8,18 +8,16 @@ import typer
 
 from constitution_client.output import JsonOption, progress, result
 from constitution_client.verbs.signing_options import (
-    IdentityTokenOption,
-    NoBrowserOption,
     OptionalKeyOption,
     PrintStatementOption,
-    SigstoreOption,
     StatementOption,
     StatementSignatureOption,
-    keyless_options,
     signing_options,
+    signs_keylessly,
 )
 
 if TYPE_CHECKING:
+    from constitution_client.keyless import KeylessOptions
     from constitution_client.service import ConstitutionServiceClient
 
 TrustOption = Annotated[Path | None, typer.Option("--trust", help="trust.toml to verify with (env: TRUST_FILE).")]
@@ -199,6 +197,7 @@ def load(
     asyncio.run(load_by_hand(wanted, json))
 
 
+@signs_keylessly
 def confirm(
     generation: Annotated[int, typer.Argument(help="The release, by its generation.", min=1)],
     *,
@@ -206,9 +205,7 @@ def confirm(
     print_statement: PrintStatementOption = None,
     signature: StatementSignatureOption = None,
     statement: StatementOption = None,
-    sigstore: SigstoreOption = False,
-    identity_token: IdentityTokenOption = None,
-    no_browser: NoBrowserOption = False,
+    keyless: "KeylessOptions | None" = None,
     reason: Annotated[str | None, typer.Option("--reason", help="Why it may stay though nobody watched it.")] = None,
     trust: Annotated[Path | None, typer.Option("--trust", help="trust.toml (env: TRUST_FILE).")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
@@ -224,7 +221,7 @@ def confirm(
         print_statement,
         signature,
         statement,
-        keyless_options(sigstore=sigstore, token_file=identity_token, no_browser=no_browser),
+        keyless,
     )
     asyncio.run(sign_confirmation(generation, signing, reason, trust=trust, yes=yes, json=json))
 

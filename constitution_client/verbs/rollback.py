@@ -20,11 +20,8 @@ from constitution_client.verbs.runs import (
     started,
 )
 from constitution_client.verbs.signing_options import (
-    IdentityTokenOption,
-    NoBrowserOption,
-    SigstoreOption,
-    keyless_options,
     signing_options,
+    signs_keylessly,
 )
 
 if TYPE_CHECKING:
@@ -37,6 +34,7 @@ if TYPE_CHECKING:
     from constitution_client.temporal import Runs
 
 
+@signs_keylessly
 def rollback(
     *,
     reason: Annotated[str, typer.Option("--reason", help="Why; shown to everyone.")],
@@ -47,9 +45,7 @@ def rollback(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what it would undo and restore.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask; needed where there is no terminal.")] = False,
     key: OperatorKeyOption = None,
-    sigstore: SigstoreOption = False,
-    identity_token: IdentityTokenOption = None,
-    no_browser: NoBrowserOption = False,
+    keyless: "KeylessOptions | None" = None,
     trust: TrustOption = None,
     print_only: PrintOption = False,
     wait: WaitOption = False,
@@ -64,7 +60,6 @@ def rollback(
     """
     from constitution.messages import RollbackRequest
 
-    keyless = keyless_options(sigstore=sigstore, token_file=identity_token, no_browser=no_browser)
     signing = _signing(key, keyless, print_only=print_only)
     request = request_of(RollbackRequest, reason=reason, to=to, bad_generation=bad_generation)
     raise typer.Exit(
@@ -84,6 +79,7 @@ def rollback(
     )
 
 
+@signs_keylessly
 def withdraw(
     *,
     reason: Annotated[str, typer.Option("--reason", help="Why; shown to everyone.")],
@@ -93,9 +89,7 @@ def withdraw(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what it would withdraw.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask; needed where there is no terminal.")] = False,
     key: OperatorKeyOption = None,
-    sigstore: SigstoreOption = False,
-    identity_token: IdentityTokenOption = None,
-    no_browser: NoBrowserOption = False,
+    keyless: "KeylessOptions | None" = None,
     trust: TrustOption = None,
     print_only: PrintOption = False,
     wait: WaitOption = False,
@@ -110,7 +104,6 @@ def withdraw(
     """
     from constitution.messages import RollbackRequest
 
-    keyless = keyless_options(sigstore=sigstore, token_file=identity_token, no_browser=no_browser)
     signing = _signing(key, keyless, print_only=print_only)
     request = request_of(RollbackRequest, reason=reason, bad_generation=bad_generation, withdraw=True)
     raise typer.Exit(

@@ -11,15 +11,12 @@ import typer
 from constitution import times
 from constitution_client.output import JsonOption, progress, result
 from constitution_client.verbs.signing_options import (
-    IdentityTokenOption,
-    NoBrowserOption,
     OptionalKeyOption,
     PrintStatementOption,
-    SigstoreOption,
     StatementOption,
     StatementSignatureOption,
-    keyless_options,
     signing_options,
+    signs_keylessly,
 )
 
 if TYPE_CHECKING:
@@ -187,14 +184,13 @@ async def _status(run: str, json: bool | None) -> None:
     )
 
 
+@signs_keylessly
 def abort(
     run: RunArgument,
     *,
     reason: Annotated[str, typer.Option("--reason", help="Why; shown to everyone.")],
     key: OperatorKeyOption = None,
-    sigstore: SigstoreOption = False,
-    identity_token: IdentityTokenOption = None,
-    no_browser: NoBrowserOption = False,
+    keyless: "KeylessOptions | None" = None,
     trust: TrustOption = None,
     json: JsonOption = None,
 ) -> None:
@@ -203,21 +199,20 @@ def abort(
         "abort",
         run,
         key,
-        keyless_options(sigstore=sigstore, token_file=identity_token, no_browser=no_browser),
+        keyless,
         reason,
         trust=trust,
         json=json,
     )
 
 
+@signs_keylessly
 def retry(
     run: RunArgument,
     *,
     reason: Annotated[str, typer.Option("--reason", help="What was repaired.")] = "retry",
     key: OperatorKeyOption = None,
-    sigstore: SigstoreOption = False,
-    identity_token: IdentityTokenOption = None,
-    no_browser: NoBrowserOption = False,
+    keyless: "KeylessOptions | None" = None,
     trust: TrustOption = None,
     json: JsonOption = None,
 ) -> None:
@@ -226,21 +221,20 @@ def retry(
         "retry",
         run,
         key,
-        keyless_options(sigstore=sigstore, token_file=identity_token, no_browser=no_browser),
+        keyless,
         reason,
         trust=trust,
         json=json,
     )
 
 
+@signs_keylessly
 def hold(
     run: RunArgument,
     *,
     reason: Annotated[str, typer.Option("--reason", help="Why.")],
     key: OperatorKeyOption = None,
-    sigstore: SigstoreOption = False,
-    identity_token: IdentityTokenOption = None,
-    no_browser: NoBrowserOption = False,
+    keyless: "KeylessOptions | None" = None,
     trust: TrustOption = None,
     json: JsonOption = None,
 ) -> None:
@@ -249,21 +243,20 @@ def hold(
         "hold",
         run,
         key,
-        keyless_options(sigstore=sigstore, token_file=identity_token, no_browser=no_browser),
+        keyless,
         reason,
         trust=trust,
         json=json,
     )
 
 
+@signs_keylessly
 def resume(
     run: RunArgument,
     *,
     reason: Annotated[str, typer.Option("--reason", help="Why.")] = "resume",
     key: OperatorKeyOption = None,
-    sigstore: SigstoreOption = False,
-    identity_token: IdentityTokenOption = None,
-    no_browser: NoBrowserOption = False,
+    keyless: "KeylessOptions | None" = None,
     trust: TrustOption = None,
     json: JsonOption = None,
 ) -> None:
@@ -272,13 +265,14 @@ def resume(
         "resume",
         run,
         key,
-        keyless_options(sigstore=sigstore, token_file=identity_token, no_browser=no_browser),
+        keyless,
         reason,
         trust=trust,
         json=json,
     )
 
 
+@signs_keylessly
 def order(
     verb: Annotated[str, typer.Argument(help="abort, hold, resume, retry, rollback, skip or promote.")],
     run: RunArgument,
@@ -287,9 +281,7 @@ def order(
     print_statement: PrintStatementOption = None,
     signature: StatementSignatureOption = None,
     statement: StatementOption = None,
-    sigstore: SigstoreOption = False,
-    identity_token: IdentityTokenOption = None,
-    no_browser: NoBrowserOption = False,
+    keyless: "KeylessOptions | None" = None,
     reason: Annotated[str | None, typer.Option("--reason", help="Why; told to everyone.")] = None,
     trust: TrustOption = None,
     print_only: PrintOption = False,
@@ -307,7 +299,7 @@ def order(
         print_statement,
         signature,
         statement,
-        keyless_options(sigstore=sigstore, token_file=identity_token, no_browser=no_browser),
+        keyless,
     )
     _send(verb, run, signing, reason, trust=trust, print_only=print_only, json=json)
 

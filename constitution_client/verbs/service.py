@@ -9,18 +9,16 @@ import typer
 
 from constitution_client.output import JsonOption, result
 from constitution_client.verbs.signing_options import (
-    IdentityTokenOption,
-    NoBrowserOption,
     OptionalKeyOption,
     PrintStatementOption,
-    SigstoreOption,
     StatementOption,
     StatementSignatureOption,
-    keyless_options,
     signing_options,
+    signs_keylessly,
 )
 
 if TYPE_CHECKING:
+    from constitution_client.keyless import KeylessOptions
     from constitution_client.signing import SigningOptions
 
 DocumentOption = Annotated[Path, typer.Option("--path", "--document", help="The constitution: a JSON file.")]
@@ -97,6 +95,7 @@ async def _validate(checksum: str | None, path: Path | None, signatures: list[Pa
     return answer.valid
 
 
+@signs_keylessly
 def change_request(
     *,
     identifier: Annotated[str, typer.Option("--id", help="A new id, e.g. CR-142.")],
@@ -105,9 +104,7 @@ def change_request(
     print_statement: PrintStatementOption = None,
     signature: StatementSignatureOption = None,
     statement: StatementOption = None,
-    sigstore: SigstoreOption = False,
-    identity_token: IdentityTokenOption = None,
-    no_browser: NoBrowserOption = False,
+    keyless: "KeylessOptions | None" = None,
     checksum: ChecksumOption = None,
     path: Annotated[Path | None, typer.Option("--path", "--document", help="Or the document itself.")] = None,
     author: Annotated[str | None, typer.Option("--author", help="Person id; default: whose key it is.")] = None,
@@ -127,7 +124,7 @@ def change_request(
                 print_statement,
                 signature,
                 statement,
-                keyless_options(sigstore=sigstore, token_file=identity_token, no_browser=no_browser),
+                keyless,
             ),
             checksum=checksum,
             path=path,

@@ -1,7 +1,10 @@
 """Options of the verbs by which a person signs: with a key file, keylessly, or elsewhere, with a token."""
 
+import functools
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -41,6 +44,43 @@ IdentityTokenOption = Annotated[
 NoBrowserOption = Annotated[
     bool, typer.Option("--no-browser", help="With --sigstore: print the address, and type the code that it shows.")
 ]
+
+_KEYLESS: Final = (
+    ("sigstore", SigstoreOption, False),
+    ("identity_token", IdentityTokenOption, None),
+    ("no_browser", NoBrowserOption, False),
+)
+
+
+def signs_keylessly(verb: Callable[..., None]) -> Callable[..., None]:
+    """Give a verb the options of a keyless signature; its parameter ``keyless`` takes them as one.
+
+    Typer reads a verb's options from its signature, and knows no groups of them.
+    """
+
+    @functools.wraps(verb)
+    def given(
+        *arguments: Any,
+        sigstore: bool = False,
+        identity_token: Path | None = None,
+        no_browser: bool = False,
+        **more: Any,
+    ) -> None:
+        keyless = keyless_options(sigstore=sigstore, token_file=identity_token, no_browser=no_browser)
+        verb(*arguments, keyless=keyless, **more)
+
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(verb).parameters.values():
+        if parameter.name != "keyless":
+            parameters.append(parameter)
+            continue
+        parameters += [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=option)
+            for name, option, default in _KEYLESS
+        ]
+    given.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    given.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return given
 
 
 def keyless_options(*, sigstore: bool, token_file: Path | None, no_browser: bool) -> "KeylessOptions | None":

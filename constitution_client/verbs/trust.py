@@ -9,15 +9,13 @@ import typer
 
 from constitution_client.output import JsonOption, result
 from constitution_client.verbs.signing_options import (
-    IdentityTokenOption,
-    NoBrowserOption,
     OptionalKeyOption,
-    SigstoreOption,
-    keyless_options,
     signing_options,
+    signs_keylessly,
 )
 
 if TYPE_CHECKING:
+    from constitution_client.keyless import KeylessOptions
     from constitution_client.signing import SigningOptions
 
 
@@ -127,13 +125,12 @@ def init(  # noqa: PLR0917 - typer reads the options from the signature
     )
 
 
+@signs_keylessly
 def sign(
     document: Annotated[Path, typer.Argument(help="The file to sign, byte for byte.")],
     *,
     key: OptionalKeyOption = None,
-    sigstore: SigstoreOption = False,
-    identity_token: IdentityTokenOption = None,
-    no_browser: NoBrowserOption = False,
+    keyless: "KeylessOptions | None" = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", help="Where to write; default: the document's name + .sig or .sigstore.json."),
@@ -145,7 +142,6 @@ def sign(
     from constitution_client.files import read_bytes, write_new
 
     data = read_bytes(document, what="document")
-    keyless = keyless_options(sigstore=sigstore, token_file=identity_token, no_browser=no_browser)
     target = out or document.with_name(document.name + (".sig" if keyless is None else ".sigstore.json"))
     kind, who, signature = _signature(data, signing_options(key, keyless=keyless))
     write_new(target, signature)

@@ -7,18 +7,16 @@ import typer
 
 from constitution_client.output import JsonOption, result
 from constitution_client.verbs.signing_options import (
-    IdentityTokenOption,
-    NoBrowserOption,
     OptionalKeyOption,
     PrintStatementOption,
-    SigstoreOption,
     StatementOption,
     StatementSignatureOption,
-    keyless_options,
     signing_options,
+    signs_keylessly,
 )
 
 if TYPE_CHECKING:
+    from constitution_client.keyless import KeylessOptions
     from constitution_client.trust_folder import Step
 
 InForceOption = Annotated[
@@ -50,14 +48,13 @@ def new(
     )
 
 
+@signs_keylessly
 def sign(
     directory: Annotated[Path, typer.Argument(help="The folder of the next version.")],
     key: OptionalKeyOption = None,
     reason: Annotated[str | None, typer.Option("--reason", help="Why; it stands in what you sign.")] = None,
     *,
-    sigstore: SigstoreOption = False,
-    identity_token: IdentityTokenOption = None,
-    no_browser: NoBrowserOption = False,
+    keyless: "KeylessOptions | None" = None,
     print_statement: PrintStatementOption = None,
     signature: StatementSignatureOption = None,
     statement: StatementOption = None,
@@ -68,7 +65,6 @@ def sign(
     """Show what the next version changes, and sign it. It takes a quorum of the old board and of the new one."""
     from constitution_client.trust_signing import sign_version
 
-    keyless = keyless_options(sigstore=sigstore, token_file=identity_token, no_browser=no_browser)
     options = signing_options(key, print_statement, signature, statement, keyless)
     sign_version(directory, options, reason, trust=trust, yes=yes, json=json)
 
