@@ -26,7 +26,7 @@ from activities.keys import require_environment
 from activities.past_releases import undoing
 from activities.ports import ActivityConfig, Archive, ConstitutionService, EventLog, Runs
 from activities.receipt import sealed
-from activities.refused_update import require_known
+from activities.refused_update import known_of, require_known
 from activities.runs import RunRef
 from constitution.archived_outcome import ArchivedOutcome, ReleaseOutcome, record_of
 from constitution.checksum import Checksum
@@ -122,9 +122,9 @@ class RefusalInput(Model):
     environment: str
     update_id: UpdateId
     what: str  # update | rollback
-    version: str | None
-    checksum: Checksum | None
-    change_request: str | None
+    version: str | None = None
+    checksum: Checksum | None = None
+    change_request: str | None = None
     reason: str
     at: datetime
     workflow_id: str
@@ -243,6 +243,8 @@ class ArchiveRelease:
             UnavailableError: the repository or the service does not answer.
         """
         require_environment(self._config, x.environment)
+        if x.what == "update" and x.change_request is None:  # of a guard: it knows its run's update and no more
+            x = x.model_copy(update=await known_of(self._service, x.update_id))
         request = await require_known(self._service, x.what, x.update_id, x.change_request, x.checksum)
         folder = denial_folder(x.update_id)
         files = {"outcome-rejected.json": _json(x), "README.md": refusal_readme(folder).encode()}

@@ -1,12 +1,31 @@
 """Is there a refused update, as far as constitution-service can say? Before it comes into the legal archive."""
 
+import asyncio
+
 from activities.ports import ConstitutionService
 from constitution.api import ChangeRequestRecord, UpdateState
 from constitution.errors import ConflictError, ForbiddenError, NotFoundError, NotYetError
+from constitution.policy.document import parse
 
 _WENT_LIVE = frozenset({UpdateState.LOADED, UpdateState.CONFIRMED, UpdateState.UNDONE})
 
 _ENDED = frozenset({UpdateState.DENIED, UpdateState.ABORTED, UpdateState.EXPIRED})
+
+
+async def known_of(service: ConstitutionService, update_id: str) -> dict[str, str]:
+    """Return change request, checksum and version of an update, as the service recorded them; empty of an unknown one.
+
+    Raises:
+        UnavailableError: the service does not answer.
+    """
+    try:
+        record = await service.update(update_id)
+        checksum = (await service.change_request(record.change_request)).request.checksum
+        document = await service.artifact(checksum)
+    except NotFoundError:
+        return {}
+    version = (await asyncio.to_thread(parse, document)).version
+    return {"change_request": record.change_request, "checksum": checksum, "version": version}
 
 
 async def require_known(

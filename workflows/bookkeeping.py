@@ -6,7 +6,7 @@ from temporalio import workflow
 from temporalio.exceptions import ActivityError
 
 from constitution.api import AuditEvent, WorkflowRef
-from constitution.errors import ConflictError
+from constitution.errors import ConflictError, ForbiddenError
 from constitution.release import Envelope
 from workflows import policies
 from workflows.board import Board
@@ -24,6 +24,9 @@ with workflow.unsafe.imports_passed_through():
 
 ARCHIVES_REFUSALS = "archives-refusals"
 """Runs that began without it archived denials alone. To be dropped when the histories are recorded anew."""
+
+NOT_TO_ARCHIVE = frozenset({ForbiddenError.code, ConflictError.code})
+"""Why there is nothing to archive: it named nothing that is known, or went live."""
 
 
 class Bookkeeping:
@@ -256,6 +259,7 @@ class Bookkeeping:
                 summary="the refusal into the legal archive",
                 persistent=True,
                 deadline=policies.AUDIT_DEADLINE,
+                raises=NOT_TO_ARCHIVE,
             )
         except (StepFailedError, StepSkippedError) as error:
             self._journal.refused(f"refusal not archived: {error}")

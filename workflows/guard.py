@@ -15,13 +15,14 @@ from constitution.api import AuditEvent, WorkflowRef
 from constitution.errors import InvalidRequestError, NotFoundError
 from constitution.messages import Outcome, Phase, RollbackRequest, Status
 from workflows import child_runs, policies
+from workflows.bookkeeping import ARCHIVES_REFUSALS, NOT_TO_ARCHIVE
 from workflows.child_runs import GuardRequest
 from workflows.input import NOTHING, read
-from workflows.status import Journal
-from workflows.stepping import StepFailedError, Stepper, explain
+from workflows.status import Journal, clipped
+from workflows.stepping import StepFailedError, Stepper, StepSkippedError, explain
 
 with workflow.unsafe.imports_passed_through():
-    from activities.archive import ArchiveInput, ArchiveRelease, HistoriesInput
+    from activities.archive import ArchiveInput, ArchiveRelease, HistoriesInput, RefusalInput
     from activities.audit import Audit
     from activities.broadcast import Announcement, Broadcast
     from activities.deployment import DeploymentInfo
@@ -156,6 +157,7 @@ class ConstitutionGuard:
         )
         await self._audit(request, f"guard.{outcome.value}", reason)
         if fenced.confirmed is None:
+            await self._archive_refusal(request, reason)
             return "; nothing had been published"
         await self._stepper.run(
             "histories",
@@ -171,6 +173,33 @@ class ConstitutionGuard:
             manages_state=False,
         )
         return f"; generation {fenced.confirmed} is confirmed and live"
+
+    async def _archive_refusal(self, request: GuardRequest, reason: str) -> None:
+        """Put an update whose run is dead, and that was never live, into the legal archive, or give up visibly."""
+        if not workflow.patched(ARCHIVES_REFUSALS):
+            return
+        try:
+            await self._stepper.run(
+                "histories",
+                ArchiveRelease.archive_refusal,
+                RefusalInput(
+                    environment=request.environment,
+                    update_id=request.update_id,
+                    what="update",
+                    reason=clipped(reason, 4000),
+                    at=workflow.now(),
+                    workflow_id=request.parent.workflow_id,
+                    run_id=request.parent.run_id or "",
+                ),
+                policies.GIT,
+                summary="the refusal into the legal archive",
+                persistent=True,
+                manages_state=False,
+                deadline=policies.AUDIT_DEADLINE,
+                raises=NOT_TO_ARCHIVE,
+            )
+        except (StepFailedError, StepSkippedError) as error:
+            self._journal.refused(f"refusal not archived: {error}")
 
     async def _audit(self, request: GuardRequest, activity: str, message: str) -> None:
         me = workflow.info()

@@ -51,6 +51,9 @@ async def test_an_update_that_is_terminated_while_it_waits_for_the_board_is_told
     await outcomes.untouched(env, proposal, live)
     assert len(env.reads.told_about(handle.id, "rejected")) == 1
     assert "guard.rejected" in await eventually(lambda: env.reads.audited(guard.id))
+    rows = await asyncio.to_thread(env.reads.change_log_rows)
+    (row,) = [row for row in rows if proposal.change_request in row]
+    assert row[:6] == [proposal.version, "—", proposal.checksum, "rejected", proposal.change_request, "—"]
     # Its approvals are worth nothing any more: the update id is closed, and a new start begins anew.
     again, _ = await env.approved(proposal)
     await outcomes.completed(env, again, proposal)
