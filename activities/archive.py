@@ -399,8 +399,8 @@ class ArchiveRelease:
         for envelope in await self._service.attestations(generation=release.generation):
             with contextlib.suppress(UntrustedError):
                 said = await asyncio.to_thread(verify_attestation, envelope, self._config.trust)
-                if isinstance(said, SyncPredicate) and said.fleet is not None:
-                    found.append(said.fleet.listing)
+                if isinstance(said, SyncPredicate):
+                    found += [fleet.listing for fleet in said.listings()]
         return found
 
     async def _watched(self, release: Release, watch: Checksum | None) -> Checksum | None:

@@ -181,13 +181,11 @@ class Broadcast:
         if release.checksum is not None:
             document = await self._service.artifact(release.checksum)
             summary = (await asyncio.to_thread(parse, document)).summary
-        known = {target.id for target in self._config.environment.targets}
         return x.model_copy(
             update={
                 "key": _key(release, x.outcome),
                 "answers": release.update_id,
-                "unreachable": tuple(target for target in x.unreachable if target in known),
-                "more_unreachable": min(x.more_unreachable, len(known)),
+                **await self._named(x),
                 **{name: str((undo or release).workflow.get(name, "")) for name in ("workflow_id", "run_id")},
                 "version": release.version,
                 "checksum": release.checksum,
@@ -202,6 +200,16 @@ class Broadcast:
                 "diff": (),
             }
         )
+
+    async def _named(self, x: Announcement) -> dict[str, object]:
+        """Return the targets that may be named; an announcement waits for no list, and counts whom it cannot know."""
+        known = {target.id for target in self._config.environment.targets}
+        others = x.more_unreachable
+        try:
+            known |= {target.id for target in (await self._config.fleet()).all}
+        except UnavailableError:
+            others += sum(target not in known for target in x.unreachable)
+        return {"unreachable": tuple(one for one in x.unreachable if one in known), "more_unreachable": others}
 
     async def _rejected(self, x: Announcement) -> Announcement:
         """Return the announcement of a refusal, the only one without a generation; an update's ends that update."""

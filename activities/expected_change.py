@@ -67,7 +67,7 @@ class ExpectedChange:
         if record.previous is None:
             return PredictResult(evidence=x.evidence, lines=("a first release changes nothing that could be replayed",))
         await self._require_attested(record, x.evidence)
-        engines = [t for t in self._config.environment.targets if t.kind == "policy_engine"]
+        engines = [target for target in (await self._config.fleet()).all if target.kind == "policy_engine"]
         asked = await each(engines, lambda engine: self._ask(engine, record.checksum))
         counts: dict[str, ReplayCounts] = {}
         silent: list[str] = []

@@ -4,7 +4,7 @@ Every method raises errors of ``constitution.errors`` only: permanent and transi
 """
 # ruff: noqa: D102 - what needs no word here is documented where it is implemented
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
@@ -33,6 +33,7 @@ from constitution.checksum import Checksum
 from constitution.environment import Environment, Target
 from constitution.receipt import ReceiptDocuments, ReceiptRequest, SealedReceipt
 from constitution.release import CurrentConstitution, Envelope, Release
+from constitution.target_sources import Fleet
 from constitution.trust.trust_policy import TrustPolicy
 from constitution.watch.prediction import PredictAnswer
 
@@ -89,6 +90,7 @@ class ActivityConfig(Protocol):
     def scratch_directory(self) -> Path: ...
     @property
     def links(self) -> dict[str, str]: ...  # {"Temporal UI": url, …}: for people
+    async def fleet(self, rings: Collection[str] | None = None) -> Fleet: ...  # as it is listed now
 
 
 class SuiteReport(Protocol):

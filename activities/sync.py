@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from temporalio import activity
 
@@ -21,8 +22,9 @@ from constitution.policy import document as documents
 from constitution.policy.evaluation import EvaluationRequest, PolicyDecision
 from constitution.policy.rules import Policy
 from constitution.release import Release
+from constitution.target_sources import Fleet
 from constitution.trust.attestation import GoldenReport, SyncPredicate
-from constitution.trust.fleet import LISTED, FleetReport, exceptions, listing
+from constitution.trust.fleet import LISTED, Discovered, FleetReport, TargetReport, exceptions, listing
 
 
 class SyncInput(Model):
@@ -87,6 +89,15 @@ class SyncReport(Model):
         )
 
 
+class Converged(NamedTuple):
+    """What a sync came to, the list that it asked, and what each target said."""
+
+    report: SyncReport
+    tally: Tally
+    fleet: Fleet
+    golden: GoldenReport | None
+
+
 class Sync:
     """Asks targets; changes nothing but what a target itself refreshes."""
 
@@ -127,24 +138,24 @@ class Sync:
             require_all=not undoes,
             golden=first and not undoes,
         )
-        report, tally, golden = await self.converge(task)
-        await self.attest(release, tally, golden)
-        return report
+        found = await self.converge(task)
+        await self.attest(release, found)
+        return found.report
 
-    async def converge(self, x: SyncTask) -> tuple[SyncReport, Tally, GoldenReport | None]:
+    async def converge(self, x: SyncTask) -> Converged:
         """Ask until all converged; return who did, what each said last, and what the golden requests came to.
 
         Raises:
             NotConvergedError, NotYetError, UnavailableError: as ``sync_targets``.
         """
-        targets = self._in_rings(x.rings)
-        tally = Tally.of(targets)
+        fleet = await self._config.fleet(x.rings)
+        tally = Tally.of(fleet.all)
 
         async def ask(target: Target, state: TargetState) -> None:
             await self._ask(target, state, x)
 
         await ask_until_settled(
-            targets,
+            fleet.all,
             tally,
             ask,
             deadline_s=x.deadline_seconds,
@@ -152,15 +163,20 @@ class Sync:
         )
         report = SyncReport.of(tally)
         _judge(report, tally, x)
-        return report, tally, await self._golden(x)
+        return Converged(report, tally, fleet, await self._golden(x, fleet))
 
-    async def attest(self, release: Release, tally: Tally, golden: GoldenReport | None) -> None:
-        """Sign what each target obeys; of a large fleet its digest and counts, and store the list that they are of."""
-        targets, fleet = tally.reports(), None
-        if len(targets) > LISTED:
-            data = await asyncio.to_thread(listing, targets)
-            await self._service.put_blob(data)
-            fleet = FleetReport.of_listing(data)
+    async def attest(self, release: Release, found: Converged) -> None:
+        """Sign what each target obeys; of many its digest and counts, and store the list that they are of."""
+        reports = found.tally.reports()
+        own = reports
+        if found.fleet.discovered:
+            static = {target.id for target in found.fleet.static}
+            own = tuple(report for report in reports if report.id in static)
+        discovered = [
+            await self._discovered(name, reports, targets, golden=found.golden is not None)
+            for name, targets in found.fleet.discovered.items()
+        ]
+        fleet = await self._stored(own) if len(own) > LISTED else None
         await self._assessor.attest(
             SyncPredicate(
                 environment=release.environment,
@@ -168,13 +184,27 @@ class Sync:
                 update_id=release.update_id,
                 checksum=release.checksum,
                 rings=release.rings,
-                targets=targets if fleet is None else exceptions(targets),
-                golden=golden,
+                targets=own if fleet is None else exceptions(own),
+                golden=found.golden,
                 fleet=fleet,
+                discovered=tuple(discovered),
             )
         )
 
-    async def _golden(self, x: SyncTask) -> GoldenReport | None:
+    async def _discovered(
+        self, source: str, reports: Sequence[TargetReport], targets: Sequence[Target], *, golden: bool
+    ) -> Discovered:
+        listed = {target.id for target in targets}
+        engines = sum(target.kind == "policy_engine" for target in targets)
+        fleet = await self._stored([report for report in reports if report.id in listed])
+        return Discovered(source=source, fleet=fleet, golden=engines if golden else 0)
+
+    async def _stored(self, reports: Sequence[TargetReport]) -> FleetReport:
+        data = await asyncio.to_thread(listing, reports)
+        await self._service.put_blob(data)
+        return await asyncio.to_thread(FleetReport.of_listing, data)
+
+    async def _golden(self, x: SyncTask, fleet: Fleet) -> GoldenReport | None:
         """Compare, as the probe tenant, which the watch leaves out; targets have converged.
 
         Raises:
@@ -186,7 +216,7 @@ class Sync:
         policy = Policy.compile(documents.parse(await self._service.artifact(x.checksum)))
         requests = await asyncio.to_thread(golden_requests, self._config.gate_directory)
         wanted = [(request, policy.evaluate(request)) for request in requests]
-        engines = [t for t in self._in_rings(x.rings) if t.kind == "policy_engine"]
+        engines = [target for target in fleet.all if target.kind == "policy_engine"]
         checksum = x.checksum
 
         async def compare(engine: Target) -> list[str]:
@@ -199,10 +229,8 @@ class Sync:
                 f"{len(mismatches)} decisions differ from what generation {x.generation} says",
                 issues=tuple(Issue(code="golden-mismatch", message=line) for line in mismatches[:50]),
             )
-        return GoldenReport.of([engine.id for engine in engines], len(requests))
-
-    def _in_rings(self, rings: tuple[str, ...]) -> tuple[Target, ...]:
-        return tuple(target for target in self._config.environment.targets if target.ring in rings)
+        own = [target.id for target in fleet.static if target.kind == "policy_engine"]
+        return GoldenReport.of(own, len(requests))
 
     async def _ask(self, target: Target, state: TargetState, x: SyncTask) -> None:
         try:

@@ -1,12 +1,14 @@
 """The environment as the worker needs it: with the regression gate, the inbox, a scratch folder, and links."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from adapters.environment_config import EnvironmentConfig, load_environment_config
+from adapters.target_sources import fleet_of
 from constitution.environment import Environment
 from constitution.errors import Issue
+from constitution.target_sources import Fleet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +27,14 @@ class WorkerConfig(EnvironmentConfig):
     def gate_directory(self) -> Path:
         """Holds ``policy/`` and ``chaos/``."""
         return self.directory / self.environment.gate
+
+    async def fleet(self, rings: Collection[str] | None = None) -> Fleet:
+        """Return every target of these rings, or of all, as it is listed now.
+
+        Raises:
+            UnavailableError: a source gives no list, or fewer than it must.
+        """
+        return await fleet_of(self.environment, self.directory, rings)
 
     @property
     def inbox_directory(self) -> Path:

@@ -20,8 +20,8 @@ import psutil
 from temporalio.testing import ActivityEnvironment
 
 from activities.attesting import Attester
-from activities.fan_out import AT_ONCE, Tally, each
-from activities.sync import Sync, SyncTask
+from activities.fan_out import AT_ONCE, each
+from activities.sync import Converged, Sync, SyncTask
 from adapters.targets import LIMITS, TIMEOUT, HttpTargets
 from bench.replicas import address, name
 from constitution.environment import Target
@@ -63,10 +63,10 @@ async def measure(count: int, port: int, files: EnvironmentFiles, service: str, 
         )
         before, cpu = psutil.Process().memory_info().rss, time.process_time()
         began = time.perf_counter()
-        report, tally, _ = await activity.run(sync.converge, task)
+        found = await activity.run(sync.converge, task)
         asked_s, cpu_s = time.perf_counter() - began, time.process_time() - cpu
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        proved = await _proved(sync, author, release, tally)
+        proved = await _proved(sync, author, release, found)
     bare_s = await _barely(targets, files)
     await client.aclose()
     await author.aclose()
@@ -76,13 +76,13 @@ async def measure(count: int, port: int, files: EnvironmentFiles, service: str, 
         "cpu_seconds": cpu_s,
         "bare_seconds": bare_s,
         "ratio": asked_s / bare_s,
-        "questions": sum(state.asked for state in tally.states.values()),
+        "questions": sum(state.asked for state in found.tally.states.values()),
         "peak_rss": peak,
         "grown_by": peak - before,
         "largest_heartbeat": max(beats),
         "heartbeats": len(beats),
-        "result_bytes": len(report.model_dump_json()),
-        "converged": len(report.converged) + report.more_converged,
+        "result_bytes": len(found.report.model_dump_json()),
+        "converged": len(found.report.converged) + found.report.more_converged,
         **proved,
     }
 
@@ -102,15 +102,15 @@ async def _barely(targets: tuple[Target, ...], files: EnvironmentFiles) -> float
         return time.perf_counter() - began
 
 
-async def _proved(sync: Sync, author: Author, release: Release, tally: Tally) -> dict[str, Any]:
+async def _proved(sync: Sync, author: Author, release: Release, found: Converged) -> dict[str, Any]:
     """Sign and store; then verify what constitution-service stored, and compare it with the targets."""
     began = time.perf_counter()
-    await sync.attest(release, tally, None)
+    await sync.attest(release, found)
     signed_s = time.perf_counter() - began
     envelope = (await author.worker.attestations(generation=release.generation))[-1]
     began = time.perf_counter()
     said = verify_attestation(envelope, author.files.trust)
-    problems = said.problems(release, tally.states) if isinstance(said, SyncPredicate) else ("it is no sync",)
+    problems = said.problems(release, found.tally.states) if isinstance(said, SyncPredicate) else ("it is no sync",)
     return {
         "attestation_bytes": len(envelope.model_dump_json()),
         "sign_and_store_seconds": signed_s,

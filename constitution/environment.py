@@ -2,9 +2,10 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints, ValidationError, field_validator
+from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from constitution import toml
+from constitution.addresses import split_host
 from constitution.errors import MAX_ISSUES, InvalidRequestError, Issue, listed
 from constitution.model import Model
 from constitution.names import DEFAULT_RING
@@ -14,6 +15,9 @@ from constitution.watch.quantities import QUANTITIES, QuantityName, quantity_of
 
 Identifier = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 """A name that is safe in paths, labels, topics and workflow ids."""
+
+MAX_TARGETS = 100_000
+"""Of one source: twice what was ever asked at once (docs/scale.md)."""
 
 Action = Literal["continue", "hold", "rollback", "extend_once"]
 """The action of a strategy on a verdict."""
@@ -26,6 +30,35 @@ class Target(Model):
     kind: Literal["orchestrator", "policy_engine"]
     ring: Identifier = DEFAULT_RING
     url: str
+
+
+class TargetSource(Model):
+    """Where more targets are listed, all of one kind and ring (constitution/target_sources.py).
+
+    Args:
+        id: its name in attestations; unique.
+        source: ``file``: Prometheus' file_sd as JSON; ``http_sd``: the same over HTTP; ``dns``: every IPv4 address of
+            a name.
+        at: the path, relative to environment.toml's folder; the URL; or ``host:port``.
+        scheme: of the targets' addresses.
+        min_targets: fewer than these are an error, never "all converged".
+    """
+
+    id: Identifier
+    source: Literal["file", "http_sd", "dns"]
+    at: Annotated[str, StringConstraints(min_length=1, max_length=2048)]
+    kind: Literal["orchestrator", "policy_engine"]
+    ring: Identifier = DEFAULT_RING
+    scheme: Literal["http", "https"] = "http"
+    min_targets: Annotated[int, Field(ge=1, le=MAX_TARGETS)]
+
+    @model_validator(mode="after")
+    def _has_an_address(self) -> "TargetSource":
+        if self.source == "dns":
+            split_host(self.at)
+        elif self.source == "http_sd" and not self.at.startswith(("http://", "https://")):
+            raise ValueError("the address of an http_sd is an http or https URL")
+        return self
 
 
 class WatchedQuantity(Model):
@@ -143,6 +176,7 @@ class Environment(Model):
     channel: str = "#release"
     unsigned_steering: Literal["refuse", "allow"] = "refuse"
     targets: tuple[Target, ...] = ()
+    target_sources: tuple[TargetSource, ...] = ()
     strategies: dict[Identifier, Strategy] = Field(
         default_factory=lambda: {"default": Strategy(quantities=RATE_AND_SHARE)}
     )
@@ -163,11 +197,15 @@ class Environment(Model):
         ids = [target.id for target in environment.targets]
         if len(ids) != len(set(ids)):
             raise InvalidRequestError("environment.toml names a target twice: " + ", ".join(sorted(ids)))
+        sources = [source.id for source in environment.target_sources]
+        if len(sources) != len(set(sources)):
+            raise InvalidRequestError("environment.toml names a target source twice: " + ", ".join(sorted(sources)))
         return environment
 
     def rings(self) -> tuple[str, ...]:
         """Return the rings that have targets, ``default`` at least."""
-        return tuple(sorted({target.ring for target in self.targets} | {DEFAULT_RING}))
+        listed = {target.ring for target in self.targets} | {source.ring for source in self.target_sources}
+        return tuple(sorted(listed | {DEFAULT_RING}))
 
 
 def issues_of(error: ValidationError) -> tuple[Issue, ...]:

@@ -59,10 +59,10 @@ class Model(BaseModel):
         return schema
 
 
-def is_none(value: object) -> bool:
-    """Leave out a field that says nothing (``Field(exclude_if=is_none)``).
+def is_unsaid(value: object) -> bool:
+    """Leave out a field that says nothing: null, or an empty list (``Field(exclude_if=is_unsaid)``).
 
     A field that is added to a signed statement then changes no statement that has no use for it: what was signed
     before it existed is read, and written again, byte for byte.
     """
-    return value is None
+    return value is None or value == ()

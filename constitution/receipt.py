@@ -12,9 +12,9 @@ from pydantic import AwareDatetime, Field, StringConstraints
 
 from constitution.checksum import Checksum
 from constitution.environment import Identifier
-from constitution.model import Model, is_none
+from constitution.model import Model, is_unsaid
 from constitution.release import DeliveredEvent, Envelope, Kind, StandingRecord, UpdateId, Verdict
-from constitution.trust.fleet import FleetReport, TargetReport
+from constitution.trust.fleet import Discovered, FleetReport, TargetReport
 
 RECEIPT_PREDICATE = "urn:somaagenthub:constitution:receipt:v1"
 """``predicateType`` of a receipt."""
@@ -122,13 +122,15 @@ class AttestationFact(Model):
 class TargetsFact(Model):
     """What every target obeyed, by the newest attestation of a sync; ``at`` is when the service took it.
 
-    ``fleet`` says it of more targets than are listed; ``targets`` are then the first of those that did not obey.
+    ``discovered`` says it of each target source;
+    ``fleet`` of more targets than are listed; ``targets`` are then the first of those that did not obey.
     """
 
     attestation: Checksum
     at: AwareDatetime
     targets: tuple[TargetReport, ...]
-    fleet: FleetReport | None = Field(default=None, exclude_if=is_none)
+    fleet: FleetReport | None = Field(default=None, exclude_if=is_unsaid)
+    discovered: tuple[Discovered, ...] = Field(default=(), exclude_if=is_unsaid)
 
 
 class WatchFact(Model):

@@ -67,12 +67,18 @@ def _seen(receipt: ReceiptPredicate) -> list[str]:
 
 
 def _obeyed(found: TargetsFact) -> str:
+    sources = [
+        f"{one.fleet.converged:,} of the {one.fleet.asked.count:,} targets of {one.source} ({one.fleet.asked.ids})"
+        for one in found.discovered
+    ]
     missing = [f"{t.id} was {t.state}" for t in found.targets if t.state != "converged"]
     others = 0
     if found.fleet is None:
-        obeyed = _names([target.id for target in found.targets if target.state == "converged"])
+        own = [target.id for target in found.targets if target.state == "converged"]
+        obeyed = _names([*own, *sources])
     else:
-        obeyed = f"{found.fleet.converged:,} of {found.fleet.asked.count:,} targets ({found.fleet.asked.ids})"
+        own_fleet = f"{found.fleet.converged:,} of {found.fleet.asked.count:,} targets ({found.fleet.asked.ids})"
+        obeyed = _names([own_fleet, *sources])
         others = found.fleet.asked.count - found.fleet.converged - len(missing)
     end = f"; {named(missing, others)}" if missing or others else ""
     return f"{obeyed} obeyed it by {_when(found.at)}{end}."

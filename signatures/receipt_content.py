@@ -177,13 +177,13 @@ class _Content:
             found = verify_attestation(envelope, self._trust)
             text = f"{fact.assessor} saw the {fact.what}"
             if isinstance(found, SyncPredicate) and said.targets and said.targets.attestation == fact.sha256:
-                _same(
-                    "what each target obeyed", (found.targets, found.fleet), (said.targets.targets, said.targets.fleet)
-                )
+                _same("what each target obeyed", found.targets, said.targets.targets)
+                _same("what the targets came to", found.fleet, said.targets.fleet)
+                _same("what the target sources came to", found.discovered, said.targets.discovered)
                 obeyed, asked = found.counts()
                 text += f": {obeyed:,} of {asked:,} targets obeyed"
-                if found.fleet is not None:
-                    text += self._listed(found.fleet)
+                for fleet in found.listings():
+                    text += self._listed(fleet)
             if isinstance(found, WatchPredicate) and said.watch and said.watch.attestation == fact.sha256:
                 _same("its verdict", (found.verdict, found.evidence), (said.watch.verdict, said.watch.evidence))
                 text += f": {found.verdict.value}"
@@ -193,9 +193,9 @@ class _Content:
         """Compare the list of every target, which is named by its digest alone, with what was signed about it."""
         data = next((data for _, data in self._below("evidence/targets-") if checksum_of(data) == fleet.listing), None)
         if data is None:
-            return f"; the list of them, {fleet.listing}, is not archived"
+            return f"; the list of {fleet.asked.count:,} of them, {fleet.listing}, is not archived"
         _same("what the list of targets comes to", FleetReport.of_listing(data), fleet)
-        return ", each of them listed"
+        return f"; {fleet.asked.count:,} of them are listed in evidence/"
 
     def orders(self) -> Iterator[tuple[str, str]]:
         named = self._envelopes("orders/")

@@ -86,10 +86,14 @@ class TargetChecks:
 
         One whose ring has no release to compare with yet is asked all the same: a dead target is dead at any moment.
         Twice, killed half-way, or late: it only asks, and a refresh is safe at any moment.
+
+        Raises:
+            UnavailableError: a target source gives no list, or fewer targets than it must.
         """
         require_environment(self._config, x.environment)
         wanted = {ring: live for live in x.live for ring in live.rings if live.settled}
-        asked = [(target, wanted.get(target.ring)) for target in self._config.environment.targets]
+        fleet = await self._config.fleet()
+        asked = [(target, wanted.get(target.ring)) for target in fleet.all]
 
         async def look(one: tuple[Target, Live | None]) -> Finding | None:
             return await self._target(*one, refresh=x.refresh)

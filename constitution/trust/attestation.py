@@ -12,11 +12,11 @@ from pydantic import AwareDatetime, Field
 
 from constitution.api import EvidenceRecord
 from constitution.checksum import Checksum
-from constitution.environment import Identifier, Strategy
+from constitution.environment import Identifier, Strategy, TargetSource
 from constitution.listing import named
-from constitution.model import Model, is_none
+from constitution.model import Model, is_unsaid
 from constitution.release import Release, UpdateId, Verdict
-from constitution.trust.fleet import LISTED, FleetReport, TargetReport, TargetSet
+from constitution.trust.fleet import LISTED, Discovered, FleetReport, TargetReport, TargetSet
 from constitution.trust.plan import Plan
 
 GATE_PREDICATE = "https://in-toto.io/attestation/test-result/v0.1"
@@ -89,7 +89,7 @@ class GoldenReport(Model):
 
     engines: tuple[Identifier, ...]
     vectors: int
-    fleet: TargetSet | None = Field(default=None, exclude_if=is_none)
+    fleet: TargetSet | None = Field(default=None, exclude_if=is_unsaid)
 
     @classmethod
     def of(cls, engines: Collection[str], vectors: int) -> "GoldenReport":
@@ -136,21 +136,42 @@ class SyncPredicate(_OfRelease):
     rings: tuple[Identifier, ...]
     targets: tuple[TargetReport, ...]
     golden: GoldenReport | None
-    fleet: FleetReport | None = Field(default=None, exclude_if=is_none)
+    fleet: FleetReport | None = Field(default=None, exclude_if=is_unsaid)
+    discovered: tuple[Discovered, ...] = Field(default=(), exclude_if=is_unsaid)
 
     def counts(self) -> tuple[int, int]:
         """Return how many targets obeyed, and how many were asked."""
+        fleets = [found.fleet for found in self.discovered]
         if self.fleet is not None:
-            return self.fleet.converged, self.fleet.asked.count
-        return sum(target.state == "converged" for target in self.targets), len(self.targets)
+            fleets.append(self.fleet)
+        obeyed, asked = sum(fleet.converged for fleet in fleets), sum(fleet.asked.count for fleet in fleets)
+        if self.fleet is None:
+            obeyed += sum(target.state == "converged" for target in self.targets)
+            asked += len(self.targets)
+        return obeyed, asked
 
-    def problems(self, release: Release, targets: Collection[str], engines: Collection[str] = ()) -> tuple[str, ...]:
+    def listings(self) -> tuple[FleetReport, ...]:
+        """Return the reports whose targets are listed in the artifact store alone."""
+        own = () if self.fleet is None else (self.fleet,)
+        return (*own, *(found.fleet for found in self.discovered))
+
+    def problems(
+        self,
+        release: Release,
+        targets: Collection[str],
+        engines: Collection[str] = (),
+        *,
+        sources: Collection[TargetSource] = (),
+        decides: bool = False,
+    ) -> tuple[str, ...]:
         """Return every reason why this does not show that a release is obeyed.
 
         Args:
             release: which.
-            targets: ids of all targets in its rings.
+            targets: ids of all targets in its rings that environment.toml itself lists.
             engines: ids of those that must have been asked the golden requests.
+            sources: of more targets in its rings.
+            decides: whether the sources' engines must have been asked the golden requests, too.
         """
         found = list(self.differences(release))
         if (self.checksum, sorted(self.rings)) != (release.checksum, sorted(release.rings)):
@@ -168,6 +189,12 @@ class SyncPredicate(_OfRelease):
                 found.append(f"{target.id} is {target.state}")
         if unasked := (self.golden or _NO_GOLDEN).unasked(engines):
             found.append(f"{unasked} was not asked the golden requests")
+        reports = {report.source: report for report in self.discovered}
+        for source in sources:
+            if (report := reports.get(source.id)) is None:
+                found.append(f"nobody of target source {source.id} was asked")
+            else:
+                found += report.problems(source, undoes=release.kind.undoes, decides=decides)
         return tuple(found)
 
 

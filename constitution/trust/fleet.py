@@ -12,7 +12,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field
 
 from constitution.checksum import Checksum, checksum_of
-from constitution.environment import Identifier
+from constitution.environment import Identifier, TargetSource
 from constitution.model import Model
 
 LISTED = 100
@@ -94,6 +94,30 @@ class FleetReport(Model):
             yield f"{self.lagging:,} of its targets are lagging"
         if self.unreachable and not undoes:
             yield f"{self.unreachable:,} of its targets are unreachable"
+
+
+class Discovered(Model):
+    """What became of the targets that one source listed (constitution/target_sources.py).
+
+    Args:
+        source: its id in environment.toml.
+        fleet: of all that it listed when the assessor asked.
+        golden: how many of them decided the golden requests as the domain does.
+    """
+
+    source: Identifier
+    fleet: FleetReport
+    golden: Count = 0
+
+    def problems(self, source: TargetSource, *, undoes: bool, decides: bool) -> Iterator[str]:
+        """Say why it does not show that the targets of a source obey, as ``FleetReport.problems``."""
+        asked = self.fleet.asked.count
+        for problem in self.fleet.problems(self.fleet.asked, undoes=undoes):
+            yield f"target source {source.id}: {problem}"
+        if asked < source.min_targets:
+            yield f"target source {source.id} named {asked:,} targets, fewer than {source.min_targets:,}"
+        if decides and source.kind == "policy_engine" and self.golden != asked:
+            yield f"{asked - self.golden:,} engines of target source {source.id} were not asked the golden requests"
 
 
 def listing(targets: Iterable[TargetReport]) -> bytes:

@@ -130,7 +130,8 @@ async def test_all_targets_obey_a_release_and_decide_as_the_domain_does(targets:
     await run(targets.sync.sync_targets, SyncInput(environment=ENVIRONMENT, generation=second.generation))
     assert (await attested(author, 2)).golden is None, "a later release is watched"
     failure = await refused(
-        functools.partial(classified(Sync._golden), targets.sync), ask(first, require_all=True, golden=True)
+        functools.partial(classified(Sync._golden), targets.sync, fleet=await targets.sync._config.fleet()),
+        ask(first, require_all=True, golden=True),
     )
     assert (failure.type, failure.non_retryable) == ("not-converged", True)
     failure = await refusal(targets.sync, ask(first, require_all=True, seconds=1))
@@ -145,7 +146,7 @@ async def test_a_dead_target_fails_an_update_and_is_named_by_a_rollback(targets:
     assert (failure.type, failure.non_retryable) == ("not-converged", True)
     issues = failure.details[0]["issues"]
     assert [(issue["code"], issue["path"]) for issue in issues] == [("unreachable", "engine-2")]
-    report, tally, _ = await run(targets.sync.converge, ask(first, require_all=False, seconds=60))
+    report, tally, _, _ = await run(targets.sync.converge, ask(first, require_all=False, seconds=60))
     assert tally.states["engine-2"].checksum is None
     assert report.unreachable == ("engine-2",)
     assert report.converged == ("engine-1", "orchestrator-1")
@@ -248,7 +249,7 @@ async def test_a_target_that_obeys_the_bad_release_is_not_excused_by_one_lost_an
         assert (issue["code"], issue["path"]) == ("lagging", "engine-1")
         assert issue["message"].startswith("obeys generation 1, sha256:")
         assert "503" in issue["message"]
-        report, _, _ = await run(sync.converge, x)
+        report = (await run(sync.converge, x)).report
         assert report.unreachable == ("engine-1",), (
             "it has not answered since: a rollback does not wait for it for ever"
         )

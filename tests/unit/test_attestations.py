@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from constitution.api import EvidenceRecord
 from constitution.checksum import checksum_of
-from constitution.environment import Strategy
+from constitution.environment import Strategy, TargetSource
 from constitution.errors import InvalidRequestError, UntrustedError
 from constitution.release import Envelope, Kind, Release, Verdict
 from constitution.trust.attestation import (
@@ -21,7 +21,7 @@ from constitution.trust.attestation import (
     SyncPredicate,
     WatchPredicate,
 )
-from constitution.trust.fleet import LISTED, FleetReport, TargetReport, exceptions, listing
+from constitution.trust.fleet import LISTED, Discovered, FleetReport, TargetReport, exceptions, listing
 from constitution.trust.plan import Plan
 from constitution.trust.trust_policy import TrustPolicy
 from signatures import dsse, statements
@@ -242,6 +242,37 @@ def test_a_large_fleet_with_a_target_more_or_less_or_another_is_refused() -> Non
     assert "do not add up" in "; ".join(fleet(*OBEY, fleet=short).problems(live(), NAMES))
     assert "another document" in "; ".join(fleet(*OBEY, checksum=OTHER).problems(live(), NAMES))
     assert "was not asked the golden requests" in "; ".join(said.problems(live(), NAMES, NAMES))
+
+
+SOURCE = TargetSource(id="pods", source="file", at="pods.json", kind="policy_engine", min_targets=2)
+PODS = (target("pod-1"), target("pod-2"))
+
+
+def found(*targets: TargetReport, **changes: Any) -> Discovered:
+    said = {"source": "pods", "fleet": FleetReport.of_listing(listing(targets)), **changes}
+    return Discovered.model_validate(said)
+
+
+def test_each_target_source_is_proved_by_as_many_as_it_must_name() -> None:
+    targets = {"engine", "orchestrator"}
+
+    def problems(*discovered: Discovered, kind: Kind = Kind.UPDATE, decides: bool = False) -> str:
+        said = sync(discovered=discovered)
+        assert verify_attestation(signed(said), keyring().trust) == said
+        return "; ".join(said.problems(live(kind), targets, sources=(SOURCE,), decides=decides))
+
+    assert problems(found(*PODS)) == ""
+    assert problems(found(*PODS, golden=2), decides=True) == ""
+    assert "nobody of target source pods was asked" in problems()
+    assert "nobody of target source pods was asked" in problems(found(*PODS, source="others"))
+    assert "named 1 targets, fewer than 2" in problems(found(PODS[0]))
+    assert "named 0 targets, fewer than 2" in problems(found())
+    assert "1 of its targets are lagging" in problems(found(PODS[0], target("pod-2", "lagging", 6, OTHER)))
+    silent = found(PODS[0], target("pod-2", "unreachable", None, None))
+    assert "1 of its targets are unreachable" in problems(silent)
+    assert problems(silent, kind=Kind.ROLLBACK) == ""
+    assert "1 engines of target source pods were not asked" in problems(found(*PODS, golden=1), decides=True)
+    assert sync(discovered=(found(*PODS),)).counts() == (4, 4)
 
 
 def test_the_golden_requests_of_a_large_fleet_name_its_engines_by_digest() -> None:

@@ -154,7 +154,11 @@ def targets(found: list[Attested], release: Release) -> TargetsFact | None:
     for one in reversed(found):
         if isinstance(one.said, SyncPredicate) and not one.said.differences(release):
             return TargetsFact(
-                attestation=envelope_digest(one.envelope), at=one.at, targets=one.said.targets, fleet=one.said.fleet
+                attestation=envelope_digest(one.envelope),
+                at=one.at,
+                targets=one.said.targets,
+                fleet=one.said.fleet,
+                discovered=one.said.discovered,
             )
     return None
 

@@ -154,9 +154,13 @@ async def require_undone(
 
 
 def _require_synced(context: Context, found: Release, seen: Seen, *, decides: bool) -> None:
-    targets = [t for t in context.config.environment.targets if t.ring in found.rings]
+    environment = context.config.environment
+    targets = [t for t in environment.targets if t.ring in found.rings]
     engines = [t.id for t in targets if t.kind == "policy_engine"] if decides else []
-    problems = [said.problems(found, [t.id for t in targets], engines) for said in seen.syncs]
+    sources = [source for source in environment.target_sources if source.ring in found.rings]
+    problems = [
+        said.problems(found, [t.id for t in targets], engines, sources=sources, decides=decides) for said in seen.syncs
+    ]
     if all(problems):  # also of none
         raise EvidenceError(
             f"no assessor has signed that every target obeys generation {found.generation}",
