@@ -395,7 +395,8 @@ async def test_a_receipt_of_a_large_fleet_names_it_by_digest_and_the_archive_lis
     assert files[path] == data
     report = verify_folder(files, trust)
     assert report.valid, report.text()
-    assert f"{LISTED} of {LISTED + 1} targets obeyed; {LISTED + 1} of them are listed in evidence/" in "\n".join(report.text())
+    said = "\n".join(report.text())
+    assert f"{LISTED} of {LISTED + 1} targets obeyed; {LISTED + 1} of them are listed in evidence/" in said
     told = "\n".join(story(open_receipt(files[RECEIPT], trust)))
     assert f"{LISTED} of {LISTED + 1} targets (sha256:" in told
     assert "engine-silent was unreachable" in told
