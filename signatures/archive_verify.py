@@ -7,16 +7,16 @@ the client that archived it: a release whose receipt is not sealed yet, or a ref
 import html
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from constitution import strict_json
 from constitution.checksum import checksum_of
 from constitution.errors import UntrustedError
 from constitution.receipt import RECEIPT, ReceiptManifest, ReceiptPredicate
 from constitution.release import Envelope
-from constitution.trust.approval import BoardDecision
+from constitution.trust.approval import ApprovalPredicate, BoardDecision
 from constitution.trust.trust_policy import TrustPolicy
 from constitution.untrusted import read_message
 from signatures.receipt_report import ReceiptLines, ReceiptReport
@@ -32,6 +32,7 @@ from signatures.receipt_verify import (
 )
 from signatures.statements import verify_approval, verify_release
 
+_Found = TypeVar("_Found")
 _RELEASE = re.compile(r"(?:[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}|withdrawn)-([0-9]{1,16})")
 _REFUSED = re.compile(r"rejected-([0-9a-f-]{36})")
 _OUTCOME = re.compile(r"outcome-([a-z_]{1,20})\.json")
@@ -45,16 +46,25 @@ class ArchiveCheck:
         trust: whose keys count.
         receipts: receipt and manifest of every folder that has them.
         head: the newest receipt, from the artifact store; None: the archive's own newest is taken for it.
+        earlier: policies that were in force before: what their keys signed counts, too.
     """
 
-    def __init__(self, trust: TrustPolicy, receipts: Iterable[Neighbour], head: bytes | None = None) -> None:
+    def __init__(
+        self,
+        trust: TrustPolicy,
+        receipts: Iterable[Neighbour],
+        head: bytes | None = None,
+        earlier: Sequence[TrustPolicy] = (),
+    ) -> None:
         self._trust = trust
+        self._earlier = tuple(earlier)
+        self._policies = (trust, *earlier)
         self._head = head
         self._beside = {item.folder: item for item in receipts}
         self._sealed: dict[str, ReceiptPredicate] = {}
         for name, item in self._beside.items():
             try:
-                self._sealed[name] = open_receipt(item.receipt, trust)
+                self._sealed[name] = open_receipt(item.receipt, self._policies)
             except BrokenFileError:
                 continue  # the report of that folder says so
         self._rows: dict[str, str] = {}
@@ -98,7 +108,7 @@ class ArchiveCheck:
                 lines.right("chain", f"{what}s 1 to {max(numbers)} are here, each once")
         if self._head is not None:
             held = {said.sequence: checksum_of(self._beside[name].receipt) for name, said in self._sealed.items()}
-            check_head(held, self._head, self._trust, lines)
+            check_head(held, self._head, self._policies, lines)
         self._change_log(change_log, lines)
         return lines.report("archive", None, None)
 
@@ -111,21 +121,22 @@ class ArchiveCheck:
             if other != name and (found is None or abs(said.sequence - found.sequence) == 1)
         ]
         near += [other for other in self._lists.get(name, []) if other not in near and other != name]
-        report = verify_folder(files, self._trust, neighbours=tuple(self._beside[n] for n in near), name=name)
+        beside = tuple(self._beside[other] for other in near)
+        report = verify_folder(files, self._trust, neighbours=beside, name=name, earlier=self._earlier)
         lines = ReceiptLines()
         lines.found += report.lines
         if found is not None and folder_name(found) != name:
             lines.wrong(RECEIPT, f"is that of the folder {folder_name(found)}")
         if all(line.what != "manifest.dsse.json" for line in report.lines):
-            check_writer(files, name, self._trust, lines)
+            check_writer(files, name, self._policies, lines)
         return lines.report(name, report.sequence, report.generation)
 
     def _unsealed(self, name: str, generation: int, files: Mapping[str, bytes], lines: ReceiptLines) -> None:
-        check_writer(files, name, self._trust, lines)
+        check_writer(files, name, self._policies, lines)
         check_listing(files, lines)
         try:
             envelope = read_message(Envelope, files.get("release-statement.json", b""))
-            found = verify_release(envelope, self._trust)
+            found = first_accepted(self._policies, lambda policy: verify_release(envelope, policy))
         except (UntrustedError, ValueError) as error:
             lines.wrong("release-statement.json", str(error) or "cannot be read")
             return
@@ -135,7 +146,7 @@ class ArchiveCheck:
             lines.right(RECEIPT, "there is none yet: outcome and histories are on the word of the archive's writer")
 
     def _refused(self, name: str, update_id: str, files: Mapping[str, bytes], lines: ReceiptLines) -> None:
-        check_writer(files, name, self._trust, lines)
+        check_writer(files, name, self._policies, lines)
         check_listing(files, lines)
         what = "outcome-rejected.json"
         said = _object(files.get(what))
@@ -155,12 +166,16 @@ class ArchiveCheck:
                 continue
             try:
                 at = datetime.fromisoformat(str(said.get("at")))
-                person, decision = verify_approval(read_message(Envelope, data), self._trust, at)
+                envelope = read_message(Envelope, data)
+                person, decision = self._decided(envelope, at)
             except (UntrustedError, ValueError):
                 continue
             if decision.decision is BoardDecision.DENY:
                 found.add(person)
         return found
+
+    def _decided(self, envelope: Envelope, at: datetime) -> tuple[str, ApprovalPredicate]:
+        return first_accepted(self._policies, lambda policy: verify_approval(envelope, policy, at))
 
     def _expect(self, files: Mapping[str, bytes], what: str) -> None:
         """Note the row that each outcome of a folder has in the change log, and what that row names."""
@@ -196,6 +211,21 @@ class ArchiveCheck:
         if manifest is None or checksum_of(manifest) != self._sealed[name].archive.manifest:
             return set()
         return {file.folder for file in ReceiptManifest.model_validate_json(manifest).later}
+
+
+def first_accepted(policies: Sequence[TrustPolicy], verify: Callable[[TrustPolicy], _Found]) -> _Found:
+    """Return what the first policy that accepts it finds.
+
+    Raises:
+        UntrustedError: none does; as the first says it.
+    """
+    refused: list[UntrustedError] = []
+    for policy in policies:
+        try:
+            return verify(policy)
+        except UntrustedError as error:
+            refused.append(error)
+    raise refused[0]
 
 
 def _object(data: bytes | None) -> dict[str, Any] | None:

@@ -7,7 +7,7 @@ file by its digest in the manifest. Once a layer is wrong, nothing is said of wh
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pydantic import ValidationError
@@ -64,8 +64,12 @@ def verify_folder(
     neighbours: tuple[Neighbour, ...] = (),
     head: bytes | None = None,
     name: str = "",
+    earlier: Sequence[TrustPolicy] = (),
 ) -> ReceiptReport:
     """Check every file of a folder against its receipt.
+
+    Keys leave a trust policy, and what they signed in their time stays in the archive. A folder is right if all of it
+    is by one of the given policies; its neighbours may be by another.
 
     Args:
         files: every file's bytes, by path in the folder.
@@ -73,21 +77,38 @@ def verify_folder(
         neighbours: the other folders beside it: the chain, and what later receipts list of this folder.
         head: a receipt from the artifact store; the archive must hold it.
         name: of the folder, for the report.
+        earlier: policies that were in force before, as the caller kept them.
     """
+    reports = []
+    for policy in (trust, *earlier):
+        reports.append(_verify_by(policy, files, (trust, *earlier), neighbours, head, name))
+        if reports[-1].valid:
+            return reports[-1]
+    return next((report for report in reports if report.sequence is not None), reports[0])
+
+
+def _verify_by(  # noqa: PLR0917 - private
+    trust: TrustPolicy,
+    files: Mapping[str, bytes],
+    policies: Sequence[TrustPolicy],
+    neighbours: tuple[Neighbour, ...],
+    head: bytes | None,
+    name: str,
+) -> ReceiptReport:
     lines = ReceiptLines()
     try:
-        receipt = open_receipt(files.get(RECEIPT), trust)
+        receipt = open_receipt(files.get(RECEIPT), (trust,))
     except BrokenFileError as error:
         lines.wrong(RECEIPT, error.message, error.offset)
         return lines.report(name, None, None)
     digest = checksum_of(files[RECEIPT])
     by = f"signed by {trust.environment}'s constitution-service"
     lines.right(RECEIPT, f"receipt {receipt.sequence} of generation {receipt.generation}, {by}, {receipt.sealed_at}")
-    others = _verified(neighbours, trust, lines)
+    others = _verified(neighbours, policies, lines)
     _chain(receipt, digest, others, lines)
     if head is not None:
         held = {receipt.sequence: digest} | {said.sequence: found for _, said, found in others}
-        check_head(held, head, trust, lines)
+        check_head(held, head, policies, lines)
     try:
         manifest = open_manifest(files, receipt)
     except BrokenFileError as error:
@@ -97,15 +118,15 @@ def verify_folder(
     lines.right(RECEIPT_MANIFEST, f"{count} files, as {receipt.archive.reported_by} reported them when it was sealed")
     good = check_files(files, manifest, _later(receipt, others), lines)
     if MANIFEST_SIGNATURE in files:  # `archive verify` demands one
-        check_writer(files, folder_name(receipt), trust, lines)
+        check_writer(files, folder_name(receipt), policies, lines)
     check_content(
         {path: files[path] for path in good}, receipt, frozenset(f.path for f in manifest.files), trust, lines
     )
     return lines.report(name, receipt.sequence, receipt.generation)
 
 
-def open_receipt(data: bytes | None, trust: TrustPolicy) -> ReceiptPredicate:
-    """Return what ``receipt.json`` says.
+def open_receipt(data: bytes | None, policies: Sequence[TrustPolicy]) -> ReceiptPredicate:
+    """Return what ``receipt.json`` says, by the first of the policies that pins its signer.
 
     Raises:
         BrokenFileError: it is missing, not canonical, or not signed by a pinned service key.
@@ -118,10 +139,13 @@ def open_receipt(data: bytes | None, trust: TrustPolicy) -> ReceiptPredicate:
         raise BrokenFileError("is no DSSE envelope", _unreadable(data)) from error
     if (canonical := receipt_bytes(envelope)) != data:
         raise BrokenFileError("is not in canonical form (RFC 8785)", _differs(data, canonical))
-    try:
-        return verify_receipt(envelope, trust)
-    except UntrustedError as error:
-        raise BrokenFileError(f"{error.message}; the signature is over the whole file") from error
+    refused: list[UntrustedError] = []
+    for policy in policies:
+        try:
+            return verify_receipt(envelope, policy)
+        except UntrustedError as error:
+            refused.append(error)
+    raise BrokenFileError(f"{refused[0].message}; the signature is over the whole file") from refused[0]
 
 
 def open_manifest(files: Mapping[str, bytes], receipt: ReceiptPredicate) -> ReceiptManifest:
@@ -182,27 +206,31 @@ def check_listing(files: Mapping[str, bytes], lines: ReceiptLines) -> None:
         lines.wrong(MANIFEST, "is not the list of the files that are here", _differs(data, made))
 
 
-def check_writer(files: Mapping[str, bytes], name: str, trust: TrustPolicy, lines: ReceiptLines) -> None:
+def check_writer(files: Mapping[str, bytes], name: str, policies: Sequence[TrustPolicy], lines: ReceiptLines) -> None:
     """Check who signed the archive's own list; it is signed anew with each commit."""
     signature = files.get(MANIFEST_SIGNATURE)
     if signature is None:
         lines.wrong(MANIFEST_SIGNATURE, "is missing")
         return
-    try:
-        client = verify_manifest(signature, name, files.get(MANIFEST, b""), trust)
-    except UntrustedError as error:
-        lines.wrong(MANIFEST_SIGNATURE, error.message)
-    else:
-        lines.right(MANIFEST_SIGNATURE, f"{client} signed {MANIFEST}")
+    refused: list[str] = []
+    for policy in policies:
+        try:
+            client = verify_manifest(signature, name, files.get(MANIFEST, b""), policy)
+        except UntrustedError as error:
+            refused.append(error.message)
+        else:
+            lines.right(MANIFEST_SIGNATURE, f"{client} signed {MANIFEST}")
+            return
+    lines.wrong(MANIFEST_SIGNATURE, refused[0])
 
 
 def _verified(
-    neighbours: tuple[Neighbour, ...], trust: TrustPolicy, lines: ReceiptLines
+    neighbours: tuple[Neighbour, ...], policies: Sequence[TrustPolicy], lines: ReceiptLines
 ) -> list[tuple[Neighbour, ReceiptPredicate, str]]:
     found = []
     for other in neighbours:
         try:
-            found.append((other, open_receipt(other.receipt, trust), checksum_of(other.receipt)))
+            found.append((other, open_receipt(other.receipt, policies), checksum_of(other.receipt)))
         except BrokenFileError as error:
             lines.wrong("chain", f"{other.folder}/{RECEIPT}: {error.message}", error.offset)
     return found
@@ -246,17 +274,17 @@ def _beside(
             lines.right("chain", f"receipt {said.sequence}, of generation {said.generation}, follows it")
 
 
-def check_head(held: Mapping[int, str], head: bytes, trust: TrustPolicy, lines: ReceiptLines) -> None:
+def check_head(held: Mapping[int, str], head: bytes, policies: Sequence[TrustPolicy], lines: ReceiptLines) -> None:
     """Check that the archive holds the newest receipt, and every one before it.
 
     Args:
         held: the digest of each verified receipt of the archive, by its number.
         head: the newest, as the artifact store has it.
-        trust: whose service keys sign receipts.
+        policies: whose service keys sign receipts.
         lines: takes what is found.
     """
     try:
-        newest = open_receipt(head, trust)
+        newest = open_receipt(head, policies)
     except BrokenFileError as error:
         lines.wrong("head", error.message, error.offset)
         return

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from constitution_client.output import JsonOption, result
-from constitution_client.verbs.receipt import TrustOption
+from constitution_client.verbs.receipt import EarlierOption, TrustOption
 
 FOLDERS = Path("docs/legal/constitution")
 CHANGE_LOG = Path("docs/SomaAgentHub_Security.md")
@@ -28,6 +28,7 @@ def verify(
         typer.Option("--head", help="The newest receipt, from the artifact store: the archive must hold it."),
     ] = None,
     trust: TrustOption = None,
+    earlier: EarlierOption = None,
     json: JsonOption = None,
 ) -> None:
     """Check every folder, the chain of receipts and the change log; name the first file that is wrong.
@@ -47,7 +48,8 @@ def verify(
             f"{directory} holds no {FOLDERS}", hint="give a checkout: git clone ARCHIVE DIR; then: archive verify DIR"
         )
     newest = None if head is None else read_bytes(head, what="head")
-    check = ArchiveCheck(policy, receipts_in(root), newest)
+    before = [trust_policy(settings(), path) for path in earlier or ()]
+    check = ArchiveCheck(policy, receipts_in(root), newest, before)
     reports = [check.folder(path.name, files_of(path) if path.is_dir() else {}) for path in sorted(root.iterdir())]
     log = directory.resolve() / CHANGE_LOG
     reports.append(check.whole(read_bytes(log, what="change log") if log.exists() else None))

@@ -16,6 +16,11 @@ TrustOption = Annotated[
     Path | None, typer.Option("--trust", help="trust.toml (env: TRUST_FILE, or by ENVIRONMENT_FILE).")
 ]
 
+EarlierOption = Annotated[
+    list[Path] | None,
+    typer.Option("--earlier", help="A trust.toml that was in force before, as you kept it: its keys count, too."),
+]
+
 
 @app.callback()
 def _receipt() -> None:
@@ -31,6 +36,7 @@ def verify(
         typer.Option("--head", help="The newest receipt, from the artifact store: the archive must hold it."),
     ] = None,
     trust: TrustOption = None,
+    earlier: EarlierOption = None,
     json: JsonOption = None,
 ) -> None:
     """Check a release's folder, byte for byte, against its signed receipt. Exit 0 if all is as sealed, else 1.
@@ -52,6 +58,7 @@ def verify(
             neighbours=tuple(receipts_in(folder.parent, but=folder)),
             head=newest,
             name=folder.name,
+            earlier=[trust_policy(settings(), path) for path in earlier or ()],
         )
         for folder in _folders(directory)
     ]
@@ -65,7 +72,13 @@ def verify(
 
 
 @app.command()
-def show(directory: DirectoryArgument, *, trust: TrustOption = None, json: JsonOption = None) -> None:
+def show(
+    directory: DirectoryArgument,
+    *,
+    trust: TrustOption = None,
+    earlier: EarlierOption = None,
+    json: JsonOption = None,
+) -> None:
     """Tell a release as its receipt has it: who, what, when, why, and how it ended. Checks the receipt alone.
 
     Exit 1 if constitution-service did not sign it.
@@ -77,8 +90,8 @@ def show(directory: DirectoryArgument, *, trust: TrustOption = None, json: JsonO
     from constitution_client.settings import settings
     from signatures.receipt_verify import open_receipt
 
-    policy = trust_policy(settings(), trust)
-    receipts = [open_receipt(read_bytes(folder / RECEIPT, what="receipt"), policy) for folder in _folders(directory)]
+    policies = [trust_policy(settings(), path) for path in (trust, *(earlier or ()))]
+    receipts = [open_receipt(read_bytes(folder / RECEIPT, what="receipt"), policies) for folder in _folders(directory)]
     lines = [line for receipt in receipts for line in (*story(receipt), "")]
     result([receipt.model_dump(mode="json") for receipt in receipts], lines[:-1], json)
 

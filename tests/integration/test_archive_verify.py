@@ -21,6 +21,7 @@ from tests.integration.activity_support import Records, closed_run, refused, run
 from tests.world.author import Author
 from tests.world.documents import following
 from tests.world.files import ENVIRONMENT
+from tests.world.trust import entry, new_client_key, next_version
 from worker import signer
 
 FOLDERS = Path("docs/legal/constitution")
@@ -57,10 +58,12 @@ async def test_what_was_refused_without_a_denial_has_a_folder_and_a_row(records:
     await author.worker.abort_update(request.update_id, close)
     archived = await run(records.archive.archive_refusal, x)
     assert await run(records.archive.archive_refusal, x) == archived, "no commit was made"
+    bare = x.model_copy(update={"version": None, "checksum": None, "change_request": None})
+    assert await run(records.archive.archive_refusal, bare) == archived, "a guard knows the update alone"
     for changes in (
         {"change_request": "CR-nobody-knows"},
-        {"change_request": None, "checksum": checksum_of(b"nothing")},
-        {"change_request": None, "checksum": None},
+        {"update_id": str(uuid4()), "change_request": None, "checksum": checksum_of(b"nothing")},
+        {"update_id": str(uuid4()), "change_request": None, "checksum": None},
         {"change_request": (await author.prepared(author.draft("1.3.0"), expected_generation=0)).change_request},
     ):
         failure = await refused(records.archive.archive_refusal, x.model_copy(update=changes))
@@ -107,6 +110,12 @@ async def told(records: Records, author: Author, client: Client, namespace: str)
     clone = records.path.parent / "clone"
     porcelain.clone(str(records.path), str(clone)).close()
     return clone
+
+
+def rotated(author: Author, table: str, name: str) -> tuple[str, str]:
+    """The edit that puts a new key in the place of an old one."""
+    old = entry(author.files, table, name).split('public_key = "')[1].split('"')[0]
+    return old, new_client_key(author.files, name).public_text()
 
 
 def without(folder: Path) -> None:
@@ -201,6 +210,16 @@ async def test_a_whole_archive_is_verified_with_public_keys_and_the_first_wrong_
     assert verified(clone, author, capsys, "--head", str(head))[1]["first_wrong"] == "archive/head"
     trust = author.files.directory / "trust" / "trust.toml"
     assert command(["archive", "verify", str(tmp_path / "nothing"), "--trust", str(trust)]) == 1
+
+    before = tmp_path / "before"
+    shutil.copytree(trust.parent, before)
+    next_version(
+        author.files, *(rotated(author, *who) for who in (("services", "constitution-service"), ("clients", "worker")))
+    )
+    code, said = verified(clone, author, capsys)
+    assert (code, said["first_wrong"]) == (1, f"1.0.0-1/{RECEIPT}"), "keys that left the policy"
+    code, said = verified(clone, author, capsys, "--earlier", str(before / "trust.toml"))
+    assert (code, said["first_wrong"]) == (0, None), said
     capsys.readouterr()
 
 

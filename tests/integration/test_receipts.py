@@ -126,10 +126,10 @@ def flipped(data: bytes, at: int) -> bytes:
 
 def no_flipped_byte_passes(files: dict[str, bytes], trust: TrustPolicy) -> None:
     """Every byte of receipt and manifest, 1,000 positions in each other file; a file or a line less, a file more."""
-    receipt = open_receipt(files[RECEIPT], trust)
+    receipt = open_receipt(files[RECEIPT], (trust,))
     for at in range(len(files[RECEIPT])):
         with pytest.raises(BrokenFileError):
-            open_receipt(flipped(files[RECEIPT], at), trust)
+            open_receipt(flipped(files[RECEIPT], at), (trust,))
     for at in range(len(files[RECEIPT_MANIFEST])):
         with pytest.raises(BrokenFileError) as broken:
             open_manifest({**files, RECEIPT_MANIFEST: flipped(files[RECEIPT_MANIFEST], at)}, receipt)
@@ -143,7 +143,7 @@ def no_flipped_byte_passes(files: dict[str, bytes], trust: TrustPolicy) -> None:
     for at in range(len(files[MANIFEST_SIGNATURE])):
         lines = ReceiptLines()
         wrong = {**files, MANIFEST_SIGNATURE: flipped(files[MANIFEST_SIGNATURE], at)}
-        check_writer(wrong, folder_name(receipt), trust, lines)
+        check_writer(wrong, folder_name(receipt), (trust,), lines)
         assert [line.ok for line in lines.found] == [False], at
     for file in manifest.files:  # each by itself: what is checked of a file does not depend on the others
         one = manifest.model_copy(update={"files": (file,)})
@@ -282,7 +282,7 @@ async def test_an_archived_release_verifies_offline_and_no_changed_byte_does(
         others = tuple(one for folder, one in beside.items() if folder != name)
         report = verify_folder(held, trust, neighbours=others, head=newest)
         assert report.valid, report.text()
-    assert open_receipt(newest, trust).undoes is not None
+    assert open_receipt(newest, (trust,)).undoes is not None
     typed_by_a_person(records.path, author.files.directory / "trust" / "trust.toml", capsys)
     replayed = verify_folder({**whole["1.0.0-3"], RECEIPT: files[RECEIPT]}, trust, neighbours=(beside["1.1.0-2"],))
     assert not replayed.valid, "an older receipt in place of the newest"
@@ -362,7 +362,7 @@ async def test_an_outcome_that_the_worker_made_up_contradicts_the_receipt_that_l
     files = folder_of(records, "1.0.0-1")
     wrong = [line.message for line in verify_folder(files, author.files.trust).lines if not line.ok]
     assert wrong == ["outcome-completed.json says otherwise than the receipt: who approved"]
-    receipt = open_receipt(files[RECEIPT], author.files.trust)
+    receipt = open_receipt(files[RECEIPT], (author.files.trust,))
     for changes, differs in (
         ({"reason": "all is well"}, ("the reason",)),
         ({"verdict": Verdict.ANOMALY}, ("the verdict",)),
@@ -397,6 +397,6 @@ async def test_a_receipt_of_a_large_fleet_names_it_by_digest_and_the_archive_lis
     assert report.valid, report.text()
     said = "\n".join(report.text())
     assert f"{LISTED} of {LISTED + 1} targets obeyed; {LISTED + 1} of them are listed in evidence/" in said
-    told = "\n".join(story(open_receipt(files[RECEIPT], trust)))
+    told = "\n".join(story(open_receipt(files[RECEIPT], (trust,))))
     assert f"{LISTED} of {LISTED + 1} targets (sha256:" in told
     assert "engine-silent was unreachable" in told

@@ -53,7 +53,7 @@ async def test_a_reissue_is_in_statement_receipt_and_archive(
         "alva let it come again",
         "bruno let it come again",
     }
-    receipt = open_receipt(files[RECEIPT], author.files.trust)
+    receipt = open_receipt(files[RECEIPT], (author.files.trust,))
     assert {fact.sha256 for fact in receipt.reissues} == digests
     assert "alva let it come again after it, or its rules, had been undone as harmful." in "\n".join(story(receipt))
 

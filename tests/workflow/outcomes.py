@@ -111,7 +111,7 @@ async def receipts_verify(env: RunningEnvironment, bad: str, undoing: str) -> No
         wrong = [line for line in report.lines if not line.ok and "which is not in this archive" not in line.message]
         assert wrong == [], report.text()
         assert any(line.what.startswith("histories/") for line in report.lines), report.text()
-    told = "\n".join(story(open_receipt(folders[bad][RECEIPT], env.files.trust)))
+    told = "\n".join(story(open_receipt(folders[bad][RECEIPT], (env.files.trust,))))
     assert "It was confirmed on " in told, told
-    told = "\n".join(story(open_receipt(folders[undoing][RECEIPT], env.files.trust)))
+    told = "\n".join(story(open_receipt(folders[undoing][RECEIPT], (env.files.trust,))))
     assert f"It undid generation {bad.rpartition('-')[2]} " in told, told
