@@ -22,7 +22,7 @@ from activities.reconcile.ports import Topic
 from activities.reconcile.reconcile import Live
 from constitution.checksum import Checksum
 from constitution.environment import Target
-from constitution.errors import ContentError, TransportError, UntrustedError
+from constitution.errors import ContentError, TransportError, UnavailableError, UntrustedError
 from constitution.listing import NAMED, first_names, named
 from constitution.model import Model
 from constitution.policy import document as documents
@@ -85,15 +85,14 @@ class TargetChecks:
         """Name every target that does not obey what is live in its ring, or does not answer.
 
         One whose ring has no release to compare with yet is asked all the same: a dead target is dead at any moment.
+        Where a target source gives no list, or too short a one, that is a finding, and the targets that stand in
+        environment.toml are asked all the same.
         Twice, killed half-way, or late: it only asks, and a refresh is safe at any moment.
-
-        Raises:
-            UnavailableError: a target source gives no list, or fewer targets than it must.
         """
         require_environment(self._config, x.environment)
         wanted = {ring: live for live in x.live for ring in live.rings if live.settled}
-        fleet = await self._config.fleet()
-        asked = [(target, wanted.get(target.ring)) for target in fleet.all]
+        listed, blind = await self._listed()
+        asked = [(target, wanted.get(target.ring)) for target in listed]
 
         async def look(one: tuple[Target, Live | None]) -> Finding | None:
             return await self._target(*one, refresh=x.refresh)
@@ -108,7 +107,7 @@ class TargetChecks:
         unsettled = named(first_names(idle), max(len(idle) - NAMED, 0))
         why = "nothing in their ring has been live and delivered for long enough to compare with"
         return Found(
-            findings=_bounded(finding for finding in answers if finding is not None),
+            findings=(*blind, *_bounded(finding for finding in answers if finding is not None)),
             drifting=drifting,
             unchecked=(f"what {unsettled} obey: {why}",) if unsettled else (),
         )
@@ -151,6 +150,18 @@ class TargetChecks:
         if x.fallback is not None:
             findings += await self._document(x.fallback, None)
         return Found(findings=tuple(findings))
+
+    async def _listed(self) -> tuple[tuple[Target, ...], tuple[Finding, ...]]:
+        try:
+            return (await self._config.fleet()).all, ()
+        except UnavailableError as error:
+            finding = Finding(
+                code="cannot-look",
+                where="target sources",
+                message=error.message,
+                command=error.hint or "look at what writes the list that target_sources in environment.toml names",
+            )
+            return self._config.environment.targets, (finding,)
 
     async def _target(self, target: Target, live: Live | None, *, refresh: bool) -> Finding | None:
         try:

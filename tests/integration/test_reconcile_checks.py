@@ -14,10 +14,11 @@ from temporalio.common import SearchAttributePair, TypedSearchAttributes
 from temporalio.worker import Worker
 
 from activities.reconcile.run_checks import RunChecks, RunsInput
-from activities.reconcile.target_checks import DocumentsInput, TargetChecks, TopicInput
+from activities.reconcile.target_checks import DocumentsInput, TargetChecks, TargetsInput, TopicInput
 from adapters.event_log import KafkaEventLog
 from adapters.runs import TemporalSearch
 from adapters.targets import HttpTargets
+from constitution.environment import Target
 from constitution.names import Names
 from constitution.release import Envelope
 from services.constitution_service.statement_key import load_statement_key
@@ -143,6 +144,45 @@ async def test_a_document_that_store_and_postgres_have_lost_is_named_until_it_is
 
     await author.push(document)
     assert (await run(targets.check_documents, question)).findings == ()
+
+
+async def test_a_target_source_that_gives_no_list_is_a_finding_and_hides_no_other_target(
+    *,
+    author: Author,
+    environment_files: EnvironmentFiles,
+    kafka_configuration: dict[str, str | int],
+    names: Names,
+    tmp_path: Path,
+) -> None:
+    source = 'id = "pods"\nsource = "file"\nat = "pods.json"\nkind = "policy_engine"\nmin_targets = 1\n'
+    environment_files.environment_file.write_text(
+        f"{environment_files.environment_file.read_text()}[[target_sources]]\n{source}"
+    )
+    dead = Target(id="engine-1", kind="policy_engine", url="http://127.0.0.1:1")
+    client = HttpTargets(environment_files.key("worker"), ENVIRONMENT)
+    checks = TargetChecks(
+        service=author.worker,
+        targets=client,
+        topic=KafkaEventLog({name: str(value) for name, value in kafka_configuration.items()}, names),
+        config=make_config(environment_files, tmp_path, targets=(dead,)),
+    )
+    question = TargetsInput(environment=ENVIRONMENT, live=(), refresh=False)
+    listed = environment_files.directory / "pods.json"
+    try:
+        for written in (None, "[]"):
+            if written is not None:
+                listed.write_text(written)
+            blind, silent = (await run(checks.check_targets, question)).findings
+            assert (blind.code, blind.where) == ("cannot-look", "target sources")
+            assert (silent.code, silent.where) == ("target-unreachable", "engine-1")
+        listed.write_text('[{"targets": ["127.0.0.1:2"], "labels": {"target": "pod-1"}}]')
+        found = (await run(checks.check_targets, question)).findings
+        assert [(one.code, one.where) for one in found] == [
+            ("target-unreachable", "engine-1"),
+            ("target-unreachable", "pod-1"),
+        ]
+    finally:
+        await client.aclose()
 
 
 @pytest.mark.slow  # Temporal reports it after five failed tasks, which takes a minute
