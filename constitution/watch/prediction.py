@@ -39,6 +39,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from constitution.checksum import Checksum
+from constitution.listing import NAMED, first_names, named
 from constitution.model import Model
 from constitution.policy.evaluation import Decision, EvaluationRequest, PolicyDecision
 from constitution.policy.rules import Policy
@@ -103,14 +104,16 @@ class PredictedShare(Model):
 class Prediction(Model):
     """The expected change of one release, as the board sees and signs it (in the evidence).
 
-    ``engines`` are those whose counts are in it, ``silent`` the others with the reason. With ``enough`` false
-    ``quantities`` is empty, and the watch tests against no shift.
+    ``engines`` are those whose counts are in it, ``silent`` the others with the reason; of each the first are named,
+    and ``more_…`` counts the rest. With ``enough`` false ``quantities`` is empty, and the watch tests against no shift.
     """
 
     requests: Count
     span_s: float
     engines: tuple[str, ...]
     silent: tuple[str, ...] = ()
+    more_engines: Count = 0
+    more_silent: Count = 0
     enough: bool
     note: str
     alpha: float = ALPHA
@@ -133,8 +136,10 @@ class Prediction(Model):
 
     def lines(self) -> list[str]:
         """What the approver reads."""
-        lines = [f"{self.note}; asked: {', '.join(self.engines) or 'no engine'}"]
+        lines = [f"{self.note}; asked: {named(self.engines, self.more_engines) or 'no engine'}"]
         lines += [f"no word from {reason}" for reason in self.silent]
+        if self.more_silent:
+            lines.append(f"no word from {self.more_silent:,} more engines")
         if self.requests:
             lines.append("decisions now:     " + _decisions(self.current))
             lines.append("with the candidate: " + _decisions(self.candidate))
@@ -202,8 +207,10 @@ def predict(
     return Prediction(
         requests=total,
         span_s=span_s,
-        engines=tuple(sorted(counts)),
-        silent=tuple(silent),
+        engines=first_names(counts),
+        silent=tuple(silent[:NAMED]),
+        more_engines=max(len(counts) - NAMED, 0),
+        more_silent=max(len(silent) - NAMED, 0),
         enough=enough,
         note=note,
         alpha=alpha,

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from constitution.listing import NAMED
 from constitution.policy.document import parse
 from constitution.policy.evaluation import Decision, EvaluationRequest
 from constitution.policy.rules import Policy
@@ -187,3 +188,18 @@ def test_a_prediction_says_whose_requests_it_is_made_of() -> None:
 
 def test_the_level_of_a_bound_is_stated() -> None:
     assert counted(200, 500, 200).alpha == ALPHA == 0.01
+
+
+def test_what_thousands_of_engines_told_is_said_in_a_few_lines() -> None:
+    none = PairCounts(current=0, candidate=0, both=0)
+    one = ReplayCounts(requests=1, span_s=60, current={}, candidate={}, quantities={"deny_share": none})
+    silent = [f"silent-{n:05d}: did not answer" for n in range(5_000)]
+    told = predict({f"engine-{n:05d}": one for n in range(5_000)}, silent=silent)
+    assert told.requests == 5_000
+    assert (len(told.engines), told.more_engines) == (NAMED, 5_000 - NAMED)
+    assert (told.silent, told.more_silent) == (tuple(silent[:NAMED]), 5_000 - NAMED)
+    lines = told.lines()
+    assert "engine-00019 and 4,980 others" in lines[0]
+    assert "no word from 4,980 more engines" in lines
+    assert len(lines) < 50
+    assert len(told.model_dump_json()) < 10_000
