@@ -166,6 +166,22 @@ PEOPLE: Final = (
         ("tests/unit/test_attestations.py::test_only_an_assessors_key_counts",),
     ),
     Mutant(
+        "a confirmation by a sync of other targets than the environment's",
+        (Edit("constitution/trust/fleet.py", "if self.asked != targets:", "if False:"),),
+        ("tests/unit/test_attestations.py::test_a_large_fleet_with_a_target_more_or_less_or_another_is_refused",),
+    ),
+    Mutant(
+        "a list of targets that has lost nearly all of them",
+        (
+            Edit("constitution/target_sources.py", "if count < source.min_targets:", "if False:"),
+            Edit("constitution/trust/fleet.py", "if asked < source.min_targets:", "if False:"),
+        ),
+        (
+            "tests/unit/test_target_sources.py::test_a_list_that_is_short_or_wrong_is_no_fleet",
+            "tests/unit/test_attestations.py::test_each_target_source_is_proved_by_as_many_as_it_must_name",
+        ),
+    ),
+    Mutant(
         "a path outside the inbox",
         (
             Edit(
