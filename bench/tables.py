@@ -12,6 +12,8 @@ README: Final = CHECKOUT / "bench" / "README.md"
 P50_TARGET_S: Final = 2.0
 P99_TARGET_S: Final = 4.0
 """Targets of an undo, from the verdict to the restored release on every target."""
+RESUME_GOAL_S: Final = 5.0
+"""Of the p95, from a worker's SIGKILL to its run's next step."""
 
 
 def write(document: Path = README) -> list[str]:
@@ -90,6 +92,18 @@ def _undo(result: dict[str, Any]) -> str:
     return _table(
         [f"{result['anomalies']} anomalies, {result['targets']} targets", "min", "p50", "p99", "max", "n"], rows
     ) + "\n\n" + "; ".join(lines) + "."  # fmt: skip
+
+
+def _resume(result: dict[str, Any]) -> str:
+    s = result["summary"]
+    rows = [
+        _times("SIGKILL of the worker to **the run's next step**", s["resumed"]),
+        _times("lower bound: an interpreter that imports the worker", s["bound"]),
+    ]
+    word = "met" if s["resumed_p95"] <= RESUME_GOAL_S else f"NOT met: {s['resumed_p95'] - RESUME_GOAL_S:.2f} s too slow"
+    goal = f"p95 {s['resumed_p95']:.2f} s, goal {RESUME_GOAL_S:g} s: {word}."
+    over = f"Releases that were over before the worker died: {result['missed']}."
+    return _table([f"{result['kills']} kills", "min", "p50", "p99", "max", "n"], rows) + f"\n\n{goal} {over}"
 
 
 def _memory(result: dict[str, Any]) -> str:
@@ -267,6 +281,7 @@ def _line(entry: dict[str, Any]) -> list[str]:
 TABLES: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
     "release": _release,
     "undo": _undo,
+    "resume": _resume,
     "memory": _memory,
     "read": _turns,
     "engine": _turns,
