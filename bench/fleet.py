@@ -134,6 +134,10 @@ class Fleet:
             raise BenchError(f"{name} does not run")
         return pid
 
+    def restart(self, name: str) -> None:
+        """Start a server anew, as `make restart` does; return when it runs."""
+        self._stack.restart(name)
+
     def update(self, template: str, strategy: str) -> str:
         """Draft, sign, push, file, start, and approve a new version; return the run's id just after the approvals."""
         self._version += 1

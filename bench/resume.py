@@ -1,7 +1,7 @@
 """From the SIGKILL of the runbook worker in the middle of a release to the run's next step.
 
 The worker is killed at a moment drawn evenly from the second after the board's last approval, in which the release goes
-live. The stack's supervisor starts it anew, as systemd or Kubernetes would. The run has resumed when its history holds
+live. It is started anew at once, as systemd or Kubernetes would. The run has resumed when its history holds
 a step that was scheduled after the kill: a workflow task has been completed by a worker again. Both moments are of one
 machine's clock. The lower bound, measured after each kill: an interpreter that imports the worker and does nothing.
 """
@@ -63,6 +63,7 @@ def _one(fleet: Fleet, template: str, after_s: float) -> dict[str, Any] | None:
     pid = fleet.pid("worker")
     killed = datetime.now(UTC)
     os.kill(pid, signal.SIGKILL)
+    fleet.restart("worker")
     fleet.end(run)
     later = [step.scheduled for step in fleet.runs.timeline(run).steps if step.scheduled > killed]
     if not later:
