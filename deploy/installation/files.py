@@ -61,7 +61,7 @@ def keys(settings: InstallationSettings, trust: TrustPolicy) -> Iterator[Check]:
                 name,
                 "key",
                 f"the trust policy knows {key.id!r} {said}: whatever this key signs is refused",
-                f"take the file of {key.id!r} that was made together with this trust policy",
+                f"give {name} the file of {key.id!r} that was made together with this trust policy",
             )
             continue
         yield _mode(name, path, f"the trust policy pins {key.id!r}")
