@@ -22,9 +22,6 @@ with workflow.unsafe.imports_passed_through():
     from activities.update_plan import UpdatePlan
 
 
-ARCHIVES_REFUSALS = "archives-refusals"
-"""Runs that began without it archived denials alone. To be dropped when the histories are recorded anew."""
-
 NOT_TO_ARCHIVE = frozenset({ForbiddenError.code, ConflictError.code})
 """Why there is nothing to archive: it named nothing that is known, or went live."""
 
@@ -229,7 +226,7 @@ class Bookkeeping:
             await self._archive_denial(
                 board.denial, board, what=what, version=version, checksum=checksum, change_request=change_request
             )
-        elif (checksum or change_request) and workflow.patched(ARCHIVES_REFUSALS):
+        elif checksum or change_request:
             await self._archive_refusal(
                 message, what=what, version=version, checksum=checksum, change_request=change_request
             )

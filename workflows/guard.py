@@ -15,7 +15,7 @@ from constitution.api import AuditEvent, WorkflowRef
 from constitution.errors import InvalidRequestError, NotFoundError
 from constitution.messages import Outcome, Phase, RollbackRequest, Status
 from workflows import child_runs, policies
-from workflows.bookkeeping import ARCHIVES_REFUSALS, NOT_TO_ARCHIVE
+from workflows.bookkeeping import NOT_TO_ARCHIVE
 from workflows.child_runs import GuardRequest
 from workflows.input import NOTHING, read
 from workflows.status import Journal, clipped
@@ -176,8 +176,6 @@ class ConstitutionGuard:
 
     async def _archive_refusal(self, request: GuardRequest, reason: str) -> None:
         """Put an update whose run is dead, and that was never live, into the legal archive, or give up visibly."""
-        if not workflow.patched(ARCHIVES_REFUSALS):
-            return
         try:
             await self._stepper.run(
                 "histories",
