@@ -86,6 +86,7 @@ class Story:
         self.runs: list[Run] = []
         self.traffic: dict[str, int] = {}
         self.verify_command = ""
+        self._steady_since = time.time()
 
     def tell(self) -> Agreement:
         """Tell the whole story; return what every system says at its end.
@@ -162,6 +163,7 @@ class Story:
     def _bad(self) -> None:
         self._screen.chapter("1.2.0 passes every gate, but refuses too much: agents try again, evaluations spike")
         before = self._live()
+        self._wait_for_baseline()
         bad = self._ask("1.2.0", "lockdown", "current", "CR-120", WATCHED)
         self._release(bad, expect=Outcome.ROLLED_BACK)
         self._same_as(before)
@@ -169,6 +171,7 @@ class Story:
     def _target_lost(self) -> None:
         self._screen.chapter(f"1.3.0 meets a real fault: {VICTIM} is killed before its sync is proved")
         before = self._live()
+        self._wait_for_baseline()
         lost = self._ask("1.3.0", "escalation", "current", "CR-130", WATCHED)
         self._approve(lost)
         self._runs.until(lost.workflow_id, _is_live, seconds=60)
@@ -216,9 +219,12 @@ class Story:
         self._runs.until(asked.workflow_id, _asks_the_board, seconds=300)
         for person in ("alva", "bruno"):
             self._operator.decide(person, asked.workflow_id, "read it")
+        self._steady_since = time.time()  # it goes live now; what was before is no baseline of what comes next
 
     def _close(self, asked: Asked, *, expect: Outcome) -> None:
         outcome, status = self._runs.end(asked.workflow_id, seconds=300)
+        if outcome is Outcome.ROLLED_BACK:
+            self._steady_since = time.time()
         seconds = time.monotonic() - asked.began
         self._screen.say(
             f"  = {status.outcome_detail.splitlines()[0]}", style="bold green" if outcome is expect else "bold red"
@@ -272,10 +278,11 @@ class Story:
             self._scraped_for(seconds)
 
     def _scraped_for(self, seconds: float) -> None:
-        """Ask Prometheus itself how far its samples reach back, instead of trusting a clock."""
-        query = 'min(count_over_time(policy_engine_evaluations_total{decision="allow"}[1h]))'
+        """Ask Prometheus itself how far its samples since the last change reach back, instead of trusting a clock."""
         deadline = time.monotonic() + 20 * seconds
         while time.monotonic() < deadline:
+            back = max(1, int(time.time() - self._steady_since))
+            query = f'min(count_over_time(policy_engine_evaluations_total{{decision="allow"}}[{back}s]))'
             answer = httpx.get(
                 f"{self._settings['PROMETHEUS_URL']}/api/v1/query", params={"query": query}, timeout=10, trust_env=False
             ).json()
