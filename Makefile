@@ -61,9 +61,9 @@ demo: sync  ## The whole story on real servers: one good constitution, two bad o
 	@$(PYTHON) -m deploy.demo
 
 # The tests run also when a linter objects, so that one run tells everything; the exit code is both's. The linters run
-# beside them: much of a test's time is waiting for servers. So four at a time, a file each, on one set of servers.
+# beside them: much of a test's time is waiting for servers. So five at a time, a file each, on one set of servers.
 # The chaos suite tells one story over several files, in order, on scratch servers of its own: beside the others, too.
-PYTEST_ARGS ?= -n 4 --dist loadfile --no-loadscope-reorder
+PYTEST_ARGS ?= -n 5 --dist loadfile --no-loadscope-reorder
 test: sync  ## Linters, types, import contracts, and every test that no faster one repeats
 	@mkdir -p var; chaos=; $(STACK) fetch >var/fetch.log 2>&1 & fetch=$$!; \
 	$(MAKE) --no-print-directory lint >var/lint.log 2>&1 & lint=$$!; \
