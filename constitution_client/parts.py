@@ -1,6 +1,6 @@
 """The parts of the client that are installed by choice, and how a verb says that its own is missing.
 
-The client alone reads, signs, pushes and asks; three libraries make up three quarters of a full installation and serve
+The client alone reads, signs, pushes and asks; four libraries make up three quarters of a full installation and serve
 some verbs only, so each is an extra of the distribution (docs/adr/0019-parts.md).
 """
 
@@ -8,10 +8,13 @@ _PART_OF = {
     "cel_expr_python": "rules",
     "google": "rules",  # protobuf
     "jsonschema": "rules",
+    "re2": "rules",
     "sigstore": "sigstore",
     "temporalio": "temporal",
+    "webauthn": "passkeys",
 }
 _PURPOSE = {
+    "passkeys": "checks signatures of passkeys",
     "rules": "reads the rules of a constitution",
     "sigstore": "makes or checks Sigstore signatures",
     "temporal": "talks to Temporal",
