@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 MIGRATIONS = CHECKOUT / "deploy" / "sql" / "migrations"
 
-LONGEST_FIRST = ("faults", "model", "workflow", "integration")
+LONGEST_FIRST = ("attack", "faults", "model", "workflow", "integration")
 
 # Unit tests that take seconds each: `make check` leaves them to `make test`.
 SIMULATIONS = {

@@ -10,7 +10,7 @@ from deploy.embedded.stack_directory import CHECKOUT
 from tests.attack.campaign import SETTINGS, campaign
 from tests.world.environment import Environments, RunningEnvironment
 
-ACTS = 60
+ACTS = 120
 
 
 @pytest.fixture
