@@ -139,7 +139,16 @@ def test_the_client_alone_signs_and_verifies(installed: Installed) -> None:
 
 def test_a_command_says_which_part_it_lacks(installed: Installed) -> None:
     lacking = {module: name.partition(".")[0] for module, name in installed.unimportable().items()}
-    libraries = {"cel_expr_python", "google", "jsonschema", "prometheus_client", "re2", "structlog", "temporalio", "webauthn"}
+    libraries = {
+        "cel_expr_python",
+        "google",
+        "jsonschema",
+        "prometheus_client",
+        "re2",
+        "structlog",
+        "temporalio",
+        "webauthn",
+    }
     assert set(lacking.values()) <= libraries, lacking
     status = installed.constitution("status", code=2)
     assert "pip install 'constitution-runbook[temporal]'" in status.stderr
