@@ -215,16 +215,21 @@ async def test_missing_search_attributes_are_named_and_the_command_registers_the
 @pytest.mark.slow
 async def test_keys_of_another_ceremony_are_named(installed: RunningEnvironment, tmp_path: Path) -> None:
     other = EnvironmentFiles.make(tmp_path / "other")
-    report = await looked_at(
-        installed,
-        CLIENT_KEY_FILE=str(other.key_file("operator")),
-        STATEMENT_KEY_FILE=str(other.key_file("constitution-service")),
-    )
-    for name in ("CLIENT_KEY_FILE", "STATEMENT_KEY_FILE"):
-        found = named(report, name, "key")
-        assert "under another public key" in found["detail"]
-        assert found["command"].startswith(f"give {name} ")
-    assert set(broken(report)) == {("CLIENT_KEY_FILE", "key"), ("STATEMENT_KEY_FILE", "key")}
+    given = {
+        "CLIENT_KEY_FILE": other.key_file("operator"),
+        "STATEMENT_KEY_FILE": other.key_file("constitution-service"),
+    }
+
+    async def named_alone() -> bool:  # Prometheus scrapes a second after an engine has come
+        report = await looked_at(installed, **{name: str(file) for name, file in given.items()})
+        for name in given:
+            found = named(report, name, "key")
+            assert "under another public key" in found["detail"]
+            assert found["command"].startswith(f"give {name} ")
+        assert set(broken(report)) == {(name, "key") for name in given}
+        return True
+
+    await eventually(named_alone, SOON)
 
 
 @pytest.mark.slow
