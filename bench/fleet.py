@@ -19,6 +19,7 @@ from typing import Final, Self
 
 import httpx
 
+from bench.engines import Engines
 from bench.machine import CHECKOUT
 from bench.runs import BenchError, Runs
 from constitution.environment import Environment
@@ -81,13 +82,15 @@ class Fleet:
     Args:
         directory: emptied first.
         screen: where progress is shown.
+        more_engines: policy engines besides those of the stack.
     """
 
-    def __init__(self, directory: Path, screen: Screen) -> None:
+    def __init__(self, directory: Path, screen: Screen, more_engines: int = 0) -> None:
         # An empty environment: a benchmark never touches a server that it did not start.
         self._stack = Stack(directory, environment={})
         self._screen = screen
         self._exit = ExitStack()
+        self._more_engines = more_engines
         self._version = 0
 
     def __enter__(self) -> Self:
@@ -98,8 +101,11 @@ class Fleet:
                 self._stack.start("constitution-service")  # makes environment.toml, which the worker reads at its start
                 self.settings = self._stack.settings()
                 file = Path(self.settings["ENVIRONMENT_FILE"])
-                file.write_text(file.read_text().replace(f'"{CHECKOUT / "tests"}"', f'"{GATE}"') + STRATEGY)
+                given = file.read_text().replace(f'"{CHECKOUT / "tests"}"', f'"{GATE}"')
+                more = self._exit.enter_context(Engines(self._more_engines, self._stack.directory))
+                file.write_text(given + STRATEGY + more.toml())
                 self._stack.start()
+                more.start(self._stack.settings())
             self.settings = self._stack.settings()
             self._exit.callback(_put_back, dict(os.environ))
             os.environ.update(self.settings)  # as `set -a; source var/stack.env` does for a person

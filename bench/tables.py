@@ -12,6 +12,8 @@ README: Final = CHECKOUT / "bench" / "README.md"
 P50_TARGET_S: Final = 2.0
 P99_TARGET_S: Final = 4.0
 """Targets of an undo, from the verdict to the restored release on every target."""
+PROPAGATION_GOAL_S: Final = 0.150
+"""Of the p99, from a release's commit to the last of ten targets."""
 RESUME_GOAL_S: Final = 5.0
 """Of the p95, from a worker's SIGKILL to its run's next step."""
 
@@ -74,7 +76,10 @@ def _release(result: dict[str, Any]) -> str:
         _times("rollback by hand: start to run completed", s["run_rollback"]),
         _times("update: start to run completed (small gate, people in no time)", s["run_update"]),
     ]
-    return _table([f"{result['releases']} releases", "min", "p50", "p99", "max", "n"], rows)
+    p99 = s["obeyed"]["p99"]
+    word = "met" if p99 < PROPAGATION_GOAL_S else f"NOT met: {(p99 - PROPAGATION_GOAL_S) * 1000:.0f} ms too slow"
+    goal = f"p99 {p99 * 1000:.0f} ms, goal for 10 targets: below {PROPAGATION_GOAL_S * 1000:.0f} ms: {word}."
+    return _table([f"{result['releases']} releases", "min", "p50", "p99", "max", "n"], rows) + f"\n\n{goal}"
 
 
 def _undo(result: dict[str, Any]) -> str:
