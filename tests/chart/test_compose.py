@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -123,7 +124,8 @@ def test_prometheus_takes_its_configuration(tmp_path: Path) -> None:
 def test_the_archive_is_made_once_and_found_again(tmp_path: Path) -> None:
     (script,) = services()["prepare"]["command"]
     (line,) = [line for line in script.splitlines() if "dulwich" in line]
-    line = line.replace("/archive", str(tmp_path)).replace("dulwich", str(Path(sys.executable).with_name("dulwich")))
+    line = line.replace("/archive", shlex.quote(str(tmp_path)))
+    line = line.replace("dulwich", shlex.quote(str(Path(sys.executable).with_name("dulwich"))))
     for _ in range(2):
         subprocess.run(["/bin/sh", "-euc", line], check=True, timeout=60)  # noqa: S603
         assert (tmp_path / "HEAD").is_file()

@@ -47,7 +47,7 @@ def installed(tmp_path: Path) -> Path:
     for unit in folder.rglob("*"):
         if unit.suffix in {".service", ".conf"}:
             text = unit.read_text(encoding="utf-8")
-            unit.write_text(text.replace("/opt/constitution/.venv/bin/python", sys.executable), encoding="utf-8")
+            unit.write_text(text.replace("/opt/constitution/.venv/bin/python", f'"{sys.executable}"'), encoding="utf-8")
     return tmp_path
 
 
