@@ -99,23 +99,6 @@ class HistoriesInput(Model):
     runs: tuple[RunRef, ...]
 
 
-class RejectionInput(Model):
-    """A denial of the board: of which update or rollback, by whom and why, and everything signed about it."""
-
-    environment: str
-    update_id: UpdateId
-    what: str  # update | rollback
-    version: str | None
-    checksum: Checksum | None
-    change_request: str | None
-    denied_by: str
-    reason: str
-    at: datetime
-    decisions: tuple[Envelope, ...]
-    workflow_id: str
-    run_id: str
-
-
 class RefusalInput(Model):
     """An update or rollback that ended without a release, and that nobody denied: expired, aborted, or refused."""
 
@@ -129,6 +112,13 @@ class RefusalInput(Model):
     at: datetime
     workflow_id: str
     run_id: str
+
+
+class RejectionInput(RefusalInput):
+    """A denial of the board: of what, by whom and why, and everything signed about it."""
+
+    denied_by: str
+    decisions: tuple[Envelope, ...]
 
 
 class ArchiveRelease:
@@ -252,9 +242,7 @@ class ArchiveRelease:
             files["change-request.json"] = _json(request)
         return await self._archive_rejected(folder, files, x, "—")
 
-    async def _archive_rejected(
-        self, folder: str, files: dict[str, bytes], x: RefusalInput | RejectionInput, by: str
-    ) -> Archived:
+    async def _archive_rejected(self, folder: str, files: dict[str, bytes], x: RefusalInput, by: str) -> Archived:
         row = table_row(
             (
                 x.version or "none",

@@ -1,13 +1,14 @@
 """The records of a run: channel, audit stream, legal archive. Nothing here ever undoes a release."""
 
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from typing import TypeVar
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError
 
 from constitution.api import AuditEvent, WorkflowRef
 from constitution.errors import ConflictError, ForbiddenError
-from constitution.release import Envelope
 from workflows import policies
 from workflows.board import Board
 from workflows.calling import call
@@ -21,6 +22,8 @@ with workflow.unsafe.imports_passed_through():
     from activities.publish import Proof
     from activities.update_plan import UpdatePlan
 
+
+RefusedT = TypeVar("RefusedT", bound=RefusalInput)
 
 NOT_TO_ARCHIVE = frozenset({ForbiddenError.code, ConflictError.code})
 """Why there is nothing to archive: it named nothing that is known, or went live."""
@@ -222,82 +225,48 @@ class Bookkeeping:
             details=details | ({"denied_by": board.denial[0]} if board.denial else {}),
             deadline=policies.AUDIT_DEADLINE,
         )
-        if board.denial is not None:
-            await self._archive_denial(
-                board.denial, board, what=what, version=version, checksum=checksum, change_request=change_request
-            )
-        elif checksum or change_request:
-            await self._archive_refusal(
-                message, what=what, version=version, checksum=checksum, change_request=change_request
-            )
-
-    async def _archive_refusal(
-        self, why: str, *, what: str, version: str | None, checksum: str | None, change_request: str | None
-    ) -> None:
-        """Put what nobody denied into the legal archive, or give up visibly."""
         status, me = self._journal.status, workflow.info()
-        try:
-            await self._stepper.run(
-                "archive",
-                ArchiveRelease.archive_refusal,
-                RefusalInput(
-                    environment=status.environment or "",
-                    update_id=status.update_id or me.run_id,
-                    what=what,
-                    version=version,
-                    checksum=checksum,
-                    change_request=change_request,
-                    reason=clipped(why, 4000),
-                    at=workflow.now(),
-                    workflow_id=me.workflow_id,
-                    run_id=me.run_id,
-                ),
-                policies.GIT,
-                summary="the refusal into the legal archive",
-                persistent=True,
-                deadline=policies.AUDIT_DEADLINE,
-                raises=NOT_TO_ARCHIVE,
-            )
-        except (StepFailedError, StepSkippedError) as error:
-            self._journal.refused(f"refusal not archived: {error}")
+        refusal = RefusalInput(
+            environment=status.environment or "",
+            update_id=status.update_id or me.run_id,
+            what=what,
+            version=version,
+            checksum=checksum,
+            change_request=change_request,
+            reason=clipped(message, 4000),
+            at=workflow.now(),
+            workflow_id=me.workflow_id,
+            run_id=me.run_id,
+        )
+        if board.denial is not None:
+            person, envelope = board.denial
+            signed = {"denied_by": person, "reason": board.denied or "", "decisions": (*board.envelopes, envelope)}
+            denial = RejectionInput.model_validate(refusal.model_dump() | signed)
+            await self._archive_refused(ArchiveRelease.archive_denial, denial, f"the denial of {person}")
+        elif checksum or change_request:
+            await self._archive_refused(ArchiveRelease.archive_refusal, refusal, "the refusal", NOT_TO_ARCHIVE)
 
-    async def _archive_denial(
+    async def _archive_refused(
         self,
-        denial: tuple[str, Envelope],
-        board: Board,
-        *,
+        activity: Callable[[ArchiveRelease, RefusedT], Awaitable[Archived]],
+        argument: RefusedT,
         what: str,
-        version: str | None,
-        checksum: str | None,
-        change_request: str | None,
+        raises: frozenset[str] = frozenset(),
     ) -> None:
-        """Put a denial into the legal archive, or give up visibly."""
-        status, me, (person, envelope) = self._journal.status, workflow.info(), denial
+        """Put a refusal into the legal archive, or give up visibly."""
         try:
             await self._stepper.run(
                 "archive",
-                ArchiveRelease.archive_denial,
-                RejectionInput(
-                    environment=status.environment or "",
-                    update_id=status.update_id or me.run_id,
-                    what=what,
-                    version=version,
-                    checksum=checksum,
-                    change_request=change_request,
-                    denied_by=person,
-                    reason=board.denied or "",
-                    at=workflow.now(),
-                    decisions=(*board.envelopes, envelope),
-                    workflow_id=me.workflow_id,
-                    run_id=me.run_id,
-                ),
+                activity,
+                argument,
                 policies.GIT,
-                summary=f"the denial of {person} into the legal archive",
+                summary=f"{what} into the legal archive",
                 persistent=True,
                 deadline=policies.AUDIT_DEADLINE,
+                raises=raises,
             )
         except (StepFailedError, StepSkippedError) as error:
-            self._journal.refused(f"denial not archived: {error}")
+            self._journal.refused(f"{what} was not archived: {error}")
 
     async def message_refused(self, verb: str, code: str, why: str) -> None:
         """Record and audit a message that was refused."""
