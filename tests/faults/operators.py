@@ -5,9 +5,9 @@ import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, Never
 
-from temporalio.client import WorkflowHandle, WorkflowUpdateFailedError
+from temporalio.client import RPCTimeoutOrCancelledError, WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.service import RPCError
 
 from constitution.errors import ConstitutionError
@@ -15,6 +15,7 @@ from constitution.messages import Phase, Status
 from tests.faults.environment import ProxiedEnvironment
 from tests.world.author import Proposal
 from tests.world.environment import state_of
+from tests.world.meanwhile import meanwhile
 
 ASK: Final = timedelta(seconds=3)  # a query that takes longer finds no worker: it is asked again
 LOOK: Final = timedelta(milliseconds=30)
@@ -38,12 +39,8 @@ class Operators:
     @contextlib.asynccontextmanager
     async def at_work(self) -> AsyncIterator[None]:
         """Have them look at all open runs until the block ends."""
-        task = asyncio.create_task(self._work())
-        try:
+        async with meanwhile(self._work()):
             yield
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
 
     async def status(self, handle: WorkflowHandle[Any, Any]) -> Status | None:
         """What a run says of itself; None while nobody answers."""
@@ -53,7 +50,7 @@ class Operators:
             return None
         return answer
 
-    async def _work(self) -> None:
+    async def _work(self) -> Never:
         while True:
             try:
                 opened = await self._env.run_group()
@@ -76,7 +73,7 @@ class Operators:
             if status.phase is Phase.NEEDS_A_PERSON and not self.patient:
                 self.said["retry"] += 1
                 await self._retry(handle, status)
-        except (RPCError, WorkflowUpdateFailedError, ConstitutionError):
+        except (RPCError, RPCTimeoutOrCancelledError, WorkflowUpdateFailedError, ConstitutionError):
             return  # it was not asked any more, or nobody answered: the next look shows
 
     async def _retry(self, handle: WorkflowHandle[Any, Any], status: Status) -> None:

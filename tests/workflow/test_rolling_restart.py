@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from typing import Never
 
 import httpx
 import pytest
@@ -16,6 +17,7 @@ from tests.workflow import outcomes
 from tests.workflow.replicas import Replica, restart_first
 from tests.world.author import Author
 from tests.world.environment import Environments, RunningEnvironment
+from tests.world.meanwhile import meanwhile
 from tests.world.nginx import Balancer
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -45,20 +47,13 @@ class Reads:
         """Read the current release and have requests decided, without an end, each at its one address."""
         async with loopback(30) as http:
             request = {"tenant": "acme", "agent": "a", "action": "tool.call", "time": datetime.now(UTC).isoformat()}
-            readers = [
-                asyncio.create_task(self._read("release", lambda: http.get(f"{urls['service']}/v1/constitution"))),
-                asyncio.create_task(
-                    self._read("decision", lambda: http.post(f"{urls['engines']}/v1/evaluate", json=request))
-                ),
-            ]
-            try:
+            async with meanwhile(
+                self._read("release", lambda: http.get(f"{urls['service']}/v1/constitution")),
+                self._read("decision", lambda: http.post(f"{urls['engines']}/v1/evaluate", json=request)),
+            ):
                 yield
-            finally:
-                for reader in readers:
-                    reader.cancel()
-                await asyncio.gather(*readers, return_exceptions=True)
 
-    async def _read(self, what: str, ask: Callable[[], Awaitable[httpx.Response]]) -> None:
+    async def _read(self, what: str, ask: Callable[[], Awaitable[httpx.Response]]) -> Never:
         while True:
             try:
                 answer = await ask()
