@@ -87,7 +87,11 @@ class Postgres(Server):
         """Create the cluster, owned by the user who will run it."""
         data, user = self._data(), self._user()
         if (data / "PG_VERSION").exists():
-            return
+            if self.directory.has_secret("postgres.admin"):
+                return
+            # Kept elsewhere (`outside`) by a stack whose folder was deleted, and its passwords with it.
+            self.say("deleting the database cluster of a stack that is gone")
+            shutil.rmtree(data)
         self.say("creating the database cluster")
         # A cluster whose creation was interrupted has no PG_VERSION yet or is beside its place: start again.
         partial = data.with_name("data.partial")

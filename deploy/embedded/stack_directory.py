@@ -60,6 +60,10 @@ class StackDirectory:
             self._save()
         return self._secrets[name]
 
+    def has_secret(self, name: str) -> bool:
+        """Whether the password called `name` has been made."""
+        return name in self._secrets
+
     def port(self, name: str) -> int:
         """The loopback port called `name`: the same one as last time, or a free one.
 

@@ -1,6 +1,7 @@
 """PostgreSQL of a root stack runs as another user, who reaches all that is its, whatever the caller's umask."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -46,6 +47,15 @@ def test_a_folder_that_was_left_closed_is_opened(directory: Path) -> None:
         outside(directory).mkdir(mode=0o700, parents=True)
     started = start(directory, 0o022)
     assert (started.returncode, started.stdout) == (0, "running\n"), started.stderr
+
+
+@pytest.mark.slow
+def test_a_stack_whose_folder_was_deleted_begins_anew(directory: Path) -> None:
+    directory.parent.chmod(0o700)  # a root stack's PostgreSQL is elsewhere then, and stays
+    for _ in range(2):
+        started = start(directory, 0o022)
+        assert (started.returncode, started.stdout) == (0, "running\n"), started.stderr
+        shutil.rmtree(directory)
 
 
 def test_every_user_passes_through_a_folder_made_under_a_closed_umask(tmp_path: Path) -> None:
