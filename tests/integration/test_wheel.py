@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.bootstrap import find_uv
+from deploy.bootstrap import find_uv, tools_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 MOST_BYTES = 60_000_000  # docs/cli.md
@@ -50,7 +50,9 @@ class Installed:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.uv = find_uv()
-        self._cache = ("--cache-dir", subprocess.check_output([self.uv, "cache", "dir"], text=True).strip())  # noqa: S603
+        asked = [self.uv, "cache", "dir"]
+        cache = subprocess.check_output(asked, text=True, env=tools_environment(os.environ))  # noqa: S603
+        self._cache = ("--cache-dir", cache.strip())
         run([self.uv, *self._cache, "build", "--wheel", "--out-dir", folder, ROOT], cwd=folder)
         self.wheel = next(folder.glob("*.whl"))
         self.constraints = folder / "constraints.txt"
