@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from bench import engine, fanout, ratios, read, release, resume, setup, tables, undo, verify
+from bench import engine, fanout, overhead, ratios, read, release, resume, setup, tables, undo, verify
 from bench.machine import moment
 from bench.runs import BenchError
 from bench.watch.__main__ import main as simulate
@@ -24,6 +24,7 @@ from deploy.embedded.control import StackError
 RELEASES = 50
 ANOMALIES = 6
 KILLS = 20
+COMPARED = 20
 ROUNDS = 5
 BAKES = 200
 TARGETS = 10_000
@@ -36,6 +37,7 @@ class Name(StrEnum):
     RELEASE = "release"
     MEMORY = "memory"
     UNDO = "undo"
+    OVERHEAD = "overhead"
     RESUME = "resume"
     ENGINE = "engine"
     VERIFY = "verify"
@@ -46,7 +48,17 @@ class Name(StrEnum):
     TABLES = "tables"
 
 
-DEFAULT = [Name.RELEASE, Name.UNDO, Name.RESUME, Name.READ, Name.ENGINE, Name.VERIFY, Name.FANOUT, Name.WATCH]
+DEFAULT = [
+    Name.RELEASE,
+    Name.UNDO,
+    Name.OVERHEAD,
+    Name.RESUME,
+    Name.READ,
+    Name.ENGINE,
+    Name.VERIFY,
+    Name.FANOUT,
+    Name.WATCH,
+]
 """``watch`` simulates (`bench.watch`) and writes docs/watch.md. ``setup`` downloads everything anew, so it runs only
 when it is named. ``tables`` measures nothing."""
 
@@ -60,6 +72,7 @@ def main(  # noqa: PLR0917 - options of a command line
     releases: Annotated[int, typer.Option(min=2, help="Of `release`: updates and rollbacks in turn.")] = RELEASES,
     anomalies: Annotated[int, typer.Option(min=1, help="Of `undo`.")] = ANOMALIES,
     kills: Annotated[int, typer.Option(min=1, help="Of `resume`.")] = KILLS,
+    compared: Annotated[int, typer.Option(min=1, help="Of `overhead`: releases with each.")] = COMPARED,
     rounds: Annotated[int, typer.Option(min=1, help="Of `read`, `engine` and `verify`.")] = ROUNDS,
     targets: Annotated[
         int, typer.Option(min=10, max=50_000, help="Of `fanout`: the most; 10, 100 … up to it.")
@@ -74,6 +87,7 @@ def main(  # noqa: PLR0917 - options of a command line
     runs: dict[Name, Callable[[], None]] = {
         Name.RELEASE: lambda: release.measure(screen, releases=releases),
         Name.UNDO: lambda: undo.measure(screen, anomalies=anomalies),
+        Name.OVERHEAD: lambda: overhead.measure(screen, rounds=compared),
         Name.RESUME: lambda: resume.measure(screen, kills=kills),
         Name.READ: lambda: read.measure(screen, rounds=rounds),
         Name.ENGINE: lambda: engine.measure(screen, rounds=rounds),

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import httpx
 
@@ -146,6 +146,13 @@ class Fleet:
 
     def update(self, template: str, strategy: str) -> str:
         """Draft, sign, push, file, start, and approve a new version; return the run's id just after the approvals."""
+        run = self.asked(template, strategy)
+        for person in ("alva", "bruno"):
+            self.operator.type("approve", run, *self.operator.signs(person), "--reason", "read it", "--yes")
+        return run
+
+    def asked(self, template: str, strategy: str) -> str:
+        """Draft, sign, push, file and start a new version; return the run's id when it asks the board."""
         self._version += 1
         version, request = f"1.{self._version}.0", f"CR-{self._version}"
         type_, signs = self.operator.type, self.operator.signs
@@ -158,9 +165,13 @@ class Fleet:
         type_("update", "--change-request", request, "--checksum", checksum, "--strategy", strategy)
         run = self._names.update_id(self.environment.environment, request)
         self.runs.until(run, _asks_the_board, seconds=180)
-        for person in ("alva", "bruno"):
-            type_("approve", run, *signs(person), "--reason", "read it", "--yes")
         return run
+
+    def approval(self, run: str, person: str) -> dict[str, Any]:
+        """Return a board member's signed approval, which is not sent."""
+        told = (*self.operator.signs(person), "--reason", "read it", "--yes", "--print")
+        approval: dict[str, Any] = self.operator.type("approve", run, *told)["approval"]
+        return approval
 
     def rollback(self) -> str:
         """Start a rollback of what is live by hand; return the run's id."""

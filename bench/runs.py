@@ -102,8 +102,20 @@ class Runs:
         """
         return self._runner.run(self._outcome(run, seconds))
 
+    def decide(self, run: str, approval: dict[str, Any]) -> None:
+        """Send a signed approval; return when the run has taken it."""
+        self._runner.run(self._decide(run, approval))
+
+    def terminate(self, run: str) -> None:
+        """End a run without asking it."""
+        self._runner.run(self._terminate(run))
+
+    def run_id(self, run: str) -> str:
+        """Return Temporal's own id of the run."""
+        return self._runner.run(self._run_id(run))
+
     def timeline(self, run: str) -> Timeline:
-        """Read the history of a closed run."""
+        """Read the history of a run, closed or not."""
         return self._runner.run(self._timeline(run))
 
     def quiet(self, *, seconds: float) -> None:
@@ -151,6 +163,16 @@ class Runs:
             cause = error.cause
             return (str(cause.type) if isinstance(cause, ApplicationError) else type(cause).__name__), str(cause)
         return "completed", ""
+
+    async def _decide(self, run: str, approval: dict[str, Any]) -> None:
+        handle = (await self._connected()).get_workflow_handle(run)
+        await handle.execute_update("decide", {"approval": approval})
+
+    async def _terminate(self, run: str) -> None:
+        await (await self._connected()).get_workflow_handle(run).terminate("its update was taken live without it")
+
+    async def _run_id(self, run: str) -> str:
+        return (await (await self._connected()).get_workflow_handle(run).describe()).run_id
 
     async def _open(self) -> list[str]:
         client = await self._connected()

@@ -14,6 +14,8 @@ P99_TARGET_S: Final = 4.0
 """Targets of an undo, from the verdict to the restored release on every target."""
 PROPAGATION_GOAL_S: Final = 0.150
 """Of the p99, from a release's commit to the last of ten targets."""
+OVERHEAD_GOAL_S: Final = 0.300
+"""Of the product's p50 above the bare script's, from the last approval to live and proved."""
 RESUME_GOAL_S: Final = 5.0
 """Of the p95, from a worker's SIGKILL to its run's next step."""
 
@@ -109,6 +111,31 @@ def _resume(result: dict[str, Any]) -> str:
     goal = f"p95 {s['resumed_p95']:.2f} s, goal {RESUME_GOAL_S:g} s: {word}."
     over = f"Releases that were over before the worker died: {result['missed']}."
     return _table([f"{result['kills']} kills", "min", "p50", "p99", "max", "n"], rows) + f"\n\n{goal} {over}"
+
+
+PEER_LABELS: Final = {
+    "product": "**the product** (Temporal)",
+    "bare": "bare asyncio script",
+    "dbos": "DBOS",
+    "prefect": "Prefect",
+}
+
+
+def _overhead(result: dict[str, Any]) -> str:
+    s = result["summary"]
+    head = ["last approval to live and proved", "min", "p50", "p99", "max", "n", "p50 above bare", "ratio to bare"]
+    rows = [
+        [*_times(PEER_LABELS[kind], of), ms(s["above_bare"][kind]), f"{s['ratio'][kind]:.2f}"]
+        for kind, of in s["whole"].items()
+    ]
+    above = s["above_bare"]["product"]
+    word = "met" if above <= OVERHEAD_GOAL_S else f"NOT met: {(above - OVERHEAD_GOAL_S) * 1000:.0f} ms too slow"
+    goal = f"The product's p50 above the bare script's: {ms(above)}, goal {ms(OVERHEAD_GOAL_S)}: {word}."
+    calls = [
+        [f"`{name}`", *(ms(of[name]) for of in s["calls_p50"].values())] for name in next(iter(s["calls_p50"].values()))
+    ]
+    of_calls = _table(["p50 of each call", *(PEER_LABELS[kind] for kind in s["calls_p50"])], calls)
+    return _table(head, rows) + f"\n\n{goal}\n\n{of_calls}"
 
 
 def _memory(result: dict[str, Any]) -> str:
@@ -286,6 +313,7 @@ def _line(entry: dict[str, Any]) -> list[str]:
 TABLES: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
     "release": _release,
     "undo": _undo,
+    "overhead": _overhead,
     "resume": _resume,
     "memory": _memory,
     "read": _turns,
