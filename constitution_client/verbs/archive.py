@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from constitution_client.output import JsonOption, result
-from constitution_client.verbs.receipt import EarlierOption, TrustOption
+from constitution_client.verbs.receipt import EarlierOption, TrustOption, of_former_keys
 
 FOLDERS = Path("docs/legal/constitution")
 CHANGE_LOG = Path("docs/SomaAgentHub_Security.md")
@@ -62,6 +62,7 @@ def verify(
     else:
         bad = sum(not report.valid for report in reports)
         lines.append(f"not valid: {bad} of {len(reports)} parts; the first that is wrong is {first}")
+        lines += of_former_keys("archive verify", directory, [line.what for _, line in wrong])
     result(
         {"valid": not wrong, "first_wrong": first, "parts": [report.model_dump(mode="json") for report in reports]},
         lines,

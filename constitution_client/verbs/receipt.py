@@ -1,5 +1,7 @@
 """``receipt verify`` and ``receipt show``: a release's folder in the legal archive, offline, with public keys alone."""
 
+import shlex
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated
 
@@ -63,9 +65,10 @@ def verify(
         for folder in _folders(directory)
     ]
     whole = all(report.valid for report in reports)
+    wrong = [line.what for report in reports for line in report.lines if not line.ok]
     result(
         {"valid": whole, "folders": [report.model_dump(mode="json") for report in reports]},
-        [line for report in reports for line in report.text()],
+        [*(line for report in reports for line in report.text()), *of_former_keys("receipt verify", directory, wrong)],
         json,
     )
     raise typer.Exit(0 if whole else 1)
@@ -94,6 +97,22 @@ def show(
     receipts = [open_receipt(read_bytes(folder / RECEIPT, what="receipt"), policies) for folder in _folders(directory)]
     lines = [line for receipt in receipts for line in (*story(receipt), "")]
     result([receipt.model_dump(mode="json") for receipt in receipts], lines[:-1], json)
+
+
+def of_former_keys(verb: str, directory: Path, wrong: Collection[str]) -> list[str]:
+    """Return what to try where a signature is wrong: its key may have left the trust policy since.
+
+    Args:
+        verb: what was typed.
+        directory: of what.
+        wrong: the files that are wrong.
+    """
+    from constitution.receipt import MANIFEST_SIGNATURE, RECEIPT
+
+    if not {RECEIPT, MANIFEST_SIGNATURE}.intersection(wrong):
+        return []
+    again = f"constitution {verb} {shlex.quote(str(directory))} --earlier FILE"
+    return [f"if a key has left the trust policy since, with the trust.toml that was in force: {again}"]
 
 
 def _folders(directory: Path) -> list[Path]:

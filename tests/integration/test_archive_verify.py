@@ -218,6 +218,9 @@ async def test_a_whole_archive_is_verified_with_public_keys_and_the_first_wrong_
     )
     code, said = verified(clone, author, capsys)
     assert (code, said["first_wrong"]) == (1, f"1.0.0-1/{RECEIPT}"), "keys that left the policy"
+    assert command(["archive", "verify", str(clone), "--trust", str(trust), "--text"]) == 1
+    told_so = capsys.readouterr().out
+    assert told_so.rstrip().endswith(f"constitution archive verify {clone} --earlier FILE")
     code, said = verified(clone, author, capsys, "--earlier", str(before / "trust.toml"))
     assert (code, said["first_wrong"]) == (0, None), said
     capsys.readouterr()
