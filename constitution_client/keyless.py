@@ -75,7 +75,8 @@ class KeylessSigner:
             config = _config(configured)
             token = _token(options, config)
             signer = Signer(token, SigningContext.from_trust_config(config))
-            return cls(signer, signer._signing_cert())  # noqa: SLF001 - the certificate that it holds, before it signs
+            # No public name gives the certificate before something is signed, and a person is told first who signs.
+            return cls(signer, signer._signing_cert())  # noqa: SLF001 - pinned: tests/unit/test_sigstore_names.py
 
     def person(self, trust: TrustPolicy) -> tuple[Person, Signatory]:
         """Return who this is by the trust policy.
@@ -159,6 +160,9 @@ def _has_browser() -> bool:
 def _translated() -> Iterator[None]:
     """Have Sigstore's errors be ours; each of its parts has its own."""
     import requests
+
+    # No public name: neither is a sigstore.errors.Error, and uncaught they end in a traceback. Pinned:
+    # tests/unit/test_sigstore_names.py
     from sigstore._internal.fulcio.client import ExpiredCertificate, FulcioClientError
     from sigstore._internal.rekor import RekorClientError
     from sigstore.errors import Error, NetworkError

@@ -1,0 +1,18 @@
+"""Names of sigstore-python that are not its public interface, and that constitution_client/keyless.py needs."""
+
+import pytest
+from sigstore._internal.fulcio.client import ExpiredCertificate, FulcioClientError
+from sigstore._internal.rekor import RekorClientError
+from sigstore.errors import Error
+from sigstore.sign import Signer
+
+
+@pytest.mark.parametrize("error", [ExpiredCertificate, FulcioClientError, RekorClientError])
+def test_an_error_still_has_no_public_class(error: type[Exception]) -> None:
+    """Where one has, keyless.py should catch that."""
+    assert not issubclass(error, Error)
+    assert issubclass(error, Exception)
+
+
+def test_a_signer_still_gives_its_certificate_under_a_private_name_alone() -> None:
+    assert [name for name in dir(Signer) if "cert" in name] == ["_signing_cert"]
