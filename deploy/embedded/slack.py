@@ -3,7 +3,8 @@
 Slack cannot be hosted by oneself; this is an emulator and is named so everywhere. It is kinder than Slack: what
 a request must carry is asserted on the request. Give SLACK_BOT_TOKEN to use a real workspace instead.
 Its messages are kept in memory and end with the process. It holds every token to its scopes, and to 5,000 calls an
-hour; Slack's own limits are by method and minute (docs.slack.dev, Rate limits).
+hour; Slack's own limits are by method and minute (docs.slack.dev, Rate limits). Tests read more often than that, so
+there are more tokens that may read (`reader_token`).
 """
 
 import hashlib
@@ -12,6 +13,7 @@ import os
 import shutil
 import signal
 import subprocess
+import zlib
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -29,6 +31,12 @@ SCOPES = {
     "SLACK_READER_TOKEN": ("channels:read", "channels:history"),
     "SLACK_ADMIN_TOKEN": ("channels:manage",),
 }
+READERS = 20
+
+
+def reader_token(token: str, channel: str) -> str:
+    """Return the emulator's token for who reads this channel again and again; ``token`` is SLACK_READER_TOKEN."""
+    return f"{token}-{zlib.crc32(channel.encode()) % READERS}"
 
 
 class SlackEmulator(Server):
@@ -60,16 +68,16 @@ class SlackEmulator(Server):
 
     async def prepare(self) -> None:
         """Write its first state."""
+        granted = [(token, SCOPES[name]) for name, token in self._tokens().items()]
+        reader = self._tokens()["SLACK_READER_TOKEN"]
+        granted += [(f"{reader}-{number}", SCOPES["SLACK_READER_TOKEN"]) for number in range(READERS)]
         seed = {
             "slack": {
                 "team": {"name": "Embedded", "domain": "embedded"},
                 "users": [{"name": "constitution", "real_name": "Constitution Runbook"}],
                 "channels": [{"name": name, "topic": ""} for name in CHANNELS],
                 "bots": [{"name": "constitution-runbook"}],
-                "tokens": [
-                    {"token": token, "user": "constitution", "scopes": SCOPES[name]}
-                    for name, token in self._tokens().items()
-                ],
+                "tokens": [{"token": token, "user": "constitution", "scopes": scopes} for token, scopes in granted],
                 "strict_scopes": True,
             }
         }

@@ -14,6 +14,7 @@ from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError
 from temporalio.client import Client
 
+from deploy.embedded.slack import reader_token
 from deploy.embedded.temporal import SEARCH_ATTRIBUTES
 from tests.helpers import eventually
 from tests.resources import Database, Prometheus, Slack
@@ -99,8 +100,12 @@ class TestSlackEmulator:
         texts = [message["text"] for message in client.conversations_history(channel=slack.channel)["messages"]]
         assert "hello" in texts
 
-    def test_holds_who_only_reads_to_reading(self, slack: Slack, slack_settings: dict[str, str]) -> None:
-        reader = WebClient(slack_settings["SLACK_READER_TOKEN"], base_url=slack.api_url)
+    @pytest.mark.parametrize("often", [False, True])
+    def test_holds_who_only_reads_to_reading(
+        self, slack: Slack, slack_settings: dict[str, str], *, often: bool
+    ) -> None:
+        token = slack_settings["SLACK_READER_TOKEN"]
+        reader = WebClient(reader_token(token, slack.channel) if often else token, base_url=slack.api_url)
         assert reader.conversations_history(channel=slack.channel)["messages"] == []
         with pytest.raises(SlackApiError, match="missing_scope"):
             reader.chat_postMessage(channel=slack.channel, text="hello")

@@ -18,6 +18,7 @@ from constitution.environment import Environment
 from constitution.names import Names
 from deploy.embedded.kafka import client_configuration
 from deploy.embedded.loopback import loopback
+from deploy.embedded.slack import reader_token
 
 Live = tuple[int, str | None]
 """Generation and checksum; (0, None) before the first release."""
@@ -93,10 +94,12 @@ class Readings:
         self._settings = settings
         self._names = names
         self._kafka = client_configuration({k: v for k, v in settings.items() if k.startswith("KAFKA_")})
-        self._slack = WebClient(settings["SLACK_READER_TOKEN"], base_url=settings["SLACK_API_URL"])
         environment = Path(settings["ENVIRONMENT_FILE"])
         self._siem = environment.parent.parent / "siem" / "events.ndjson"
         self._channel = Environment.parse(environment.read_text()).channel.removeprefix("#")
+        token = reader_token(settings["SLACK_READER_TOKEN"], self._channel)
+        self._slack = WebClient(token, base_url=settings["SLACK_API_URL"])
+        self._channel_id: str | None = None
 
     async def live(self, environment: Environment) -> dict[str, Live]:
         """What Postgres, Redis and every target say is live."""
@@ -155,8 +158,10 @@ class Readings:
 
     def told(self) -> dict[str, set[str]]:
         """Outcomes told in the channel: key -> text of each message that tells it."""
-        channels = [c for page in self._slack.conversations_list(limit=200) for c in page["channels"]]
-        channel = next(c["id"] for c in channels if c["name"] == self._channel)
+        if self._channel_id is None:
+            channels = [c for page in self._slack.conversations_list(limit=200) for c in page["channels"]]
+            self._channel_id = str(next(c["id"] for c in channels if c["name"] == self._channel))
+        channel = self._channel_id
         found: dict[str, dict[str, str]] = {}
         pages = self._slack.conversations_history(channel=channel, include_all_metadata=True, limit=200)
         for message in (message for page in pages for message in page["messages"]):
