@@ -1,4 +1,4 @@
-"""The legal archive is lost, and there is no second copy: what its folders said is written anew, byte by byte."""
+"""The legal archive is lost, and there is no second copy: what its releases' folders said is written anew."""
 
 import asyncio
 import json
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from dulwich.repo import Repo
 
+from adapters.archive import CHANGE_LOG
 from constitution.release import CurrentConstitution
 from tests.helpers import eventually
 from tests.world.environment import RunningEnvironment
@@ -17,13 +18,18 @@ pytestmark = [pytest.mark.timeout(360), pytest.mark.slow]  # it empties the arch
 
 
 def contents(root: Path) -> dict[str, bytes]:
-    """The committed files, but for closed histories, receipts and what comes with them, and the manifests."""
+    """The committed files of releases, but for closed histories, receipts and what comes with them, and the manifests.
+
+    What was refused (by tests before this one) is in the lost archive alone.
+    """
     with Repo(str(root)) as repo:
         store = repo.object_store
         entries = store.iter_tree_contents(repo[repo.head()].tree)  # type: ignore[attr-defined]
         files = {entry.path.decode(): repo[entry.sha].as_raw_string() for entry in entries}
-    lost = ("/histories/", "/attestations/", "/orders/", "receipt", "manifest")
-    return {path: data for path, data in files.items() if not any(part in path for part in lost)}
+    lost = ("/rejected-", "/histories/", "/attestations/", "/orders/", "receipt", "manifest")
+    kept = {path: data for path, data in files.items() if not any(part in path for part in lost)}
+    rows = [line for line in kept.pop(CHANGE_LOG).splitlines() if b"rejected" not in line]
+    return kept | {CHANGE_LOG: b"\n".join(rows)}
 
 
 async def test_a_lost_archive_is_written_anew_by_doctor(env: RunningEnvironment, live: CurrentConstitution) -> None:
