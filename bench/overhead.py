@@ -1,10 +1,9 @@
 """From the board's last approval to *live and proved*: the product beside the same calls without Temporal.
 
 Four in turn, a fresh release each: the product's own run; a bare asyncio script; a DBOS workflow; a Prefect flow. All
-make the same calls of the same code with the same arguments (``bench.peers.calls``); that the product's history holds
-exactly these is checked for each of its releases. A peer's release is prepared by a run that waits for its last
-approval, and takes what that run knows from its history. After the proof the peer's driver confirms its release, and
-the run is terminated; neither is measured.
+make the same calls of the same code in the same order (``bench.peers.calls``), which is checked for each release of
+each of them. A peer's release is prepared by a run that waits for its last approval, and takes what that run knows from
+its history. After the proof the peer's driver confirms its release, and the run is terminated; neither is measured.
 
 The product's time begins when the approval is sent to Temporal and ends when its history has the proof; both are of
 one machine's clock. A peer's begins and ends inside its process.
@@ -27,6 +26,7 @@ from bench.peers.calls import CALLS
 from bench.results import DIRECTORY, measuring
 from bench.runs import BenchError
 from deploy.demo.screen import Screen
+from deploy.embedded.stack_directory import write_private
 
 PRODUCT: Final = "product"
 PEERS: Final = ("bare", "dbos", "prefect")
@@ -40,12 +40,16 @@ def measure(screen: Screen, *, rounds: int) -> None:
     python = installed(screen)
     with Fleet(DIRECTORY / "stack", screen) as fleet, ExitStack() as exit_, measuring("overhead") as result:
         fleet.end(fleet.update("tool-use", "default"))
+        fleet.runs.quiet(seconds=QUIET_S)
         peers = {kind: exit_.enter_context(Peer(kind, python, fleet)) for kind in PEERS}
         samples: list[dict[str, Any]] = []
         for number in range(rounds + 1):  # the first of each warms connections and caches, and does not count
             for kind in (PRODUCT, *PEERS):
-                fleet.runs.quiet(seconds=QUIET_S)
                 sample = _product(fleet, number) if kind == PRODUCT else peers[kind].release(fleet, number)
+                _same_calls(kind, sample)
+                fleet.runs.quiet(seconds=QUIET_S)  # guards, too: none of them must undo what was measured
+                if (live := fleet.live().generation) != sample["generation"]:
+                    raise BenchError(f"generation {live} is live, and not {kind}'s {sample['generation']}")
                 screen.say(f"  {number}/{rounds} {kind:<8} {sample['seconds'] * 1000:.0f} ms")
                 if number:
                     samples.append({"kind": kind, **sample})
@@ -91,12 +95,16 @@ def _product(fleet: Fleet, number: int) -> dict[str, Any]:
     proved = timeline.done("prove_published")
     decided = timeline.last("check_decision").scheduled
     made = [step for step in timeline.steps if decided <= step.scheduled < proved]
-    if (names := tuple(step.name for step in made)) != CALLS:
-        raise BenchError(f"the product's calls are {names}, and those of its peers {CALLS}")
     calls = [
         (step.name, (step.completed - step.started).total_seconds()) for step in made if step.completed and step.started
     ]
-    return {"seconds": proved.timestamp() - began, "calls": calls}
+    generation = timeline.last("load_release").result["generation"]
+    return {"seconds": proved.timestamp() - began, "calls": calls, "generation": generation}
+
+
+def _same_calls(kind: str, sample: dict[str, Any]) -> None:
+    if (names := tuple(name for name, _ in sample["calls"])) != CALLS:
+        raise BenchError(f"the calls of {kind} are {names}, and not {CALLS}")
 
 
 class Peer:
@@ -118,7 +126,7 @@ class Peer:
         self._scratch.mkdir(parents=True, exist_ok=True)
         own = _environment(self._fleet.pid("worker"))
         assessor = _environment(self._fleet.pid("assessor"))
-        (self._scratch / "assessor.json").write_text(json.dumps(assessor), encoding="utf-8")
+        write_private(self._scratch / "assessor.json", json.dumps(assessor))
         admin = urlsplit(self._fleet.settings["DATABASE_ADMIN_URL"])
         own |= {"DBOS_URL": admin._replace(path="/bench_dbos").geturl(), "PATH": os.environ["PATH"]}
         self._log = (self._scratch / "log").open("w")
