@@ -62,7 +62,9 @@ def verify(
     else:
         bad = sum(not report.valid for report in reports)
         lines.append(f"not valid: {bad} of {len(reports)} parts; the first that is wrong is {first}")
-        lines += of_former_keys("archive verify", directory, [line.what for _, line in wrong])
+        lines += of_former_keys(
+            [line.what for _, line in wrong], ["archive", "verify", str(directory)], trust=trust, head=head
+        )
     result(
         {"valid": not wrong, "first_wrong": first, "parts": [report.model_dump(mode="json") for report in reports]},
         lines,

@@ -1,7 +1,7 @@
 """``receipt verify`` and ``receipt show``: a release's folder in the legal archive, offline, with public keys alone."""
 
 import shlex
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -68,7 +68,10 @@ def verify(
     wrong = [line.what for report in reports for line in report.lines if not line.ok]
     result(
         {"valid": whole, "folders": [report.model_dump(mode="json") for report in reports]},
-        [*(line for report in reports for line in report.text()), *of_former_keys("receipt verify", directory, wrong)],
+        [
+            *(line for report in reports for line in report.text()),
+            *of_former_keys(wrong, ["receipt", "verify", str(directory)], trust=trust, head=head),
+        ],
         json,
     )
     raise typer.Exit(0 if whole else 1)
@@ -99,20 +102,22 @@ def show(
     result([receipt.model_dump(mode="json") for receipt in receipts], lines[:-1], json)
 
 
-def of_former_keys(verb: str, directory: Path, wrong: Collection[str]) -> list[str]:
+def of_former_keys(wrong: Collection[str], typed: Sequence[str], *, trust: Path | None, head: Path | None) -> list[str]:
     """Return what to try where a signature is wrong: its key may have left the trust policy since.
 
     Args:
-        verb: what was typed.
-        directory: of what.
         wrong: the files that are wrong.
+        typed: the command, without its options.
+        trust: as typed.
+        head: as typed.
     """
     from constitution.receipt import MANIFEST_SIGNATURE, RECEIPT
 
     if not {RECEIPT, MANIFEST_SIGNATURE}.intersection(wrong):
         return []
-    again = f"constitution {verb} {shlex.quote(str(directory))} --earlier FILE"
-    return [f"if a key has left the trust policy since, with the trust.toml that was in force: {again}"]
+    options = [text for name, path in (("--trust", trust), ("--head", head)) if path for text in (name, str(path))]
+    again = shlex.join(["constitution", *typed, *options])
+    return [f"if a key has left the trust policy since, with the trust.toml that was in force: {again} --earlier FILE"]
 
 
 def _folders(directory: Path) -> list[Path]:

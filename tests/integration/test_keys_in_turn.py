@@ -80,7 +80,7 @@ async def a_lost_board_member(story: Story) -> None:
     request = await story.author.ask(checksum)
     stolen = story.author.denial(request, checksum, "alva", version="9.1.0")
     await story.exchange("alva", by=("bruno", "chen"))
-    with pytest.raises(ConstitutionError):
+    with pytest.raises(ConstitutionError, match="is not in the trust policy"):
         await story.author.worker.deny(request, stolen)
 
 
@@ -88,7 +88,7 @@ async def a_stolen_operator(story: Story) -> None:
     update = str(uuid4())
     stolen = story.author.order_request(update, "hold", "olga", reason="not olga")
     await story.exchange("olga", by=("alva", "bruno"))
-    with pytest.raises(ConstitutionError):
+    with pytest.raises(ConstitutionError, match="is not in the trust policy"):
         await story.author.worker.accept_order(stolen)
     await story.author.worker.accept_order(story.author.order_request(update, "hold", "olga", reason="olga"))
 
