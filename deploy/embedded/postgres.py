@@ -89,9 +89,11 @@ class Postgres(Server):
         if (data / "PG_VERSION").exists():
             if self.directory.has_secret("postgres.admin"):
                 return
-            # Kept elsewhere (`outside`) by a stack whose folder was deleted, and its passwords with it.
-            self.say("deleting the database cluster of a stack that is gone")
-            shutil.rmtree(data)
+            # Of a stack whose folder was deleted, and its passwords with it; somebody may still want what is in there.
+            former = data.with_name("data.former")
+            self.say(f"no password is known of the database cluster that is here: it is now {former}")
+            shutil.rmtree(former, ignore_errors=True)
+            data.rename(former)
         self.say("creating the database cluster")
         # A cluster whose creation was interrupted has no PG_VERSION yet or is beside its place: start again.
         partial = data.with_name("data.partial")

@@ -56,6 +56,8 @@ def test_a_stack_whose_folder_was_deleted_begins_anew(directory: Path) -> None:
         started = start(directory, 0o022)
         assert (started.returncode, started.stdout) == (0, "running\n"), started.stderr
         shutil.rmtree(directory)
+    if os.geteuid() == 0:
+        assert (outside(directory) / "data.former" / "PG_VERSION").exists(), "what was in there is not lost"
 
 
 def test_every_user_passes_through_a_folder_made_under_a_closed_umask(tmp_path: Path) -> None:
