@@ -84,10 +84,16 @@ def installed(screen: Screen) -> Path:
     return PROJECT / ".venv" / "bin" / "python"
 
 
-def _product(fleet: Fleet, number: int) -> dict[str, Any]:
+def _at_its_last_approval(fleet: Fleet, number: int) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """Return a run, its first approval, which it has taken, and its last one, which nobody has seen."""
     run = fleet.asked(TEMPLATES[number % 2], "default")
     first, last = (fleet.approval(run, person) for person in ("alva", "bruno"))
     fleet.runs.decide(run, first)
+    return run, first, last
+
+
+def _product(fleet: Fleet, number: int) -> dict[str, Any]:
+    run, _, last = _at_its_last_approval(fleet, number)
     began = time.time()
     fleet.runs.decide(run, last)
     fleet.end(run)
@@ -151,9 +157,7 @@ class Peer:
 
     def release(self, fleet: Fleet, number: int) -> dict[str, Any]:
         """Bring a run to its last approval, and take its update live without it."""
-        run = fleet.asked(TEMPLATES[number % 2], "default")
-        first, last = (fleet.approval(run, person) for person in ("alva", "bruno"))
-        fleet.runs.decide(run, first)
+        run, first, last = _at_its_last_approval(fleet, number)
         known = fleet.runs.timeline(run)
         given = {
             "run": {"workflow_id": run, "run_id": fleet.runs.run_id(run)},
